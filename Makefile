@@ -1,0 +1,94 @@
+# make run    the whole system here; make run ARGS="--port 18080" passes options on
+# make test   everything that proves it works
+# make check  what CI runs
+#
+# They need only Python 3.11 or later, make and the network. PYTHON=python3.12 chooses one.
+# Set-up is done once: the stamps in .venv are newer than what they were made from.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?=
+ARGS ?=
+TESTS ?= tests
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --no-compile
+STAMP_VENV := .venv/made
+STAMP_RUN := .venv/installed-run
+STAMP_DEV := .venv/installed-dev
+
+# Left out of the quick tests: what takes minutes.
+SLOW := tests/crash tests/chaos tests/browser
+
+.PHONY: run test test-quick check lint types lock reference clean
+
+run: $(STAMP_RUN)
+	@exec $(BIN)/streamledger up $(ARGS)
+
+test: $(STAMP_DEV)
+	$(BIN)/python -m pytest $(TESTS)
+
+test-quick: $(STAMP_DEV)
+	$(BIN)/python -m pytest $(TESTS) $(addprefix --ignore=,$(SLOW))
+
+check: lint types test
+
+lint: $(STAMP_DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(STAMP_DEV)
+	$(BIN)/mypy
+
+# The generated pages of docs/reference.
+reference: $(STAMP_DEV)
+	$(BIN)/python -m compose.reference
+	$(BIN)/python -m schemas.publish
+
+# The locks hold neither addresses nor paths; dev is run and more.
+LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-header --no-emit-index-url --no-emit-find-links
+lock: $(STAMP_DEV)
+	echo hatchling | $(LOCK) pyproject.toml - --extra embedded --output-file requirements/run.txt
+	$(LOCK) pyproject.toml --extra embedded --extra dev --constraints requirements/run.txt \
+		--output-file requirements/dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+
+# python3 where it is new enough, else the first that is. Two lines instead of a traceback where
+# none is, or where the system's packages left venv out.
+$(STAMP_VENV):
+	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found=$$python; break; \
+		fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+		echo "make: Python 3.11 or later is needed ($(or $(PYTHON),python3) is not); install one, or name it: make PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+		version=$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "make: this Python lacks venv; install the package python$$version-venv (Debian, Ubuntu: apt install python$$version-venv)" >&2; \
+		exit 1; \
+	fi; \
+	echo "setting up .venv with $$("$$found" --version)"; \
+	"$$found" -m venv .venv
+	@touch $@
+
+# Whatever dev has, run has: one after the other installs nothing twice.
+$(STAMP_RUN): requirements/run.txt pyproject.toml $(STAMP_VENV)
+	@echo "installing what it needs to run (a minute or so)"
+	@$(INSTALL) --require-hashes -r requirements/run.txt
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(STAMP_DEV): requirements/dev.txt requirements/run.txt pyproject.toml $(STAMP_VENV)
+	@echo "installing what it needs to be tested (a minute or so)"
+	@$(INSTALL) --require-hashes -r requirements/dev.txt
+	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch $(STAMP_RUN) $@

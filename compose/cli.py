@@ -1,0 +1,212 @@
+"""The command line `streamledger`: wiring only, each command imports what it needs when it runs.
+
+Keeps the rule that what an operator can act on is told in plain lines, never in a traceback: exit
+code 0 done, 1 could not be done, 2 asked for wrongly or a wrong setting. A defect keeps its
+traceback.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compose import lifecycle
+from compose.embedded.problems import Problem
+from plumbing import failures
+
+app = typer.Typer(
+    name="streamledger",
+    help="A Kafka-first ledger: commands in a topic, decisions once, the books in Postgres.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+topics = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+dead_letters = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Position = Annotated[
+    str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the command lies in `commands`.")
+]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        typer.echo(f"streamledger {metadata.version('streamledger')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(lifecycle.up)
+app.command()(lifecycle.status)
+app.command()(lifecycle.down)
+
+
+@app.command()
+def processor(
+    data: Annotated[
+        Path | None, typer.Option(help="Its folder for local state, one for each instance.")
+    ] = None,
+) -> None:
+    """Own partitions and decide their commands until told to stop."""
+    from processor import __main__ as service
+    from processor.settings import ProcessorSettings
+
+    settings = ProcessorSettings.read()
+    service.run(settings if data is None else settings.model_copy(update={"data": data}))
+
+
+@app.command()
+def configure(
+    data: lifecycle.Data = lifecycle.DATA,
+    commission_bps: Annotated[int | None, typer.Option(help="Basis points of a transfer.")] = None,
+    max_overdraft: Annotated[int | None, typer.Option(help="Minor units below 0.")] = None,
+    hold_ttl_ms: Annotated[int | None, typer.Option(help="Of holds that name no time.")] = None,
+    participant_timeout_ms: Annotated[int | None, typer.Option(help="Of other partitions.")] = None,
+    max_pending: Annotated[int | None, typer.Option(help="Transactions, per partition.")] = None,
+) -> None:
+    """Change the settings that decide, in every partition of the ledger."""
+    from compose import running
+    from plumbing import kafka
+    from processor import configure as service
+
+    asked = {
+        "commission_bps": commission_bps,
+        "max_overdraft": max_overdraft,
+        "hold_ttl_ms": hold_ttl_ms,
+        "participant_timeout_ms": participant_timeout_ms,
+        "max_pending": max_pending,
+    }
+    changes = {name: value for name, value in asked.items() if value is not None}
+    settings = running.settings(data)
+    config = kafka.client(settings, f"{settings.ledger_id}-configure")
+    for done in service.configure(config, settings.topics, settings.partitions, changes):
+        typer.echo(f"partition {done.partition}: version {done.version}: {done.after}")
+
+
+@app.command()
+def ingress() -> None:
+    """Serve HTTP until told to stop."""
+    from ingress import __main__ as service
+
+    service.main()
+
+
+app.add_typer(topics, name="topics", help="Make and check the topics.")
+app.add_typer(dead_letters, name="dead-letters", help="What could not be read, and why.")
+
+
+@dead_letters.command("list")
+def list_dead_letters(data: lifecycle.Data = lifecycle.DATA) -> None:
+    """A line for each: position, reason, size, label."""
+    from compose import running
+    from plumbing import kafka
+    from processor import dead_letters as service
+    from processor import tail
+
+    settings = running.settings(data)
+    with tail.reader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as consumer:
+        for letter in service.letters(consumer, settings.topics):
+            position = f"{letter.partition}:{letter.offset}"
+            told = (
+                position,
+                letter.reason,
+                f"{letter.size} bytes",
+                letter.id or "-",
+                letter.detail,
+            )
+            typer.echo("  ".join(str(each) for each in told))
+
+
+@dead_letters.command("show")
+def show_dead_letter(position: Position, data: lifecycle.Data = lifecycle.DATA) -> None:
+    """The letter as JSON, then the command as it was written."""
+    import msgspec
+
+    from compose import running
+    from plumbing import kafka
+    from processor import dead_letters as service
+    from processor import tail
+
+    settings = running.settings(data)
+    with tail.reader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as consumer:
+        letter, original = service.find(consumer, settings.topics, position)
+    typer.echo(msgspec.json.format(msgspec.json.encode(letter), indent=2).decode())
+    sys.stdout.flush()
+    sys.stdout.buffer.write((original.value or b"") + b"\n")
+
+
+@dead_letters.command("resubmit")
+def resubmit_dead_letter(
+    position: Position,
+    value: Annotated[
+        Path | None, typer.Option(help="Send the contents of this file in its place.")
+    ] = None,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Write the command anew, by the key and partition of its account."""
+    from compose import running
+    from plumbing import kafka
+    from processor import dead_letters as service
+    from processor import tail
+
+    settings = running.settings(data)
+    client_id = f"{settings.ledger_id}-dead-letters"
+    with tail.reader(kafka.client(settings, client_id)) as consumer:
+        _, original = service.find(consumer, settings.topics, position)
+    sent = value.read_bytes() if value is not None else original.value or b""
+    account, partition, offset = service.resubmit(settings, client_id, sent)
+    typer.echo(f"sent for {account} as {partition}:{offset}")
+
+
+@topics.command("create")
+def create_topics(data: lifecycle.Data = lifecycle.DATA) -> None:
+    """Make the topics that are missing."""
+    from compose import provision, running
+
+    settings = running.settings(data)
+    created = provision.create_topics(settings.brokers, settings)
+    typer.echo("\n".join(f"created {name}" for name in created) or "all topics are there")
+
+
+@topics.command("check")
+def check_topics(data: lifecycle.Data = lifecycle.DATA) -> None:
+    """Name whatever is not as the ledger needs it."""
+    from compose import provision, running
+
+    settings = running.settings(data)
+    provision.check_topics(settings.brokers, settings)
+    typer.echo("the topics are as they must be")
+
+
+@app.command()
+def migrate(data: lifecycle.Data = lifecycle.DATA) -> None:
+    """Bring the Postgres schema to this version."""
+    from compose import provision, running
+
+    applied = provision.migrate(running.settings(data).database)
+    typer.echo("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
+
+
+def main() -> None:
+    try:
+        app()
+    except failures.Failure as failure:
+        sys.exit(failures.report(failure))
+    except Problem as problem:
+        sys.exit(failures.report(failures.Failure(str(problem))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""`streamledger up`: the whole system on this machine, in this order.
+
+1. take the data folder; 2. stop what an earlier run left behind; 3. choose the ports; 4. fetch the
+programs; 5. Kafka and Postgres, at the same time; 6. topics and tables; 7. the services; 8. keep
+all of it running. Stopping goes the other way, from wherever it had come to.
+"""
+
+import os
+import shlex
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+from pydantic import SecretStr
+
+from compose import provision
+from compose.embedded import folder as folders
+from compose.embedded import kafka, ports, postgres, processes, programs, report
+from compose.embedded.artifacts import Progress
+from compose.embedded.display import Display, short
+from compose.embedded.folder import SIGNING_KEY, DataFolder
+from compose.embedded.problems import Interrupted, Problem
+from compose.embedded.services import SERVICES, Service, answers, copies
+from compose.embedded.supervisor import Part, State, Supervisor
+from ingress.settings import IngressSettings
+from plumbing import kafka as kafka_clients
+from plumbing.settings import setting
+
+SERVICE_TIMEOUT_S = 60
+SERVICE_STOP_S = 15
+PROBE_TIMEOUT_S = 5
+NEEDED_BYTES = 300_000_000
+CLIENT_ID = "up"
+SETTINGS_FILE = "settings.sh"
+ANYWHERE = ("", "0.0.0.0", "::")
+
+
+class UpSettings(IngressSettings):
+    """What `up` reads for itself. A signing key that is missing is made, so it may be missing."""
+
+    signing_key: SecretStr | None = setting(None, "See the ingress.", secret=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    data: Path
+    port: int | None = None
+    kafka_port: int | None = None
+    postgres_port: int | None = None
+    fresh: bool = False
+    brokers: int = 1
+    processors: int = 1
+    fast_start: bool = False
+
+    @property
+    def copies(self) -> dict[str, int]:
+        return {"processors": self.processors}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Kafka or Postgres, running: how clients find it, and its lines in the table."""
+
+    address: str
+    parts: list[Part]
+
+
+class Up:
+    """One run, from taking the folder to giving it back."""
+
+    def __init__(
+        self, options: Options, settings: UpSettings, display: Display, stop: threading.Event
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._display = display
+        self._stop = stop
+        self._folder = DataFolder(options.data)
+        self._supervisor = Supervisor(display, stop, self._tell)
+        self._url = ""
+        self._telling = threading.Lock()
+
+    def run(self) -> None:
+        """Returns when it was told to stop and everything has stopped."""
+        with ExitStack() as stack:
+            self._take_folder()
+            stack.callback(self._folder.release)
+            stack.callback(self._supervisor.stop)
+            with self._display.progress() as download:
+                self._prepare()
+                self._fetch(download)
+                self._start()
+            self._show()
+            self._supervisor.watch()
+            self._display.say("Stopping.")
+
+    def _take_folder(self) -> None:
+        try:
+            self._folder.hold()
+        except folders.Busy as busy:
+            other = report.read(self._folder)
+            where = f", {other.url}" if other and other.url else ""
+            who = f" (pid {other.pid}{where})" if other else ""
+            raise Problem(
+                f"StreamLedger already runs on {self._folder.path}{who}. Stop it with "
+                "`streamledger down`, or choose another --data."
+            ) from busy
+
+    def _prepare(self) -> None:
+        self._tell(())
+        left = self._folder.processes.stop_stale()
+        if left:
+            names = ", ".join(left)
+            self._display.say(f"  stopped what an earlier run had left behind: {names}")
+        if self._options.fresh:
+            self._folder.clear()
+            self._tell(())
+        free = shutil.disk_usage(self._folder.path).free
+        if free < NEEDED_BYTES:
+            raise Problem(
+                f"The disk is full: {free / 1e6:.0f} MB are free in {self._folder.path}, "
+                f"{NEEDED_BYTES / 1e6:.0f} MB are needed."
+            )
+        self._port = self._choose_port()
+        self._check_asked_for()
+
+    def _choose_port(self) -> int:
+        """The HTTP port: as asked for on the command line or in a setting, else the next free."""
+        asked = self._options.port
+        if asked is None and "http_port" in self._settings.model_fields_set:
+            asked = self._settings.http_port
+        if asked is not None:
+            return ports.asked_for(asked, "HTTP", "--port")
+        return ports.next_free(self._settings.http_port)
+
+    def _check_asked_for(self) -> None:
+        """Before anything is started, what can be known to fail."""
+        if self._options.kafka_port is not None:
+            ports.asked_for(self._options.kafka_port, "Kafka", "--kafka-port")
+        if self._options.postgres_port is not None:
+            ports.asked_for(self._options.postgres_port, "Postgres", "--postgres-port")
+        if self._settings.kafka_brokers is not None:
+            admin = kafka_clients.admin(self._settings, CLIENT_ID)
+            if (why := kafka_clients.reachable(admin, PROBE_TIMEOUT_S)) is not None:
+                raise Problem(f"No Kafka answers at {self._settings.brokers}: {why}.")
+        elif self._settings.kafka_security_protocol != "PLAINTEXT":
+            raise Problem(
+                "KAFKA_SECURITY_PROTOCOL is for a Kafka of your own; name it in KAFKA_BROKERS."
+            )
+        if self._settings.database_url is not None:
+            reach_postgres(self._settings.database_url)
+
+    def _fetch(self, download: Progress) -> None:
+        wanted = [programs.KAFKA] * (self._settings.kafka_brokers is None)
+        wanted += [programs.POSTGRES] * (self._settings.database_url is None)
+        if wanted:
+            programs.fetch(wanted, download, self._stop)
+
+    def _start(self) -> None:
+        brokers, database = self._start_stores()
+        with self._display.step("topics and tables"):
+            provision.create_topics(brokers, self._settings)
+            provision.migrate(database)
+        environment = {**os.environ, **self._found(brokers, database)}
+        for service in SERVICES:
+            for number in range(1, copies(service, self._options.copies) + 1):
+                if self._stop.is_set():
+                    raise Interrupted
+                self._start_service(service, number, environment)
+
+    def _start_stores(self) -> tuple[str, str]:
+        """Kafka and Postgres side by side; if one fails the other does not go on."""
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(self._start_kafka), pool.submit(self._start_postgres)]
+            for future in as_completed(futures):
+                if future.exception() is not None:
+                    self._stop.set()
+        for future in futures:
+            if future.exception() is None:
+                for part in future.result().parts:
+                    self._supervisor.add(part)
+        for future in sorted(futures, key=was_interrupted):
+            future.result()  # of two failures the one that was the cause
+        brokers, database = (future.result().address for future in futures)
+        return brokers, database
+
+    def _start_kafka(self) -> "Store":
+        if self._settings.kafka_brokers is not None:
+            return yours("kafka", self._settings.kafka_brokers, self._settings.kafka_brokers)
+        options = kafka.Options(
+            brokers=self._options.brokers,
+            port=self._options.kafka_port,
+            fast_start=self._options.fast_start,
+        )
+        with self._display.step("Kafka"):
+            cluster = programs.cluster(self._folder, options, self._stop)
+            bootstrap = cluster.start(self._stop)
+        parts = [
+            Part(
+                name=cluster.name(number),
+                address=cluster.address(number),
+                port=cluster.ports[number].broker,
+                answers=partial(cluster.serves, number),
+                launch=partial(cluster.start_broker, number),
+                process=process,
+                state=State.READY,
+            )
+            for number, process in cluster.processes.items()
+        ]
+        return Store(bootstrap, parts)
+
+    def _start_postgres(self) -> "Store":
+        if (url := self._settings.database_url) is not None:
+            its = urlsplit(url)
+            return yours("postgres", url, f"{its.hostname}:{its.port or postgres.DEFAULT_PORT}")
+        options = postgres.Options(
+            port=self._options.postgres_port, fast_start=self._options.fast_start
+        )
+        with self._display.step("Postgres"):
+            server = programs.server(self._folder, options, self._stop)
+            url = server.start(self._stop)
+        part = Part(
+            name="postgres",
+            address=server.address,
+            port=server.port,
+            answers=server.answers,
+            launch=server.launch,
+            process=server.process,
+            state=State.READY,
+        )
+        return Store(url, [part])
+
+    def _start_service(self, service: Service, number: int, environment: dict[str, str]) -> None:
+        several = copies(service, self._options.copies) > 1
+        name = f"{service.name}-{number}" if several else service.name
+        public = service.first_port is None
+        port = self._port if service.first_port is None else ports.next_free(service.first_port)
+        host = self._settings.http_host if public else ports.HOST
+        url = f"http://{ports.HOST if host in ANYWHERE else host}:{port}"
+        launch = partial(
+            self._folder.processes.spawn,
+            name,
+            service.command,
+            log=self._folder.logs / f"{name}.log",
+            address=url,
+            environment={
+                **environment,
+                service.port_setting: str(port),
+                "DATA": str(self._folder.path.absolute() / name),
+            },
+            folder=Path.cwd(),
+            stop_s=SERVICE_STOP_S,
+        )
+        if public:
+            self._url = url
+        with self._display.step(name):
+            part = Part(name, url, port, partial(answers, url + service.ready_path), launch)
+            self._supervisor.start(part, SERVICE_TIMEOUT_S)
+
+    def _found(self, brokers: str, database: str) -> dict[str, str]:
+        """The settings that only this run knows, for its services and, in a file, for people."""
+        found = {"KAFKA_BROKERS": brokers, "DATABASE_URL": database}
+        if self._settings.signing_key is None:
+            found[SIGNING_KEY] = self._folder.secrets()[SIGNING_KEY]
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in found.items()]
+        processes.write_private(self._folder.path / SETTINGS_FILE, "".join(lines))
+        return found
+
+    def _tell(self, parts: Sequence[Part]) -> None:
+        rows = [report.PartReport(p.name, p.address, str(p.state), p.log) for p in parts]
+        with self._telling:
+            report.write(self._folder, self._url, rows)
+
+    def _show(self) -> None:
+        self._display.say("")
+        self._display.table([part.row() for part in self._supervisor.parts])
+        for line in (
+            "",
+            "StreamLedger is ready. Try next:",
+            f"  curl {self._url}/health",
+            "  streamledger status",
+            f"  . {short(str(self._folder.path / SETTINGS_FILE))} && streamledger topics check",
+            f"Data is kept in {self._folder.path}. Ctrl-C stops everything.",
+        ):
+            self._display.say(line)
+
+
+def reach_postgres(url: str) -> None:
+    try:
+        psycopg.connect(url, connect_timeout=PROBE_TIMEOUT_S).close()
+    except psycopg.Error as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Problem(f"No Postgres answers at the address given: {first}.") from error
+
+
+def yours(name: str, address: str, shown: str) -> Store:
+    """One that somebody else runs."""
+    return Store(address, [Part(name, shown, 0, lambda: True, state=State.YOURS)])
+
+
+def was_interrupted(future: Future[Store]) -> bool:
+    return isinstance(future.exception(), Interrupted)

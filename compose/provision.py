@@ -1,0 +1,107 @@
+"""What must be there before the services start: topics and tables. Both idempotent.
+
+Only makes what is missing; what is there and wrong is for `check_topics` to name and for people to
+change. It must not know how Kafka and Postgres are run.
+"""
+
+import time
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from plumbing import kafka, topics_check
+from plumbing.failures import Failure
+from plumbing.settings import AppSettings, KafkaSettings, PostgresSettings
+from schemas.topics import ALL, Topic
+from sinks import migrations
+
+CLIENT_ID = "provision"
+MOST_REPLICAS = 3
+TIMEOUT_S = 30.0
+POLL_S = 0.05
+
+
+class ProvisionSettings(AppSettings, KafkaSettings, PostgresSettings):
+    """What the commands that make and check topics and tables read."""
+
+
+def create_topics(brokers: str, settings: KafkaSettings | None = None) -> list[str]:
+    """Makes the topics that are missing and returns their names, in the design's order."""
+    settings = (settings or ProvisionSettings.read()).model_copy(update={"kafka_brokers": brokers})
+    admin = kafka.admin(settings, CLIENT_ID)
+    layout = topics_check.cluster_layout(admin, settings)
+    replicas = settings.replication_factor or min(MOST_REPLICAS, len(layout.brokers))
+    missing = [topic for topic in ALL if settings.topics.of(topic) not in layout.topics]
+    if not missing:
+        return []
+    new = [_new(topic, settings, replicas) for topic in missing]
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            created = _create(admin, new)
+        except NotYet as not_yet:
+            if time.monotonic() > deadline:
+                raise Failure(*not_yet.lines) from None
+            time.sleep(POLL_S)
+        else:
+            break
+    _wait_until_known(admin, settings)
+    return created
+
+
+def check_topics(brokers: str, settings: KafkaSettings | None = None) -> None:
+    """Raises a Failure that names each unsafe difference."""
+    settings = (settings or ProvisionSettings.read()).model_copy(update={"kafka_brokers": brokers})
+    topics_check.check_topics(kafka.admin(settings, CLIENT_ID), settings)
+
+
+def migrate(database_url: str) -> list[str]:
+    """Applies the migrations that are missing and returns their names."""
+    return migrations.migrate(database_url)
+
+
+def _new(topic: Topic, settings: KafkaSettings, replicas: int) -> NewTopic:
+    return NewTopic(
+        settings.topics.of(topic),
+        num_partitions=topics_check.expected_partitions(topic, settings),
+        replication_factor=replicas,
+        config=topic.config(replicas),
+    )
+
+
+class NotYet(Failure):
+    """Brokers that have just started may be known but not yet be allowed to hold topics."""
+
+
+def _create(admin: AdminClient, topics: list[NewTopic]) -> list[str]:
+    created: list[str] = []
+    refused: list[str] = []
+    not_yet: list[str] = []
+    for name, future in admin.create_topics(topics, request_timeout=TIMEOUT_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            cause: KafkaError = error.args[0]
+            # Another process was faster: that is as good.
+            if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
+            told = not_yet if cause.code() == KafkaError.INVALID_REPLICATION_FACTOR else refused
+            told.append(f"topic {name}: cannot be made: {cause.str()}")
+        else:
+            created.append(name)
+    if refused:
+        raise Failure(*refused)
+    if not_yet:
+        raise NotYet(*not_yet)
+    return created
+
+
+def _wait_until_known(admin: AdminClient, settings: KafkaSettings) -> None:
+    """Brokers learn of a new topic a moment after it was made; who starts next must find it."""
+    names = {settings.topics.of(topic) for topic in ALL}
+    deadline = time.monotonic() + TIMEOUT_S
+    while missing := names - topics_check.cluster_layout(admin, settings).topics.keys():
+        if time.monotonic() > deadline:
+            raise Failure(f"made, but not known to the brokers: {', '.join(sorted(missing))}")
+        time.sleep(POLL_S)

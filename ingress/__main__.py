@@ -1,0 +1,21 @@
+"""`python -m ingress`: reads the settings and serves until told to stop."""
+
+import sys
+
+import uvloop
+
+from ingress import app
+from ingress.settings import IngressSettings
+from plumbing import failures
+
+
+def main() -> None:
+    """Raises a Failure for what an operator can act on."""
+    uvloop.run(app.run(IngressSettings.read()))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except failures.Failure as failure:
+        sys.exit(failures.report(failure))

@@ -1,0 +1,85 @@
+"""What the processor reads from the environment and `.env`."""
+
+from pathlib import Path
+
+from plumbing.settings import AppSettings, KafkaSettings, MetricsSettings, setting
+from schemas.settings import Settings as Deciding
+
+_FIRST_OWNER = (
+    " A partition's first owner writes it into the ledger; afterwards the ledger's own rules, which"
+    " `streamledger configure` changes."
+)
+
+
+class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
+    data: Path = setting(
+        Path(".streamledger/processor"),
+        "The folder for the processor's local copy of its partitions; one for each instance.",
+        allowed="a folder that this user may write",
+    )
+    session_timeout_ms: int = setting(
+        6_000,
+        "After how long without a sign of life a processor's partitions go to others.",
+        ge=1_000,
+        le=300_000,
+    )
+    cache_entries: int = setting(
+        200_000,
+        "How many accounts the processor keeps decoded in memory, at most.",
+        ge=100,
+        le=100_000_000,
+    )
+    block_cache_mib: int = setting(64, "RocksDB's cache, in MiB.", ge=8, le=1_000_000)
+    commission_bps: int = setting(
+        150,
+        "The commission on a transfer, in basis points of its amount, paid by the sender beside it."
+        + _FIRST_OWNER,
+        ge=0,
+        le=10_000,
+    )
+    max_overdraft: int = setting(
+        100_000_000,
+        "How far below 0 a wallet's limit may be set, in minor units." + _FIRST_OWNER,
+        ge=0,
+        le=2**53 - 1,
+    )
+    hold_ttl_ms: int = setting(
+        7 * 24 * 3_600_000,
+        "When a hold expires that names no time." + _FIRST_OWNER,
+        ge=1,
+        le=10 * 365 * 24 * 3_600_000,
+    )
+    participant_timeout_ms: int = setting(
+        60_000,
+        "How long a transaction waits for other partitions before it is rejected." + _FIRST_OWNER,
+        ge=1,
+        le=10 * 365 * 24 * 3_600_000,
+    )
+    max_pending: int = setting(
+        100_000,
+        "How many transactions of a partition may wait for other partitions." + _FIRST_OWNER,
+        ge=1,
+        le=10_000_000,
+    )
+    crash_at: str = setting(
+        "",
+        "For rehearsals: the named step at which the process kills itself.",
+        allowed="a step of docs/failure-scenarios.md, or *",
+        development_only=True,
+    )
+    crash_chance: float = setting(
+        1.0,
+        "For rehearsals: the chance of it, each time the step is reached.",
+        allowed="a number from 0 to 1",
+        ge=0,
+        le=1,
+    )
+
+    def deciding(self) -> Deciding:
+        return Deciding(
+            commission_bps=self.commission_bps,
+            max_overdraft=self.max_overdraft,
+            hold_ttl_ms=self.hold_ttl_ms,
+            participant_timeout_ms=self.participant_timeout_ms,
+            max_pending=self.max_pending,
+        )

@@ -1,0 +1,173 @@
+"""The topics, as data: names, partitions, how they are kept, who writes and who reads.
+
+The one place that says how a topic is made; creating and checking both follow it. It knows no
+Kafka client. Names are `<prefix><role>`, but that the operator may rename `transactions`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+DAY_MS = 24 * 60 * 60 * 1000
+MIB = 1024 * 1024
+NAME_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
+FOR_EVER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    role: str
+    key: str
+    writers: str
+    readers: str
+    kept: str
+    partitions: int | None = None  # None: the ledger's N
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = FOR_EVER
+    retention_fixed: bool = True  # False: the operator may set another
+    log_append_time: bool = False
+    max_message_bytes: int = 4 * MIB
+    delete_retention_ms: int | None = None
+    min_compaction_lag_ms: int | None = None
+
+    def config(self, replication_factor: int) -> dict[str, str]:
+        """The broker's settings of this topic. A write waits for a majority of the replicas."""
+        config = {
+            "cleanup.policy": self.cleanup,
+            "message.timestamp.type": "LogAppendTime" if self.log_append_time else "CreateTime",
+            "max.message.bytes": str(self.max_message_bytes),
+            "min.insync.replicas": str(replication_factor // 2 + 1),
+            "unclean.leader.election.enable": "false",
+        }
+        if self.cleanup == "delete":
+            config["retention.bytes"] = str(FOR_EVER)
+            config["retention.ms"] = str(self.retention_ms)
+        if self.delete_retention_ms is not None:
+            config["delete.retention.ms"] = str(self.delete_retention_ms)
+        if self.min_compaction_lag_ms is not None:
+            config["min.compaction.lag.ms"] = str(self.min_compaction_lag_ms)
+        return config
+
+
+COMMANDS = Topic(
+    "commands",
+    key="account id",
+    writers="ingress, any producer",
+    readers="processor",
+    kept="always",
+    log_append_time=True,
+    max_message_bytes=1 * MIB,
+)
+LEGS = Topic(
+    "legs",
+    key="account id",
+    writers="processor",
+    readers="processor",
+    kept="until its one reader has read it: never by time or size",
+    log_append_time=True,
+)
+JOURNAL = Topic(
+    "journal",
+    key="account id",
+    writers="processor",
+    readers="sink, verify, replay",
+    kept="always",
+)
+TRANSACTIONS = Topic(
+    "transactions",
+    key="account id",
+    writers="processor",
+    readers="analytics, anyone",
+    kept="always, unless the operator sets a time",
+    retention_fixed=False,
+)
+STATE = Topic(
+    "state",
+    key="state key",
+    writers="processor",
+    readers="processor, in recovery",
+    kept="the last of each key",
+    cleanup="compact",
+    delete_retention_ms=7 * DAY_MS,
+    min_compaction_lag_ms=1 * DAY_MS,
+)
+RESULTS = Topic(
+    "results",
+    key="transaction id, else partition:offset",
+    writers="sink",
+    readers="ingress, any producer that wants its answers",
+    kept="7 days",
+    partitions=8,
+    retention_ms=7 * DAY_MS,
+)
+RESULTS_POSITIONS = Topic(
+    "results.positions",
+    key="partition",
+    writers="sink",
+    readers="sink",
+    kept="the last of each key",
+    partitions=8,
+    cleanup="compact",
+)
+COMMANDS_DEAD = Topic(
+    "commands.dead",
+    key="as read",
+    writers="processor",
+    readers="people",
+    kept="always",
+    partitions=1,
+)
+
+ALL = (
+    COMMANDS,
+    LEGS,
+    JOURNAL,
+    TRANSACTIONS,
+    STATE,
+    RESULTS,
+    RESULTS_POSITIONS,
+    COMMANDS_DEAD,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the topics are called in one installation."""
+
+    prefix: str = ""
+    transactions_name: str = TRANSACTIONS.role
+
+    def of(self, topic: Topic) -> str:
+        own = self.transactions_name if topic is TRANSACTIONS else topic.role
+        return self.prefix + own
+
+    @property
+    def commands(self) -> str:
+        return self.of(COMMANDS)
+
+    @property
+    def legs(self) -> str:
+        return self.of(LEGS)
+
+    @property
+    def journal(self) -> str:
+        return self.of(JOURNAL)
+
+    @property
+    def transactions(self) -> str:
+        return self.of(TRANSACTIONS)
+
+    @property
+    def state(self) -> str:
+        return self.of(STATE)
+
+    @property
+    def results(self) -> str:
+        return self.of(RESULTS)
+
+    @property
+    def results_positions(self) -> str:
+        return self.of(RESULTS_POSITIONS)
+
+    @property
+    def commands_dead(self) -> str:
+        return self.of(COMMANDS_DEAD)

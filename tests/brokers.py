@@ -1,0 +1,114 @@
+"""Where the tests' Kafka and Postgres come from: named in the environment, else containers where a
+Docker engine answers, else the embedded runtime. One of each for a run, started when first needed.
+"""
+
+import os
+import random
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compose.embedded import artifacts, folder, kafka, ports, postgres, programs
+
+KAFKA_IMAGE = "apache/kafka:4.3.1"
+POSTGRES_IMAGE = "postgres:17.11"
+PORTS = range(15_000, 30_000)
+RUNS = Path(tempfile.gettempdir(), f"streamledger-tests-{os.getuid()}")
+
+
+def some_port() -> int:
+    """Where to look for free ports: elsewhere each time, as several runs may look at once."""
+    return random.SystemRandom().choice(PORTS)
+
+
+def docker_answers() -> bool:
+    if not (os.environ.get("DOCKER_HOST") or Path("/var/run/docker.sock").exists()):
+        return False
+    import docker  # type: ignore[import-untyped]  # it has no types
+    from docker.errors import DockerException  # type: ignore[import-untyped]  # likewise
+
+    try:
+        return bool(docker.from_env(timeout=5).ping())
+    except DockerException:
+        return False
+
+
+@contextmanager
+def data_folder() -> Iterator[folder.DataFolder]:
+    """A folder for this run. What a run that was killed left behind is stopped, by its records."""
+    with artifacts.only_one(RUNS, threading.Event()):  # several runs may begin at once
+        for path in RUNS.iterdir():
+            if path.is_dir():
+                sweep(folder.DataFolder(path))
+        mine = folder.DataFolder(Path(tempfile.mkdtemp(dir=RUNS)))
+        mine.path.chmod(0o755)  # nobody, who may have to run Postgres, must get through
+        mine.hold()
+    try:
+        yield mine
+    finally:
+        mine.processes.stop_stale()
+        mine.clear()
+        shutil.rmtree(mine.path)
+        mine.release()
+
+
+def sweep(left: folder.DataFolder) -> None:
+    try:
+        left.hold()
+    except folder.Busy:
+        return  # of a run that goes on
+    left.processes.stop_stale()
+    left.clear()
+    shutil.rmtree(left.path)
+    left.release()
+
+
+@contextmanager
+def embedded_kafka(where: folder.DataFolder) -> Iterator[str]:
+    never = threading.Event()
+    options = kafka.Options(first_port=some_port(), fast_start=True)
+    cluster = programs.cluster(where, options, never)
+    try:
+        yield cluster.start(never)
+    finally:
+        cluster.stop()
+
+
+@contextmanager
+def embedded_postgres(where: folder.DataFolder) -> Iterator[str]:
+    never = threading.Event()
+    options = postgres.Options(first_port=some_port(), fast_start=True)
+    server = programs.server(where, options, never)
+    try:
+        server.start(never)
+        yield server.url("postgres")
+    finally:
+        server.stop()
+
+
+@contextmanager
+def kafka_container() -> Iterator[str]:
+    from testcontainers.core.container import DockerContainer
+
+    port = ports.next_free(some_port())
+    its = {1: kafka.Ports(port, 9093)}
+    settings = kafka.settings(1, its, Path("/tmp/kafka-logs"), kafka.Options())
+    settings["listeners"] = f"PLAINTEXT://:{port},CONTROLLER://:9093"
+    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
+    for name, value in settings.items():
+        container = container.with_env("KAFKA_" + name.upper().replace(".", "_"), str(value))
+    with container:
+        address = f"{ports.HOST}:{port}"
+        kafka.warm_up({"bootstrap.servers": address, **kafka.CLIENT}, 1)
+        yield address
+
+
+@contextmanager
+def postgres_container() -> Iterator[str]:
+    from testcontainers.postgres import PostgresContainer
+
+    with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
+        yield container.get_connection_url()

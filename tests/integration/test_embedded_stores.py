@@ -1,0 +1,183 @@
+"""The embedded Kafka and Postgres: killed with -9 they come back with all they had confirmed."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from compose.embedded import account, artifacts, kafka, postgres, programs
+from compose.embedded.folder import POSTGRES_PASSWORD, DataFolder
+from compose.embedded.problems import Problem
+from tests import brokers
+from tests.waiting import eventually
+
+NEVER = threading.Event()
+TOPIC = "kept"
+WRITTEN = [f"record {number}".encode() for number in range(100)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[DataFolder]:
+    made = DataFolder(tmp_path / "data")
+    made.hold()
+    yield made
+    made.processes.stop_stale()
+    made.release()
+
+
+def cluster(folder: DataFolder, count: int = 1) -> kafka.Cluster:
+    options = kafka.Options(brokers=count, first_port=brokers.some_port(), fast_start=True)
+    return programs.cluster(folder, options, NEVER)
+
+
+def server(folder: DataFolder) -> postgres.Server:
+    options = postgres.Options(first_port=brokers.some_port(), fast_start=True)
+    return programs.server(folder, options, NEVER)
+
+
+def write(bootstrap: str, replicas: int = 1) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(TOPIC, 1, replicas)])[TOPIC].result(20)
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all"})
+    failed: list[object] = []
+    for value in WRITTEN:
+        producer.produce(TOPIC, value, on_delivery=lambda e, _: failed.append(e) if e else None)
+    assert producer.flush(20) == 0
+    assert failed == []
+
+
+def read(bootstrap: str) -> list[bytes]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "reader",
+            "log_level": 0,
+        }
+    )
+    consumer.assign([TopicPartition(TOPIC, 0, OFFSET_BEGINNING)])
+    values: list[bytes] = []
+
+    def all_there() -> bool:
+        values.extend(
+            m.value() or b"" for m in consumer.consume(len(WRITTEN), 0.5) if not m.error()
+        )
+        return len(values) >= len(WRITTEN)
+
+    eventually(all_there, timeout_s=20)
+    consumer.close()
+    return values
+
+
+def test_a_killed_broker_comes_back_with_the_data(folder: DataFolder) -> None:
+    first = cluster(folder)
+    write(first.start(NEVER))
+    first.processes[1].kill()
+    second = cluster(folder)
+    assert read(second.start(NEVER)) == WRITTEN
+    process = second.processes[1]
+    second.stop()
+    assert process.exit_code() == kafka.STOPPED_CLEANLY
+    assert folder.processes.records() == []
+
+
+def test_three_brokers_serve_on_when_a_leader_is_killed(folder: DataFolder) -> None:
+    three = cluster(folder, count=3)
+    bootstrap = three.start(NEVER)
+    write(bootstrap, replicas=3)
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    leader = admin.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions[0].leader
+    three.processes[leader].kill()
+    assert read(bootstrap) == WRITTEN
+
+    def in_sync() -> list[int]:
+        try:
+            return sorted(admin.list_topics(TOPIC, timeout=5).topics[TOPIC].partitions[0].isrs)
+        except KafkaException:
+            return []
+
+    eventually(lambda: len(in_sync()) == 2, timeout_s=20)
+    three.start_broker(leader)
+    eventually(lambda: in_sync() == [1, 2, 3], timeout_s=30)
+    three.stop()
+
+
+def test_the_number_of_brokers_is_fixed_at_the_first_start(folder: DataFolder) -> None:
+    (folder.path / "kafka").mkdir()
+    (folder.path / "kafka" / "cluster.json").write_text('{"id": "x", "brokers": 1}')
+    with pytest.raises(Problem, match=r"made with 1 broker\(s\), not 3"):
+        cluster(folder, count=3).start(NEVER)
+
+
+def test_a_killed_postgres_comes_back_with_the_data(folder: DataFolder) -> None:
+    first = server(folder)
+    with psycopg.connect(first.start(NEVER)) as connection:
+        connection.execute("CREATE TABLE kept (value int)")
+        connection.execute("INSERT INTO kept SELECT generate_series(1, 1000)")
+    assert first.process is not None
+    first.process.kill()
+    second = server(folder)
+    with psycopg.connect(second.start(NEVER)) as connection:
+        counted = connection.execute("SELECT count(*) FROM kept").fetchone()
+    second.stop()
+    assert counted == (1000,)
+    assert folder.processes.records() == []
+
+
+def test_a_pid_that_is_somebody_elses_by_now_stops_nothing(folder: DataFolder) -> None:
+    first = server(folder)
+    first.start(NEVER)
+    assert first.process is not None
+    first.process.kill()
+    lock = next(folder.path.rglob("postmaster.pid"))
+    lock.write_text("\n".join([str(os.getpid()), *lock.read_text().splitlines()[1:]]) + "\n")
+    second = server(folder)
+    second.start(NEVER)
+    second.stop()
+
+
+def test_postgres_asks_for_its_password(folder: DataFolder) -> None:
+    started = server(folder)
+    url = started.start(NEVER)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(url, password="wrong")
+    (folder.path / "secrets.env").write_text(f"{POSTGRES_PASSWORD}=another\n")
+    started.stop()
+    with pytest.raises(Problem, match=r"made with another password.*secrets\.env"):
+        server(folder).start(NEVER)
+    assert (folder.postgres / "data").exists()
+
+
+def test_who_runs_postgres_is_never_root(folder: DataFolder) -> None:
+    """By each way that this machine has: root's are two, others run it as they are."""
+    ways = [account.choose()] + ([account.nobody()] if os.geteuid() == 0 else [])
+    for number, who in enumerate(ways):
+        (jar,) = programs.fetch([programs.POSTGRES], artifacts.Silent(), NEVER)
+        unpacked = postgres.unpack(jar, artifacts.user_cache(), who, NEVER)
+        options = postgres.Options(first_port=brokers.some_port(), fast_start=True)
+        started = postgres.Server(
+            folder.path / f"postgres-{number}",
+            unpacked,
+            folder.processes,
+            folder.logs,
+            "a password",
+            who,
+            options,
+        )
+        with psycopg.connect(started.start(NEVER)) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        started.stop()
+        for elsewhere in (folder.path / f"postgres-{number}", artifacts.user_cache() / "postgres"):
+            shutil.rmtree(account.outside(elsewhere), ignore_errors=True)

@@ -1,0 +1,270 @@
+"""Style is a test: who may import whom, what the pure core may call, and what the docs must name.
+
+Reads the files of the checkout; only the last few import the program.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compose import reference
+from plumbing import metrics, setting_names
+from schemas import reasons, topics
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("schemas", "plumbing", "ingress", "processor", "sinks", "compose")
+PURE = ROOT / "processor" / "rules"
+
+# What each package may import of ours, itself aside.
+MAY_IMPORT = {
+    "schemas": (),
+    "plumbing": ("schemas",),
+    "ingress": ("schemas", "plumbing", "processor.rules", "sinks.reads"),
+    "processor": ("schemas", "plumbing"),
+    "sinks": ("schemas", "plumbing", "processor.rules"),
+    "compose": ("schemas", "plumbing", "ingress", "processor", "sinks"),
+}
+# The rules know the messages, what these are made of, and the standard library.
+PURE_MAY_IMPORT = ("schemas", "processor.rules", "msgspec")
+IMPURE_MODULES = (
+    "asyncio",
+    "io",
+    "logging",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "selectors",
+    "signal",
+    "socket",
+    "subprocess",
+    "sys",
+    "tempfile",
+    "threading",
+    "time",
+)
+IMPURE_CALLS = (
+    "date.today",
+    "datetime.now",
+    "datetime.today",
+    "datetime.utcnow",
+    "eval",
+    "exec",
+    "input",
+    "open",
+    "print",
+    "uuid.getnode",
+    "uuid.uuid1",
+    "uuid.uuid4",
+    "uuid1",
+    "uuid4",
+)
+
+SKIPPED = {
+    ".env",
+    ".git",
+    ".hypothesis",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".streamledger",
+    ".venv",
+    "__pycache__",
+    "build",
+    "dist",
+    "node_modules",
+}
+# In two halves each, so that this file may be read too.
+REGISTRY_HOSTS = [
+    "pypi" + ".org",
+    "pythonhosted" + ".org",
+    "maven" + ".org",
+    "maven.apache" + ".org",
+    "npmjs" + ".org",
+    "proxy.golang" + ".org",
+    "docker" + ".io",
+    "ghcr" + ".io",
+    "quay" + ".io",
+]
+MACHINE_PATHS = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "/Us" + "ers/", "/de" + "v/fd/"]
+
+
+def files() -> Iterator[Path]:
+    """Every file that belongs to the project, whether committed yet or not."""
+    folders = [ROOT]
+    while folders:
+        for each in sorted(folders.pop().iterdir()):
+            if each.name in SKIPPED or each.name.endswith(".egg-info"):
+                continue
+            if each.is_dir():
+                folders.append(each)
+            else:
+                yield each
+
+
+def sources(*packages: str) -> Iterator[Path]:
+    for package in packages:
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of each module or name that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{shown(path)}:{node.lineno} imports by a relative name"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def under(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == each or name.startswith(each + ".") for each in allowed)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package: str) -> None:
+    wrong = [
+        f"{shown(path)}:{line} imports {name}"
+        for path in sources(package)
+        for line, name in imports(path)
+        if name.partition(".")[0] in (*PACKAGES, "tests", "benchmarks")
+        and not under(name, (package, *MAY_IMPORT[package]))
+    ]
+    assert wrong == []
+
+
+def test_the_rules_import_nothing_but_messages_and_the_standard_library() -> None:
+    wrong = [
+        f"{shown(path)}:{line} imports {name}"
+        for path in sorted(PURE.rglob("*.py"))
+        for line, name in imports(path)
+        if (top := name.partition(".")[0]) in IMPURE_MODULES
+        or (top not in sys.stdlib_module_names and not under(name, PURE_MAY_IMPORT))
+    ]
+    assert wrong == []
+
+
+def test_the_rules_call_no_clock_no_chance_and_no_file() -> None:
+    wrong = [
+        f"{shown(path)}:{node.lineno} calls {name}"
+        for path in sorted(PURE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and (name := ast.unparse(node.func)).removeprefix("datetime.") in IMPURE_CALLS
+    ]
+    wrong += [
+        f"{shown(path)}: is asynchronous"
+        for path in sorted(PURE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert wrong == []
+
+
+def test_the_rules_load_without_faust_and_without_clients() -> None:
+    program = (
+        "import pkgutil, sys, importlib, processor.rules as rules\n"
+        "for each in pkgutil.walk_packages(rules.__path__, 'processor.rules.'):\n"
+        "    importlib.import_module(each.name)\n"
+        "print(*sys.modules)\n"
+    )
+    heavy = {"faust", "mode", "aiokafka", "confluent_kafka", "psycopg", "aiohttp", "rocksdict"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert heavy & set(ended.stdout.split()) == set()
+
+
+def test_package_init_files_are_empty() -> None:
+    full = [
+        shown(path)
+        for path in sources(*PACKAGES)
+        if path.name == "__init__.py" and path.stat().st_size > 0
+    ]
+    assert full == []
+
+
+def test_every_module_opens_with_what_it_is() -> None:
+    bare = [
+        shown(path)
+        for path in sources(*PACKAGES, "tests", "benchmarks")
+        if path.stat().st_size > 0
+        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert bare == []
+
+
+def test_generated_references_are_up_to_date() -> None:
+    stale = [
+        path
+        for path, text in reference.pages().items()
+        if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text
+    ]
+    assert stale == [], "run `make reference`"
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("settings.md", list(setting_names.ALL)),
+        ("topics.md", [topic.role for topic in topics.ALL]),
+        ("metrics.md", [metric.name for metric in metrics.ALL]),
+        ("reasons.md", [str(reason) for reason in reasons.Reason]),
+    ],
+)
+def test_the_reference_names_every_one(page: str, names: list[str]) -> None:
+    text = (ROOT / "docs" / "reference" / page).read_text(encoding="utf-8")
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_metric_names_are_in_one_place() -> None:
+    """A name that is written elsewhere in the program is one that the list may not have."""
+    pattern = re.compile(r"""["']streamledger_[a-z_]+["']""")
+    elsewhere = [
+        shown(path)
+        for path in sources(*PACKAGES)
+        if path != ROOT / "plumbing" / "metrics.py"
+        and pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert elsewhere == []
+
+
+def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
+    banned = re.compile("|".join(re.escape(each) for each in REGISTRY_HOSTS + MACHINE_PATHS))
+    found = []
+    for path in files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{shown(path)}: {match.group()}" for match in banned.finditer(text)]
+    assert found == []
+
+
+def test_locks_hold_versions_and_hashes_and_no_addresses() -> None:
+    for path in sorted((ROOT / "requirements").glob("*.txt")):
+        text = path.read_text(encoding="utf-8")
+        assert "://" not in text, shown(path)
+        pinned = re.findall(r"^([a-z0-9][a-z0-9._-]*)(.*)$", text, re.MULTILINE)
+        assert pinned, shown(path)
+        assert all(rest.startswith("==") for _, rest in pinned), shown(path)
+        assert text.count("--hash=sha256:") >= len(pinned), shown(path)
+
+
+def test_what_runs_is_what_is_tested() -> None:
+    """dev.txt has each package of run.txt at the same version: one environment serves both."""
+    pins = [
+        set(re.findall(r"^[a-z0-9][^ \\]*==\S+", path.read_text(encoding="utf-8"), re.MULTILINE))
+        for path in (ROOT / "requirements" / "run.txt", ROOT / "requirements" / "dev.txt")
+    ]
+    assert pins[0] <= pins[1]

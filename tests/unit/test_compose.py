@@ -1,0 +1,259 @@
+"""The Docker files, held to what can be checked without an engine.
+
+They are valid by the compose specification, start exact versions of everything, pass only settings
+that the services read, ask for their secrets, and claim no command that the command line lacks.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from compose.provision import ProvisionSettings
+from ingress.settings import IngressSettings
+from plumbing import settings
+from processor.settings import ProcessorSettings
+from sinks.settings import SinkSettings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "compose"
+FILE = (COMPOSE / "compose.yaml").read_text()
+DOCUMENT: dict[str, Any] = yaml.safe_load(FILE)
+SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
+DOCKERFILE = (COMPOSE / "Dockerfile").read_text().replace("\\\n", " ")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+BROKERS = [name for name in SERVICES if name.startswith("kafka")]
+OWN = [name for name, service in SERVICES.items() if "build" in service]
+ONE_SHOT = ["provision"]
+PLANNED = [name for name, service in SERVICES.items() if "planned" in service.get("profiles", [])]
+
+READ_BY: dict[str, type[settings.Settings]] = {
+    "provision": ProvisionSettings,
+    "ingress": IngressSettings,
+    "processor": ProcessorSettings,
+    "sink": SinkSettings,
+}
+
+VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<form>:[-?])(?P<text>[^}]*)\}")
+EXACT_VERSION = re.compile(r"v?\d+\.\d+(\.\d+)?(-[a-z0-9-]+)?")
+
+
+def env_file(name: str) -> dict[str, str]:
+    lines = (COMPOSE / name).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def filled_in(given: dict[str, str]) -> dict[str, Any]:
+    """The document as compose would see it with these variables."""
+    return yaml.safe_load(  # type: ignore[no-any-return]  # PyYAML knows no schema
+        VARIABLE.sub(lambda found: given.get(found["name"], found["text"]), FILE)
+    )
+
+
+def test_the_file_follows_the_compose_specification() -> None:
+    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(DOCUMENT)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_image_has_an_exact_version(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].rpartition(":")
+    assert image
+    assert EXACT_VERSION.fullmatch(tag), SERVICES[name]["image"]
+    if name in OWN:
+        assert tag == PROJECT["project"]["version"]
+
+
+def test_kafka_and_postgres_are_the_versions_that_the_embedded_runtime_has() -> None:
+    assert {SERVICES[name]["image"] for name in BROKERS} == {"apache/kafka:4.3.1"}
+    assert SERVICES["postgres"]["image"] == "postgres:17.11"
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_setting_that_is_passed_is_one_that_the_service_reads(name: str) -> None:
+    read = {field.upper() for field in READ_BY[name].model_fields}
+    assert SERVICES[name]["environment"].keys() <= read
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - set(ONE_SHOT)))
+def test_every_service_has_a_health_check(name: str) -> None:
+    check = SERVICES[name]["healthcheck"]
+    assert check["test"][0] in {"CMD", "CMD-SHELL"}
+    assert {"interval", "timeout", "retries", "start_period"} <= check.keys()
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_wait_can_end(name: str) -> None:
+    for other, wait in SERVICES[name].get("depends_on", {}).items():
+        ends = other in ONE_SHOT
+        assert wait["condition"] == (
+            "service_completed_successfully" if ends else "service_healthy"
+        )
+        # A service that no profile starts cannot be waited for.
+        if SERVICES[other].get("profiles"):
+            assert wait["required"] is False
+    if name in OWN and name not in ONE_SHOT:
+        assert "provision" in SERVICES[name]["depends_on"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_port_is_published_on_the_loopback_address_only(name: str) -> None:
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_mounted_path_is_there(name: str) -> None:
+    for volume in SERVICES[name].get("volumes", []):
+        source = volume.split(":")[0]
+        if source.startswith("."):
+            assert (COMPOSE / source).exists()
+        else:
+            assert source in DOCUMENT["volumes"]
+
+
+def test_secrets_have_no_default_and_are_all_in_the_example() -> None:
+    required = {found["name"] for found in VARIABLE.finditer(FILE) if found["form"] == ":?"}
+    assert required == env_file("env.example").keys()
+    assert not any(env_file("env.example").values())
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|_KEY$|DATABASE_URL", name):
+                assert ":?" in value
+
+
+def test_no_variable_has_the_name_of_a_setting_that_a_host_may_have_for_itself() -> None:
+    """A shell that exports KAFKA_BROKERS for its own use must not send the containers there."""
+    used = {found["name"] for found in VARIABLE.finditer(FILE)}
+    assert used.isdisjoint({"KAFKA_BROKERS", "DATABASE_URL", "HTTP_PORT", "METRICS_PORT"})
+
+
+@pytest.mark.parametrize("name", BROKERS)
+def test_brokers_are_safe(name: str) -> None:
+    broker = SERVICES[name]["environment"]
+    timeout_ms = broker["KAFKA_TRANSACTION_MAX_TIMEOUT_MS"]
+    assert timeout_ms == settings.SHORT_BROKER_TXN_TIMEOUT_MS
+    assert broker["KAFKA_UNCLEAN_LEADER_ELECTION_ENABLE"] == "false"
+    assert broker["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_one_broker_is_a_cluster_of_its_own() -> None:
+    services = filled_in({})["services"]
+    running = [name for name in BROKERS if "profiles" not in services[name]]
+    assert running == ["kafka"]
+    broker = services["kafka"]["environment"]
+    assert broker["KAFKA_CONTROLLER_QUORUM_VOTERS"] == "1@kafka:9093"
+    assert {str(broker[name]) for name in broker if name.endswith("REPLICATION_FACTOR")} == {"1"}
+    assert services["ingress"]["environment"]["KAFKA_BROKERS"] == "kafka:19092"
+
+
+def test_three_brokers_keep_three_copies_and_wait_for_two() -> None:
+    given = env_file("cluster.env")
+    assert given.keys() <= {found["name"] for found in VARIABLE.finditer(FILE)}
+    document = filled_in(given)
+    assert document["name"] != filled_in({})["name"], "the volumes of the two must not mix"
+    services = document["services"]
+    voters = services["kafka"]["environment"]["KAFKA_CONTROLLER_QUORUM_VOTERS"].split(",")
+    for name in BROKERS:
+        broker = services[name]["environment"]
+        assert f"{broker['KAFKA_NODE_ID']}@{name}:9093" in voters
+        assert f"INTERNAL://{name}:19092" in broker["KAFKA_ADVERTISED_LISTENERS"]
+        copies = {str(broker[key]) for key in broker if key.endswith("REPLICATION_FACTOR")}
+        in_sync = {str(broker[key]) for key in broker if re.search("MIN_(ISR|INSYNC)", key)}
+        assert (copies, in_sync) == ({"3"}, {"2"})
+    assert len(voters) == len(BROKERS) == 3
+    bootstrap = services["ingress"]["environment"]["KAFKA_BROKERS"].split(",")
+    assert bootstrap == [f"{name}:19092" for name in BROKERS]
+
+
+def words(service: dict[str, Any]) -> list[list[str]]:
+    """The command lines of `streamledger` that a service starts."""
+    if "entrypoint" not in service:
+        return [service["command"]]
+    lines = service["command"][0].split(" && ")
+    assert all(line.startswith("streamledger ") for line in lines)
+    return [line.split()[1:] for line in lines]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_service_is_planned_until_the_command_line_has_it(name: str) -> None:
+    for line in words(SERVICES[name]):
+        asked = subprocess.run(
+            [sys.executable, "-m", "compose.cli", *line, "--help"],
+            cwd=ROOT,
+            env={**os.environ, "NO_COLOR": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        exists = asked.returncode == 0
+        assert exists == (name not in PLANNED), f"streamledger {' '.join(line)}: {asked.stderr}"
+
+
+def test_prometheus_asks_services_at_the_ports_that_they_show_numbers_on() -> None:
+    config = yaml.safe_load((COMPOSE / "prometheus/prometheus.yml").read_text())
+    asked = {
+        target["names"][0]: target["port"]
+        for job in config["scrape_configs"]
+        for target in job.get("dns_sd_configs", [])
+    }
+    shown = {
+        name: SERVICES[name]["environment"].get("METRICS_PORT")
+        or SERVICES[name]["environment"]["HTTP_PORT"]
+        for name in OWN
+        if name not in ONE_SHOT
+    }
+    assert asked == shown
+
+
+def test_grafana_reads_prometheus() -> None:
+    folder = COMPOSE / "grafana/provisioning/datasources"
+    (source,) = yaml.safe_load((folder / "prometheus.yaml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+
+
+def copied() -> list[str]:
+    """What the Dockerfile takes from the checkout."""
+    lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def test_the_image_is_made_of_the_lock_and_every_package() -> None:
+    assert all((ROOT / source).exists() for source in copied())
+    assert set(PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= set(copied())
+    assert "pip install --require-hashes -r requirements/run.txt" in DOCKERFILE
+    assert {Path(source).name for source in copied()} >= {"pyproject.toml", "README.md", "LICENSE"}
+
+
+def test_the_build_sees_what_it_copies_and_no_secret() -> None:
+    rules = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert rules[0] == "*"
+    let_in = [rule[1:].rstrip("/") for rule in rules if rule.startswith("!")]
+    assert sorted(let_in) == sorted(copied())
+    kept_out = [rule.removeprefix("**/") for rule in rules[1:] if not rule.startswith("!")]
+    assert any(fnmatch(".env", rule) for rule in kept_out)
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    stages = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    assert len(stages) == 2
+    for stage in stages:
+        base = stage.split()[0]
+        assert EXACT_VERSION.fullmatch(base.rpartition(":")[2]), base
+    user = re.findall(r"^USER (\S+)$", stages[-1], re.MULTILINE)[-1]
+    assert not re.match(r"(root|0)(:|$)", user)
+    assert stages[-1].index("USER ") < stages[-1].index("ENTRYPOINT ")

@@ -1,0 +1,70 @@
+"""The topics are those of the design, kept as it says, under the names that the operator chose."""
+
+import pytest
+
+from schemas import topics
+
+DAY_MS = 86_400_000
+MIB = 1_048_576
+
+
+def test_their_names_without_prefix_are_their_roles() -> None:
+    names = topics.Names()
+    assert [names.of(topic) for topic in topics.ALL] == [
+        "commands",
+        "legs",
+        "journal",
+        "transactions",
+        "state",
+        "results",
+        "results.positions",
+        "commands.dead",
+    ]
+
+
+def test_a_prefix_goes_before_all_and_one_can_be_renamed() -> None:
+    names = topics.Names("t1.", "posted")
+    assert all(names.of(topic).startswith("t1.") for topic in topics.ALL)
+    assert names.transactions == "t1.posted"
+    assert names.results_positions == "t1.results.positions"
+    assert names.commands_dead == "t1.commands.dead"
+    assert {names.commands, names.legs, names.journal, names.state, names.results} == {
+        "t1.commands",
+        "t1.legs",
+        "t1.journal",
+        "t1.state",
+        "t1.results",
+    }
+
+
+def test_the_ledgers_own_topics_have_its_partition_count() -> None:
+    fixed = {topic.role for topic in topics.ALL if topic.partitions is not None}
+    assert fixed == {"results", "results.positions", "commands.dead"}
+
+
+def test_only_the_inputs_have_the_brokers_time() -> None:
+    timed = {topic.role for topic in topics.ALL if topic.log_append_time}
+    assert timed == {"commands", "legs"}
+
+
+@pytest.mark.parametrize("topic", topics.ALL, ids=lambda topic: topic.role)
+def test_how_each_is_kept(topic: topics.Topic) -> None:
+    config = topic.config(3)
+    compacted = topic.role in {"state", "results.positions"}
+    assert config["cleanup.policy"] == ("compact" if compacted else "delete")
+    assert config["max.message.bytes"] == str(MIB if topic.role == "commands" else 4 * MIB)
+    assert config["unclean.leader.election.enable"] == "false"
+    if not compacted:
+        assert config["retention.bytes"] == "-1"
+        assert config["retention.ms"] == (str(7 * DAY_MS) if topic.role == "results" else "-1")
+
+
+def test_the_state_is_kept_long_enough_to_restore_from() -> None:
+    config = topics.STATE.config(1)
+    assert config["delete.retention.ms"] == str(7 * DAY_MS)
+    assert config["min.compaction.lag.ms"] == str(DAY_MS)
+
+
+@pytest.mark.parametrize(("replicas", "in_sync"), [(1, 1), (2, 2), (3, 2), (5, 3)])
+def test_a_write_waits_for_a_majority(replicas: int, in_sync: int) -> None:
+    assert topics.JOURNAL.config(replicas)["min.insync.replicas"] == str(in_sync)
