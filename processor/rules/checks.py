@@ -1,0 +1,86 @@
+"""Whether an entry may touch its account: the tests that every kind of command shares.
+
+Asked at the first step of a transaction, of the coordinator's entries and of each participant's;
+what passed is reserved or posted at once, so that it cannot fail later.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from processor.rules import state
+from schemas import ids, money
+from schemas.legs import LegEntry
+from schemas.reasons import PRECEDENCE, Reason
+from schemas.state import Account
+
+_GROWS_BY_DEBIT = frozenset({"asset", "expense"})
+
+
+class Refusal(NamedTuple):
+    """A reason and the place of the entry that it is about; -1 for the command as a whole."""
+
+    precedence: int
+    entry_index: int
+    reason: Reason
+
+
+def refusal(reason: Reason, entry_index: int = -1) -> Refusal:
+    return Refusal(PRECEDENCE[reason], entry_index, reason)
+
+
+def first(one: Reason | None, other: Reason) -> Reason:
+    return other if one is None else min(one, other, key=PRECEDENCE.__getitem__)
+
+
+def currency_unknown(currency: str | None) -> bool:
+    return currency is not None and currency not in money.EXPONENTS
+
+
+def is_outgoing(account_type: str, direction: str) -> bool:
+    """An outgoing entry lowers the balance of its account."""
+    return (direction == "credit") is (account_type in _GROWS_BY_DEBIT)
+
+
+def funds(account: Account, direction: str, amount: int) -> Reason | None:
+    """Whether an account can bear an entry, beside all that is reserved on it."""
+    if is_outgoing(account.type, direction):
+        left = account.balance - account.held - amount
+        if account.min_balance is not None and left < account.min_balance:
+            return Reason.INSUFFICIENT_FUNDS
+        if left < -money.MAX_AMOUNT or amount > money.MAX_AMOUNT:
+            return Reason.BALANCE_OVERFLOW
+    elif max(amount, account.balance + account.incoming + amount) > money.MAX_AMOUNT:
+        return Reason.BALANCE_OVERFLOW
+    return None
+
+
+def standing(account: Account | None, currency: str) -> Reason | None:
+    """Whether an account may take part in a transaction at all."""
+    if account is None:
+        return Reason.ACCOUNT_NOT_FOUND
+    if account.status != "open":
+        return Reason.ACCOUNT_CLOSED if account.status == "closed" else Reason.ACCOUNT_FROZEN
+    if account.currency != currency:
+        return Reason.CURRENCY_MISMATCH
+    return None
+
+
+def first_refusal(
+    of: state.State, entries: Iterable[LegEntry], currency: str, held: str | None = None
+) -> Refusal | None:
+    """The first by (precedence, index) of what stands against a partition's own ordinary entries.
+
+    The entry on `held` is covered by the hold that it captures: its funds are not asked for again.
+    """
+    found: Refusal | None = None
+    for entry in entries:
+        if ids.is_system(entry.account):
+            continue
+        account = state.account(of, entry.account)
+        reason = standing(account, currency)
+        if reason is None and account is not None and entry.account != held:
+            reason = funds(account, entry.direction, entry.amount)
+        if reason is not None:
+            candidate = refusal(reason, entry.index)
+            found = candidate if found is None else min(found, candidate)
+    return found

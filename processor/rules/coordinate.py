@@ -1,0 +1,326 @@
+"""A transaction over several partitions, at the partition that coordinates it.
+
+It reserves its own entries, asks the others, and decides when all have answered or the deadline has
+come. Its decision is the outcome; no other partition decides anything.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import msgspec
+
+from processor.rules import holds, outcomes, state
+from processor.rules.books import Books
+from processor.rules.checks import refusal
+from processor.rules.decision import BrokenInvariant, Decision, Header, Input, header, record
+from processor.rules.outcomes import Asked
+from processor.rules.plans import Plan
+from schemas import commands, ids, journal, legs
+from schemas.commands import Command
+from schemas.journal import Pending, Refusal, Sent
+from schemas.legs import Leg, LegEntry
+from schemas.partitioning import partition_of
+from schemas.reasons import Reason
+from schemas.settings import Settings
+from schemas.state import Account, Partition, Transaction
+
+BY_FUNDS = frozenset({Reason.INSUFFICIENT_FUNDS, Reason.BALANCE_OVERFLOW})
+
+
+def split(
+    entries: tuple[LegEntry, ...], at: Partition
+) -> tuple[tuple[LegEntry, ...], dict[int, list[LegEntry]]]:
+    """Own entries, and those of each other partition. System entries are the coordinator's own."""
+    own = []
+    others: dict[int, list[LegEntry]] = defaultdict(list)
+    for entry in entries:
+        account = entry.account
+        if ids.is_system(account):
+            own.append(entry)
+            continue
+        partition = partition_of(account, at.partitions)
+        if partition == at.partition:
+            own.append(entry)
+        else:
+            others[partition].append(entry)
+    return tuple(own), others
+
+
+def may_waive_fee(command: Command, account: Account, plan: Plan) -> bool:
+    """The receiver, whose owner only its own partition knows, may turn out to be the sender's."""
+    return (
+        isinstance(command, commands.Transfer)
+        and plan.fee > 0
+        and account.type == "wallet"
+        and account.owner is not None
+    )
+
+
+def without_fee(entries: Iterable[LegEntry], fee: int) -> tuple[LegEntry, ...]:
+    """A transfer's entries as they are where no commission is due: the sender's comes first."""
+    sender, *rest = entries
+    kept = (entry for entry in rest if not ids.is_system(entry.account))
+    return (msgspec.structs.replace(sender, amount=sender.amount - fee), *kept)
+
+
+def final_entries(pending: Pending, fee: int) -> tuple[LegEntry, ...]:
+    """The entries as decided: those that were asked for, less a commission that is not due."""
+    if pending.fee and not fee:
+        return without_fee(pending.entries, pending.fee)
+    return pending.entries
+
+
+def begin(
+    asked: Asked,
+    account: Account,
+    plan: Plan,
+    own: tuple[LegEntry, ...],
+    others: dict[int, list[LegEntry]],
+    fee_reserved: bool,
+    settings: Settings,
+) -> Decision:
+    """The command's own step: reserve here, and ask each other partition once."""
+    command, of = asked.command, asked.of
+    books = Books(of)
+    hold = None
+    if plan.hold is not None:
+        assert isinstance(command, commands.Capture), "only a capture takes a hold"
+        hold = holds.changed(command.hold_id, plan.hold, "capturing", plan.entries[0].amount)
+    else:
+        _reserve(books, own if fee_reserved else without_fee(own, plan.fee))
+    if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
+        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+    if of.partition.pending >= settings.max_pending:
+        return outcomes.rejected(asked, Reason.TOO_MANY_PENDING)
+    participants = tuple(sorted(others))
+    pending = Pending(
+        entries=plan.entries,
+        participants=participants,
+        waiting=participants,
+        currency=plan.currency,
+        deadline_ms=asked.header.time_ms + settings.participant_timeout_ms,
+        offset=asked.header.source.offset,
+        fee=plan.fee,
+        commission_bps=plan.commission_bps,
+        fee_reserved=fee_reserved,
+    )
+    owner = account.owner if may_waive_fee(command, account, plan) else None
+    at = of.partition
+    sent: list[tuple[int, Leg]] = [
+        (
+            partition,
+            legs.Prepare(
+                source=at.partition,
+                number=at.sent[partition] + 1,
+                transaction_id=asked.transaction_id,
+                kind=commands.kind(command),
+                currency=plan.currency,
+                account=command.account,
+                entries=tuple(others[partition]),
+                owner=owner,
+            ),
+        )
+        for partition in participants
+    ]
+    told = record(
+        asked.header,
+        "pending",
+        command=command,
+        transaction_id=asked.transaction_id,
+        body_hash=asked.body_hash,
+        reserved=tuple(books.reserved),
+        hold=hold,
+        pending=pending,
+        sent=numbers(sent),
+    )
+    return Decision(told, tuple(sent))
+
+
+def _reserve(books: Books, entries: tuple[LegEntry, ...]) -> None:
+    for entry in entries:
+        if not ids.is_system(entry.account):
+            books.reserve(entry.account, entry.direction, entry.amount)
+
+
+def numbers(sent: list[tuple[int, Leg]]) -> tuple[Sent, ...]:
+    return tuple(
+        Sent(partition, leg.number) for partition, leg in sent if isinstance(leg, legs.NumberedLeg)
+    )
+
+
+def answer(
+    of: state.State, input: Input, leg: legs.Prepared | legs.Refused, time_ms: int
+) -> Decision:
+    """A participant's answer: noted while others are waited for, with the last one decided."""
+    head = header(of, input, time_ms)
+    asked = state.transaction(of, leg.transaction_id)
+    before = None if asked is None else asked.pending
+    if asked is None or before is None or leg.source not in before.waiting:
+        return Decision(record(head, "ignored", leg=leg, transaction_id=leg.transaction_id))
+    pending = msgspec.structs.replace(
+        before, waiting=tuple(p for p in before.waiting if p != leg.source)
+    )
+    if isinstance(leg, legs.Refused):
+        refused = Refusal(leg.source, Reason(leg.reason), leg.index)
+        pending = msgspec.structs.replace(pending, refusals=(*pending.refusals, refused))
+    elif leg.same_owner:
+        pending = msgspec.structs.replace(pending, same_owner=True)
+    if pending.waiting:
+        return Decision(
+            record(head, "answered", leg=leg, transaction_id=leg.transaction_id, pending=pending)
+        )
+    reason = _reason(pending)
+    if reason is not None:
+        return _reject(of, head, leg.transaction_id, asked, pending, reason, leg)
+    return _post(of, head, leg.transaction_id, asked, pending, leg)
+
+
+def time_out(of: state.State, head: Header, transaction_id: str) -> Decision:
+    asked = state.transaction(of, transaction_id)
+    if asked is None or asked.pending is None:
+        raise BrokenInvariant(f"{transaction_id} is due but is not pending")
+    reason = Reason.PARTICIPANT_TIMEOUT
+    return _reject(of, head, transaction_id, asked, asked.pending, reason, None)
+
+
+def _reason(pending: Pending) -> Reason | None:
+    if pending.refusals:
+        return min(refusal(r.reason, r.index) for r in pending.refusals).reason
+    if pending.fee and not pending.fee_reserved and not pending.same_owner:
+        return Reason.INSUFFICIENT_FUNDS
+    return None
+
+
+def _post(
+    of: state.State,
+    head: Header,
+    transaction_id: str,
+    asked: Transaction,
+    pending: Pending,
+    leg: Leg,
+) -> Decision:
+    command = _command(asked)
+    fee = 0 if pending.same_owner else pending.fee
+    entries = final_entries(pending, fee)
+    own, _ = split(entries, of.partition)
+    books = Books(of)
+    hold = _release(of, books, command, pending)
+    if hold is not None:
+        hold = msgspec.structs.replace(hold, status="captured")
+    books.post_all(own)
+    books.balance_by_transit(pending.currency)
+    told = outcomes.published(command, transaction_id, pending.currency, entries, fee)
+    sent = _tell(of, pending.participants, _commit(transaction_id, command, told))
+    return Decision(
+        record(
+            head,
+            "posted",
+            leg=leg,
+            command=command,
+            command_offset=pending.offset,
+            transaction_id=transaction_id,
+            body_hash=asked.body_hash.hex(),
+            released=tuple(books.released),
+            entries=tuple(books.entries),
+            fee=fee,
+            commission_bps=pending.commission_bps if fee else 0,
+            hold=hold,
+            sent=numbers(sent),
+        ),
+        tuple(sent),
+        outcomes.transactions(head, books, told),
+    )
+
+
+def _reject(
+    of: state.State,
+    head: Header,
+    transaction_id: str,
+    asked: Transaction,
+    pending: Pending,
+    reason: Reason,
+    leg: Leg | None,
+) -> Decision:
+    command = _command(asked)
+    books = Books(of)
+    hold = _captured_hold(of, command)
+    if hold is None:
+        _release(of, books, command, pending)
+    elif hold.expires_at_ms <= head.time_ms:
+        books.release(hold.account, "debit", hold.amount)
+        hold = msgspec.structs.replace(hold, status="expired")
+    else:
+        hold = msgspec.structs.replace(hold, status="open")
+    refused = {refusal.partition for refusal in pending.refusals}
+    told = [partition for partition in pending.participants if partition not in refused]
+    sent = _tell(of, told, legs.Abort(source=0, number=0, transaction_id=transaction_id))
+    return Decision(
+        record(
+            head,
+            "rejected",
+            leg=leg,
+            command=command,
+            command_offset=pending.offset,
+            transaction_id=transaction_id,
+            body_hash=asked.body_hash.hex(),
+            reason=reason,
+            released=tuple(books.released),
+            hold=hold,
+            sent=numbers(sent),
+        ),
+        tuple(sent),
+    )
+
+
+def _command(asked: Transaction) -> Command:
+    assert asked.command is not None, "a pending transaction keeps its command"
+    return asked.command
+
+
+def _captured_hold(of: state.State, command: Command) -> journal.HoldChange | None:
+    if not isinstance(command, commands.Capture):
+        return None
+    hold = state.hold(of, command.hold_id)
+    assert hold is not None, "a hold is never forgotten"
+    return holds.changed(command.hold_id, hold, hold.status)
+
+
+def _release(
+    of: state.State, books: Books, command: Command, pending: Pending
+) -> journal.HoldChange | None:
+    """Give free what the command's step reserved; of a capture that is the whole hold."""
+    hold = _captured_hold(of, command)
+    if hold is not None:
+        books.release(hold.account, "debit", hold.amount)
+        return msgspec.structs.replace(hold, captured=pending.entries[0].amount)
+    entries = pending.entries
+    if not pending.fee_reserved:
+        entries = without_fee(entries, pending.fee)
+    own, _ = split(entries, of.partition)
+    for entry in own:
+        if not ids.is_system(entry.account):
+            books.release(entry.account, entry.direction, entry.amount)
+    return None
+
+
+def _commit(transaction_id: str, command: Command, told: outcomes.Published) -> legs.Commit:
+    return legs.Commit(
+        source=0,
+        number=0,
+        transaction_id=transaction_id,
+        counterparty=command.account if told.parties else None,
+        reference=command.reference,
+        description=command.description,
+        metadata=command.metadata,
+    )
+
+
+def _tell(of: state.State, partitions: Iterable[int], leg: Leg) -> list[tuple[int, Leg]]:
+    at = of.partition
+    return [
+        (
+            partition,
+            msgspec.structs.replace(leg, source=at.partition, number=at.sent[partition] + 1),
+        )
+        for partition in partitions
+    ]

@@ -1,0 +1,95 @@
+"""The rules as one pure function: a partition's state and one input give decisions, in order.
+
+What is due comes first, then the input. Each decision has changed the state when the next is made.
+It reads no clock: time is the greatest log time that the partition has read.
+"""
+
+from typing import assert_never
+
+from processor.rules import coordinate, decide, expire, participate, state
+from processor.rules.decision import BrokenInvariant, Decision, Input, header, record
+from processor.rules.evolve import evolve
+from schemas import legs
+from schemas.door import Unreadable
+from schemas.legs import Leg
+
+DUE_AT_ONCE = 1_000
+
+
+def apply(of: state.State, input: Input) -> list[Decision]:
+    time_ms = max(of.partition.time_ms, input.time_ms)
+    decisions = []
+    for key in of.due(time_ms, DUE_AT_ONCE):
+        decision = expire.expire(of, key, time_ms)
+        evolve(of, decision.record)
+        decisions.append(decision)
+    decision = _decide(of, input, time_ms)
+    evolve(of, decision.record)
+    decisions.append(decision)
+    return decisions
+
+
+def _decide(of: state.State, input: Input, time_ms: int) -> Decision:
+    message = input.message
+    if input.topic == "commands":
+        assert not isinstance(message, Leg), "legs are read from their own topic"
+        return decide.decide(of, input, message, time_ms)
+    if isinstance(message, Unreadable):
+        return _ignored_bytes(of, input, message, time_ms)
+    assert isinstance(message, Leg), "commands are read from their own topic"
+    if isinstance(message, legs.NumberedLeg):
+        return _numbered(of, input, message, time_ms)
+    head = header(of, input, time_ms)
+    if isinstance(message, legs.Tick):
+        return Decision(record(head, "ticked", leg=message))
+    first = of.partition.settings is None
+    if message.genesis is None:
+        if first:
+            raise BrokenInvariant("a partition begins with its genesis")
+        return Decision(record(head, "configured", leg=message, settings=message.settings))
+    if first:
+        return Decision(
+            record(
+                head,
+                "configured",
+                leg=message,
+                settings=message.settings,
+                genesis=message.genesis,
+            )
+        )
+    return Decision(record(head, "ignored", leg=message))
+
+
+def _numbered(of: state.State, input: Input, leg: legs.NumberedLeg, time_ms: int) -> Decision:
+    seen = of.partition.seen
+    if not 0 <= leg.source < len(seen):
+        raise BrokenInvariant(f"a leg from partition {leg.source}, of {len(seen)}")
+    if leg.number <= seen[leg.source]:
+        return Decision(record(header(of, input, time_ms), "duplicate", leg=leg))
+    if leg.number > seen[leg.source] + 1:
+        raise BrokenInvariant(
+            f"leg {leg.number} of partition {leg.source} came after {seen[leg.source]}"
+        )
+    match leg:
+        case legs.Prepare():
+            return participate.prepare(of, input, leg, time_ms)
+        case legs.Prepared() | legs.Refused():
+            return coordinate.answer(of, input, leg, time_ms)
+        case legs.Commit():
+            return participate.commit(of, input, leg, time_ms)
+        case legs.Abort():
+            return participate.abort(of, input, leg, time_ms)
+        case _:
+            assert_never(leg)
+
+
+def _ignored_bytes(of: state.State, input: Input, message: Unreadable, time_ms: int) -> Decision:
+    """Only processors write legs: what is none of theirs changes nothing, and is told."""
+    head = header(of, input, time_ms)
+    told = decide.refused_input(input, None)
+    return Decision(record(head, "ignored", refused=told, detail=message.detail))
+
+
+def genesis(partition: int, message: legs.Configure, value: bytes) -> Input:
+    """The first input of a partition, which stands in no topic."""
+    return Input("genesis", -1, None, value, 0, message)

@@ -1,0 +1,282 @@
+"""What a journal record does to the state: the only place that changes it.
+
+Replaying a partition's journal from its genesis gives the state that was. Nothing is tested here
+but that the record follows on what the state has.
+"""
+
+from typing import Literal
+
+from msgspec.structs import replace
+
+from processor.rules import coordinate, state
+from processor.rules.decision import BrokenInvariant
+from schemas import commands, journal, legs
+from schemas import state as states
+from schemas.commands import Command
+from schemas.journal import JournalRecord
+from schemas.legs import LegEntry
+from schemas.settings import Genesis
+from schemas.state import Account, Due, Hold, Partition, SystemAccount, Transaction
+
+
+def evolve(of: state.State, record: JournalRecord) -> None:
+    if record.sequence != of.partition.sequence + 1:
+        raise BrokenInvariant(
+            f"journal record {record.sequence} follows on {of.partition.sequence}"
+        )
+    _transaction(of, record)
+    for reservation in record.released:
+        _reservation(of, reservation)
+    for reservation in record.reserved:
+        _reservation(of, reservation)
+    for entry in record.entries:
+        _entry(of, entry)
+    if record.account is not None:
+        _account(of, record.account)
+    if record.hold is not None:
+        _hold(of, record.hold)
+    of.partition = _partition(of.partition, record)
+
+
+def _reservation(of: state.State, reservation: journal.Reservation) -> None:
+    account = _known(of, reservation.account)
+    of.put(
+        states.account_key(reservation.account),
+        replace(account, held=reservation.held, incoming=reservation.incoming),
+    )
+
+
+def _entry(of: state.State, entry: journal.Entry) -> None:
+    balance = entry.balance
+    if isinstance(balance, str):
+        of.put(states.system_key(entry.account), SystemAccount(balance, entry.version))
+        return
+    account = _known(of, entry.account)
+    if entry.version != account.version + 1:
+        raise BrokenInvariant(
+            f"version {entry.version} of {entry.account} follows on {account.version}"
+        )
+    of.put(
+        states.account_key(entry.account),
+        Account(
+            account.type,
+            account.currency,
+            account.status,
+            account.owner,
+            account.min_balance,
+            balance,
+            entry.held,
+            entry.incoming,
+            entry.version,
+            account.metadata,
+        ),
+    )
+
+
+def _known(of: state.State, id: str) -> Account:
+    account = state.account(of, id)
+    if account is None:
+        raise BrokenInvariant(f"an entry on {id}, which was never opened")
+    return account
+
+
+def _account(of: state.State, change: journal.AccountChange) -> None:
+    before = state.account(of, change.id)
+    of.put(
+        states.account_key(change.id),
+        Account(
+            change.type,
+            change.currency,
+            change.status,
+            change.owner,
+            change.min_balance,
+            before.balance if before else 0,
+            before.held if before else 0,
+            before.incoming if before else 0,
+            before.version if before else 0,
+            change.metadata,
+        ),
+    )
+
+
+def _hold(of: state.State, change: journal.HoldChange) -> None:
+    of.put(
+        states.hold_key(change.id),
+        Hold(
+            change.account,
+            change.currency,
+            change.amount,
+            change.expires_at_ms,
+            change.status,
+            change.captured,
+        ),
+    )
+    due = Due("hold") if change.status == "open" else None
+    of.put(states.due_key(change.expires_at_ms, change.id), due)
+
+
+def _transaction(of: state.State, record: JournalRecord) -> None:
+    id, step = record.transaction_id, record.step
+    if id is None:
+        return
+    match step:
+        case "posted" | "rejected" if record.command_offset is None:
+            _outcome(of, id, record)
+        case "posted" | "rejected":
+            _later_outcome(of, id, record)
+        case "pending":
+            _pending(of, id, record)
+        case "answered":
+            asked = state.transaction(of, id)
+            if asked is None or asked.pending is None:
+                raise BrokenInvariant(f"an answer about {id}, which is not pending")
+            of.put(states.transaction_key(id), replace(asked, pending=record.pending))
+        case "prepared":
+            leg = record.leg
+            assert isinstance(leg, legs.Prepare), "a prepare is what is prepared"
+            of.put(
+                states.prepared_key(id),
+                states.Prepared(leg.source, leg.kind, leg.currency, leg.account, leg.entries),
+            )
+        case "committed" | "aborted":
+            of.put(states.prepared_key(id), None)
+        case _:
+            pass
+
+
+def _outcome(of: state.State, id: str, record: JournalRecord) -> None:
+    """A command that was decided in its own step."""
+    command, body_hash = record.command, record.body_hash
+    assert command is not None and body_hash is not None, "an owned command is journaled whole"
+    of.put(states.transaction_key(id), _outcome_of(of, command, bytes.fromhex(body_hash), record))
+    if record.step == "posted" and isinstance(command, commands.Reverse):
+        _mark(of, command.transaction_id, id, reversed=True)
+
+
+def _outcome_of(
+    of: state.State, command: Command, body_hash: bytes, record: JournalRecord
+) -> Transaction:
+    kind, account = commands.kind(command), command.account
+    if not record.entries:
+        status: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
+        return Transaction(body_hash, status, kind, account, record.reason)
+    currency = _known(of, account).currency
+    if isinstance(command, commands.Credit | commands.Debit):
+        return Transaction(body_hash, "posted", kind, account, None, currency, command.amount)
+    return Transaction(
+        body_hash,
+        "posted",
+        kind,
+        account,
+        currency=currency,
+        entries=tuple(
+            LegEntry(index, entry.account, entry.direction, entry.amount)
+            for index, entry in enumerate(record.entries)
+        ),
+        fee=record.fee,
+        commission_bps=record.commission_bps,
+    )
+
+
+def _pending(of: state.State, id: str, record: JournalRecord) -> None:
+    command, body_hash, pending = record.command, record.body_hash, record.pending
+    assert command is not None and body_hash is not None and pending is not None
+    of.put(
+        states.transaction_key(id),
+        Transaction(
+            bytes.fromhex(body_hash),
+            "pending",
+            commands.kind(command),
+            command.account,
+            command=command,
+            pending=pending,
+        ),
+    )
+    of.put(states.due_key(pending.deadline_ms, id), Due("pending"))
+    if isinstance(command, commands.Reverse):
+        _mark(of, command.transaction_id, id, reversed=False)
+
+
+def _later_outcome(of: state.State, id: str, record: JournalRecord) -> None:
+    """The decision on what was pending."""
+    asked = state.transaction(of, id)
+    if asked is None or asked.pending is None or asked.command is None:
+        raise BrokenInvariant(f"a decision on {id}, which is not pending")
+    pending, posted = asked.pending, record.step == "posted"
+    of.put(
+        states.transaction_key(id),
+        Transaction(
+            asked.body_hash,
+            "posted" if posted else "rejected",
+            asked.kind,
+            asked.account,
+            record.reason,
+            currency=pending.currency if posted else None,
+            entries=coordinate.final_entries(pending, record.fee) if posted else (),
+            fee=record.fee,
+            commission_bps=record.commission_bps,
+        ),
+    )
+    of.put(states.due_key(pending.deadline_ms, id), None)
+    if isinstance(asked.command, commands.Reverse):
+        original = asked.command.transaction_id
+        _mark(of, original, id if posted else None, reversed=posted)
+
+
+def _mark(of: state.State, original: str, reversal: str | None, *, reversed: bool) -> None:
+    transaction = state.transaction(of, original)
+    assert transaction is not None, "what is reversed was posted"
+    of.put(
+        states.transaction_key(original),
+        replace(transaction, reversal=reversal, reversed=reversed),
+    )
+
+
+def _partition(before: Partition, record: JournalRecord) -> Partition:
+    if record.genesis is not None:
+        before = _begin(before, record.genesis)
+    settings, version = before.settings, before.settings_version
+    if record.settings is not None:
+        settings, version = record.settings, version + 1
+    pending = before.pending
+    if record.step == "pending":
+        pending += 1
+    elif record.command_offset is not None:
+        pending -= 1
+    return Partition(
+        before.partition,
+        before.partitions,
+        before.ledger_id,
+        record.sequence,
+        record.time_ms,
+        version,
+        settings,
+        pending,
+        _sent(before.sent, record) if record.sent else before.sent,
+        before.seen if record.leg is None else _seen(before.seen, record),
+    )
+
+
+def _begin(before: Partition, genesis: Genesis) -> Partition:
+    none_yet = (0,) * genesis.partitions
+    return replace(
+        before,
+        partitions=genesis.partitions,
+        ledger_id=genesis.ledger_id,
+        sent=none_yet,
+        seen=none_yet,
+    )
+
+
+def _sent(before: tuple[int, ...], record: JournalRecord) -> tuple[int, ...]:
+    numbers = list(before)
+    for sent in record.sent:
+        numbers[sent.partition] = sent.number
+    return tuple(numbers)
+
+
+def _seen(before: tuple[int, ...], record: JournalRecord) -> tuple[int, ...]:
+    leg = record.leg
+    if not isinstance(leg, legs.NumberedLeg) or record.step == "duplicate":
+        return before
+    return (*before[: leg.source], leg.number, *before[leg.source + 1 :])

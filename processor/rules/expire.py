@@ -1,0 +1,31 @@
+"""What came due: an open hold expires, a transaction that waits too long for others is rejected."""
+
+from processor.rules import coordinate, holds, state
+from processor.rules.books import Books
+from processor.rules.decision import BrokenInvariant, Decision, expiry_header, record
+from schemas import ids
+from schemas import state as states
+
+
+def expire(of: state.State, key: bytes, time_ms: int) -> Decision:
+    due = of.get(key)
+    if not isinstance(due, states.Due):
+        raise BrokenInvariant(f"nothing is due under {key.hex()}")
+    head = expiry_header(of, time_ms)
+    id = ids.to_text(key[-16:])
+    if due.what == "pending":
+        return coordinate.time_out(of, head, id)
+    hold = state.hold(of, id)
+    if hold is None or hold.status != "open":
+        raise BrokenInvariant(f"hold {id} is due but is not open")
+    books = Books(of)
+    books.release(hold.account, "debit", hold.amount)
+    return Decision(
+        record(
+            head,
+            "expired",
+            transaction_id=id,
+            hold=holds.changed(id, hold, "expired"),
+            released=tuple(books.released),
+        )
+    )

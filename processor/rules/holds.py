@@ -1,0 +1,74 @@
+"""Placing and voiding a hold: an amount of an account is set aside, or given free. Captures are
+plans.
+"""
+
+from processor.rules import checks, outcomes, plans, state
+from processor.rules.books import Books
+from processor.rules.decision import Decision
+from processor.rules.outcomes import Asked
+from schemas import commands
+from schemas import state as states
+from schemas.journal import HoldChange, HoldStatus
+from schemas.reasons import Reason
+from schemas.settings import Settings
+from schemas.state import Account
+
+
+def place(asked: Asked, command: commands.Hold, account: Account, settings: Settings) -> Decision:
+    time_ms = asked.header.time_ms
+    currency = command.currency or account.currency
+    reason = checks.standing(account, currency)
+    expires_at_ms = command.expires_at_ms
+    if expires_at_ms is None:
+        expires_at_ms = time_ms + settings.hold_ttl_ms
+    elif reason is None and expires_at_ms <= time_ms:
+        reason = Reason.HOLD_EXPIRED
+    reason = reason or checks.funds(account, "debit", command.amount)
+    if reason is not None:
+        return outcomes.rejected(asked, reason)
+    books = Books(asked.of)
+    books.reserve(command.account, "debit", command.amount)
+    if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
+        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+    return outcomes.posted(
+        asked,
+        hold=HoldChange(
+            id=asked.transaction_id,
+            account=command.account,
+            currency=currency,
+            amount=command.amount,
+            expires_at_ms=expires_at_ms,
+            status="open",
+        ),
+        reserved=tuple(books.reserved),
+    )
+
+
+def void(asked: Asked, command: commands.Void, account: Account) -> Decision:
+    hold = state.hold(asked.of, command.hold_id)
+    if hold is None or hold.account != command.account:
+        return outcomes.rejected(asked, Reason.HOLD_NOT_FOUND)
+    reason = plans.hold_refusal(hold, asked.header.time_ms)
+    if reason is not None:
+        return outcomes.rejected(asked, reason)
+    books = Books(asked.of)
+    books.release(hold.account, "debit", hold.amount)
+    if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
+        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+    return outcomes.posted(
+        asked,
+        hold=changed(command.hold_id, hold, "voided"),
+        released=tuple(books.released),
+    )
+
+
+def changed(id: str, hold: states.Hold, status: HoldStatus, captured: int = 0) -> HoldChange:
+    return HoldChange(
+        id=id,
+        account=hold.account,
+        currency=hold.currency,
+        amount=hold.amount,
+        expires_at_ms=hold.expires_at_ms,
+        status=status,
+        captured=captured,
+    )

@@ -1,0 +1,160 @@
+"""How a decision is told: the journal record of an outcome, and the `transactions` records with
+it.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from msgspec import Struct
+
+from processor.rules import state
+from processor.rules.books import Books
+from processor.rules.decision import Decision, Header, record
+from schemas import commands, ids, journal
+from schemas.commands import Command
+from schemas.fields import Metadata
+from schemas.legs import LegEntry
+from schemas.messages import TransactionRecord
+from schemas.reasons import Reason
+
+
+class Asked(Struct, frozen=True, gc=False):
+    """A command that owns its transaction id, and what is being asked of which state."""
+
+    of: state.State
+    header: Header
+    command: Command
+    transaction_id: str
+    body_hash: str
+
+
+class Published(Struct, frozen=True, gc=False):
+    """What every `transactions` record of a transaction tells alike."""
+
+    transaction_id: str
+    kind: str
+    currency: str
+    reference: str | None
+    description: str | None
+    metadata: Metadata
+    # The account that paid a fee, and the fee.
+    payer: str | None = None
+    fee: int = 0
+    # The two ordinary accounts of a transaction that has just two.
+    parties: tuple[str, ...] = ()
+
+
+def rejected(asked: Asked, reason: Reason, detail: str | None = None) -> Decision:
+    return Decision(
+        record(
+            asked.header,
+            "rejected",
+            command=asked.command,
+            transaction_id=asked.transaction_id,
+            body_hash=asked.body_hash,
+            reason=reason,
+            detail=detail,
+        )
+    )
+
+
+def posted(
+    asked: Asked,
+    *,
+    account: journal.AccountChange | None = None,
+    hold: journal.HoldChange | None = None,
+    reserved: tuple[journal.Reservation, ...] = (),
+    released: tuple[journal.Reservation, ...] = (),
+) -> Decision:
+    """A command that moves no money."""
+    return Decision(
+        record(
+            asked.header,
+            "posted",
+            command=asked.command,
+            transaction_id=asked.transaction_id,
+            body_hash=asked.body_hash,
+            account=account,
+            hold=hold,
+            reserved=reserved,
+            released=released,
+        )
+    )
+
+
+def conditions_hold(command: Command, version: int, available_after: int) -> bool:
+    if command.expected_version is not None and command.expected_version != version:
+        return False
+    least = command.min_available_after
+    return least is None or available_after >= least
+
+
+def parties(entries: Iterable[LegEntry]) -> tuple[str, ...]:
+    ordinary = tuple(entry.account for entry in entries if not ids.is_system(entry.account))
+    return ordinary if len(ordinary) == 2 else ()
+
+
+def published(
+    command: Command, transaction_id: str, currency: str, entries: tuple[LegEntry, ...], fee: int
+) -> Published:
+    return Published(
+        transaction_id,
+        commands.kind(command),
+        currency,
+        command.reference,
+        command.description,
+        command.metadata,
+        command.account,
+        fee,
+        parties(entries),
+    )
+
+
+def transactions(header: Header, books: Books, told: Published) -> tuple[TransactionRecord, ...]:
+    """One record for each entry of an ordinary account, in the order of the journal."""
+    timestamp = rfc3339(header.time_ms)
+    records = []
+    for entry in books.entries:
+        account = books.accounts.get(entry.account)
+        if account is None:
+            continue
+        balance = entry.balance
+        assert isinstance(balance, int), "only a system account's balance is text"
+        records.append(
+            TransactionRecord(
+                user_id=account.owner,
+                entry=entry.direction,
+                amount=entry.amount,
+                balance=balance,
+                timestamp=timestamp,
+                account_id=entry.account,
+                currency=told.currency,
+                transaction_id=told.transaction_id,
+                kind=told.kind,
+                held=entry.held,
+                available=balance - entry.held,
+                version=entry.version,
+                counterparty=_counterparty(told.parties, entry.account),
+                fee=told.fee if entry.account == told.payer else 0,
+                reference=told.reference,
+                description=told.description,
+                metadata=told.metadata,
+                partition=header.partition,
+                sequence=header.sequence,
+            )
+        )
+    return tuple(records)
+
+
+def _counterparty(parties: tuple[str, ...], account: str) -> str | None:
+    if not parties:
+        return None
+    return parties[1] if parties[0] == account else parties[0]
+
+
+@lru_cache(maxsize=1_024)
+def rfc3339(time_ms: int) -> str:
+    seconds, milliseconds = divmod(time_ms, 1_000)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}000Z"

@@ -1,0 +1,117 @@
+"""A transaction over several partitions, at a partition that takes part in it.
+
+It reserves and answers, and then does what the coordinator says: that cannot be refused, whatever
+happened to the accounts meanwhile.
+"""
+
+from processor.rules import checks, outcomes, plans, state
+from processor.rules.books import Books
+from processor.rules.decision import Decision, Input, header, record
+from schemas import legs
+from schemas import state as states
+from schemas.journal import Sent, Step
+from schemas.legs import Leg
+
+
+def prepare(of: state.State, input: Input, leg: legs.Prepare, time_ms: int) -> Decision:
+    head = header(of, input, time_ms)
+    at = of.partition
+    number = at.sent[leg.source] + 1
+    found = checks.first_refusal(of, leg.entries, leg.currency)
+    reply: Leg
+    step: Step
+    if found is not None:
+        reply = legs.Refused(
+            source=at.partition,
+            number=number,
+            transaction_id=leg.transaction_id,
+            reason=found.reason,
+            index=found.entry_index,
+        )
+        step = "declined"
+    else:
+        reply = legs.Prepared(
+            source=at.partition,
+            number=number,
+            transaction_id=leg.transaction_id,
+            same_owner=_same_owner(of, leg),
+        )
+        step = "prepared"
+    books = Books(of)
+    if found is None:
+        for entry in leg.entries:
+            books.reserve(entry.account, entry.direction, entry.amount)
+    return Decision(
+        record(
+            head,
+            step,
+            leg=leg,
+            transaction_id=leg.transaction_id,
+            reason=None if found is None else found.reason,
+            reserved=tuple(books.reserved),
+            sent=(Sent(leg.source, number),),
+        ),
+        ((leg.source, reply),),
+    )
+
+
+def _same_owner(of: state.State, leg: legs.Prepare) -> bool:
+    if leg.owner is None:
+        return False
+    account = state.account(of, leg.entries[0].account)
+    return account is not None and plans.same_owner(account, "wallet", leg.owner)
+
+
+def commit(of: state.State, input: Input, leg: legs.Commit, time_ms: int) -> Decision:
+    head = header(of, input, time_ms)
+    reserved = state.prepared(of, leg.transaction_id)
+    if reserved is None:
+        return Decision(record(head, "ignored", leg=leg, transaction_id=leg.transaction_id))
+    books = Books(of)
+    _release(books, reserved)
+    books.post_all(reserved.entries)
+    books.balance_by_transit(reserved.currency)
+    parties = () if leg.counterparty is None else (leg.counterparty, reserved.entries[0].account)
+    told = outcomes.Published(
+        leg.transaction_id,
+        reserved.kind,
+        reserved.currency,
+        leg.reference,
+        leg.description,
+        leg.metadata,
+        parties=parties,
+    )
+    return Decision(
+        record(
+            head,
+            "committed",
+            leg=leg,
+            transaction_id=leg.transaction_id,
+            released=tuple(books.released),
+            entries=tuple(books.entries),
+        ),
+        transactions=outcomes.transactions(head, books, told),
+    )
+
+
+def abort(of: state.State, input: Input, leg: legs.Abort, time_ms: int) -> Decision:
+    head = header(of, input, time_ms)
+    reserved = state.prepared(of, leg.transaction_id)
+    if reserved is None:
+        return Decision(record(head, "ignored", leg=leg, transaction_id=leg.transaction_id))
+    books = Books(of)
+    _release(books, reserved)
+    return Decision(
+        record(
+            head,
+            "aborted",
+            leg=leg,
+            transaction_id=leg.transaction_id,
+            released=tuple(books.released),
+        )
+    )
+
+
+def _release(books: Books, reserved: states.Prepared) -> None:
+    for entry in reserved.entries:
+        books.release(entry.account, entry.direction, entry.amount)

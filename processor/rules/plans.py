@@ -1,0 +1,201 @@
+"""Commands that move money, each as a plan: the entries that it means, before anyone asks if they
+may be.
+
+A plan may carry what stands against the command itself; what stands against its entries is tested
+after it, and the first of all by precedence is the reason.
+"""
+
+from msgspec import Struct
+
+from processor.rules import checks, state
+from processor.rules.checks import Refusal, refusal
+from schemas import ids, money
+from schemas import state as states
+from schemas.commands import Capture, Post, Reverse, Transfer
+from schemas.legs import LegEntry
+from schemas.partitioning import partition_of
+from schemas.reasons import Reason
+from schemas.settings import Settings
+from schemas.state import Account, Partition
+
+_MIN_ENTRIES, _MAX_ENTRIES = 2, 100
+_POST_MAY_NAME = frozenset(
+    ids.system_name(role, currency)
+    for role in (ids.FUNDING, ids.FEES)
+    for currency in money.EXPONENTS
+)
+
+
+class Plan(Struct, frozen=True, gc=False):
+    entries: tuple[LegEntry, ...]
+    currency: str
+    refusal: Refusal | None = None
+    fee: int = 0
+    commission_bps: int = 0
+    # The hold that a capture takes; its account's entry needs no other funds.
+    hold: states.Hold | None = None
+
+
+def static_transfer(command: Transfer) -> Reason | None:
+    if checks.currency_unknown(command.currency):
+        return Reason.CURRENCY_UNKNOWN
+    if ids.is_system(command.to):
+        return Reason.SYSTEM_ACCOUNT
+    return Reason.SELF_TRANSFER if command.to == command.account else None
+
+
+def transfer(command: Transfer, account: Account, of: state.State, settings: Settings) -> Plan:
+    at = of.partition
+    currency = command.currency or account.currency
+    bps = settings.commission_bps
+    fee = commission(command.amount, bps)
+    if fee and partition_of(command.to, at.partitions) == at.partition:
+        receiver = state.account(of, command.to)
+        if receiver is not None and same_owner(account, receiver.type, receiver.owner):
+            fee = 0
+    return Plan(
+        transfer_entries(command, currency, fee, at.partition),
+        currency,
+        fee=fee,
+        commission_bps=bps if fee else 0,
+    )
+
+
+def transfer_entries(
+    command: Transfer, currency: str, fee: int, partition: int
+) -> tuple[LegEntry, ...]:
+    entries = (
+        LegEntry(0, command.account, "debit", command.amount + fee),
+        LegEntry(1, command.to, "credit", command.amount),
+    )
+    if not fee:
+        return entries
+    return (*entries, LegEntry(2, ids.system_shard(ids.FEES, currency, partition), "credit", fee))
+
+
+def commission(amount: int, bps: int) -> int:
+    """Rounded half up to the minor unit."""
+    return (amount * bps + 5_000) // 10_000
+
+
+def same_owner(account: Account, type: str, owner: str | None) -> bool:
+    return account.type == type == "wallet" and owner is not None and account.owner == owner
+
+
+def static_post(command: Post) -> Reason | None:
+    entries = command.entries
+    if checks.currency_unknown(command.currency):
+        return Reason.CURRENCY_UNKNOWN
+    named = [entry.account for entry in entries]
+    if any(ids.is_system(name) and name not in _POST_MAY_NAME for name in named):
+        return Reason.SYSTEM_ACCOUNT
+    if len(entries) < _MIN_ENTRIES:
+        return Reason.TOO_FEW_ENTRIES
+    if len(entries) > _MAX_ENTRIES:
+        return Reason.TOO_MANY_ENTRIES
+    if len(set(named)) < len(named):
+        return Reason.DUPLICATE_ACCOUNT
+    net = sum(e.amount if e.direction == "debit" else -e.amount for e in entries)
+    return Reason.UNBALANCED if net else None
+
+
+def coordinating_account(command: Post) -> str | None:
+    """The least ordinary account among the entries; None where there is none."""
+    ordinary = (e.account for e in command.entries if not ids.is_system(e.account))
+    return min(ordinary, default=None)
+
+
+def post(command: Post, at: Partition) -> Plan:
+    found: Refusal | None = None
+    entries = []
+    for index, entry in enumerate(command.entries):
+        name = entry.account
+        if ids.is_system(name):
+            _, role, currency = name.split(":")
+            name = ids.system_shard(role, command.currency, at.partition)
+            if currency != command.currency and found is None:
+                found = refusal(Reason.CURRENCY_MISMATCH, index)
+        entries.append(LegEntry(index, name, entry.direction, entry.amount))
+    total = sum(entry.amount for entry in entries if entry.direction == "debit")
+    if found is None and total > money.MAX_AMOUNT:
+        found = refusal(Reason.BALANCE_OVERFLOW)
+    return Plan(tuple(entries), command.currency, found)
+
+
+def static_capture(command: Capture) -> Reason | None:
+    if command.to is not None:
+        if ids.is_system(command.to):
+            return Reason.SYSTEM_ACCOUNT
+        if command.to == command.account:
+            return Reason.SELF_TRANSFER
+    return None
+
+
+def capture(command: Capture, of: state.State, time_ms: int) -> Plan | None:
+    """None: the account has no such hold."""
+    hold = state.hold(of, command.hold_id)
+    if hold is None or hold.account != command.account:
+        return None
+    amount = hold.amount if command.amount is None else command.amount
+    reason = hold_refusal(hold, time_ms)
+    if reason is None and amount > hold.amount:
+        reason = Reason.CAPTURE_EXCEEDS_HOLD
+    to = command.to or ids.system_shard(ids.FUNDING, hold.currency, of.partition.partition)
+    return Plan(
+        (LegEntry(0, command.account, "debit", amount), LegEntry(1, to, "credit", amount)),
+        hold.currency,
+        None if reason is None else refusal(reason),
+        hold=hold,
+    )
+
+
+def hold_refusal(hold: states.Hold, time_ms: int) -> Reason | None:
+    """Why a hold cannot be captured or voided."""
+    if hold.status in ("captured", "voided"):
+        return Reason.HOLD_CLOSED
+    if hold.status == "capturing":
+        return Reason.HOLD_BUSY
+    if hold.status == "expired" or hold.expires_at_ms <= time_ms:
+        return Reason.HOLD_EXPIRED
+    return None
+
+
+def entries_of(transaction: states.Transaction, partition: int) -> tuple[LegEntry, ...]:
+    """A posted transaction's entries; a credit's and a debit's follow from the amount alone."""
+    amount = transaction.amount
+    if not amount:
+        return transaction.entries
+    shard = ids.system_shard(ids.FUNDING, transaction.currency or "", partition)
+    if transaction.kind == "credit":
+        return (
+            LegEntry(0, shard, "debit", amount),
+            LegEntry(1, transaction.account, "credit", amount),
+        )
+    return (
+        LegEntry(0, transaction.account, "debit", amount),
+        LegEntry(1, shard, "credit", amount),
+    )
+
+
+def reverse(command: Reverse, of: state.State) -> Plan | None:
+    """None: the account has no such transaction."""
+    original = state.transaction(of, command.transaction_id)
+    if original is None or original.account != command.account:
+        return None
+    reason: Reason | None = None
+    if (
+        original.status != "posted"
+        or not states.moved_money(original)
+        or original.kind == "reverse"
+    ):
+        reason = Reason.NOT_REVERSIBLE
+    elif original.reversal is not None:
+        reason = Reason.ALREADY_REVERSED if original.reversed else Reason.REVERSAL_PENDING
+    if reason is Reason.NOT_REVERSIBLE:
+        return Plan((), "", refusal(reason))
+    original_entries = entries_of(original, of.partition.partition)
+    turned = tuple(
+        LegEntry(e.index, e.account, "credit" if e.direction == "debit" else "debit", e.amount)
+        for e in original_entries
+    )
+    return Plan(turned, original.currency or "", None if reason is None else refusal(reason))

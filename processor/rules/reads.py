@@ -1,0 +1,71 @@
+"""Which keys a decision will read, told before it is made, so that all can be fetched in one go.
+
+Two rounds: what the input names, then what the values of the first round name. A key that is told
+too much costs a look-up; one that is missed is read when it is asked for.
+"""
+
+from processor.rules import state
+from processor.rules.decision import Input
+from schemas import commands, ids, legs
+from schemas import state as states
+from schemas.door import Unreadable
+
+Key = bytes
+
+
+def keys_read(input: Input) -> list[Key]:
+    message = input.message
+    if isinstance(message, Unreadable):
+        return []
+    if input.topic == "commands":
+        return _command_keys(message, input.transaction_id)  # type: ignore[arg-type]  # by the topic
+    match message:
+        case legs.Prepare():
+            return [states.account_key(entry.account) for entry in message.entries]
+        case legs.Prepared() | legs.Refused():
+            return [states.transaction_key(message.transaction_id)]
+        case legs.Commit() | legs.Abort():
+            return [states.prepared_key(message.transaction_id)]
+        case _:
+            return []
+
+
+def _command_keys(command: commands.Command, id: str | None) -> list[Key]:
+    id = id or ids.transaction_id(command.account, commands.key(command))
+    keys = [states.transaction_key(id), states.account_key(command.account)]
+    match command:
+        case commands.Transfer():
+            keys.append(states.account_key(command.to))
+        case commands.Post():
+            keys.extend(states.account_key(entry.account) for entry in command.entries)
+        case commands.Capture():
+            keys.append(states.hold_key(command.hold_id))
+            if command.to is not None:
+                keys.append(states.account_key(command.to))
+        case commands.Void():
+            keys.append(states.hold_key(command.hold_id))
+        case commands.Reverse():
+            keys.append(states.transaction_key(command.transaction_id))
+        case _:
+            pass
+    return keys
+
+
+def keys_named(of: state.State, input: Input) -> list[Key]:
+    """The second round: entries of what the first round found."""
+    message = input.message
+    match message:
+        case commands.Reverse() | legs.Prepared() | legs.Refused():
+            transaction = state.transaction(of, message.transaction_id)
+            if transaction is None:
+                return []
+            pending = transaction.pending
+            entries = transaction.entries if pending is None else pending.entries
+        case legs.Commit() | legs.Abort():
+            reserved = state.prepared(of, message.transaction_id)
+            if reserved is None:
+                return []
+            entries = reserved.entries
+        case _:
+            return []
+    return [states.account_key(e.account) for e in entries if not ids.is_system(e.account)]

@@ -1,0 +1,91 @@
+"""What the rules see of a partition's state: values by key, the partition's own facts, and what is
+due.
+
+The rules put values only through `put`, and never change one: whoever holds an old value still has
+it. Where the values are kept, and when they become durable, is not the rules' to know.
+"""
+
+from bisect import bisect_left, insort
+from typing import Protocol
+
+from schemas import state
+from schemas.state import StateValue
+
+
+class State(Protocol):
+    """The port to a partition's state. No call blocks for long; none fails but by ending the
+    process.
+    """
+
+    partition: state.Partition
+
+    def get(self, key: bytes) -> StateValue | None: ...
+
+    def put(self, key: bytes, value: StateValue | None) -> None: ...
+
+    def due(self, time_ms: int, limit: int) -> list[bytes]:
+        """The keys of what is due at a time, the earliest first."""
+        ...
+
+
+class MemoryState:
+    """A partition's state in plain memory: for replays, audits and tests."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = state.Partition(partition)
+        self._values: dict[bytes, StateValue] = {}
+        self._due: list[bytes] = []
+
+    def get(self, key: bytes) -> StateValue | None:
+        return self._values.get(key)
+
+    def put(self, key: bytes, value: StateValue | None) -> None:
+        indexed = key.startswith(state.DUE)
+        if value is None:
+            if self._values.pop(key, None) is not None and indexed:
+                del self._due[bisect_left(self._due, key)]
+            return
+        if indexed and key not in self._values:
+            insort(self._due, key)
+        self._values[key] = value
+
+    def due(self, time_ms: int, limit: int) -> list[bytes]:
+        end = bisect_left(self._due, state.due_bound(time_ms))
+        return self._due[: min(end, limit)]
+
+    def copy(self) -> "MemoryState":
+        other = MemoryState(self.partition.partition)
+        other.partition = self.partition
+        other._values = dict(self._values)
+        other._due = list(self._due)
+        return other
+
+    def values(self) -> dict[bytes, StateValue]:
+        return dict(self._values)
+
+
+# A key's first byte tells the type of its value: that is what the ignored errors cannot know.
+
+
+def account(of: State, id: str) -> state.Account | None:
+    return of.get(b"a" + id.encode())  # type: ignore[return-value]  # told by the key
+
+
+def system_account(of: State, shard: str) -> state.SystemAccount:
+    found = of.get(b"s" + shard.encode())
+    return _NEW_SYSTEM_ACCOUNT if found is None else found  # type: ignore[return-value]  # as above
+
+
+def transaction(of: State, id: str) -> state.Transaction | None:
+    return of.get(state.transaction_key(id))  # type: ignore[return-value]  # told by the key
+
+
+def hold(of: State, id: str) -> state.Hold | None:
+    return of.get(state.hold_key(id))  # type: ignore[return-value]  # told by the key
+
+
+def prepared(of: State, id: str) -> state.Prepared | None:
+    return of.get(state.prepared_key(id))  # type: ignore[return-value]  # told by the key
+
+
+_NEW_SYSTEM_ACCOUNT = state.SystemAccount()

@@ -1,0 +1,67 @@
+"""Ids: who may be called what, and the transaction id that follows from account and idempotency
+key.
+
+Nobody chooses a transaction's id: it is uuid5(uuid5(NAMESPACE, account), key), known at submission,
+the same for life.
+"""
+
+import hashlib
+import re
+from functools import lru_cache
+from typing import Final, NewType
+from uuid import UUID
+
+AccountId = NewType("AccountId", str)
+TransactionId = NewType("TransactionId", str)
+
+NAMESPACE: Final = UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
+
+ACCOUNT_ID_PATTERN: Final = r"^[A-Za-z0-9:_-]{1,64}\Z"
+ACCOUNT_ID: Final = re.compile(ACCOUNT_ID_PATTERN)
+
+SYSTEM_PREFIX: Final = "system:"
+FUNDING: Final = "funding"
+FEES: Final = "fees"
+TRANSIT: Final = "transit"
+SYSTEM_ROLES: Final = (FUNDING, FEES, TRANSIT)
+
+
+@lru_cache(maxsize=65_536)
+def _account_namespace(account: str) -> bytes:
+    return to_key(_uuid5(NAMESPACE.bytes, account.encode()))
+
+
+def _uuid5(namespace: bytes, name: bytes) -> str:
+    text = hashlib.sha1(namespace + name, usedforsecurity=False).hexdigest()
+    variant = _VARIANT[text[16]]
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
+def transaction_id(account: str, idempotency_key: str) -> TransactionId:
+    return TransactionId(_uuid5(_account_namespace(account), idempotency_key.encode()))
+
+
+def to_text(key: bytes) -> TransactionId:
+    text = key.hex()
+    return TransactionId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
+
+
+def to_key(transaction: str) -> bytes:
+    """The 16 bytes of an id in canonical text form."""
+    return bytes.fromhex(transaction.replace("-", ""))
+
+
+def is_system(account: str) -> bool:
+    return account.startswith(SYSTEM_PREFIX)
+
+
+def system_name(role: str, currency: str) -> str:
+    """The name that a command may use: it means the coordinator's own shard."""
+    return f"{SYSTEM_PREFIX}{role}:{currency}"
+
+
+def system_shard(role: str, currency: str, partition: int) -> AccountId:
+    return AccountId(f"{SYSTEM_PREFIX}{role}:{currency}:{partition}")

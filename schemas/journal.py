@@ -1,0 +1,178 @@
+"""The journal: one record for each record of `commands` and `legs`, and one more for each expiry.
+
+A record holds what was decided and all that it changed, so that state and Postgres follow from the
+journal alone. Each names the hash of the one before it in its partition: SHA-256 of that record's
+value, byte for byte as it lies in the topic.
+"""
+
+import hashlib
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from schemas import fields
+from schemas.commands import Command
+from schemas.legs import Leg, LegEntry
+from schemas.reasons import Reason
+from schemas.settings import Genesis, Settings
+
+# Outcomes of a command; `posted` and `rejected` may come in a later record than the command's own,
+# which is `pending`.
+OUTCOMES: Final = frozenset({"posted", "rejected", "refused", "replayed"})
+
+Step = Literal[
+    "posted",
+    "rejected",
+    "refused",
+    "replayed",
+    "pending",
+    "prepared",
+    "declined",
+    "answered",
+    "committed",
+    "aborted",
+    "expired",
+    "ticked",
+    "configured",
+    "duplicate",
+    "ignored",
+]
+
+
+class Entry(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An entry as posted, with what its account has after it. A system account's balance is
+    decimal text.
+    """
+
+    account: str
+    direction: fields.Direction
+    amount: int
+    balance: int | str
+    version: int
+    held: int = 0
+    incoming: int = 0
+
+
+class Reservation(Struct, frozen=True, gc=False, omit_defaults=True):
+    """An amount set aside or given free, with the account's totals after it."""
+
+    account: str
+    direction: fields.Direction
+    amount: int
+    held: int
+    incoming: int
+
+
+class AccountChange(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """What an account is, after it was opened or changed; balances are told by entries alone."""
+
+    id: str
+    type: fields.AccountType
+    currency: str
+    status: fields.AccountStatus
+    owner: str | None = None
+    min_balance: int | None = None
+    metadata: fields.Metadata = {}
+
+
+HoldStatus = Literal["open", "capturing", "captured", "voided", "expired"]
+
+
+class HoldChange(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    id: str
+    account: str
+    currency: str
+    amount: int
+    expires_at_ms: int
+    status: HoldStatus
+    captured: int = 0
+
+
+class Refusal(Struct, frozen=True, gc=False, array_like=True):
+    partition: int
+    reason: Reason
+    index: int
+
+
+class Pending(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """Where a transaction over several partitions stands at its coordinator."""
+
+    entries: tuple[LegEntry, ...]
+    participants: tuple[int, ...]
+    waiting: tuple[int, ...]
+    currency: str
+    deadline_ms: int
+    offset: int
+    fee: int = 0
+    commission_bps: int = 0
+    # False: the sender could not pay the commission, only the amount: good only if none is due.
+    fee_reserved: bool = True
+    same_owner: bool = False
+    refusals: tuple[Refusal, ...] = ()
+
+
+class Sent(Struct, frozen=True, gc=False, array_like=True):
+    partition: int
+    number: int
+
+
+class Source(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What the record answers: a position in a topic, or an expiry that came due before the
+    next one.
+    """
+
+    topic: Literal["commands", "legs", "expiry", "genesis"]
+    offset: int = -1
+
+
+class RefusedInput(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A command that could not be read: its first bytes as base64, its size, and its label
+    where it had one.
+    """
+
+    size: int
+    head: str
+    id: str | None = None
+
+
+class JournalRecord(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    # Given when the record is sealed; the rules know nothing of it.
+    previous_hash: str = ""
+    partition: int
+    sequence: int
+    time_ms: int
+    source: Source
+    step: Step
+    settings_version: int
+    command: Command | None = None
+    leg: Leg | None = None
+    refused: RefusedInput | None = None
+    digest: str | None = None
+    body_hash: str | None = None
+    transaction_id: str | None = None
+    # Of a decision that came later than its command, or of a replay: the command's own offset, the
+    # first's status.
+    command_offset: int | None = None
+    first_status: Literal["pending", "posted", "rejected"] | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+    released: tuple[Reservation, ...] = ()
+    reserved: tuple[Reservation, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    fee: int = 0
+    commission_bps: int = 0
+    account: AccountChange | None = None
+    hold: HoldChange | None = None
+    pending: Pending | None = None
+    sent: tuple[Sent, ...] = ()
+    settings: Settings | None = None
+    genesis: Genesis | None = None
+
+
+def genesis_hash(ledger_id: str, partition: int) -> str:
+    """What a partition's first record names as the hash before it."""
+    return hashlib.sha256(f"{ledger_id}:{partition}".encode()).hexdigest()
+
+
+def hash_of(value: bytes) -> str:
+    return hashlib.sha256(value).hexdigest()

@@ -1,0 +1,88 @@
+"""Legs: what partitions tell each other, and what an owner tells its own partition.
+
+Between two partitions legs are numbered from 1 without gaps, so that one that arrives twice is
+known.
+"""
+
+from msgspec import Struct
+
+from schemas import fields
+from schemas.settings import Genesis, Settings
+
+
+class LegEntry(Struct, frozen=True, gc=False, array_like=True):
+    """An entry of the transaction, with its place among all of them."""
+
+    index: int
+    account: fields.AccountId
+    direction: fields.Direction
+    amount: int
+
+
+class _Numbered(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    gc=False,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    tag_field="leg",
+):
+    source: int
+    number: int
+    transaction_id: fields.TransactionId
+
+
+class Prepare(_Numbered, frozen=True, kw_only=True, gc=False, tag="prepare"):
+    kind: str
+    currency: fields.Currency
+    account: fields.AccountId
+    entries: tuple[LegEntry, ...]
+    # The sender's owner where it is a wallet: between wallets of one owner there is no commission.
+    owner: fields.Owner | None = None
+
+
+class Prepared(_Numbered, frozen=True, kw_only=True, gc=False, tag="prepared"):
+    same_owner: bool = False
+
+
+class Refused(_Numbered, frozen=True, kw_only=True, gc=False, tag="refused"):
+    reason: str
+    index: int
+
+
+class Commit(_Numbered, frozen=True, kw_only=True, gc=False, tag="commit"):
+    # What the participant's `transactions` records tell; the entries it has kept itself.
+    counterparty: fields.AccountId | None = None
+    reference: fields.Label | None = None
+    description: fields.Text | None = None
+    metadata: fields.Metadata = {}
+
+
+class Abort(_Numbered, frozen=True, kw_only=True, gc=False, tag="abort"):
+    pass
+
+
+class _Own(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    gc=False,
+    omit_defaults=True,
+    forbid_unknown_fields=True,
+    tag_field="leg",
+):
+    pass
+
+
+class Tick(_Own, frozen=True, kw_only=True, gc=False, tag="tick"):
+    """Time has passed: written by a partition's owner to its own partition."""
+
+
+class Configure(_Own, frozen=True, kw_only=True, gc=False, tag="configure"):
+    settings: Settings
+    genesis: Genesis | None = None
+
+
+Leg = Prepare | Prepared | Refused | Commit | Abort | Tick | Configure
+NumberedLeg = Prepare | Prepared | Refused | Commit | Abort

@@ -1,0 +1,128 @@
+"""The catalogue of reasons: every way in which the ledger says no, once.
+
+The order of the catalogue is the precedence: of several reasons that hold, the first is the one
+that is answered, for every kind of command. A reason is never renamed and never reused. The HTTP
+status is what the ingress answers.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Reason(StrEnum):
+    TOO_LARGE = "too_large"
+    SCHEMA_UNKNOWN = "schema_unknown"
+    MALFORMED = "malformed"
+    UNKNOWN_FIELD = "unknown_field"
+    AMOUNT_INVALID = "amount_invalid"
+    TIME_OUT_OF_RANGE = "time_out_of_range"
+    MISROUTED = "misrouted"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    CURRENCY_UNKNOWN = "currency_unknown"
+    SYSTEM_ACCOUNT = "system_account"
+    TOO_FEW_ENTRIES = "too_few_entries"
+    TOO_MANY_ENTRIES = "too_many_entries"
+    DUPLICATE_ACCOUNT = "duplicate_account"
+    SELF_TRANSFER = "self_transfer"
+    UNBALANCED = "unbalanced"
+    LIMIT_OUT_OF_BOUNDS = "limit_out_of_bounds"
+    ACCOUNT_EXISTS = "account_exists"
+    ACCOUNT_NOT_FOUND = "account_not_found"
+    TRANSACTION_NOT_FOUND = "transaction_not_found"
+    HOLD_NOT_FOUND = "hold_not_found"
+    ACCOUNT_CLOSED = "account_closed"
+    ACCOUNT_FROZEN = "account_frozen"
+    CURRENCY_MISMATCH = "currency_mismatch"
+    NOT_REVERSIBLE = "not_reversible"
+    ALREADY_REVERSED = "already_reversed"
+    REVERSAL_PENDING = "reversal_pending"
+    HOLD_CLOSED = "hold_closed"
+    HOLD_BUSY = "hold_busy"
+    HOLD_EXPIRED = "hold_expired"
+    CAPTURE_EXCEEDS_HOLD = "capture_exceeds_hold"
+    ACCOUNT_NOT_EMPTY = "account_not_empty"
+    INSUFFICIENT_FUNDS = "insufficient_funds"
+    BALANCE_OVERFLOW = "balance_overflow"
+    CONDITION_FAILED = "condition_failed"
+    TOO_MANY_PENDING = "too_many_pending"
+    PARTICIPANT_TIMEOUT = "participant_timeout"
+
+
+class Meaning(NamedTuple):
+    """What is said of a reason: its HTTP status, a sentence, and whether a new command may
+    succeed later.
+    """
+
+    status: int
+    may_succeed_later: bool
+    sentence: str
+
+
+CATALOGUE: Final[dict[Reason, Meaning]] = {
+    Reason.TOO_LARGE: Meaning(413, False, "The command is larger than 64 KiB."),
+    Reason.SCHEMA_UNKNOWN: Meaning(
+        400, True, "The Avro schema that the command names is not known."
+    ),
+    Reason.MALFORMED: Meaning(400, False, "The command cannot be read as any kind of command."),
+    Reason.UNKNOWN_FIELD: Meaning(
+        422, False, "The command has a field that its kind does not have."
+    ),
+    Reason.AMOUNT_INVALID: Meaning(
+        422, False, "An amount is an integer from 1 to 9007199254740991 minor units."
+    ),
+    Reason.TIME_OUT_OF_RANGE: Meaning(422, False, "A time lies outside the years 2000 to 2200."),
+    Reason.MISROUTED: Meaning(
+        400, False, "The command's key or partition is not that of the account that coordinates it."
+    ),
+    Reason.IDEMPOTENCY_KEY_REUSED: Meaning(
+        409, False, "The idempotency key was used before with another body."
+    ),
+    Reason.CURRENCY_UNKNOWN: Meaning(422, False, "The currency is not one of ISO 4217."),
+    Reason.SYSTEM_ACCOUNT: Meaning(403, False, "A system account cannot be used in this way."),
+    Reason.TOO_FEW_ENTRIES: Meaning(422, False, "A transaction has at least 2 entries."),
+    Reason.TOO_MANY_ENTRIES: Meaning(422, False, "A transaction has at most 100 entries."),
+    Reason.DUPLICATE_ACCOUNT: Meaning(422, False, "An account stands twice among the entries."),
+    Reason.SELF_TRANSFER: Meaning(422, False, "Sender and receiver are the same account."),
+    Reason.UNBALANCED: Meaning(422, False, "Debits and credits are not equal."),
+    Reason.LIMIT_OUT_OF_BOUNDS: Meaning(422, False, "The limit is outside what is allowed."),
+    Reason.ACCOUNT_EXISTS: Meaning(409, False, "An account with this id was opened before."),
+    Reason.ACCOUNT_NOT_FOUND: Meaning(404, True, "There is no such account."),
+    Reason.TRANSACTION_NOT_FOUND: Meaning(404, True, "The account has no such transaction."),
+    Reason.HOLD_NOT_FOUND: Meaning(404, True, "The account has no such hold."),
+    Reason.ACCOUNT_CLOSED: Meaning(409, False, "The account is closed."),
+    Reason.ACCOUNT_FROZEN: Meaning(409, True, "The account is frozen."),
+    Reason.CURRENCY_MISMATCH: Meaning(422, False, "The currency is not that of the account."),
+    Reason.NOT_REVERSIBLE: Meaning(409, False, "This transaction cannot be reversed."),
+    Reason.ALREADY_REVERSED: Meaning(409, False, "The transaction was reversed before."),
+    Reason.REVERSAL_PENDING: Meaning(
+        409, True, "Another reversal of the transaction is under way."
+    ),
+    Reason.HOLD_CLOSED: Meaning(409, False, "The hold was captured or voided before."),
+    Reason.HOLD_BUSY: Meaning(409, True, "A capture of the hold is under way."),
+    Reason.HOLD_EXPIRED: Meaning(409, False, "The hold has expired."),
+    Reason.CAPTURE_EXCEEDS_HOLD: Meaning(422, False, "The capture is larger than the hold."),
+    Reason.ACCOUNT_NOT_EMPTY: Meaning(
+        409, True, "The account has a balance, a hold or a transaction under way."
+    ),
+    Reason.INSUFFICIENT_FUNDS: Meaning(
+        422, True, "The available balance would fall below the account's limit."
+    ),
+    Reason.BALANCE_OVERFLOW: Meaning(
+        422, True, "The balance would leave the range of exact amounts."
+    ),
+    Reason.CONDITION_FAILED: Meaning(409, True, "A condition of the command does not hold."),
+    Reason.TOO_MANY_PENDING: Meaning(
+        409, True, "Too many transactions of the partition wait for other partitions."
+    ),
+    Reason.PARTICIPANT_TIMEOUT: Meaning(
+        409, True, "Another partition did not answer before the deadline."
+    ),
+}
+
+PRECEDENCE: Final[dict[Reason, int]] = {reason: place for place, reason in enumerate(Reason, 1)}
+
+# Reasons of a command that never owned its transaction id: it could not be read, came by the wrong
+# way, or named a key that another command owns. They are answered by position and are never frozen.
+NEVER_FROZEN: Final = frozenset(
+    reason for reason in Reason if PRECEDENCE[reason] <= PRECEDENCE[Reason.IDEMPOTENCY_KEY_REUSED]
+)

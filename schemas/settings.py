@@ -1,0 +1,27 @@
+"""The settings that decide: part of each partition's state, changed only by a journaled
+configure leg.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+RULES_VERSION = 1
+
+Milliseconds = Annotated[int, Meta(ge=1, le=10 * 365 * 24 * 3_600_000)]
+
+
+class Settings(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+    rules_version: Annotated[int, Meta(ge=1)] = RULES_VERSION
+    commission_bps: Annotated[int, Meta(ge=0, le=10_000)] = 150
+    max_overdraft: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 100_000_000
+    hold_ttl_ms: Milliseconds = 7 * 24 * 3_600_000
+    participant_timeout_ms: Milliseconds = 60_000
+    max_pending: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+
+
+class Genesis(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+    """What a partition is told once, in its first record, and is never told again."""
+
+    ledger_id: Annotated[str, Meta(min_length=1, max_length=100)]
+    partitions: Annotated[int, Meta(ge=1, le=10_000)]

@@ -1,0 +1,71 @@
+"""The long simulation, by one command: `python -m tests.simulation --commands 1000000 --partitions
+8 --seed 1`.
+
+Prints its seed first, so that what it finds can be had again; ends with 1 and the first difference.
+"""
+
+import argparse
+import sys
+import time
+
+from tests.simulation.cluster import Cluster
+from tests.simulation.run import Run
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    options.add_argument("--commands", type=int, default=100_000)
+    options.add_argument("--partitions", type=int, default=8)
+    options.add_argument("--seed", type=int, default=1)
+    options.add_argument(
+        "--minutes", type=float, help="seed after seed, until this time has passed"
+    )
+    options.add_argument("--thorough", action="store_true", help="crash often, replay everything")
+    given = options.parse_args()
+    began = time.monotonic()
+    seed = given.seed
+    while True:
+        if not simulate(seed, given.commands, given.partitions, thorough=given.thorough):
+            return 1
+        seed += 1
+        if given.minutes is None or time.monotonic() - began >= given.minutes * 60:
+            return 0
+
+
+def simulate(seed: int, commands: int, partitions: int, *, thorough: bool) -> bool:
+    say(f"seed {seed}: {commands:,} commands over {partitions} partitions")
+    began = time.monotonic()
+
+    def progress(cluster: Cluster, count: int) -> None:
+        passed = time.monotonic() - began
+        records = sum(cluster.steps.values())
+        say(f"{count:>11,} commands  {records:>11,} records  {count / passed:>7,.0f} commands/s")
+
+    run = Run(seed, commands, partitions, thorough=thorough)
+    try:
+        cluster = run.run(progress)
+    except BaseException:
+        say(f"seed {seed}: failed at command {run.generator.count:,}, step {run.steps:,}")
+        raise
+    passed = time.monotonic() - began
+    say(f"steps      {told(cluster.steps)}")
+    say(f"reasons    {told(cluster.reasons)}")
+    say(f"accidents  {told(cluster.accidents)}")
+    say(
+        f"seed {seed}: the model agrees on all of {sum(cluster.steps.values()):,} records of"
+        f" {commands:,} commands, in {passed:,.0f} s, {commands / passed:,.0f} commands/s"
+    )
+    return True
+
+
+def told(counts: dict[str, int]) -> str:
+    return "  ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

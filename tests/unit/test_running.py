@@ -1,0 +1,67 @@
+"""What is not set is taken from an `up` that runs, and only from one that does."""
+
+from pathlib import Path
+
+import pytest
+
+from compose import running
+from compose.embedded import folder, report
+from compose.embedded.report import PartReport
+from compose.embedded.supervisor import State
+from plumbing import setting_names
+
+PARTS = [
+    PartReport("kafka-1", "127.0.0.1:9092", State.READY, ""),
+    PartReport("kafka-2", "127.0.0.1:9093", State.READY, ""),
+    PartReport("postgres", "127.0.0.1:5433", State.READY, ""),
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in setting_names.ALL:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data"
+
+
+def up(data: Path, parts: list[PartReport]) -> folder.DataFolder:
+    """A report as `up` writes it; the process that it names is this one."""
+    made = folder.DataFolder(data)
+    made.hold()
+    report.write(made, "", parts)
+    made.release()
+    return made
+
+
+def test_nothing_runs_and_nothing_is_made(data: Path) -> None:
+    settings = running.settings(data)
+    assert (settings.kafka_brokers, settings.database_url) == (None, None)
+    assert not data.exists()
+
+
+def test_addresses_are_those_of_what_runs(data: Path) -> None:
+    password = up(data, PARTS).secrets()[folder.POSTGRES_PASSWORD]
+    settings = running.settings(data)
+    assert settings.brokers == "127.0.0.1:9092,127.0.0.1:9093"
+    assert settings.database == f"postgresql://streamledger:{password}@127.0.0.1:5433/streamledger"
+
+
+def test_what_is_set_stays(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    up(data, PARTS)
+    monkeypatch.setenv("KAFKA_BROKERS", "elsewhere:9092")
+    settings = running.settings(data)
+    assert settings.brokers == "elsewhere:9092"
+    assert "127.0.0.1:5433" in settings.database
+
+
+def test_parts_that_are_not_ours_or_not_ready_are_not_taken(data: Path) -> None:
+    up(
+        data,
+        [
+            PartReport("kafka", "elsewhere:9092", State.YOURS, ""),
+            PartReport("postgres", "127.0.0.1:5433", report.STOPPED, ""),
+        ],
+    )
+    settings = running.settings(data)
+    assert (settings.kafka_brokers, settings.database_url) == (None, None)
