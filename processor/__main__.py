@@ -1,0 +1,75 @@
+"""`python -m processor`: reads the settings, checks the topics, and owns what it is assigned."""
+
+import fcntl
+import sys
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+import uvloop
+
+from plumbing import failures, kafka, logging, metrics, topics_check
+from plumbing.crashpoints import CrashPoints
+from plumbing.failures import Failure
+from processor import app, web
+from processor.ledger import Ledger
+from processor.owner import Identity
+from processor.recorder import Recorder
+from processor.settings import ProcessorSettings
+from schemas.codecs import AvroSchemas
+
+
+def main() -> None:
+    """Raises a Failure for what an operator can act on."""
+    run(ProcessorSettings.read())
+
+
+def run(settings: ProcessorSettings) -> None:
+    logging.configure("processor", settings)
+    name = f"{settings.ledger_id}-processor"
+    lock = _locked(settings.data)
+    topics_check.check_topics(kafka.admin(settings, name), settings)
+    registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
+    ledger = Ledger(
+        Identity(settings.ledger_id, settings.partitions, settings.deciding()),
+        kafka.client(settings, name),
+        settings.topics,
+        settings.data,
+        AvroSchemas(settings.data / "schemas"),
+        Recorder(registry),
+        CrashPoints(settings.crash_at, settings.crash_chance),
+        block_cache_mib=settings.block_cache_mib,
+        cache_entries=settings.cache_entries,
+    )
+    uvloop.install()
+    faust_app = app.make(settings, ledger, settings.topic_prefix + name)
+    if settings.metrics_port is not None:
+        faust_app.serve = partial(
+            web.serve, ledger, registry, settings.metrics_host, settings.metrics_port
+        )
+    worker = faust_app.Worker(loglevel=settings.log_level, override_logging=False)
+    try:
+        worker.execute_from_commandline()
+    finally:
+        lock.close()
+
+
+def _locked(data: Path) -> IO[str]:
+    """One process for each data folder."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failure(f"another processor runs on the data folder {data}") from None
+    except OSError as error:
+        raise Failure(f"the data folder {data} cannot be used: {error.strerror}") from None
+    return lock
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except failures.Failure as failure:
+        sys.exit(failures.report(failure))

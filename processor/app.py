@@ -1,0 +1,109 @@
+"""The Faust app: one agent that reads `commands` and `legs`, so that the same worker has both."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+from aiohttp import web
+from faust.types import TP, StreamT
+from yarl import URL
+
+from plumbing import kafka
+from processor.ledger import Ledger
+from processor.settings import ProcessorSettings
+from processor.transport import BatchConsumer, BatchTransport
+
+LAG_TOOLS_EVERY_S = 5.0
+TRIM_LEGS_EVERY_S = 30.0
+
+
+class LedgerApp(faust.App):
+    ledger: Ledger
+    serve: Callable[[], Awaitable[web.AppRunner]] | None = None
+    _served: web.AppRunner | None = None
+
+    async def on_start(self) -> None:
+        if self.serve is not None:
+            self._served = await self.serve()
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        await self.ledger.let_go()
+        await super().on_stop()
+        if self._served is not None:
+            await self._served.cleanup()
+
+
+def _credentials(settings: ProcessorSettings) -> Any:
+    """How Faust's own connections prove who they are: the same as librdkafka's."""
+    client = kafka.aiokafka_client(settings, "")
+    context = client.get("ssl_context")
+    if client.get("sasl_mechanism") is not None:
+        return faust.SASLCredentials(
+            username=client["sasl_plain_username"],
+            password=client["sasl_plain_password"],
+            mechanism=client["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
+    names, partitions = ledger.names, ledger.identity.partitions
+    url = URL(f"aiokafka://{settings.brokers.split(',')[0]}")
+    app = LedgerApp(
+        group,
+        broker=[URL(f"aiokafka://{each}") for each in settings.brokers.split(",")],
+        broker_credentials=_credentials(settings),
+        broker_client_id=group,
+        broker_session_timeout=settings.session_timeout_ms / 1_000,
+        broker_heartbeat_interval=settings.session_timeout_ms / 5_000,
+        broker_request_timeout=60.0,
+        consumer_auto_offset_reset="earliest",
+        datadir=str(settings.data),
+        # The rebalance hooks of the transaction manager are called in this mode alone.
+        processing_guarantee="exactly_once",
+        # With it, Faust's own assignor keeps the partitions of both topics together.
+        table_standby_replicas=1,
+        topic_partitions=partitions,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+    )
+    app.transport = BatchTransport([url], app)
+    app.ledger = ledger
+
+    def consumer() -> BatchConsumer:
+        made = app.consumer
+        assert isinstance(made, BatchConsumer)
+        return made
+
+    ledger.deliver = lambda owner, batch: consumer().offer(owner, batch)
+
+    @app.agent(app.topic(names.commands, names.legs, value_type=bytes, internal=False))
+    async def ledger_agent(stream: StreamT[Any]) -> None:
+        async for event in stream.events():
+            owner, batch = event.value
+            owner.take_batch(batch)
+
+    @app.timer(LAG_TOOLS_EVERY_S)  # type: ignore[untyped-decorator]  # Faust has no types for it
+    async def tell_lag_tools() -> None:
+        """Group offsets decide nothing here: they are for tools that show a group's lag."""
+        offsets = {
+            TP(topic, partition): read.next_offset
+            for partition, position in ledger.positions().items()
+            for topic, read in ((names.commands, position.commands), (names.legs, position.legs))
+        }
+        if offsets and not app.rebalancing:
+            await consumer().tell_group(offsets)
+
+    @app.timer(TRIM_LEGS_EVERY_S)  # type: ignore[untyped-decorator]  # likewise
+    async def trim_legs() -> None:
+        await asyncio.to_thread(ledger.trim_legs)
+
+    return app

@@ -1,0 +1,73 @@
+"""`streamledger configure`: change the settings that decide, in every partition, by its own leg.
+
+A partition takes it when it reads it, between two other records; what is pending keeps what it
+began with.
+"""
+
+import time
+from typing import NamedTuple
+
+import msgspec
+from confluent_kafka import Producer
+
+from plumbing.failures import Failure
+from plumbing.kafka import ClientConfig
+from processor import outputs, tail
+from schemas import legs
+from schemas.settings import Settings
+from schemas.state import Position
+from schemas.topics import Names
+
+WAIT_S = 60.0
+POLL_S = 0.2
+
+
+class Configured(NamedTuple):
+    partition: int
+    before: Settings
+    after: Settings
+    version: int
+
+
+def configure(
+    config: ClientConfig, names: Names, partitions: int, changes: dict[str, int]
+) -> list[Configured]:
+    """Returns when every partition has taken the change; a processor must run for that."""
+    with tail.reader(config) as consumer:
+        before = {p: tail.position(consumer, names.state, p) for p in range(partitions)}
+        known = {p: _settled(p, position) for p, position in before.items()}
+        wanted = {p: _changed(settings, changes) for p, (settings, _) in known.items()}
+        producer = Producer({**config, "acks": "all", "enable.idempotence": True})
+        for partition, settings in wanted.items():
+            leg = legs.Configure(settings=settings)
+            producer.produce(names.legs, outputs.encode_leg(leg), None, partition)
+        if producer.flush(WAIT_S):
+            raise Failure("Kafka did not take the change; nothing is known to have changed")
+        deadline = time.monotonic() + WAIT_S
+        waiting = dict(known)
+        while waiting:
+            for partition, (_, version) in list(waiting.items()):
+                now = tail.position(consumer, names.state, partition)
+                if now is not None and now.partition.settings_version > version:
+                    del waiting[partition]
+            if waiting and time.monotonic() > deadline:
+                raise Failure(
+                    f"written, but not yet taken by partitions {sorted(waiting)}: does a processor"
+                    " run?"
+                )
+            time.sleep(POLL_S)
+    return [Configured(p, known[p][0], wanted[p], known[p][1] + 1) for p in range(partitions)]
+
+
+def _settled(partition: int, position: Position | None) -> tuple[Settings, int]:
+    if position is None or position.partition.settings is None:
+        raise Failure(f"partition {partition} has no ledger yet: start a processor first")
+    return position.partition.settings, position.partition.settings_version
+
+
+def _changed(settings: Settings, changes: dict[str, int]) -> Settings:
+    merged = {**msgspec.to_builtins(settings), **changes}
+    try:
+        return msgspec.convert(merged, Settings)
+    except msgspec.ValidationError as error:
+        raise Failure(f"not allowed: {error}") from None

@@ -1,0 +1,77 @@
+"""`streamledger dead-letters`: what could not be read or came the wrong way, and sending it again.
+
+The letter holds the reason and the first bytes; the whole original lies in `commands` for ever, at
+the position that the letter names.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+from confluent_kafka import Consumer, TopicPartition
+
+from plumbing import kafka
+from plumbing.failures import Failure
+from plumbing.settings import KafkaSettings
+from processor import tail
+from processor.inputs import Read
+from schemas.messages import DeadLetter
+from schemas.topics import Names
+
+_decode = msgspec.json.Decoder(DeadLetter).decode
+_FLUSH_S = 30.0
+
+
+def letters(consumer: Consumer, names: Names) -> Iterator[DeadLetter]:
+    """All of them, in the order in which they were written."""
+    topic = consumer.list_topics(names.commands_dead, timeout=tail.TIMEOUT_S)
+    for partition in sorted(topic.topics[names.commands_dead].partitions):
+        start, end = consumer.get_watermark_offsets(
+            TopicPartition(names.commands_dead, partition), timeout=tail.TIMEOUT_S
+        )
+        for read in tail.read(consumer, names.commands_dead, partition, start, end):
+            yield _decode(read.value or b"")
+
+
+def find(consumer: Consumer, names: Names, position: str) -> tuple[DeadLetter, Read]:
+    """A letter by the `partition:offset` of its command, and the command as it was written."""
+    partition, offset = parsed(position)
+    for letter in letters(consumer, names):
+        if (letter.partition, letter.offset) == (partition, offset):
+            for original in tail.read(consumer, names.commands, partition, offset, offset + 1):
+                return letter, original
+    raise Failure(f"there is no dead letter of {position}")
+
+
+def parsed(position: str) -> tuple[int, int]:
+    partition, colon, offset = position.partition(":")
+    if not (colon and partition.isdecimal() and offset.isdecimal()):
+        raise Failure(f"{position!r} is no position; one is partition:offset, such as 3:1200")
+    return int(partition), int(offset)
+
+
+def resubmit(settings: KafkaSettings, client_id: str, value: bytes) -> tuple[str, int, int]:
+    """Write a command anew, by the key that is its account; tells the key and the new position."""
+    try:
+        account = msgspec.json.decode(value, type=_Named).account
+    except ValueError as error:
+        raise Failure(
+            f"not sent: no account can be read in it, so it has no key ({error})"
+        ) from None
+    told: list[tuple[int, int]] = []
+    producer = kafka.command_producer(settings, client_id)
+    producer.produce(
+        settings.topics.commands,
+        value,
+        account.encode(),
+        on_delivery=lambda error, message: (
+            None if error else told.append((message.partition() or 0, message.offset() or 0))
+        ),
+    )
+    producer.flush(_FLUSH_S)
+    if not told:
+        raise Failure("Kafka did not take it")
+    return account, *told[0]
+
+
+class _Named(msgspec.Struct):
+    account: str

@@ -1,0 +1,118 @@
+"""What a partition reads: batches of `legs` and `commands`, from the offsets that its state names.
+
+One consumer for both topics of one partition, never in a group: where to read is for the state to
+say. Each batch names the offsets at which the one before it ended, so that a record left out, or
+read twice, is found.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from msgspec import Struct
+
+from plumbing.kafka import ClientConfig
+from schemas.state import InputPosition
+from schemas.topics import Names
+
+MAX_RECORDS = 4_000
+KIB = 1024
+
+
+class Read(Struct, frozen=True, gc=False):
+    """A record as it lies in its topic."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    time_ms: int
+
+
+class Batch(NamedTuple):
+    """What was read since the batch before, legs and commands each in order."""
+
+    legs_from: int
+    legs: list[Read]
+    commands_from: int
+    commands: list[Read]
+
+
+class Inputs:
+    def __init__(self, config: ClientConfig, names: Names, partition: int) -> None:
+        self._commands = TopicPartition(names.commands, partition)
+        self._legs = TopicPartition(names.legs, partition)
+        self._consumer = Consumer(
+            {
+                **config,
+                # Required by the client; nothing is ever committed or subscribed under it.
+                "group.id": "none",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 500,
+                "fetch.min.bytes": 1,
+                "fetch.error.backoff.ms": 100,
+                # What is fetched ahead is what a leg may have to wait behind.
+                "fetch.message.max.bytes": 1024 * KIB,
+                "queued.min.messages": 2 * MAX_RECORDS,
+                "queued.max.messages.kbytes": 4 * KIB,
+            }
+        )
+        self._next_commands = self._next_legs = 0
+
+    def start(self, commands_next_offset: int, legs_next_offset: int) -> None:
+        self._next_commands, self._next_legs = commands_next_offset, legs_next_offset
+        self._consumer.assign(
+            [
+                TopicPartition(self._commands.topic, self._commands.partition, self._next_commands),
+                TopicPartition(self._legs.topic, self._legs.partition, self._next_legs),
+            ]
+        )
+
+    def take(self, timeout_s: float) -> Batch | None:
+        """All that has arrived, as soon as anything has; None if nothing did in time."""
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return None
+        batch = Batch(self._next_legs, [], self._next_commands, [])
+        commands = self._commands.topic
+        for message in (first, *self._consumer.consume(MAX_RECORDS - 1, 0)):
+            read = as_read(message)
+            (batch.commands if message.topic() == commands else batch.legs).append(read)
+        if batch.commands:
+            self._next_commands = batch.commands[-1].offset + 1
+        if batch.legs:
+            self._next_legs = batch.legs[-1].offset + 1
+        return batch
+
+    def lag(self) -> int:
+        """Records of `commands` that are known to be there and were not taken; -1 if not known."""
+        try:
+            _, end = self._consumer.get_watermark_offsets(self._commands, cached=True)
+        except KafkaException:
+            return -1
+        return max(0, end - self._next_commands) if end >= 0 else -1
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def as_read(message: Message) -> Read:
+    error = message.error()
+    if error is not None:
+        raise KafkaException(error)
+    offset = message.offset()
+    assert offset is not None, "a message without error has an offset"
+    return Read(offset, message.key(), message.value(), message.timestamp()[1])
+
+
+def position_after(last: Read) -> InputPosition:
+    return InputPosition(last.offset + 1, last.offset, digest(last))
+
+
+def digest(read: Read) -> bytes:
+    """What tells a record from another one that lies at its offset in another topic."""
+    key, value = read.key or b"", read.value or b""
+    head = f"{read.offset}:{read.time_ms}:{len(key)}:{len(value)}:".encode()
+    return hashlib.sha256(head + key + value).digest()[:16]

@@ -1,0 +1,142 @@
+"""The partitions that this worker owns: taken over and let go of as the group assigns them."""
+
+import asyncio
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from rocksdict import Cache as BlockCache
+
+from plumbing.crashpoints import CrashPoints
+from plumbing.failures import Failure
+from plumbing.kafka import ClientConfig
+from processor.inputs import Batch
+from processor.owner import Abandoned, Identity, Owner, Phase
+from processor.recorder import Recorder
+from processor.table import Table
+from schemas.codecs import AvroSchemas
+from schemas.state import Position
+from schemas.topics import Names
+
+log = structlog.get_logger(__name__)
+
+# What a supervisor is told: 1, refused to own a partition; 70, anything unexpected.
+EXIT_REFUSED, EXIT_CRASHED = 1, 70
+MIB = 1024 * 1024
+
+
+class Ledger:
+    def __init__(
+        self,
+        identity: Identity,
+        config: ClientConfig,
+        names: Names,
+        data: Path,
+        schemas: AvroSchemas,
+        recorder: Recorder,
+        crash_points: CrashPoints,
+        *,
+        block_cache_mib: int,
+        cache_entries: int,
+    ) -> None:
+        self.topic = names.commands
+        self.names = names
+        self.identity = identity
+        self.deliver: Callable[[Owner, Batch], None] = _nobody_listens
+        self._config = config
+        self._data = data
+        self._schemas = schemas
+        self._recorder = recorder
+        self._crash_points = crash_points
+        self._block_cache = BlockCache(block_cache_mib * MIB)
+        self._cache_entries = cache_entries
+        self._owners: dict[int, Owner] = {}
+        # Whether the group has told what is ours; that may be nothing.
+        self.assigned = False
+        self._admin = AdminClient({**config, "log_level": 2})
+        self._trimmed: dict[int, int] = {}
+
+    async def own(self, partitions: set[int]) -> None:
+        """Returns at once: taking over goes on in the partitions' threads, so that the group's
+        heartbeats do not wait for a restore."""
+        assert not self._owners, "what was owned is let go of before anything is assigned"
+        self.assigned = True
+        for partition in sorted(partitions):
+            owner = self._owners[partition] = Owner(
+                partition,
+                self.identity,
+                self._config,
+                self.names,
+                self._table,
+                self._schemas,
+                self._recorder,
+                self._crash_points,
+                self.deliver,
+                _crashed,
+            )
+            owner.start()
+
+    async def let_go(self) -> None:
+        """Waits for the batches in flight."""
+        self.assigned = False
+        owners, self._owners = list(self._owners.values()), {}
+        await asyncio.gather(*(asyncio.to_thread(owner.stop) for owner in owners))
+
+    def positions(self) -> dict[int, Position]:
+        """Of the partitions that run, as far as they are committed."""
+        found = ((partition, owner.committed()) for partition, owner in self._owners.items())
+        return {partition: position for partition, position in found if position is not None}
+
+    def trim_legs(self) -> None:
+        """Delete the legs that were read, but the last: it proves that the log was not cut.
+
+        Each leg has one reader, and its position is committed when it is told here.
+        """
+        read = [
+            TopicPartition(self.names.legs, partition, position.legs.last_offset)
+            for partition, position in self.positions().items()
+            if position.legs.last_offset > self._trimmed.get(partition, 0)
+        ]
+        if not read:
+            return
+        for asked, deleted in self._admin.delete_records(read).items():
+            try:
+                deleted.result()
+            except KafkaException as error:
+                log.warning("legs not trimmed", partition=asked.partition, error=str(error))
+            else:
+                self._trimmed[asked.partition] = asked.offset
+
+    def phases(self) -> dict[int, Phase]:
+        return {partition: owner.phase for partition, owner in self._owners.items()}
+
+    def _table(self, partition: int) -> Table:
+        share = self._cache_entries // max(1, len(self._owners))
+        return Table(self._data / f"partition-{partition}", partition, self._block_cache, share)
+
+
+def _nobody_listens(owner: Owner, batch: Batch) -> None:
+    raise AssertionError("batches are delivered once the app has started")
+
+
+def _crashed(partition: int, error: BaseException) -> None:
+    """The end of the process, at once: nothing is skipped, and the next owner finds out the
+    rest.
+    """
+    if isinstance(error, Abandoned):
+        return
+    if isinstance(error, Failure):
+        for line in error.lines:
+            log.critical("refused", partition=partition, reason=line)
+        os._exit(EXIT_REFUSED)
+    log.critical(
+        "partition stopped the worker",
+        partition=partition,
+        error=repr(error),
+        traceback="".join(traceback.format_exception(error)),
+    )
+    os._exit(EXIT_CRASHED)

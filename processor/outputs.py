@@ -1,0 +1,86 @@
+"""What a batch will write to Kafka: gathered while it is decided, produced once it is.
+
+Nothing here is sent before the batch has been decided whole. A bound on bytes, not on records,
+keeps each transaction small: one command may have a hundred entries.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+from confluent_kafka import KafkaError, Message, Producer
+
+from processor.rules import chain
+from processor.rules.decision import Decision
+from processor.table import Staged
+from schemas import journal, state
+from schemas.legs import Leg
+from schemas.topics import Names
+
+MAX_BYTES = 8 * 1024 * 1024
+
+_encode = msgspec.json.Encoder().encode
+_Delivered = Callable[[KafkaError | None, Message], None]
+
+
+class Outputs:
+    def __init__(self, partition: int, last_hash: str) -> None:
+        self._partition = partition
+        self.last_hash = last_hash
+        self.bytes = 0
+        self._journal: list[dict[str, object]] = []
+        self._transactions: list[dict[str, object]] = []
+        self._legs: list[tuple[int, bytes]] = []
+        self._dead: list[tuple[bytes | None, bytes]] = []
+
+    @property
+    def full(self) -> bool:
+        return self.bytes >= MAX_BYTES
+
+    def add(self, key: bytes | None, decision: Decision) -> None:
+        value = chain.seal(decision.record, self.last_hash)
+        self.last_hash = journal.hash_of(value)
+        self._journal.append({"key": key, "value": value})
+        size = len(value)
+        for transaction in decision.transactions:
+            told = _encode(transaction)
+            self._transactions.append({"key": transaction.account_id, "value": told})
+            size += len(told)
+        for partition, leg in decision.legs:
+            sent = _encode(leg)
+            self._legs.append((partition, sent))
+            size += len(sent)
+        if decision.dead_letter is not None:
+            letter = _encode(decision.dead_letter)
+            self._dead.append((key, letter))
+            size += len(letter)
+        self.bytes += size
+
+    def produce(self, producer: Producer, names: Names, delivered: _Delivered) -> None:
+        """All but the state; `delivered` is told of the last journal record."""
+        self._journal[-1]["callback"] = delivered
+        producer.produce_batch(names.journal, self._journal, self._partition)
+        if self._transactions:
+            producer.produce_batch(names.transactions, self._transactions, self._partition)
+        for partition, leg in self._legs:
+            producer.produce(names.legs, leg, None, partition)
+        for key, letter in self._dead:
+            producer.produce(names.commands_dead, letter, key)
+
+
+def encode_leg(leg: Leg) -> bytes:
+    return _encode(leg)
+
+
+def produce_state(
+    producer: Producer,
+    names: Names,
+    partition: int,
+    staged: Staged,
+    position: bytes,
+    delivered: _Delivered,
+) -> None:
+    """The changelog: every changed key, the position last."""
+    if staged:
+        changes = [{"key": key, "value": value} for key, value in staged]
+        producer.produce_batch(names.state, changes, partition)
+    producer.produce(names.state, position, state.POSITION_KEY, partition, on_delivery=delivered)

@@ -1,0 +1,251 @@
+"""A partition's state: RocksDB, a bounded cache before it, and an overlay for the batch in flight.
+
+Values are decoded once and shared. What the batch changes is in the overlay alone until its Kafka
+transaction has committed; then it goes to RocksDB in one write, with the position. Nothing reads
+uncommitted state but the batch that makes it.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rocksdict import (
+    BlockBasedOptions,
+    DBCompressionType,
+    Options,
+    Rdict,
+    WriteBatch,
+    WriteOptions,
+)
+from rocksdict import (
+    Cache as BlockCache,
+)
+
+from processor.cache import Cache
+from processor.due import DueIndex
+from schemas import state
+from schemas.state import Partition, Position, StateValue
+
+MIB = 1024 * 1024
+LOCAL_KEY = b"\x00"
+
+_encode = msgspec.msgpack.Encoder().encode
+_DECODERS: dict[int, Callable[[bytes], Any]] = {
+    prefix[0]: msgspec.msgpack.Decoder(type).decode
+    for prefix, type in (
+        (state.ACCOUNT, state.Account),
+        (state.SYSTEM_ACCOUNT, state.SystemAccount),
+        (state.TRANSACTION, state.Transaction),
+        (state.HOLD, state.Hold),
+        (state.PREPARED, state.Prepared),
+        (state.DUE, state.Due),
+    )
+}
+_decode_position = msgspec.msgpack.Decoder(Position).decode
+# Past transactions are rarely asked for again: they would push the accounts out.
+_CACHED = frozenset((state.ACCOUNT[0], state.SYSTEM_ACCOUNT[0]))
+_DUE = state.DUE[0]
+
+
+class Local(msgspec.Struct, frozen=True, array_like=True):
+    """What only this copy knows: how far it has the changelog, and how to tell whose copy it is."""
+
+    changelog_next_offset: int = 0
+    # When the last changelog record that is in here was written, by its own timestamp.
+    changelog_time_ms: int = 0
+    # A journal record that this copy has seen, and its hash; none if it was only restored.
+    journal_offset: int = -1
+    journal_hash: str = ""
+
+
+_decode_local = msgspec.msgpack.Decoder(Local).decode
+
+Staged = list[tuple[bytes, bytes | None]]
+
+
+class Table:
+    """Implements the rules' State. Used by one thread at a time."""
+
+    def __init__(self, path: Path, partition: int, block_cache: BlockCache, entries: int) -> None:
+        self.path = path
+        self._number = partition
+        self._block_cache = block_cache
+        self._entries = entries
+        self._open()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = Rdict(str(self.path), options=_options(self._block_cache))
+        self._cache: Cache[StateValue] = Cache(self._entries)
+        self._overlay: dict[bytes, StateValue | None] = {}
+        self._fetched: dict[bytes, StateValue | None] = {}
+        self.load()
+
+    def load(self) -> None:
+        """Take what RocksDB holds as the committed state: after opening and after a restore."""
+        found = self._db.get(LOCAL_KEY)
+        self.local = _decode_local(found) if found is not None else Local()
+        position = self._db.get(state.POSITION_KEY)
+        self.position = _decode_position(position) if position is not None else None
+        self.partition = self.position.partition if self.position else Partition(self._number)
+        self._index = DueIndex(self._read_due)
+
+    # The rules' State.
+
+    def get(self, key: bytes) -> StateValue | None:
+        value = self._overlay.get(key, self)
+        if value is not self:
+            return value  # type: ignore[return-value]  # self stands for "not there" alone
+        cached = self._cache.get(key)
+        if cached is not None:
+            return cached
+        value = self._fetched.get(key, self)
+        if value is not self:
+            return value  # type: ignore[return-value]  # as above
+        return self._keep(key, self._db.get(key))
+
+    def put(self, key: bytes, value: StateValue | None) -> None:
+        if key[0] == _DUE:
+            if value is None:
+                self._index.remove(key)
+            elif self.get(key) is None:
+                self._index.add(key)
+        self._overlay[key] = value
+
+    def due(self, time_ms: int, limit: int) -> list[bytes]:
+        return self._index.due(time_ms, limit)
+
+    # Batches.
+
+    def fetch(self, keys: Iterable[bytes]) -> None:
+        """Read keys that the batch will ask for, in one call."""
+        overlay, cache, fetched = self._overlay, self._cache, self._fetched
+        missing = [
+            key
+            for key in dict.fromkeys(keys)
+            if key not in overlay and key not in fetched and cache.get(key) is None
+        ]
+        if missing:
+            found: Any = self._db.get(missing)  # type: ignore[arg-type]  # a list is taken too
+            for key, value in zip(missing, found, strict=True):
+                self._keep(key, value)
+
+    def staged(self) -> Staged:
+        """What the batch in flight changes, encoded, but for the position."""
+        return [
+            (key, None if value is None else _encode(value)) for key, value in self._overlay.items()
+        ]
+
+    def commit(self, staged: Staged, position: Position, local: Local) -> None:
+        """Write what Kafka has committed, with the position, at once; then forget the overlay."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in staged:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(state.POSITION_KEY, _encode(position))
+        batch.put(LOCAL_KEY, _encode(local))
+        self._db.write(batch)
+        for key, cached in self._overlay.items():
+            if key[0] in _CACHED and cached is not None:
+                self._cache.put(key, cached)
+        self._overlay = {}
+        self._fetched = {}
+        self.position, self.local = position, local
+
+    def earliest_due_ms(self) -> int | None:
+        return self._index.earliest_ms()
+
+    # Restoring.
+
+    def restore(self, records: Iterable[tuple[bytes, bytes | None]], local: Local) -> None:
+        """Committed changelog records, and how far they go, in one write. Call `load` at the
+        end.
+        """
+        batch = WriteBatch(raw_mode=True)
+        for key, value in records:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(LOCAL_KEY, _encode(local))
+        options = WriteOptions()
+        # Lost together or kept together: without the log, a crash leaves an older whole prefix.
+        options.disable_wal = True  # type: ignore[method-assign,assignment]  # it is a property
+        self._db.write(batch, options)
+
+    def restored(self) -> None:
+        self._db.flush()
+        self._cache = Cache(self._entries)
+        self.load()
+
+    def wipe(self) -> None:
+        self._db.close()
+        shutil.rmtree(self.path)
+        self._open()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def size_bytes(self) -> int:
+        return sum(
+            self._db.property_int_value(name) or 0
+            for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
+        )
+
+    def _keep(self, key: bytes, found: bytes | None) -> StateValue | None:
+        value: StateValue | None = None if found is None else _DECODERS[key[0]](found)
+        if value is not None and key[0] in _CACHED:
+            self._cache.put(key, value)
+        else:
+            self._fetched[key] = value
+        return value
+
+    def _read_due(self, after: bytes, limit: int) -> list[bytes]:
+        """Due keys that follow one, in RocksDB and in the overlay, which may have removed some."""
+        found: list[bytes] = []
+        iterator = self._db.iter()
+        iterator.seek(after + b"\x00")
+        while iterator.valid() and len(found) < limit:
+            key: bytes = iterator.key()
+            if key[0] != _DUE:
+                break
+            if self._overlay.get(key, key) is not None:
+                found.append(key)
+            iterator.next()
+        last = found[-1] if len(found) == limit else None
+        added = [
+            key
+            for key, value in self._overlay.items()
+            if key[0] == _DUE and value is not None and key > after and (not last or key < last)
+        ]
+        return sorted({*found, *added})[:limit]
+
+
+def encode_position(position: Position) -> bytes:
+    return _encode(position)
+
+
+def _options(block_cache: BlockCache) -> Options:
+    """Point look-ups of keys that mostly do not exist: bloom filters everywhere, kept in memory."""
+    blocks = BlockBasedOptions()
+    blocks.set_bloom_filter(10, False)
+    blocks.set_block_cache(block_cache)
+    blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    blocks.set_format_version(5)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(blocks)
+    options.set_memtable_whole_key_filtering(True)
+    options.set_memtable_prefix_bloom_ratio(0.1)
+    options.set_write_buffer_size(8 * MIB)
+    options.set_max_write_buffer_number(3)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_max_background_jobs(2)
+    options.set_keep_log_file_num(2)
+    options.set_level_compaction_dynamic_level_bytes(True)
+    return options

@@ -1,0 +1,117 @@
+"""Faust's transport, less what a ledger cannot use: membership and assignment stay, fetching goes.
+
+Faust's consumer joins the group and is told which partitions are this worker's; it fetches nothing.
+Batches come from the partitions' owners and go on as Faust events, one for each batch. Nothing is
+acknowledged or committed here: where work goes on is in the ledger's own state. What stock Faust
+does instead, and why that loses and doubles money, is told in docs/decisions/0004.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import structlog
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # it has no types
+from aiokafka.structs import (  # type: ignore[import-untyped]  # likewise
+    OffsetAndMetadata,
+    TopicPartition,
+)
+from faust.transport.consumer import TransactionManager
+from faust.transport.drivers import aiokafka
+from faust.types import TP, ConsumerMessage
+
+from processor.inputs import Batch
+from processor.owner import Owner
+
+log = structlog.get_logger(__name__)
+
+
+class Partitions(TransactionManager):
+    """Told by Faust, in each rebalance, which partitions are revoked and which are assigned."""
+
+    app: Any
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await self.app.ledger.let_go()
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]
+    ) -> None:
+        self.app.consumer.fetch_nothing(assigned)
+        await self.app.ledger.own({tp.partition for tp in assigned})
+
+    async def commit(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        return True
+
+    async def flush(self) -> None:
+        """Nothing is produced through Faust."""
+
+
+class BatchConsumer(aiokafka.Consumer):
+    """Delivers what the owners have read: one event for each partition's batch."""
+
+    app: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._batches: asyncio.Queue[tuple[Owner, Batch]] = asyncio.Queue()
+
+    def offer(self, owner: Owner, batch: Batch) -> None:
+        """From an owner's thread."""
+        self.loop.call_soon_threadsafe(self._batches.put_nowait, (owner, batch))
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            await self._pass_on(fetcher)
+        except asyncio.CancelledError:
+            # Faust would call a cancelled fetcher crashed where a rebalance is under way.
+            if not self.app.should_stop:
+                raise
+
+    async def _pass_on(self, fetcher: Any) -> None:
+        while not (self.should_stop or fetcher.should_stop):
+            if not self.flow_active:
+                await self.can_resume_flow.wait()
+                continue
+            owner, batch = await self._batches.get()
+            tp = TP(self.app.ledger.topic, owner.partition)
+            message = ConsumerMessage(
+                tp.topic,
+                tp.partition,
+                batch.commands_from,
+                0.0,
+                0,
+                None,
+                None,
+                None,
+                None,
+                0,
+                0,
+                tp,
+                generation_id=self.app.consumer_generation_id,
+            )
+            event = self.app.create_event(None, (owner, batch), None, message)
+            for channel in self.app.topics._tp_index[tp]:
+                message.incref()
+                await channel.queue.put(event)
+
+    def fetch_nothing(self, assigned: Iterable[TP]) -> None:
+        """Faust's client would read ahead what nobody takes from it."""
+        self._thread._ensure_consumer().pause(*(TopicPartition(*tp) for tp in assigned))
+
+    async def tell_group(self, offsets: Mapping[TP, int]) -> None:
+        """Commit group offsets for tools to see; if it fails, the next time will do."""
+        consumer = self._thread._ensure_consumer()
+        told = {TopicPartition(*tp): OffsetAndMetadata(at, "") for tp, at in offsets.items()}
+        try:
+            await self._thread.call_thread(consumer.commit, told)
+        except KafkaError as error:
+            log.info("group offsets not told", error=repr(error))
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Faust looks for its own fetches and commits, of which there are none."""
+
+
+class BatchTransport(aiokafka.Transport):
+    Consumer: ClassVar[type[aiokafka.Consumer]] = BatchConsumer
+    TransactionManager: ClassVar[type[TransactionManager]] = Partitions
