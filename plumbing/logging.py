@@ -6,6 +6,7 @@ takes the same form. It must not know who logs what.
 
 import logging
 import sys
+from collections.abc import Iterable
 
 import structlog
 from structlog.typing import Processor
@@ -13,8 +14,9 @@ from structlog.typing import Processor
 from plumbing.settings import AppSettings
 
 
-def configure(service: str, settings: AppSettings) -> None:
-    """Once per process, before the first line is logged."""
+def configure(service: str, settings: AppSettings, quiet: Iterable[str] = ()) -> None:
+    """Once per process, before the first line is logged. Of the libraries named as quiet only
+    warnings are told, but where everything is asked for."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -51,4 +53,7 @@ def configure(service: str, settings: AppSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    if settings.log_level != "DEBUG":
+        for name in quiet:
+            logging.getLogger(name).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service)

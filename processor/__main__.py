@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def run(settings: ProcessorSettings) -> None:
-    logging.configure("processor", settings)
+    logging.configure("processor", settings, quiet=("aiokafka", "faust", "mode"))
     name = f"{settings.ledger_id}-processor"
     lock = _locked(settings.data)
     topics_check.check_topics(kafka.admin(settings, name), settings)
@@ -48,7 +48,7 @@ def run(settings: ProcessorSettings) -> None:
         faust_app.serve = partial(
             web.serve, ledger, registry, settings.metrics_host, settings.metrics_port
         )
-    worker = faust_app.Worker(loglevel=settings.log_level, override_logging=False)
+    worker = faust_app.Worker(loglevel=settings.log_level, override_logging=False, quiet=True)
     try:
         worker.execute_from_commandline()
     finally:

@@ -202,13 +202,14 @@ class Owner:
         try:
             reader.restore(table, identity.ledger_id, self._restoring)
             self._reach("restored")
-            if table.position is None:
+            last = reader.check_journal(table.position)
+            if table.position is None or last is None:
                 reader.check_inputs(_nowhere(self._table))
                 self._journal_genesis()
                 return
             recovery.check_owner(table.position, identity.ledger_id, identity.partitions)
             reader.check_inputs(table.position)
-            reader.check_journal(table.position)
+            table.prove(last.offset, table.position.last_hash)
         finally:
             reader.close()
         if table.partition.settings != identity.settings:

@@ -74,12 +74,7 @@ class Recovery:
         """Bring the local copy to the stable end of `state`; all of it again if it cannot be told
         that the copy is a part of that."""
         range = self._range(self._names.state)
-        if table.local.changelog_next_offset > range.end:
-            raise Refused(
-                f"partition {self._partition}: the local copy has read `{self._names.state}` up to"
-                f" {table.local.changelog_next_offset}, but it ends at {range.end}"
-            )
-        reason = self._stale(table, ledger_id, range)
+        reason = self._foreign(table, ledger_id) or self._stale(table, range)
         if reason is not None:
             log.warning("local copy wiped", partition=self._partition, reason=reason)
             table.wipe()
@@ -96,22 +91,35 @@ class Recovery:
         table.restore((), Local(range.end, table.local.changelog_time_ms))
         table.restored()
 
-    def _stale(self, table: Table, ledger_id: str, range: Range) -> str | None:
+    def _foreign(self, table: Table, ledger_id: str) -> str | None:
+        """Why the local copy cannot be told to be this partition's; None where it is or is empty."""
         local, position = table.local, table.position
-        if position is None:
+        if local.changelog_next_offset == 0:
             return None
+        if position is None or local.journal_offset < 0:
+            return "its restore was not finished"
         if position.partition.ledger_id != ledger_id:
             return "it is another ledger's"
-        if local.changelog_next_offset < range.start:
+        if position.partition.partition != self._partition:
+            return "it is another partition's"
+        if self._hash_at(local.journal_offset) != local.journal_hash:
+            return "its journal is not this ledger's"
+        return None
+
+    def _stale(self, table: Table, range: Range) -> str | None:
+        """Why the changelog cannot be laid over the local copy."""
+        local = table.local
+        if local.changelog_next_offset > range.end:
+            raise Refused(
+                f"partition {self._partition}: the local copy has read `{self._names.state}` up to"
+                f" {local.changelog_next_offset}, but it ends at {range.end}"
+            )
+        if 0 < local.changelog_next_offset < range.start:
             return "the changelog begins after it"
-        behind = local.changelog_next_offset < range.end
+        behind = 0 < local.changelog_next_offset < range.end
         age_ms = time.time() * 1_000 - local.changelog_time_ms
         if behind and age_ms > _TOMBSTONES_KEPT_MS:
             return "it is older than the changelog's tombstones"
-        if local.journal_offset >= 0:
-            seen = self._hash_at(local.journal_offset)
-            if seen != local.journal_hash:
-                return "its journal is not this ledger's"
         return None
 
     def check_inputs(self, position: Position) -> None:
@@ -132,25 +140,32 @@ class Recovery:
             if last is None or digest(last) != input.last_digest:
                 raise Refused(f"{where} has another record at {input.last_offset} than was read")
 
-    def check_journal(self, position: Position) -> None:
-        """The journal ends where the state does."""
+    def check_journal(self, position: Position | None) -> Read | None:
+        """The journal ends where the state does, with the record that is returned. Without a state
+        there is no journal: else the state was lost, and all would be decided again."""
         topic = self._names.journal
-        range = self._range(topic)
-        # Transaction markers take offsets too, so the last record is a little before the end.
-        for back in (8, 64, 4_096, range.end):
-            start = max(range.start, range.end - back)
-            last = self._last_hash(topic, start, range.end)
+        last = self._last(topic)
+        where = f"partition {self._partition}: `{topic}`"
+        if position is None:
             if last is not None:
-                if last != position.last_hash:
-                    break
-                return
-        raise Refused(f"partition {self._partition}: `{topic}` does not end where the state does")
+                raise Refused(
+                    f"{where} is not empty, but `{self._names.state}` is: the state was lost"
+                )
+        elif last is None or journal.hash_of(last.value or b"") != position.last_hash:
+            raise Refused(f"{where} does not end where the state does")
+        return last
 
-    def _last_hash(self, topic: str, start: int, end: int) -> str | None:
-        found = None
-        for message in self._messages(topic, start, end):
-            found = journal.hash_of(as_read(message).value or b"")
-        return found
+    def _last(self, topic: str) -> Read | None:
+        """The last committed record."""
+        range = self._range(topic)
+        # Transaction markers and aborted records take offsets too: it is a little before the end.
+        for back in (8, 64, 4_096, range.end):
+            last = None
+            for message in self._messages(topic, max(range.start, range.end - back), range.end):
+                last = message
+            if last is not None:
+                return as_read(last)
+        return None
 
     def _hash_at(self, offset: int) -> str | None:
         topic = self._names.journal

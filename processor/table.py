@@ -182,6 +182,17 @@ class Table:
         self._cache = Cache(self._entries)
         self.load()
 
+    def prove(self, journal_offset: int, journal_hash: str) -> None:
+        """Note a journal record that this copy has seen: from then on it can be told whose it is."""
+        local = Local(
+            self.local.changelog_next_offset,
+            self.local.changelog_time_ms,
+            journal_offset,
+            journal_hash,
+        )
+        self._db.put(LOCAL_KEY, _encode(local))
+        self.local = local
+
     def wipe(self) -> None:
         self._db.close()
         shutil.rmtree(self.path)
