@@ -41,7 +41,7 @@ ALL = (
     "DATA",
     "SESSION_TIMEOUT_MS",
     "CACHE_ENTRIES",
-    "BLOCK_CACHE_MIB",
+    "ROCKSDB_MIB",
     "COMMISSION_BPS",
     "MAX_OVERDRAFT",
     "HOLD_TTL_MS",

@@ -39,7 +39,7 @@ def run(settings: ProcessorSettings) -> None:
         AvroSchemas(settings.data / "schemas"),
         Recorder(registry),
         CrashPoints(settings.crash_at, settings.crash_chance),
-        block_cache_mib=settings.block_cache_mib,
+        rocksdb_mib=settings.rocksdb_mib,
         cache_entries=settings.cache_entries,
     )
     uvloop.install()

@@ -16,6 +16,8 @@ from schemas.state import InputPosition
 from schemas.topics import Names
 
 MAX_RECORDS = 4_000
+# A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
+MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 KIB = 1024
 
 
@@ -53,6 +55,7 @@ class Inputs:
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,
+                **MOST_BYTES,
                 # What is fetched ahead is what a leg may have to wait behind.
                 "fetch.message.max.bytes": 1024 * KIB,
                 "queued.min.messages": 2 * MAX_RECORDS,

@@ -9,7 +9,6 @@ from pathlib import Path
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from rocksdict import Cache as BlockCache
 
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
@@ -17,7 +16,7 @@ from plumbing.kafka import ClientConfig
 from processor.inputs import Batch
 from processor.owner import Abandoned, Identity, Owner, Phase
 from processor.recorder import Recorder
-from processor.table import Table
+from processor.table import Memory, Table
 from schemas.codecs import AvroSchemas
 from schemas.state import Position
 from schemas.topics import Names
@@ -26,7 +25,6 @@ log = structlog.get_logger(__name__)
 
 # What a supervisor is told: 1, refused to own a partition; 70, anything unexpected.
 EXIT_REFUSED, EXIT_CRASHED = 1, 70
-MIB = 1024 * 1024
 
 
 class Ledger:
@@ -40,7 +38,7 @@ class Ledger:
         recorder: Recorder,
         crash_points: CrashPoints,
         *,
-        block_cache_mib: int,
+        rocksdb_mib: int,
         cache_entries: int,
     ) -> None:
         self.topic = names.commands
@@ -52,7 +50,7 @@ class Ledger:
         self._schemas = schemas
         self._recorder = recorder
         self._crash_points = crash_points
-        self._block_cache = BlockCache(block_cache_mib * MIB)
+        self._memory = Memory(rocksdb_mib)
         self._cache_entries = cache_entries
         self._owners: dict[int, Owner] = {}
         # Whether the group has told what is ours; that may be nothing.
@@ -116,7 +114,7 @@ class Ledger:
 
     def _table(self, partition: int) -> Table:
         share = self._cache_entries // max(1, len(self._owners))
-        return Table(self._data / f"partition-{partition}", partition, self._block_cache, share)
+        return Table(self._data / f"partition-{partition}", partition, self._memory, share)
 
 
 def _nobody_listens(owner: Owner, batch: Batch) -> None:

@@ -17,6 +17,7 @@ from schemas.legs import Leg
 from schemas.topics import Names
 
 MAX_BYTES = 8 * 1024 * 1024
+MAX_KEY_BYTES = 256
 
 _encode = msgspec.json.Encoder().encode
 _Delivered = Callable[[KafkaError | None, Message], None]
@@ -37,10 +38,12 @@ class Outputs:
         return self.bytes >= MAX_BYTES
 
     def add(self, key: bytes | None, decision: Decision) -> None:
+        # Anyone may write a key of any size; no account's is longer than what is kept of it.
+        key = None if key is None else key[:MAX_KEY_BYTES]
         value = chain.seal(decision.record, self.last_hash)
         self.last_hash = journal.hash_of(value)
         self._journal.append({"key": key, "value": value})
-        size = len(value)
+        size = len(value) + len(key or b"")
         for transaction in decision.transactions:
             told = _encode(transaction)
             self._transactions.append({"key": transaction.account_id, "value": told})

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
-from processor.inputs import Read, as_read, digest
+from processor.inputs import MOST_BYTES, Read, as_read, digest
 from processor.table import Local, Table
 from schemas import journal
 from schemas.settings import RULES_VERSION
@@ -61,6 +61,7 @@ class Recovery:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 100,
+                **MOST_BYTES,
                 "fetch.message.max.bytes": 4 * 1024 * 1024,
                 "queued.min.messages": 100_000,
                 "queued.max.messages.kbytes": 16 * 1024,
@@ -92,7 +93,7 @@ class Recovery:
         table.restored()
 
     def _foreign(self, table: Table, ledger_id: str) -> str | None:
-        """Why the local copy cannot be told to be this partition's; None where it is or is empty."""
+        """Why the local copy cannot be told to be this partition's; None if it is, or empty."""
         local, position = table.local, table.position
         if local.changelog_next_offset == 0:
             return None

@@ -29,7 +29,13 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
         ge=100,
         le=100_000_000,
     )
-    block_cache_mib: int = setting(64, "RocksDB's cache, in MiB.", ge=8, le=1_000_000)
+    rocksdb_mib: int = setting(
+        128,
+        "Memory for RocksDB, shared by all partitions of a process: half for blocks that were"
+        " read, half for what is not on disk yet. In MiB.",
+        ge=8,
+        le=1_000_000,
+    )
     commission_bps: int = setting(
         150,
         "The commission on a transfer, in basis points of its amount, paid by the sender beside it."

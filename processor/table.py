@@ -17,6 +17,7 @@ from rocksdict import (
     Options,
     Rdict,
     WriteBatch,
+    WriteBufferManager,
     WriteOptions,
 )
 from rocksdict import (
@@ -49,6 +50,16 @@ _CACHED = frozenset((state.ACCOUNT[0], state.SYSTEM_ACCOUNT[0]))
 _DUE = state.DUE[0]
 
 
+class Memory:
+    """What RocksDB may use, shared by all partitions of a process."""
+
+    def __init__(self, mib: int) -> None:
+        self.blocks = BlockCache(mib * MIB // 2)
+        self.memtables = WriteBufferManager.new_write_buffer_manager_with_cache(
+            mib * MIB // 2, False, self.blocks
+        )
+
+
 class Local(msgspec.Struct, frozen=True, array_like=True):
     """What only this copy knows: how far it has the changelog, and how to tell whose copy it is."""
 
@@ -68,16 +79,16 @@ Staged = list[tuple[bytes, bytes | None]]
 class Table:
     """Implements the rules' State. Used by one thread at a time."""
 
-    def __init__(self, path: Path, partition: int, block_cache: BlockCache, entries: int) -> None:
+    def __init__(self, path: Path, partition: int, memory: Memory, entries: int) -> None:
         self.path = path
         self._number = partition
-        self._block_cache = block_cache
+        self._memory = memory
         self._entries = entries
         self._open()
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(str(self.path), options=_options(self._block_cache))
+        self._db = Rdict(str(self.path), options=_options(self._memory))
         self._cache: Cache[StateValue] = Cache(self._entries)
         self._overlay: dict[bytes, StateValue | None] = {}
         self._fetched: dict[bytes, StateValue | None] = {}
@@ -183,7 +194,7 @@ class Table:
         self.load()
 
     def prove(self, journal_offset: int, journal_hash: str) -> None:
-        """Note a journal record that this copy has seen: from then on it can be told whose it is."""
+        """Note a journal record that this copy has seen: by it the copy can be told apart."""
         local = Local(
             self.local.changelog_next_offset,
             self.local.changelog_time_ms,
@@ -240,11 +251,11 @@ def encode_position(position: Position) -> bytes:
     return _encode(position)
 
 
-def _options(block_cache: BlockCache) -> Options:
+def _options(memory: Memory) -> Options:
     """Point look-ups of keys that mostly do not exist: bloom filters everywhere, kept in memory."""
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
-    blocks.set_block_cache(block_cache)
+    blocks.set_block_cache(memory.blocks)
     blocks.set_cache_index_and_filter_blocks(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
     blocks.set_format_version(5)
@@ -253,7 +264,8 @@ def _options(block_cache: BlockCache) -> Options:
     options.set_block_based_table_factory(blocks)
     options.set_memtable_whole_key_filtering(True)
     options.set_memtable_prefix_bloom_ratio(0.1)
-    options.set_write_buffer_size(8 * MIB)
+    options.set_write_buffer_manager(memory.memtables)
+    options.set_write_buffer_size(16 * MIB)
     options.set_max_write_buffer_number(3)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(2)

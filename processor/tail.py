@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
-from processor.inputs import Read, as_read
+from processor.inputs import MOST_BYTES, Read, as_read
 from schemas import state
 from schemas.state import Position
 
@@ -28,6 +28,7 @@ def reader(config: ClientConfig) -> Iterator[Consumer]:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
+            **MOST_BYTES,
         }
     )
     try:
