@@ -1,13 +1,18 @@
 """`python -m processor`: reads the settings, checks the topics, and owns what it is assigned."""
 
+import contextlib
+import ctypes
 import fcntl
 import sys
+import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
+import structlog
 import uvloop
+from confluent_kafka.admin import AdminClient
 
 from plumbing import failures, kafka, logging, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
@@ -19,6 +24,11 @@ from processor.recorder import Recorder
 from processor.settings import ProcessorSettings
 from schemas.codecs import AvroSchemas
 
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+M_ARENA_MAX = -8
+
 
 def main() -> None:
     """Raises a Failure for what an operator can act on."""
@@ -29,7 +39,8 @@ def run(settings: ProcessorSettings) -> None:
     logging.configure("processor", settings, quiet=("aiokafka", "faust", "mode"))
     name = f"{settings.ledger_id}-processor"
     lock = _locked(settings.data)
-    topics_check.check_topics(kafka.admin(settings, name), settings)
+    _wait_for_topics(kafka.admin(settings, name), settings)
+    _few_arenas()
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
     ledger = Ledger(
         Identity(settings.ledger_id, settings.partitions, settings.deciding()),
@@ -53,6 +64,27 @@ def run(settings: ProcessorSettings) -> None:
         worker.execute_from_commandline()
     finally:
         lock.close()
+
+
+def _wait_for_topics(admin: AdminClient, settings: ProcessorSettings) -> None:
+    """Kafka may come later than its processors; topics that are unsafe refuse at once."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            topics_check.check_topics(admin, settings)
+        except topics_check.KafkaUnreachable as away:
+            log.warning("waiting for Kafka", reason=str(away), pause_s=pause_s)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        else:
+            return
+
+
+def _few_arenas() -> None:
+    """Each thread would keep what it once needed in an arena of its own: a quarter of the memory
+    of a busy processor. Only glibc has this to set."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _locked(data: Path) -> IO[str]:

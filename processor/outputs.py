@@ -13,6 +13,7 @@ from processor.rules import chain
 from processor.rules.decision import Decision
 from processor.table import Staged
 from schemas import journal, state
+from schemas.journal import JournalRecord
 from schemas.legs import Leg
 from schemas.topics import Names
 
@@ -30,7 +31,7 @@ class Outputs:
         self.bytes = 0
         self._journal: list[dict[str, object]] = []
         self._transactions: list[dict[str, object]] = []
-        self._legs: list[tuple[int, bytes]] = []
+        self._legs: list[tuple[int, bytes | None, bytes]] = []
         self._dead: list[tuple[bytes | None, bytes]] = []
 
     @property
@@ -38,8 +39,7 @@ class Outputs:
         return self.bytes >= MAX_BYTES
 
     def add(self, key: bytes | None, decision: Decision) -> None:
-        # Anyone may write a key of any size; no account's is longer than what is kept of it.
-        key = None if key is None else key[:MAX_KEY_BYTES]
+        key = _key(key, decision.record)
         value = chain.seal(decision.record, self.last_hash)
         self.last_hash = journal.hash_of(value)
         self._journal.append({"key": key, "value": value})
@@ -50,7 +50,7 @@ class Outputs:
             size += len(told)
         for partition, leg in decision.legs:
             sent = _encode(leg)
-            self._legs.append((partition, sent))
+            self._legs.append((partition, key, sent))
             size += len(sent)
         if decision.dead_letter is not None:
             letter = _encode(decision.dead_letter)
@@ -64,10 +64,20 @@ class Outputs:
         producer.produce_batch(names.journal, self._journal, self._partition)
         if self._transactions:
             producer.produce_batch(names.transactions, self._transactions, self._partition)
-        for partition, leg in self._legs:
-            producer.produce(names.legs, leg, None, partition)
+        for partition, key, leg in self._legs:
+            producer.produce(names.legs, leg, key, partition)
         for key, letter in self._dead:
             producer.produce(names.commands_dead, letter, key)
+
+
+def _key(read: bytes | None, record: JournalRecord) -> bytes | None:
+    """The key of what was read; of an expiry, which was not read, its account."""
+    if record.source.topic == "expiry":
+        account = record.command.account if record.command else None
+        account = record.hold.account if record.hold else account
+        return account.encode() if account else None
+    # Anyone may write a key of any size; no account's is longer than what is kept of it.
+    return None if read is None else read[:MAX_KEY_BYTES]
 
 
 def encode_leg(leg: Leg) -> bytes:

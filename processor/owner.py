@@ -55,11 +55,12 @@ from schemas.topics import Names
 log = structlog.get_logger(__name__)
 
 TRANSACTION_TIMEOUT_MS = 10_000
-# Longer than any broker makes a new owner wait for the last one's transaction to end.
-INITIALISE_TIMEOUT_S = 30.0
+# Tried again until it succeeds; a revoked owner waits no longer than this for its thread.
+INITIALISE_TIMEOUT_S = 5.0
 COMMIT_TIMEOUT_S = 15.0
 MAX_RETRIES = 5
 IDLE_S = 0.5
+OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # RocksDB counts its own size; asking costs more than a batch may.
 TABLE_SIZE_EVERY_S = 5.0
@@ -111,6 +112,7 @@ class Owner:
         self._deliver = deliver
         self._crashed = crashed
         self._stopping = threading.Event()
+        self._offered: Batch | None = None
         self._given: Batch | None = None
         self._wake = threading.Event()
         self._ticked_at = self._sized_at = 0.0
@@ -125,8 +127,9 @@ class Owner:
 
     def take_batch(self, batch: Batch) -> None:
         """The agent's answer to a delivered batch: process it now, in the partition's thread."""
-        self._given = batch
-        self._wake.set()
+        if batch is self._offered:
+            self._offered, self._given = None, batch
+            self._wake.set()
 
     def stop(self) -> None:
         """Waits for the batch in flight, then lets go of everything. A second call does nothing."""
@@ -260,8 +263,11 @@ class Owner:
             self._tell_size()
             self._tick_if_due()
             return
+        self._offered = batch
         self._deliver(self, batch)
-        self._wake.wait()
+        # Faust empties its queues when it goes on after a rebalance: then it is offered again.
+        while not self._wake.wait(OFFER_AGAIN_S):
+            self._deliver(self, batch)
         self._wake.clear()
         given, self._given = self._given, None
         if given is not None and not self._stopping.is_set():
