@@ -54,6 +54,7 @@ def _command_keys(command: commands.Command, id: str | None) -> list[Key]:
 def keys_named(of: state.State, input: Input) -> list[Key]:
     """The second round: entries of what the first round found."""
     message = input.message
+    keys: list[Key] = []
     match message:
         case commands.Reverse() | legs.Prepared() | legs.Refused():
             transaction = state.transaction(of, message.transaction_id)
@@ -61,6 +62,7 @@ def keys_named(of: state.State, input: Input) -> list[Key]:
                 return []
             pending = transaction.pending
             entries = transaction.entries if pending is None else pending.entries
+            keys.extend(_named_by(transaction.command))
         case legs.Commit() | legs.Abort():
             reserved = state.prepared(of, message.transaction_id)
             if reserved is None:
@@ -68,4 +70,16 @@ def keys_named(of: state.State, input: Input) -> list[Key]:
             entries = reserved.entries
         case _:
             return []
-    return [states.account_key(e.account) for e in entries if not ids.is_system(e.account)]
+    keys.extend(states.account_key(e.account) for e in entries if not ids.is_system(e.account))
+    return keys
+
+
+def _named_by(pending: commands.Command | None) -> list[Key]:
+    """What the decision on a pending command changes beside its entries."""
+    match pending:
+        case commands.Capture():
+            return [states.hold_key(pending.hold_id)]
+        case commands.Reverse():
+            return [states.transaction_key(pending.transaction_id)]
+        case _:
+            return []

@@ -197,15 +197,27 @@ AMOUNTS: dict[str, tuple[bytes, str]] = {
         '""',
         "true",
         "false",
-        "null",
         "[5]",
         "[]",
         "{}",
         '{"amount": 5}',
     )
 } | {
-    f"an amount of {told}, which is not JSON": (_raw(told), "malformed")
-    for told in ("NaN", "Infinity", "-Infinity", "05", "+5", "0x5", "5.", ".5", "1_000", "five", "")
+    f"an amount of {told}, which is none": (_raw(told), "malformed")
+    for told in (
+        "null",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "05",
+        "+5",
+        "0x5",
+        "5.",
+        ".5",
+        "1_000",
+        "five",
+        "",
+    )
 }
 AMOUNTS["an amount of 5,000 digits"] = (_raw("9" * 5_000), "amount_invalid")
 AMOUNTS["an entry's amount of 0"] = (_post((A, "debit", 0), (B, "credit", 0)), "amount_invalid")
