@@ -113,11 +113,11 @@ def list_dead_letters(data: lifecycle.Data = lifecycle.DATA) -> None:
     from compose import running
     from plumbing import kafka
     from processor import dead_letters as service
-    from processor import tail
+    from processor.committed import CommittedReader
 
     settings = running.settings(data)
-    with tail.reader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as consumer:
-        for letter in service.letters(consumer, settings.topics):
+    with CommittedReader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
+        for letter in service.letters(reader, settings.topics):
             position = f"{letter.partition}:{letter.offset}"
             told = (
                 position,
@@ -137,11 +137,11 @@ def show_dead_letter(position: Position, data: lifecycle.Data = lifecycle.DATA) 
     from compose import running
     from plumbing import kafka
     from processor import dead_letters as service
-    from processor import tail
+    from processor.committed import CommittedReader
 
     settings = running.settings(data)
-    with tail.reader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as consumer:
-        letter, original = service.find(consumer, settings.topics, position)
+    with CommittedReader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
+        letter, original = service.find(reader, settings.topics, position)
     typer.echo(msgspec.json.format(msgspec.json.encode(letter), indent=2).decode())
     sys.stdout.flush()
     sys.stdout.buffer.write((original.value or b"") + b"\n")
@@ -159,12 +159,12 @@ def resubmit_dead_letter(
     from compose import running
     from plumbing import kafka
     from processor import dead_letters as service
-    from processor import tail
+    from processor.committed import CommittedReader
 
     settings = running.settings(data)
     client_id = f"{settings.ledger_id}-dead-letters"
-    with tail.reader(kafka.client(settings, client_id)) as consumer:
-        _, original = service.find(consumer, settings.topics, position)
+    with CommittedReader(kafka.client(settings, client_id)) as reader:
+        _, original = service.find(reader, settings.topics, position)
     sent = value.read_bytes() if value is not None else original.value or b""
     account, partition, offset = service.resubmit(settings, client_id, sent)
     typer.echo(f"sent for {account} as {partition}:{offset}")

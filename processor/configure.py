@@ -12,14 +12,17 @@ from confluent_kafka import Producer
 
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
-from processor import outputs, tail
-from schemas import legs
+from processor import outputs
+from processor.committed import CommittedReader
+from schemas import legs, state
 from schemas.settings import Settings
 from schemas.state import Position
 from schemas.topics import Names
 
 WAIT_S = 60.0
 POLL_S = 0.2
+
+_decode_position = msgspec.msgpack.Decoder(Position).decode
 
 
 class Configured(NamedTuple):
@@ -33,8 +36,8 @@ def configure(
     config: ClientConfig, names: Names, partitions: int, changes: dict[str, int]
 ) -> list[Configured]:
     """Returns when every partition has taken the change; a processor must run for that."""
-    with tail.reader(config) as consumer:
-        before = {p: tail.position(consumer, names.state, p) for p in range(partitions)}
+    with CommittedReader(config) as reader:
+        before = {p: _position(reader, names.state, p) for p in range(partitions)}
         known = {p: _settled(p, position) for p, position in before.items()}
         wanted = {p: _changed(settings, changes) for p, (settings, _) in known.items()}
         producer = Producer({**config, "acks": "all", "enable.idempotence": True})
@@ -47,7 +50,7 @@ def configure(
         waiting = dict(known)
         while waiting:
             for partition, (_, version) in list(waiting.items()):
-                now = tail.position(consumer, names.state, partition)
+                now = _position(reader, names.state, partition)
                 if now is not None and now.partition.settings_version > version:
                     del waiting[partition]
             if waiting and time.monotonic() > deadline:
@@ -57,6 +60,14 @@ def configure(
                 )
             time.sleep(POLL_S)
     return [Configured(p, known[p][0], wanted[p], known[p][1] + 1) for p in range(partitions)]
+
+
+def _position(reader: CommittedReader, topic: str, partition: int) -> Position | None:
+    last = reader.last(topic, partition)
+    if last is None:
+        return None
+    assert last.key == state.POSITION_KEY, "each transaction ends with the position"
+    return _decode_position(last.value or b"")
 
 
 def _settled(partition: int, position: Position | None) -> tuple[Settings, int]:

@@ -7,12 +7,11 @@ the position that the letter names.
 from collections.abc import Iterator
 
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
 
 from plumbing import kafka
 from plumbing.failures import Failure
 from plumbing.settings import KafkaSettings
-from processor import tail
+from processor.committed import CommittedReader
 from processor.inputs import Read
 from schemas.messages import DeadLetter
 from schemas.topics import Names
@@ -21,23 +20,21 @@ _decode = msgspec.json.Decoder(DeadLetter).decode
 _FLUSH_S = 30.0
 
 
-def letters(consumer: Consumer, names: Names) -> Iterator[DeadLetter]:
+def letters(reader: CommittedReader, names: Names) -> Iterator[DeadLetter]:
     """All of them, in the order in which they were written."""
-    topic = consumer.list_topics(names.commands_dead, timeout=tail.TIMEOUT_S)
-    for partition in sorted(topic.topics[names.commands_dead].partitions):
-        start, end = consumer.get_watermark_offsets(
-            TopicPartition(names.commands_dead, partition), timeout=tail.TIMEOUT_S
-        )
-        for read in tail.read(consumer, names.commands_dead, partition, start, end):
+    topic = names.commands_dead
+    for partition in range(reader.partitions(topic)):
+        for read in reader.read(topic, partition, *reader.range(topic, partition)):
             yield _decode(read.value or b"")
 
 
-def find(consumer: Consumer, names: Names, position: str) -> tuple[DeadLetter, Read]:
+def find(reader: CommittedReader, names: Names, position: str) -> tuple[DeadLetter, Read]:
     """A letter by the `partition:offset` of its command, and the command as it was written."""
     partition, offset = parsed(position)
-    for letter in letters(consumer, names):
+    for letter in letters(reader, names):
         if (letter.partition, letter.offset) == (partition, offset):
-            for original in tail.read(consumer, names.commands, partition, offset, offset + 1):
+            original = reader.at(names.commands, partition, offset)
+            if original is not None:
                 return letter, original
     raise Failure(f"there is no dead letter of {position}")
 

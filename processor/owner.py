@@ -34,11 +34,12 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from plumbing.crashpoints import CrashPoints
 from plumbing.kafka import ClientConfig
-from processor import outputs, recovery
+from processor import outputs
+from processor.committed import CommittedReader
 from processor.inputs import Batch, Inputs, Read, position_after
 from processor.outputs import Outputs
 from processor.recorder import Recorder
-from processor.recovery import Recovery
+from processor.recovery import Recovery, check_owner
 from processor.rules import engine, reads
 from processor.rules.decision import BrokenInvariant, Input
 from processor.table import Local, Table
@@ -201,20 +202,18 @@ class Owner:
         """B to D."""
         self._reach("fenced")
         table, identity = self._table, self._identity
-        reader = Recovery(self._config, self._names, self.partition)
-        try:
-            reader.restore(table, identity.ledger_id, self._restoring)
+        with CommittedReader(self._config) as reader:
+            recovery = Recovery(reader, self._names, self.partition)
+            recovery.restore(table, identity.ledger_id, self._restoring)
             self._reach("restored")
-            last = reader.check_journal(table.position)
+            last = recovery.check_journal(table.position)
             if table.position is None or last is None:
-                reader.check_inputs(_nowhere(self._table))
+                recovery.check_inputs(_nowhere(self._table))
                 self._journal_genesis()
                 return
-            recovery.check_owner(table.position, identity.ledger_id, identity.partitions)
-            reader.check_inputs(table.position)
+            check_owner(table.position, identity.ledger_id, identity.partitions)
+            recovery.check_inputs(table.position)
             table.prove(last.offset, table.position.last_hash)
-        finally:
-            reader.close()
         if table.partition.settings != identity.settings:
             log.warning(
                 "the ledger's own settings hold, not the environment's",

@@ -6,15 +6,14 @@ It refuses what cannot be right, and repairs only what can be made again: the lo
 """
 
 import time
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from itertools import islice
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from plumbing.failures import Failure
-from plumbing.kafka import ClientConfig
-from processor.inputs import MOST_BYTES, Read, as_read, digest
+from processor.committed import CommittedReader, Range
+from processor.inputs import Read, digest
 from processor.table import Local, Table
 from schemas import journal
 from schemas.settings import RULES_VERSION
@@ -23,7 +22,6 @@ from schemas.topics import DAY_MS, STATE, Names
 
 log = structlog.get_logger(__name__)
 
-TIMEOUT_S = 20.0
 CHUNK = 20_000
 # A copy this old may lack tombstones that compaction has removed since.
 _TOMBSTONES_KEPT_MS = (STATE.delete_retention_ms or 0) - DAY_MS
@@ -37,39 +35,13 @@ class Refused(Failure):
     """
 
 
-class Range(NamedTuple):
-    """The offsets of a partition that a read_committed reader can see: start up to, not with,
-    end.
-    """
-
-    start: int
-    end: int
-
-
 class Recovery:
     """Reads one partition's topics on behalf of its new owner."""
 
-    def __init__(self, config: ClientConfig, names: Names, partition: int) -> None:
+    def __init__(self, reader: CommittedReader, names: Names, partition: int) -> None:
+        self._reader = reader
         self._names = names
         self._partition = partition
-        self._consumer = Consumer(
-            {
-                **config,
-                "group.id": "none",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 100,
-                **MOST_BYTES,
-                "fetch.message.max.bytes": 4 * 1024 * 1024,
-                "queued.min.messages": 100_000,
-                "queued.max.messages.kbytes": 16 * 1024,
-            }
-        )
-
-    def close(self) -> None:
-        self._consumer.close()
 
     def restore(self, table: Table, ledger_id: str, progress: Progress) -> None:
         """Bring the local copy to the stable end of `state`; all of it again if it cannot be told
@@ -82,11 +54,12 @@ class Recovery:
         at = max(table.local.changelog_next_offset, range.start)
         if at >= range.end:
             return
-        for records in self._chunks(self._names.state, at, range.end):
-            last = records[-1]
+        records = self._reader.read(self._names.state, self._partition, at, range.end)
+        while chunk := list(islice(records, CHUNK)):
+            last = chunk[-1]
             at = last.offset + 1
             table.restore(
-                ((read.key or b"", read.value) for read in records), Local(at, last.time_ms)
+                ((read.key or b"", read.value) for read in chunk), Local(at, last.time_ms)
             )
             progress(at, range.end)
         table.restore((), Local(range.end, table.local.changelog_time_ms))
@@ -137,7 +110,7 @@ class Recovery:
                 f" {input.next_offset}"
             )
         if input.last_offset >= range.start:
-            last = self._at(topic, input.last_offset)
+            last = self._reader.at(topic, self._partition, input.last_offset)
             if last is None or digest(last) != input.last_digest:
                 raise Refused(f"{where} has another record at {input.last_offset} than was read")
 
@@ -145,7 +118,7 @@ class Recovery:
         """The journal ends where the state does, with the record that is returned. Without a state
         there is no journal: else the state was lost, and all would be decided again."""
         topic = self._names.journal
-        last = self._last(topic)
+        last = self._reader.last(topic, self._partition)
         where = f"partition {self._partition}: `{topic}`"
         if position is None:
             if last is not None:
@@ -156,68 +129,16 @@ class Recovery:
             raise Refused(f"{where} does not end where the state does")
         return last
 
-    def _last(self, topic: str) -> Read | None:
-        """The last committed record."""
-        range = self._range(topic)
-        # Transaction markers and aborted records take offsets too: it is a little before the end.
-        for back in (8, 64, 4_096, range.end):
-            last = None
-            for message in self._messages(topic, max(range.start, range.end - back), range.end):
-                last = message
-            if last is not None:
-                return as_read(last)
-        return None
-
     def _hash_at(self, offset: int) -> str | None:
         topic = self._names.journal
         range = self._range(topic)
         if not range.start <= offset < range.end:
             return None
-        for message in self._messages(topic, offset, range.end):
-            if message.offset() == offset:
-                return journal.hash_of(as_read(message).value or b"")
-            break
-        return None
-
-    def _at(self, topic: str, offset: int) -> Read | None:
-        for message in self._messages(topic, offset, offset + 1):
-            read = as_read(message)
-            return read if read.offset == offset else None
-        return None
+        read = self._reader.at(topic, self._partition, offset)
+        return None if read is None else journal.hash_of(read.value or b"")
 
     def _range(self, topic: str) -> Range:
-        partition = TopicPartition(topic, self._partition)
-        start, end = self._consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)
-        return Range(start, end)
-
-    def _chunks(self, topic: str, start: int, end: int) -> Iterator[list[Read]]:
-        chunk: list[Read] = []
-        for message in self._messages(topic, start, end):
-            chunk.append(as_read(message))
-            if len(chunk) == CHUNK:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
-
-    def _messages(self, topic: str, start: int, end: int) -> Iterator[Message]:
-        """Every committed record from start up to, not with, end."""
-        self._consumer.assign([TopicPartition(topic, self._partition, start)])
-        quiet_since = time.monotonic()
-        while True:
-            messages = self._consumer.consume(CHUNK, 0.2)
-            if messages:
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > TIMEOUT_S:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            for message in messages:
-                error, offset = message.error(), message.offset() or 0
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                if offset >= end:
-                    return
-                if error is None:
-                    yield message
+        return self._reader.range(topic, self._partition)
 
 
 def check_owner(position: Position, ledger_id: str, partitions: int) -> None:

@@ -18,7 +18,6 @@ from schemas.legs import LegEntry
 from schemas.settings import Genesis
 from schemas.state import Account, Due, Hold, Partition, SystemAccount, Transaction
 
-
 # Built once: a union made in the call costs more than the test.
 _FUNDING = (commands.Credit, commands.Debit)
 _NUMBERED = get_args(legs.NumberedLeg)

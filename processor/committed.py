@@ -1,0 +1,99 @@
+"""Reading what is committed in a partition, from one offset to another, in no consumer group.
+
+For recovery and for those who look from outside; the batches of a running partition are read by
+`inputs`. An end is asked for once: what is written meanwhile is not read.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from plumbing.failures import Failure
+from plumbing.kafka import ClientConfig
+from processor.inputs import MOST_BYTES, Read, as_read
+
+TIMEOUT_S = 20.0
+CHUNK = 20_000
+
+
+class Range(NamedTuple):
+    """The offsets that a read_committed reader can see: from start up to, not with, end."""
+
+    start: int
+    end: int
+
+
+class CommittedReader:
+    def __init__(self, config: ClientConfig) -> None:
+        self._consumer = Consumer(
+            {
+                **config,
+                # Required by the client; nothing is ever committed or subscribed under it.
+                "group.id": "none",
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 100,
+                "fetch.message.max.bytes": 4 * 1024 * 1024,
+                "queued.min.messages": 100_000,
+                "queued.max.messages.kbytes": 16 * 1024,
+                **MOST_BYTES,
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._consumer.close()
+
+    def partitions(self, topic: str) -> int:
+        return len(self._consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions)
+
+    def range(self, topic: str, partition: int) -> Range:
+        asked = TopicPartition(topic, partition)
+        return Range(*self._consumer.get_watermark_offsets(asked, timeout=TIMEOUT_S))
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Read]:
+        """Every committed record from start up to, not with, end."""
+        self._consumer.assign([TopicPartition(topic, partition, start)])
+        heard = time.monotonic()
+        while True:
+            messages = self._consumer.consume(CHUNK, 0.2)
+            if messages:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > TIMEOUT_S:
+                raise Failure(f"partition {partition} of {topic} cannot be read: no answer")
+            for message in messages:
+                error, offset = message.error(), message.offset() or 0
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                if offset >= end:
+                    return
+                if error is None:
+                    yield as_read(message)
+
+    def at(self, topic: str, partition: int, offset: int) -> Read | None:
+        for read in self.read(topic, partition, offset, offset + 1):
+            return read if read.offset == offset else None
+        return None
+
+    def last(self, topic: str, partition: int) -> Read | None:
+        """The last committed record."""
+        start, end = self.range(topic, partition)
+        # Transaction markers and aborted records take offsets too: it is a little before the end.
+        for back in (8, 64, 4_096, end):
+            last = None
+            for read in self.read(topic, partition, max(start, end - back), end):
+                last = read
+            if last is not None:
+                return last
+        return None
