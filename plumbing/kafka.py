@@ -21,6 +21,9 @@ def client(settings: KafkaSettings, client_id: str) -> ClientConfig:
         "bootstrap.servers": settings.brokers,
         "client.id": settings.topic_prefix + client_id,
         "security.protocol": settings.kafka_security_protocol,
+        "reconnect.backoff.max.ms": 1_000,
+        # Its own lines on each broken connection are for no one; errors reach who calls.
+        "log_level": 2,
     }
     if settings.kafka_ssl_ca_location is not None:
         config["ssl.ca.location"] = str(settings.kafka_ssl_ca_location)
@@ -65,8 +68,7 @@ def command_producer(settings: KafkaSettings, client_id: str) -> Producer:
 
 
 def admin(settings: KafkaSettings, client_id: str) -> AdminClient:
-    # Its errors come back from each call; librdkafka need not print them too.
-    return AdminClient({**client(settings, client_id), "log_level": 2})
+    return AdminClient(client(settings, client_id))
 
 
 def reachable(admin: AdminClient, timeout_s: float) -> str | None:

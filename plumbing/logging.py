@@ -7,9 +7,10 @@ takes the same form. It must not know who logs what.
 import logging
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from plumbing.settings import AppSettings
 
@@ -17,8 +18,14 @@ from plumbing.settings import AppSettings
 def configure(service: str, settings: AppSettings, quiet: Iterable[str] = ()) -> None:
     """Once per process, before the first line is logged. Of the libraries named as quiet only
     warnings are told, but where everything is asked for."""
+
+    def name_service(_: Any, __: str, event: EventDict) -> EventDict:
+        event.setdefault("service", service)
+        return event
+
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_service,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -56,4 +63,3 @@ def configure(service: str, settings: AppSettings, quiet: Iterable[str] = ()) ->
     if settings.log_level != "DEBUG":
         for name in quiet:
             logging.getLogger(name).setLevel(logging.WARNING)
-    structlog.contextvars.bind_contextvars(service=service)

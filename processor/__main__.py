@@ -60,8 +60,14 @@ def run(settings: ProcessorSettings) -> None:
             web.serve, ledger, registry, settings.metrics_host, settings.metrics_port
         )
     worker = faust_app.Worker(loglevel=settings.log_level, override_logging=False, quiet=True)
+    # It would write cursor movements between the lines of the log.
+    worker.spinner = None
     try:
         worker.execute_from_commandline()
+    except SystemExit:
+        if ledger.refusal is not None:
+            raise ledger.refusal from None
+        raise
     finally:
         lock.close()
 

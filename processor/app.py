@@ -16,6 +16,8 @@ from processor.transport import BatchConsumer, BatchTransport
 
 LAG_TOOLS_EVERY_S = 5.0
 TRIM_LEGS_EVERY_S = 30.0
+MOST_HEARTBEAT_S = 0.5
+LEAST_REQUEST_TIMEOUT_S = 60.0
 
 
 class LedgerApp(faust.App):
@@ -50,6 +52,7 @@ def _credentials(settings: ProcessorSettings) -> Any:
 
 
 def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
+    session_s = settings.session_timeout_ms / 1_000
     names, partitions = ledger.names, ledger.identity.partitions
     url = URL(f"aiokafka://{settings.brokers.split(',')[0]}")
     app = LedgerApp(
@@ -57,9 +60,10 @@ def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
         broker=[URL(f"aiokafka://{each}") for each in settings.brokers.split(",")],
         broker_credentials=_credentials(settings),
         broker_client_id=group,
-        broker_session_timeout=settings.session_timeout_ms / 1_000,
-        broker_heartbeat_interval=settings.session_timeout_ms / 5_000,
-        broker_request_timeout=60.0,
+        broker_session_timeout=session_s,
+        # A member hears of a rebalance with its next heartbeat: this bounds a hand-over.
+        broker_heartbeat_interval=min(MOST_HEARTBEAT_S, session_s / 5),
+        broker_request_timeout=max(LEAST_REQUEST_TIMEOUT_S, 2 * session_s),
         consumer_auto_offset_reset="earliest",
         datadir=str(settings.data),
         # The rebalance hooks of the transaction manager are called in this mode alone.

@@ -5,13 +5,12 @@ For recovery and for those who look from outside; the batches of a running parti
 """
 
 import time
-from collections.abc import Iterator
-from typing import NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Self
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from plumbing.failures import Failure
-from plumbing.kafka import ClientConfig
 from processor.inputs import MOST_BYTES, Read, as_read
 
 TIMEOUT_S = 20.0
@@ -26,7 +25,7 @@ class Range(NamedTuple):
 
 
 class CommittedReader:
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: Mapping[str, Any]) -> None:
         self._consumer = Consumer(
             {
                 **config,

@@ -25,6 +25,10 @@ POLL_S = 0.2
 _decode_position = msgspec.msgpack.Decoder(Position).decode
 
 
+class NothingAsked(Failure):
+    exit_code = 2
+
+
 class Configured(NamedTuple):
     partition: int
     before: Settings
@@ -35,21 +39,24 @@ class Configured(NamedTuple):
 def configure(
     config: ClientConfig, names: Names, partitions: int, changes: dict[str, int]
 ) -> list[Configured]:
-    """Returns when every partition has taken the change; a processor must run for that."""
+    """Returns when every partition has taken the change; a processor must run for that. Partitions
+    that have it already are left as they are."""
+    if not changes:
+        raise NothingAsked("name what to change; `streamledger configure --help` lists it")
     with CommittedReader(config) as reader:
         before = {p: _position(reader, names.state, p) for p in range(partitions)}
         known = {p: _settled(p, position) for p, position in before.items()}
         wanted = {p: _changed(settings, changes) for p, (settings, _) in known.items()}
         producer = Producer({**config, "acks": "all", "enable.idempotence": True})
-        for partition, settings in wanted.items():
-            leg = legs.Configure(settings=settings)
+        waiting = {p: known[p][1] for p, settings in wanted.items() if settings != known[p][0]}
+        for partition in waiting:
+            leg = legs.Configure(settings=wanted[partition])
             producer.produce(names.legs, outputs.encode_leg(leg), None, partition)
         if producer.flush(WAIT_S):
             raise Failure("Kafka did not take the change; nothing is known to have changed")
         deadline = time.monotonic() + WAIT_S
-        waiting = dict(known)
         while waiting:
-            for partition, (_, version) in list(waiting.items()):
+            for partition, version in list(waiting.items()):
                 now = _position(reader, names.state, partition)
                 if now is not None and now.partition.settings_version > version:
                     del waiting[partition]
@@ -59,7 +66,10 @@ def configure(
                     " run?"
                 )
             time.sleep(POLL_S)
-    return [Configured(p, known[p][0], wanted[p], known[p][1] + 1) for p in range(partitions)]
+    return [
+        Configured(p, known[p][0], wanted[p], known[p][1] + (wanted[p] != known[p][0]))
+        for p in range(partitions)
+    ]
 
 
 def _position(reader: CommittedReader, topic: str, partition: int) -> Position | None:

@@ -13,6 +13,8 @@ from plumbing.failures import Failure
 from plumbing.settings import KafkaSettings
 from processor.committed import CommittedReader
 from processor.inputs import Read
+from schemas import codecs
+from schemas.codecs import AvroSchemas, Unreadable
 from schemas.messages import DeadLetter
 from schemas.topics import Names
 
@@ -48,12 +50,7 @@ def parsed(position: str) -> tuple[int, int]:
 
 def resubmit(settings: KafkaSettings, client_id: str, value: bytes) -> tuple[str, int, int]:
     """Write a command anew, by the key that is its account; tells the key and the new position."""
-    try:
-        account = msgspec.json.decode(value, type=_Named).account
-    except ValueError as error:
-        raise Failure(
-            f"not sent: no account can be read in it, so it has no key ({error})"
-        ) from None
+    account = _account(value)
     told: list[tuple[int, int]] = []
     producer = kafka.command_producer(settings, client_id)
     producer.produce(
@@ -68,6 +65,19 @@ def resubmit(settings: KafkaSettings, client_id: str, value: bytes) -> tuple[str
     if not told:
         raise Failure("Kafka did not take it")
     return account, *told[0]
+
+
+def _account(value: bytes) -> str:
+    """Also of a command that cannot be read but for its account."""
+    command = codecs.decode_command(value, AvroSchemas())
+    if not isinstance(command, Unreadable):
+        return command.account
+    try:
+        return msgspec.json.decode(value, type=_Named).account
+    except ValueError:
+        raise Failure(
+            f"not sent: it names no account, so it has no key: {command.detail}"
+        ) from None
 
 
 class _Named(msgspec.Struct):

@@ -6,7 +6,8 @@ read twice, is found.
 """
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from msgspec import Struct
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
 
 
 class Inputs:
-    def __init__(self, config: ClientConfig, names: Names, partition: int) -> None:
+    def __init__(self, config: Mapping[str, Any], names: Names, partition: int) -> None:
         self._commands = TopicPartition(names.commands, partition)
         self._legs = TopicPartition(names.legs, partition)
         self._consumer = Consumer(

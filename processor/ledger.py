@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import signal
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 # What a supervisor is told: 1, refused to own a partition; 70, anything unexpected.
 EXIT_REFUSED, EXIT_CRASHED = 1, 70
+STOP_S = 15.0
 
 
 class Ledger:
@@ -55,8 +58,10 @@ class Ledger:
         self._owners: dict[int, Owner] = {}
         # Whether the group has told what is ours; that may be nothing.
         self.assigned = False
-        self._admin = AdminClient({**config, "log_level": 2})
+        self._admin = AdminClient(config)
         self._trimmed: dict[int, int] = {}
+        # Why this worker may not go on, where an operator can do something about it.
+        self.refusal: Failure | None = None
 
     async def own(self, partitions: set[int]) -> None:
         """Returns at once: taking over goes on in the partitions' threads, so that the group's
@@ -74,7 +79,7 @@ class Ledger:
                 self._recorder,
                 self._crash_points,
                 self.deliver,
-                _crashed,
+                self._crashed,
             )
             owner.start()
 
@@ -116,25 +121,30 @@ class Ledger:
         share = self._cache_entries // max(1, len(self._owners))
         return Table(self._data / f"partition-{partition}", partition, self._memory, share)
 
+    def _crashed(self, partition: int, error: BaseException) -> None:
+        """The end of the process: nothing is skipped, and the next owner finds out the rest.
+
+        A refusal stops it in order, so that the group need not wait for it; the unexpected ends it
+        at once.
+        """
+        if isinstance(error, Abandoned):
+            return
+        if isinstance(error, Failure):
+            log.critical("refused", partition=partition, reason=str(error))
+            self.refusal = error
+            late = threading.Timer(STOP_S, os._exit, (EXIT_REFUSED,))
+            late.daemon = True
+            late.start()
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        log.critical(
+            "partition stopped the worker",
+            partition=partition,
+            error=repr(error),
+            traceback="".join(traceback.format_exception(error)),
+        )
+        os._exit(EXIT_CRASHED)
+
 
 def _nobody_listens(owner: Owner, batch: Batch) -> None:
     raise AssertionError("batches are delivered once the app has started")
-
-
-def _crashed(partition: int, error: BaseException) -> None:
-    """The end of the process, at once: nothing is skipped, and the next owner finds out the
-    rest.
-    """
-    if isinstance(error, Abandoned):
-        return
-    if isinstance(error, Failure):
-        for line in error.lines:
-            log.critical("refused", partition=partition, reason=line)
-        os._exit(EXIT_REFUSED)
-    log.critical(
-        "partition stopped the worker",
-        partition=partition,
-        error=repr(error),
-        traceback="".join(traceback.format_exception(error)),
-    )
-    os._exit(EXIT_CRASHED)

@@ -10,7 +10,7 @@ import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
 from processor.rules import chain
-from processor.rules.decision import Decision
+from processor.rules.decision import BrokenInvariant, Decision
 from processor.table import Staged
 from schemas import journal, state
 from schemas.journal import JournalRecord
@@ -21,6 +21,7 @@ MAX_BYTES = 8 * 1024 * 1024
 MAX_KEY_BYTES = 256
 
 _encode = msgspec.json.Encoder().encode
+Headers = dict[str, str | bytes | None]
 _Delivered = Callable[[KafkaError | None, Message], None]
 
 
@@ -32,7 +33,7 @@ class Outputs:
         self._journal: list[dict[str, object]] = []
         self._transactions: list[dict[str, object]] = []
         self._legs: list[tuple[int, bytes | None, bytes]] = []
-        self._dead: list[tuple[bytes | None, bytes]] = []
+        self._dead: list[tuple[bytes | None, bytes, Headers]] = []
 
     @property
     def full(self) -> bool:
@@ -53,21 +54,22 @@ class Outputs:
             self._legs.append((partition, key, sent))
             size += len(sent)
         if decision.dead_letter is not None:
-            letter = _encode(decision.dead_letter)
-            self._dead.append((key, letter))
+            dead = decision.dead_letter
+            letter = _encode(dead)
+            position = f"{dead.partition}:{dead.offset}"
+            self._dead.append((key, letter, {"reason": str(dead.reason), "position": position}))
             size += len(letter)
         self.bytes += size
 
     def produce(self, producer: Producer, names: Names, delivered: _Delivered) -> None:
         """All but the state; `delivered` is told of the last journal record."""
         self._journal[-1]["callback"] = delivered
-        producer.produce_batch(names.journal, self._journal, self._partition)
-        if self._transactions:
-            producer.produce_batch(names.transactions, self._transactions, self._partition)
+        _produce_all(producer, names.journal, self._journal, self._partition)
+        _produce_all(producer, names.transactions, self._transactions, self._partition)
         for partition, key, leg in self._legs:
             producer.produce(names.legs, leg, key, partition)
-        for key, letter in self._dead:
-            producer.produce(names.commands_dead, letter, key)
+        for key, letter, headers in self._dead:
+            producer.produce(names.commands_dead, letter, key, headers=headers)
 
 
 def _key(read: bytes | None, record: JournalRecord) -> bytes | None:
@@ -78,6 +80,16 @@ def _key(read: bytes | None, record: JournalRecord) -> bytes | None:
         return account.encode() if account else None
     # Anyone may write a key of any size; no account's is longer than what is kept of it.
     return None if read is None else read[:MAX_KEY_BYTES]
+
+
+def _produce_all(
+    producer: Producer, topic: str, messages: list[dict[str, object]], partition: int
+) -> None:
+    """The client leaves out what it cannot take, without an error: that must not be committed."""
+    taken = producer.produce_batch(topic, messages, partition) if messages else 0
+    if taken != len(messages):
+        refused = next(message["_error"] for message in messages if "_error" in message)
+        raise BrokenInvariant(f"{len(messages) - taken} records for {topic} not taken: {refused}")
 
 
 def encode_leg(leg: Leg) -> bytes:
@@ -93,7 +105,6 @@ def produce_state(
     delivered: _Delivered,
 ) -> None:
     """The changelog: every changed key, the position last."""
-    if staged:
-        changes = [{"key": key, "value": value} for key, value in staged]
-        producer.produce_batch(names.state, changes, partition)
+    changes: list[dict[str, object]] = [{"key": key, "value": value} for key, value in staged]
+    _produce_all(producer, names.state, changes, partition)
     producer.produce(names.state, position, state.POSITION_KEY, partition, on_delivery=delivered)

@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -61,6 +61,7 @@ INITIALISE_TIMEOUT_S = 5.0
 COMMIT_TIMEOUT_S = 15.0
 MAX_RETRIES = 5
 IDLE_S = 0.5
+COMPLAIN_S = 5.0
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # RocksDB counts its own size; asking costs more than a batch may.
@@ -104,7 +105,7 @@ class Owner:
         self.partition = partition
         self.phase = Phase.FENCING
         self._identity = identity
-        self._config = config
+        self._config: dict[str, Any] = {**config, "error_cb": self._complain}
         self._names = names
         self._make_table = make_table
         self._schemas = schemas
@@ -116,8 +117,15 @@ class Owner:
         self._offered: Batch | None = None
         self._given: Batch | None = None
         self._wake = threading.Event()
-        self._ticked_at = self._sized_at = 0.0
+        self._ticked_at = self._sized_at = self._complained_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"partition-{partition}")
+
+    def _complain(self, error: KafkaError) -> None:
+        """What the clients tell beside their answers. They go on by themselves."""
+        now = time.monotonic()
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and now - self._complained_at > COMPLAIN_S:
+            self._complained_at = now
+            log.warning("waiting for Kafka", partition=self.partition, error=error.str())
 
     def start(self) -> None:
         self._thread.start()

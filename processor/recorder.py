@@ -42,6 +42,7 @@ class Recorder:
         self._table.labels(partition).set(bytes)
 
     def gone(self, partition: int) -> None:
-        """Nothing is told of a partition that others own."""
+        """Nothing is told of a partition that is not owned."""
         for gauge in (self._lag_records, self._lag_seconds, self._restore, self._table):
-            gauge.labels(partition).set(0)
+            gauge.remove(partition)
+        self._phase.remove_by_labels({"partition": str(partition)})

@@ -64,6 +64,7 @@ class Recovery:
             progress(at, range.end)
         table.restore((), Local(range.end, table.local.changelog_time_ms))
         table.restored()
+        progress(range.end, range.end)
 
     def _foreign(self, table: Table, ledger_id: str) -> str | None:
         """Why the local copy cannot be told to be this partition's; None if it is, or empty."""

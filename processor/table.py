@@ -6,7 +6,8 @@ uncommitted state but the batch that makes it.
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rocksdict import (
     Cache as BlockCache,
 )
 
+from plumbing.failures import Failure
 from processor.cache import Cache
 from processor.due import DueIndex
 from schemas import state
@@ -88,7 +90,8 @@ class Table:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(str(self.path), options=_options(self._memory))
+        with told_of_disk():
+            self._db = Rdict(str(self.path), options=_options(self._memory))
         self._cache: Cache[StateValue] = Cache(self._entries)
         self._overlay: dict[bytes, StateValue | None] = {}
         self._fetched: dict[bytes, StateValue | None] = {}
@@ -159,7 +162,8 @@ class Table:
                 batch.put(key, value)
         batch.put(state.POSITION_KEY, _encode(position))
         batch.put(LOCAL_KEY, _encode(local))
-        self._db.write(batch)
+        with told_of_disk():
+            self._db.write(batch)
         for key, cached in self._overlay.items():
             if key[0] in _CACHED and cached is not None:
                 self._cache.put(key, cached)
@@ -186,10 +190,12 @@ class Table:
         options = WriteOptions()
         # Lost together or kept together: without the log, a crash leaves an older whole prefix.
         options.disable_wal = True  # type: ignore[method-assign,assignment]  # it is a property
-        self._db.write(batch, options)
+        with told_of_disk():
+            self._db.write(batch, options)
 
     def restored(self) -> None:
-        self._db.flush()
+        with told_of_disk():
+            self._db.flush()
         self._cache = Cache(self._entries)
         self.load()
 
@@ -247,8 +253,18 @@ class Table:
         return sorted({*found, *added})[:limit]
 
 
-def encode_position(position: Position) -> bytes:
-    return _encode(position)
+@contextmanager
+def told_of_disk() -> Iterator[None]:
+    """RocksDB's own words for a disk that is full or broken, as something to act on.
+
+    Nothing is lost by it: what Kafka has committed is restored when there is room.
+    """
+    try:
+        yield
+    except Exception as error:
+        if "IO error" not in str(error):
+            raise
+        raise Failure(f"the local disk takes no more: {error}") from error
 
 
 def _options(memory: Memory) -> Options:
