@@ -6,7 +6,7 @@ takes the same form. It must not know who logs what.
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -14,10 +14,12 @@ from structlog.typing import EventDict, Processor
 
 from plumbing.settings import AppSettings
 
+NONE: Mapping[str, str] = {}
 
-def configure(service: str, settings: AppSettings, quiet: Iterable[str] = ()) -> None:
-    """Once per process, before the first line is logged. Of the libraries named as quiet only
-    warnings are told, but where everything is asked for."""
+
+def configure(service: str, settings: AppSettings, quiet: Mapping[str, str] = NONE) -> None:
+    """Once per process, before the first line is logged. `quiet` names libraries of which less is
+    told, from a level on, but where everything is asked for."""
 
     def name_service(_: Any, __: str, event: EventDict) -> EventDict:
         event.setdefault("service", service)
@@ -61,5 +63,5 @@ def configure(service: str, settings: AppSettings, quiet: Iterable[str] = ()) ->
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     if settings.log_level != "DEBUG":
-        for name in quiet:
-            logging.getLogger(name).setLevel(logging.WARNING)
+        for name, level in quiet.items():
+            logging.getLogger(name).setLevel(level)

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 M_ARENA_MAX = -8
+# Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
+QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
 
 
 def run(settings: ProcessorSettings) -> None:
-    logging.configure("processor", settings, quiet=("aiokafka", "faust", "mode"))
+    logging.configure("processor", settings, quiet=QUIET)
     name = f"{settings.ledger_id}-processor"
     lock = _locked(settings.data)
     _wait_for_topics(kafka.admin(settings, name), settings)

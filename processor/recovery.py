@@ -54,15 +54,14 @@ class Recovery:
         at = max(table.local.changelog_next_offset, range.start)
         if at >= range.end:
             return
+        time_ms = table.local.changelog_time_ms
         records = self._reader.read(self._names.state, self._partition, at, range.end)
         while chunk := list(islice(records, CHUNK)):
             last = chunk[-1]
-            at = last.offset + 1
-            table.restore(
-                ((read.key or b"", read.value) for read in chunk), Local(at, last.time_ms)
-            )
+            at, time_ms = last.offset + 1, last.time_ms
+            table.restore(((read.key or b"", read.value) for read in chunk), Local(at, time_ms))
             progress(at, range.end)
-        table.restore((), Local(range.end, table.local.changelog_time_ms))
+        table.restore((), Local(range.end, time_ms))
         table.restored()
         progress(range.end, range.end)
 
