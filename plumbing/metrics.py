@@ -107,6 +107,53 @@ PARTITION_PHASE = Metric(
     ("partition", "phase"),
 )
 
+# The sink: what it has read of the journal, and what became of it.
+SINK_RECORDS = Metric(
+    "streamledger_sink_records_total", "counter", "Journal records written to Postgres and Kafka."
+)
+SINK_BATCH_RECORDS = Metric(
+    "streamledger_sink_batch_records",
+    "histogram",
+    "Journal records in one batch.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000),
+)
+SINK_ROWS = Metric(
+    "streamledger_sink_rows_total", "counter", "Rows added to tables that only grow.", ("table",)
+)
+SINK_RESULTS = Metric("streamledger_sink_results_total", "counter", "Results written to Kafka.")
+SINK_ROWS_SECONDS = Metric(
+    "streamledger_sink_rows_seconds",
+    "histogram",
+    "Time to write and commit one Postgres transaction, waiting for Postgres included, in seconds.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+)
+SINK_RESULTS_SECONDS = Metric(
+    "streamledger_sink_results_seconds",
+    "histogram",
+    "Time to write and commit one Kafka transaction of results, in seconds.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+# The sink: how far behind it is. Records is -1 where the end of the journal is not known yet.
+SINK_AGE_SECONDS = Metric(
+    "streamledger_sink_age_seconds",
+    "gauge",
+    "Age of the last record when its rows had been committed, in seconds.",
+    ("partition",),
+)
+SINK_LAG_RECORDS = Metric(
+    "streamledger_sink_lag_records",
+    "gauge",
+    "Offsets of `journal` that were not read yet; 0 where no record waits.",
+    ("partition",),
+)
+# The sink: 1 for the phase that each partition it owns is in.
+SINK_PHASE = Metric(
+    "streamledger_sink_partition_phase",
+    "gauge",
+    "The partitions written here: 1 for the phase that each is in.",
+    ("partition", "phase"),
+)
+
 ALL = (
     INFO,
     HTTP_REQUESTS,
@@ -119,6 +166,15 @@ ALL = (
     RESTORE_RECORDS,
     TABLE_BYTES,
     PARTITION_PHASE,
+    SINK_RECORDS,
+    SINK_BATCH_RECORDS,
+    SINK_ROWS,
+    SINK_RESULTS,
+    SINK_ROWS_SECONDS,
+    SINK_RESULTS_SECONDS,
+    SINK_AGE_SECONDS,
+    SINK_LAG_RECORDS,
+    SINK_PHASE,
 )
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from itertools import islice
 
 import structlog
+from msgspec.structs import replace
 
 from plumbing.failures import Failure
 from processor.committed import CommittedReader, Range
 from processor.inputs import Read, digest
-from processor.table import Local, Table
+from processor.table import Table
 from schemas import journal
 from schemas.settings import RULES_VERSION
 from schemas.state import InputPosition, Position
@@ -54,14 +55,16 @@ class Recovery:
         at = max(table.local.changelog_next_offset, range.start)
         if at >= range.end:
             return
-        time_ms = table.local.changelog_time_ms
+        local = table.local
         records = self._reader.read(self._names.state, self._partition, at, range.end)
         while chunk := list(islice(records, CHUNK)):
             last = chunk[-1]
-            at, time_ms = last.offset + 1, last.time_ms
-            table.restore(((read.key or b"", read.value) for read in chunk), Local(at, time_ms))
+            at = last.offset + 1
+            # What proved the copy proves it still, if this is where it ends.
+            local = replace(local, changelog_next_offset=at, changelog_time_ms=last.time_ms)
+            table.restore(((read.key or b"", read.value) for read in chunk), local)
             progress(at, range.end)
-        table.restore((), Local(range.end, time_ms))
+        table.restore((), replace(local, changelog_next_offset=range.end))
         table.restored()
         progress(range.end, range.end)
 
