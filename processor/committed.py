@@ -8,7 +8,17 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # OffsetSpec likewise
+    AdminClient,
+    OffsetSpec,
+)
 
 from plumbing.failures import Failure
 from processor.inputs import MOST_BYTES, Read, as_read
@@ -26,6 +36,7 @@ class Range(NamedTuple):
 
 class CommittedReader:
     def __init__(self, config: Mapping[str, Any]) -> None:
+        self._admin = AdminClient(dict(config))
         self._consumer = Consumer(
             {
                 **config,
@@ -55,6 +66,18 @@ class CommittedReader:
     def range(self, topic: str, partition: int) -> Range:
         asked = TopicPartition(topic, partition)
         return Range(*self._consumer.get_watermark_offsets(asked, timeout=TIMEOUT_S))
+
+    def open_from(self, topic: str, partition: int) -> int | None:
+        """The offset from which on a transaction is open; None where all are ended."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
+        asked = {TopicPartition(topic, partition): latest}
+        stable, high = (
+            next(iter(self._admin.list_offsets(asked, isolation_level=level).values()))
+            .result(TIMEOUT_S)
+            .offset
+            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        )
+        return stable if stable < high else None
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Read]:
         """Every committed record from start up to, not with, end."""

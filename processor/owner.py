@@ -4,7 +4,7 @@ Taking over, in this order:
 
   A. initialise the partition's transactional producer: an older owner is fenced, and every
      transaction of its is wholly committed or aborted when this returns;
-  B. bring the local copy to the stable end of `state`, asked for after A;
+  B. see that they are, and bring the local copy to the stable end of `state`, asked for after A;
   C. check that state, inputs and journal go together; refuse otherwise;
   D. journal the genesis, if the partition has none;
   E. read on from the position that the state holds.
@@ -212,6 +212,7 @@ class Owner:
         table, identity = self._table, self._identity
         with CommittedReader(self._config) as reader:
             recovery = Recovery(reader, self._names, self.partition)
+            recovery.check_ended()
             recovery.restore(table, identity.ledger_id, self._restoring)
             self._reach("restored")
             last = recovery.check_journal(table.position)

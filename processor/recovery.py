@@ -24,6 +24,9 @@ from schemas.topics import DAY_MS, STATE, Names
 log = structlog.get_logger(__name__)
 
 CHUNK = 20_000
+# Longer than any foreign transaction may stay open: the brokers' time-out, and their next look.
+ENDED_WITHIN_S = 30.0
+POLL_S = 0.1
 # A copy this old may lack tombstones that compaction has removed since.
 _TOMBSTONES_KEPT_MS = (STATE.delete_retention_ms or 0) - DAY_MS
 
@@ -43,6 +46,21 @@ class Recovery:
         self._reader = reader
         self._names = names
         self._partition = partition
+
+    def check_ended(self) -> None:
+        """What the last owner left open was ended when this one's producer was initialised, marker
+        and all. A broker that lost its markers would show aborted records as committed, later."""
+        names = self._names
+        for topic in (names.state, names.journal, names.transactions):
+            deadline = time.monotonic() + ENDED_WITHIN_S
+            while (offset := self._reader.open_from(topic, self._partition)) is not None:
+                if time.monotonic() > deadline:
+                    raise Refused(
+                        f"partition {self._partition} of `{topic}` has a transaction open from"
+                        f" {offset} on that does not end: a broker has lost its marker. Abort it"
+                        " with kafka-transactions.sh, then start again"
+                    )
+                time.sleep(POLL_S)
 
     def restore(self, table: Table, ledger_id: str, progress: Progress) -> None:
         """Bring the local copy to the stable end of `state`; all of it again if it cannot be told

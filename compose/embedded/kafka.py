@@ -244,8 +244,6 @@ def settings(
         "auto.create.topics.enable": "false",
         "unclean.leader.election.enable": "false",
         "transaction.max.timeout.ms": TRANSACTION_TIMEOUT_MS,
-        # Else a transaction that was left open outlives its time-out by up to ten seconds.
-        "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1_000,
         # Else a broker that was killed is kept out until its nine-second session has ended.
         "broker.session.timeout.ms": 3_000,
         "broker.heartbeat.interval.ms": 500,
