@@ -16,7 +16,7 @@ from plumbing.kafka import ClientConfig
 from schemas.state import InputPosition
 from schemas.topics import Names
 
-MAX_RECORDS = 4_000
+MAX_RECORDS = 2_000
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 KIB = 1024
@@ -58,9 +58,9 @@ class Inputs:
                 "fetch.error.backoff.ms": 100,
                 **MOST_BYTES,
                 # What is fetched ahead is what a leg may have to wait behind.
-                "fetch.message.max.bytes": 1024 * KIB,
+                "fetch.message.max.bytes": 512 * KIB,
                 "queued.min.messages": 2 * MAX_RECORDS,
-                "queued.max.messages.kbytes": 4 * KIB,
+                "queued.max.messages.kbytes": 2 * KIB,
             }
         )
         self._next_commands = self._next_legs = 0

@@ -66,6 +66,10 @@ class Ledger:
     async def own(self, partitions: set[int]) -> None:
         """Returns at once: taking over goes on in the partitions' threads, so that the group's
         heartbeats do not wait for a restore."""
+        appeared = [p for p in sorted(partitions) if p >= self.identity.partitions]
+        if appeared:
+            self._crashed(appeared[0], PartitionsAppeared(appeared, self.identity.partitions))
+            return
         assert not self._owners, "what was owned is let go of before anything is assigned"
         self.assigned = True
         for partition in sorted(partitions):
@@ -144,6 +148,14 @@ class Ledger:
             traceback="".join(traceback.format_exception(error)),
         )
         os._exit(EXIT_CRASHED)
+
+
+class PartitionsAppeared(Failure):
+    def __init__(self, appeared: list[int], partitions: int) -> None:
+        super().__init__(
+            f"the topics have grown by the partitions {appeared}; the ledger has {partitions} for"
+            " life, and what is sent to others would never be decided"
+        )
 
 
 def _nobody_listens(owner: Owner, batch: Batch) -> None:

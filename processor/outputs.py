@@ -17,7 +17,7 @@ from schemas.journal import JournalRecord
 from schemas.legs import Leg
 from schemas.topics import Names
 
-MAX_BYTES = 8 * 1024 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 MAX_KEY_BYTES = 256
 
 _encode = msgspec.json.Encoder().encode

@@ -24,13 +24,13 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
         le=300_000,
     )
     cache_entries: int = setting(
-        200_000,
+        100_000,
         "How many accounts the processor keeps decoded in memory, at most.",
         ge=100,
         le=100_000_000,
     )
     rocksdb_mib: int = setting(
-        128,
+        96,
         "Memory for RocksDB, shared by all partitions of a process: half for blocks that were"
         " read, half for what is not on disk yet. In MiB.",
         ge=8,

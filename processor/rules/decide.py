@@ -69,7 +69,11 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
 def _misrouted(command: Command, key: bytes | None, of: state.State) -> bool:
     account = command.account
     at = of.partition
-    if key != account.encode() or partition_of(account, at.partitions) != at.partition:
+    if key != account.encode():
+        return True
+    # An account that is known here was opened here: its partition need not be worked out again.
+    known = state.account(of, account) is not None
+    if not known and partition_of(account, at.partitions) != at.partition:
         return True
     return isinstance(command, commands.Post) and plans.coordinating_account(command) != account
 

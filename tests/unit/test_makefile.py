@@ -89,6 +89,23 @@ def test_options_are_passed_on(checkout: Path) -> None:
     assert planned[-1].endswith("streamledger up --port 18080")
 
 
+def test_chaos_has_one_seed_and_half_of_the_time_each(checkout: Path) -> None:
+    planned = make(checkout, "-n", "chaos", "SEED=7", "MINUTES=5").stdout.splitlines()
+    simulated, real = planned[-2:]
+    assert "tests.simulation" in simulated
+    assert "tests.crash" in real
+    for line in (simulated, real):
+        assert "--seed 7 " in line
+        half = line.partition("--minutes ")[2]
+        told = subprocess.run(["sh", "-c", f"echo {half}"], capture_output=True, check=True)
+        assert told.stdout.decode().strip() == "2.5"
+
+
+def test_the_long_benchmarks_are_asked_for(checkout: Path) -> None:
+    assert "--full" not in make(checkout, "-n", "bench").stdout
+    assert "--full" in make(checkout, "-n", "bench", "FULL=1").stdout
+
+
 def set_up_by(checkout: Path, target: str) -> list[str]:
     """The locks that a target would install."""
     ended = make(checkout, "-n", target)

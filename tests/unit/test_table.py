@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from processor import table as tables
 from processor.due import DueIndex
 from processor.rules.state import MemoryState
-from processor.table import Local, Memory, Table, encode_position
+from processor.table import Local, Memory, Table
 from schemas import state
 from schemas.state import Account, Due, InputPosition, Partition, Position, Prepared, StateValue
 
@@ -224,7 +224,7 @@ def changelog(*values: tuple[bytes, StateValue | None], at: int) -> Changelog:
     told: Changelog = [
         (key, None if value is None else msgspec.msgpack.encode(value)) for key, value in values
     ]
-    return [*told, (state.POSITION_KEY, encode_position(position(at)))]
+    return [*told, (state.POSITION_KEY, msgspec.msgpack.encode(position(at)))]
 
 
 def test_a_restore_ends_where_the_changelog_does(opened: Opened) -> None:
