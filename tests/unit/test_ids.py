@@ -1,3 +1,5 @@
+"""Transaction ids: the published vectors, and the standard library's uuid5."""
+
 import uuid
 
 import pytest

@@ -1,3 +1,5 @@
+"""Money as text: what is an amount in a currency, and what is not."""
+
 import pytest
 
 from schemas import money
