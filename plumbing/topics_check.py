@@ -5,6 +5,7 @@ account to another writer, a retention forgets the books, a short min ISR forget
 a long broker transaction time-out lets one dead producer hold up a partition.
 """
 
+import time
 from dataclasses import dataclass
 
 import structlog
@@ -21,6 +22,7 @@ from schemas.topics import ALL, FOR_EVER, Topic
 
 CONTACT_TIMEOUT_S = 5.0
 TIMEOUT_S = 15.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 TXN_TIMEOUT = "transaction.max.timeout.ms"
 
 # More of these is as safe as what we ask for.
@@ -51,6 +53,20 @@ def check_topics(admin: AdminClient, settings: KafkaSettings) -> None:
     found = differences(admin, settings)
     if found:
         raise TopicsUnsafe(*found)
+
+
+def wait_for_topics(admin: AdminClient, settings: KafkaSettings) -> None:
+    """The same for who may be started before Kafka is there. What is unsafe refuses at once."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            check_topics(admin, settings)
+        except KafkaUnreachable as away:
+            log.warning("waiting for Kafka", reason=str(away), pause_s=pause_s)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        else:
+            return
 
 
 def differences(admin: AdminClient, settings: KafkaSettings) -> list[str]:

@@ -4,15 +4,12 @@ import contextlib
 import ctypes
 import fcntl
 import sys
-import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-import structlog
 import uvloop
-from confluent_kafka.admin import AdminClient
 
 from plumbing import failures, kafka, logging, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
@@ -24,9 +21,6 @@ from processor.recorder import Recorder
 from processor.settings import ProcessorSettings
 from schemas.codecs import AvroSchemas
 
-log = structlog.get_logger(__name__)
-
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 M_ARENA_MAX = -8
 # Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
 QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
@@ -41,7 +35,7 @@ def run(settings: ProcessorSettings) -> None:
     logging.configure("processor", settings, quiet=QUIET)
     name = f"{settings.ledger_id}-processor"
     lock = _locked(settings.data)
-    _wait_for_topics(kafka.admin(settings, name), settings)
+    topics_check.wait_for_topics(kafka.admin(settings, name), settings)
     _few_arenas()
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
     ledger = Ledger(
@@ -72,20 +66,6 @@ def run(settings: ProcessorSettings) -> None:
         raise
     finally:
         lock.close()
-
-
-def _wait_for_topics(admin: AdminClient, settings: ProcessorSettings) -> None:
-    """Kafka may come later than its processors; topics that are unsafe refuse at once."""
-    pause_s = FIRST_PAUSE_S
-    while True:
-        try:
-            topics_check.check_topics(admin, settings)
-        except topics_check.KafkaUnreachable as away:
-            log.warning("waiting for Kafka", reason=str(away), pause_s=pause_s)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        else:
-            return
 
 
 def _few_arenas() -> None:

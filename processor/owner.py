@@ -62,6 +62,7 @@ COMMIT_TIMEOUT_S = 15.0
 MAX_RETRIES = 5
 IDLE_S = 0.5
 COMPLAIN_S = 5.0
+MARKERS_S = 0.004
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # RocksDB counts its own size; asking costs more than a batch may.
@@ -117,7 +118,7 @@ class Owner:
         self._offered: Batch | None = None
         self._given: Batch | None = None
         self._wake = threading.Event()
-        self._ticked_at = self._sized_at = self._complained_at = 0.0
+        self._ticked_at = self._sized_at = self._complained_at = self._committed_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"partition-{partition}")
 
     def _complain(self, error: KafkaError) -> None:
@@ -265,6 +266,9 @@ class Owner:
     # Running.
 
     def _turn(self, inputs: Inputs) -> None:
+        # The brokers may still be writing the markers of the last transaction. One that begins
+        # meanwhile is told to come again, and librdkafka waits 20 ms for that.
+        time.sleep(max(0.0, self._committed_at + MARKERS_S - time.monotonic()))
         batch = inputs.take(self._patience_s())
         if batch is None:
             self._recorder.lag(self.partition, inputs.lag(), 0)
@@ -382,6 +386,7 @@ class Owner:
         )
         reach("before_commit")
         self._commit_transaction()
+        self._committed_at = time.monotonic()
         reach("after_commit")
         told.wait(producer)
         local = Local(
