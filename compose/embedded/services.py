@@ -28,6 +28,7 @@ class Service:
 
 SERVICES = (
     Service("processor", "METRICS_PORT", "/ready", 9400, "processors"),
+    Service("sink", "METRICS_PORT", "/ready", 9500),
     Service("ingress", "HTTP_PORT", "/ready"),
 )
 

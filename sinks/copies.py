@@ -1,0 +1,169 @@
+"""The rows of a batch that are new to the tables, each as the bytes that a binary COPY has of it.
+
+Pure; the order of columns is that of the statement copy_*.sql of the same name.
+"""
+
+from collections.abc import Iterator
+from struct import Struct as Packed
+
+import msgspec
+
+from sinks import copying
+from sinks.copying import NULL, bigint, jsonb, text, timestamp, uuid
+from sinks.rows import BrokenRecord, CommandRow, HoldRow, Opened, Rows, Totals, TransactionRow
+
+_SHRINKS_BY_CREDIT = frozenset({"asset", "expense"})
+
+_three_bigints = Packed(">hiqiqiq").pack
+
+
+def of(rows: Rows) -> Iterator[tuple[str, list[bytes]]]:
+    """The name of each table that gets any, with them."""
+    partition = copying.smallint(rows.partition)
+    if rows.opened:
+        opened = rows.opened.values()
+        yield "accounts", [_account(o, rows.totals, partition) for o in opened]
+    if rows.entries:
+        yield "entries", rows.entries
+    if rows.system_entries:
+        yield "system_entries", rows.system_entries
+    words = _Words()
+    if rows.transactions:
+        transactions = rows.transactions.values()
+        yield (
+            "transactions",
+            [_transaction(t, partition, words) for t in transactions],
+        )
+    if rows.commands:
+        commands = rows.commands.values()
+        yield "commands", [_command(c, partition, words) for c in commands]
+    placed = [hold for hold in rows.holds.values() if hold.placed_ms is not None]
+    if placed:
+        yield "holds", [_hold(hold, partition) for hold in placed]
+
+
+class _Words(dict[str, bytes]):
+    """Texts that come again and again in a batch: kinds, outcomes, accounts."""
+
+    def __missing__(self, word: str) -> bytes:
+        made = self[word] = text(word)
+        return made
+
+
+def _account(opened: Opened, totals: dict[str, Totals], partition: bytes) -> bytes:
+    account = opened.account
+    now = totals[account.id]
+    balance = -now.net if account.type in _SHRINKS_BY_CREDIT else now.net
+    if (balance, now.entries) != (now.balance, now.version):
+        raise BrokenRecord(f"{account.id} did not begin with nothing")
+    metadata = msgspec.json.encode(account.metadata) if account.metadata else b""
+    return b"".join(
+        (
+            b"\0\x0e",
+            bigint(now.balance),
+            bigint(now.held),
+            bigint(now.incoming),
+            bigint(now.version),
+            bigint(now.sequence),
+            bigint(account.min_balance),
+            timestamp(opened.opened_ms),
+            text(account.type),
+            text(account.status),
+            partition,
+            text(account.currency),
+            text(account.id),
+            text(account.owner),
+            jsonb(metadata),
+        )
+    )
+
+
+def _transaction(row: TransactionRow, partition: bytes, words: _Words) -> bytes:
+    command = row.command
+    metadata = bytes(command.metadata)
+    return b"".join(
+        (
+            _three_bigints(25, 8, row.sequence, 8, row.source_offset, 8, row.fee),
+            bigint(row.decided_sequence),
+            bigint(row.amount),
+            timestamp(row.time_ms),
+            timestamp(row.decided_ms),
+            timestamp(command.effective_at_ms),
+            uuid(row.id),
+            uuid(command.hold_id),
+            # The field is a reversal's alone.
+            uuid(command.transaction_id),
+            uuid(row.reversed_by),
+            words[row.status],
+            copying.integer(row.commission_bps),
+            partition,
+            words[row.kind],
+            words[row.account],
+            NULL if row.counterparty is None else words[row.counterparty],
+            NULL if row.reason is None else words[row.reason],
+            NULL if command.id is None else text(command.id),
+            NULL if command.reference is None else text(command.reference),
+            NULL if command.description is None else text(command.description),
+            NULL if command.actor is None else text(command.actor),
+            NULL if command.external_id is None else text(command.external_id),
+            jsonb(metadata) if metadata else NULL,
+        )
+    )
+
+
+def _command(row: CommandRow, partition: bytes, words: _Words) -> bytes:
+    record = row.record
+    command, detail, first = record.command, row.detail, record.first_status
+    kind = account = label = actor = trace = NULL
+    if command is not None:
+        kind, account = words[command.kind], words[command.account]
+        label = NULL if command.id is None else text(command.id)
+        actor = NULL if command.actor is None else text(command.actor)
+        trace = NULL if command.trace is None else text(command.trace)
+    elif record.refused is not None:
+        label = text(record.refused.id)
+    return b"".join(
+        (
+            _three_bigints(
+                14,
+                8,
+                record.source.offset,
+                8,
+                record.sequence,
+                8,
+                copying.microseconds(record.time_ms),
+            ),
+            uuid(record.transaction_id),
+            words[row.outcome],
+            NULL if first is None else words[first],
+            partition,
+            kind,
+            account,
+            NULL if row.reason is None else words[row.reason],
+            # What a command's bytes were like may be told in words that Postgres cannot hold.
+            NULL if detail is None else text(detail.replace("\0", "\ufffd")),
+            label,
+            actor,
+            trace,
+        )
+    )
+
+
+def _hold(row: HoldRow, partition: bytes) -> bytes:
+    hold = row.hold
+    return b"".join(
+        (
+            b"\0\x0b",
+            bigint(hold.amount),
+            bigint(hold.captured),
+            bigint(row.sequence),
+            timestamp(row.placed_ms),
+            timestamp(row.changed_ms),
+            timestamp(hold.expires_at_ms),
+            uuid(hold.id),
+            text(hold.status),
+            partition,
+            text(hold.account),
+            text(hold.currency),
+        )
+    )

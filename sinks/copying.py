@@ -1,0 +1,147 @@
+"""Rows as Postgres reads them in a binary COPY: built as bytes, because they are many and alike.
+
+A column is its length and its value; a row is the number of its columns and these, in the order of
+the COPY statement that is named beside it. It decides nothing.
+"""
+
+from collections.abc import Iterable
+from struct import Struct as Packed
+from typing import Final
+
+from schemas.journal import Entry
+
+NULL: Final = b"\xff\xff\xff\xff"
+
+_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER: Final = b"\xff\xff"
+_EPOCH_MS: Final = 946_684_800_000  # the year 2000, from which Postgres counts
+_DIGITS: Final = 10_000
+
+_int2 = Packed(">ih").pack
+_int4 = Packed(">ii").pack
+_int8 = Packed(">iq").pack
+_length = Packed(">i").pack
+
+
+class Column(bytes):
+    """A value in Postgres's binary form, of whatever type its column has."""
+
+
+def copy(rows: Iterable[bytes]) -> bytes:
+    """All that is sent in one COPY."""
+    return b"".join((_HEADER, *rows, _TRAILER))
+
+
+def columns(row: bytes) -> list[Column | None]:
+    """The values of one row, to be sent one by one instead."""
+    found: list[Column | None] = []
+    at = 2
+    while at < len(row):
+        length = int.from_bytes(row[at : at + 4], "big", signed=True)
+        at += 4
+        if length < 0:
+            found.append(None)
+        else:
+            found.append(Column(row[at : at + length]))
+            at += length
+    return found
+
+
+# Columns
+
+
+def smallint(value: int) -> bytes:
+    return _int2(2, value)
+
+
+def integer(value: int) -> bytes:
+    return _int4(4, value)
+
+
+def bigint(value: int | None) -> bytes:
+    return NULL if value is None else _int8(8, value)
+
+
+def text(value: str | None) -> bytes:
+    if value is None:
+        return NULL
+    encoded = value.encode()
+    return _length(len(encoded)) + encoded
+
+
+def uuid(value: str | None) -> bytes:
+    return NULL if value is None else b"\0\0\0\x10" + uuid_bytes(value)
+
+
+def uuid_bytes(value: str) -> bytes:
+    return bytes.fromhex(value.replace("-", ""))
+
+
+def microseconds(time_ms: int) -> int:
+    return (time_ms - _EPOCH_MS) * 1_000
+
+
+def timestamp(time_ms: int | None) -> bytes:
+    return NULL if time_ms is None else _int8(8, microseconds(time_ms))
+
+
+def jsonb(value: bytes) -> bytes:
+    """Of JSON text; no text is null."""
+    return _length(len(value) + 1) + b"\1" + value if value else NULL
+
+
+def numeric(value: int) -> bytes:
+    """An integer of any size: digits to the base 10,000, the greatest first."""
+    rest, digits = abs(value), []
+    while rest:
+        rest, digit = divmod(rest, _DIGITS)
+        digits.append(digit)
+    digits.reverse()
+    count = len(digits)
+    head = (8 + 2 * count, count, max(0, count - 1), 0x4000 if value < 0 else 0, 0)
+    return Packed(f">ihhHh{count}h").pack(*head, *digits)
+
+
+# Entries, most of all rows
+
+_SIDES: Final = {side: text(side) for side in ("debit", "credit")}
+
+_entry_head = Packed(">hiqiqiqiq").pack
+_system_head = Packed(">hiqiq").pack
+_record_part = Packed(">iqiqi16s").pack
+
+
+class EntryLines:
+    """Rows for copy_entries.sql and copy_system_entries.sql."""
+
+    def __init__(self, partition: int) -> None:
+        self._partition = smallint(partition)
+        self._names: dict[str, bytes] = {}
+
+    def of(self, transaction_id: str, time_ms: int, sequence: int) -> bytes:
+        """The part that all entries of one record share."""
+        moment, id = microseconds(time_ms), uuid_bytes(transaction_id)
+        return _record_part(8, sequence, 8, moment, 16, id)
+
+    def ordinary(self, entry: Entry, balance: int, shared: bytes) -> bytes:
+        return (
+            _entry_head(10, 8, entry.version, 8, entry.amount, 8, balance, 8, entry.held)
+            + shared
+            + _SIDES[entry.direction]
+            + self._name(entry.account)
+        )
+
+    def system(self, entry: Entry, balance: int, shared: bytes) -> bytes:
+        return (
+            _system_head(9, 8, entry.version, 8, entry.amount)
+            + shared
+            + _SIDES[entry.direction]
+            + self._name(entry.account)
+            + numeric(balance)
+        )
+
+    def _name(self, account: str) -> bytes:
+        found = self._names.get(account)
+        if found is None:
+            found = self._names[account] = self._partition + text(account)
+        return found

@@ -1,0 +1,121 @@
+"""Which partitions this sink writes: as the consumer group shares them out, and nothing else of it.
+
+The member reads nothing: each partition's owner has a consumer of its own, at the offset that the
+tables and the results name. Any failure of an owner ends the process: nothing is skipped.
+"""
+
+import os
+import threading
+import traceback
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from plumbing.failures import Failure
+from plumbing.kafka import ClientConfig
+from sinks.owner import Owner, Phase, Tools
+from sinks.postgres import Abandoned
+from sinks.reading import BrokenJournal
+
+log = structlog.get_logger(__name__)
+
+# What a supervisor is told: 1, an operator must see to it; 70, anything unexpected.
+EXIT_REFUSED, EXIT_CRASHED = 1, 70
+POLL_S = 0.25
+
+
+class Group:
+    def __init__(
+        self, tools: Tools, partitions: int, session_timeout_ms: int, stopping: threading.Event
+    ) -> None:
+        self.assigned = False
+        self._tools = tools
+        self._partitions = partitions
+        self._stopping = stopping
+        self._owners: dict[int, Owner] = {}
+        self._config: ClientConfig = {
+            **tools.config,
+            "group.id": tools.config["client.id"],
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": session_timeout_ms,
+            "heartbeat.interval.ms": max(100, session_timeout_ms // 4),
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+        }
+
+    def run(self) -> None:
+        """Until told to stop; then all batches in flight are done."""
+        member = Consumer(self._config)
+        member.subscribe(
+            [self._tools.names.journal],
+            on_assign=self._assign,
+            on_revoke=self._revoke,
+            on_lost=self._revoke,
+        )
+        try:
+            while not self._stopping.is_set():
+                message = member.poll(POLL_S)
+                if message is not None and (error := message.error()) is not None:
+                    _raise_unless_passing(error)
+        finally:
+            self._let_go(list(self._owners))
+            member.close()
+
+    def phases(self) -> dict[int, Phase]:
+        return {partition: owner.phase for partition, owner in sorted(self._owners.items())}
+
+    def _assign(self, member: Consumer, given: list[TopicPartition]) -> None:
+        numbers = [each.partition for each in given]
+        beyond = [number for number in numbers if number >= self._partitions]
+        if beyond:
+            raise Failure(
+                f"the journal has partitions that the ledger has not: {beyond}; it has"
+                f" {self._partitions} for life"
+            )
+        topic = self._tools.names.journal
+        places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers]
+        member.incremental_assign(places)
+        if places:
+            member.pause(places)
+        for number in numbers:
+            owner = self._owners[number] = Owner(number, self._tools, crashed)
+            owner.start()
+        self.assigned = True
+
+    def _revoke(self, member: Consumer, taken: list[TopicPartition]) -> None:
+        self._let_go([each.partition for each in taken])
+        member.incremental_unassign(taken)
+
+    def _let_go(self, partitions: list[int]) -> None:
+        """Waits for the batches in flight."""
+        owners = [self._owners.pop(number) for number in partitions if number in self._owners]
+        for owner in owners:
+            owner.ask_to_stop()
+        for owner in owners:
+            owner.stop()
+
+
+def _raise_unless_passing(error: KafkaError) -> None:
+    """The client goes on by itself after all but these."""
+    if error.fatal() or error.code() == KafkaError._MAX_POLL_EXCEEDED:
+        raise KafkaException(error)
+    log.warning("the group is disturbed", error=error.str())
+
+
+def crashed(partition: int, error: BaseException) -> None:
+    """The end of the process, at once: nothing is skipped, and the next owner finds out the
+    rest.
+    """
+    if isinstance(error, Abandoned):
+        return
+    if isinstance(error, Failure | BrokenJournal):
+        for line in str(error).splitlines():
+            log.critical("stopped", partition=partition, reason=line)
+        os._exit(EXIT_REFUSED)
+    log.critical(
+        "partition stopped the sink",
+        partition=partition,
+        error=repr(error),
+        traceback="".join(traceback.format_exception(error)),
+    )
+    os._exit(EXIT_CRASHED)

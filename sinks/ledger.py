@@ -1,0 +1,217 @@
+"""The journal in Postgres: a batch's rows and the partition's position in one transaction.
+
+Keeps the rule that a batch is written once: the position moves from exactly the value that was read
+before, so that whoever else has written the partition is found out, and rows are changed only where
+they follow on what is there. It knows no Kafka.
+"""
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib import resources
+from typing import NamedTuple
+
+import psycopg
+import structlog
+from psycopg import Connection, Cursor
+from psycopg.rows import TupleRow
+
+from plumbing.failures import Failure
+from sinks import changes, copies, copying, postgres
+from sinks.postgres import Connections, Patience
+from sinks.reading import Position, beginning
+from sinks.rows import Rows
+
+log = structlog.get_logger(__name__)
+
+# Records of a batch that is not worth a COPY.
+SMALL = 16
+
+
+class Superseded(Exception):
+    """The partition's position is not where this sink left it."""
+
+
+class RowsRefused(Exception):
+    """Postgres holds something else than what the journal goes on from."""
+
+
+class Queries:
+    """The statements of sql/ledger, by their names."""
+
+    def __init__(self) -> None:
+        folder = resources.files("sinks") / "sql" / "ledger"
+        self._text = {
+            each.name.removesuffix(".sql"): each.read_bytes()
+            for each in folder.iterdir()
+            if each.name.endswith(".sql")
+        }
+
+        self._inserts = {
+            name.removeprefix("copy_"): _insert(text)
+            for name, text in self._text.items()
+            if name.startswith("copy_")
+        }
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._text[name]
+
+    def insert(self, table: str) -> bytes:
+        """One row, with the columns of the table's COPY, in their binary form."""
+        return self._inserts[table]
+
+
+def _insert(copy: bytes) -> bytes:
+    found = re.match(rb"COPY (\w+) \((.*?)\)", copy, re.DOTALL)
+    assert found, "a COPY names its table and its columns"
+    table, columns = found.groups()
+    values = b", ".join([b"%b"] * len(columns.split(b",")))
+    return b"INSERT INTO %s (%s) VALUES (%s)" % (table, columns, values)
+
+
+class _Expected(NamedTuple):
+    """What a statement that was sent must have found."""
+
+    name: str
+    cursor: Cursor[TupleRow]
+    rows: Sequence[str]
+
+
+class Ledger:
+    """One partition's rows. Not for two threads at once."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        queries: Queries,
+        ledger_id: str,
+        partition: int,
+        stopping: threading.Event,
+        reach: Callable[[str], None],
+    ) -> None:
+        self._connections = connections
+        self._queries = queries
+        self._ledger_id = ledger_id
+        self._partition = partition
+        self._stopping = stopping
+        self._reach = reach
+
+    def position(self) -> Position:
+        """How far the tables are. Waits for Postgres."""
+        patience = Patience(self._stopping)
+        while True:
+            try:
+                return self._position()
+            except postgres.AWAY as error:
+                patience.wait(error, partition=self._partition)
+            except psycopg.ProgrammingError as error:
+                raise _hopeless(error) from error
+
+    def write(self, before: Position, after: Position, rows: Rows) -> None:
+        """All of it or nothing, however often that has to be tried."""
+        patience = Patience(self._stopping)
+        uncertain = False
+        while True:
+            try:
+                # A connection that broke may have broken after the commit.
+                if uncertain and self._position() == after:
+                    return
+                with self._connections.use() as connection:
+                    self._write(connection, before, after, rows)
+                    self._reach("before_rows_commit")
+                return
+            except postgres.AGAIN as error:
+                log.warning("batch retried", partition=self._partition, error=str(error))
+                patience.wait(error, partition=self._partition)
+            except postgres.REFUSED as error:
+                # A batch that another sink has written, too, is refused for its rows.
+                if self.position() != before:
+                    raise self._superseded(before) from error
+                raise RowsRefused(str(error).strip()) from error
+            except postgres.AWAY as error:
+                uncertain = True
+                patience.wait(error, partition=self._partition)
+            except psycopg.ProgrammingError as error:
+                raise _hopeless(error) from error
+
+    def _position(self) -> Position:
+        with self._connections.use() as connection:
+            row = connection.execute(
+                self._queries["position"], {"partition": self._partition}
+            ).fetchone()
+        if row is None:
+            return beginning(self._ledger_id, self._partition)
+        ledger_id, *position = row
+        if ledger_id != self._ledger_id:
+            raise Failure(
+                f"these tables hold the ledger {ledger_id!r}, not {self._ledger_id!r}: LEDGER_ID is"
+                " wrong, or DATABASE_URL"
+            )
+        return Position(*position)
+
+    def _write(
+        self, connection: Connection[TupleRow], before: Position, after: Position, rows: Rows
+    ) -> None:
+        if rows.records > SMALL:
+            self._check_moved(self._move(connection, before, after, rows.last_ms), before)
+            for table, lines in copies.of(rows):
+                with connection.cursor().copy(self._queries[f"copy_{table}"]) as copy:
+                    copy.write(copying.copy(lines))
+                self._reach("mid_rows")
+            self._check(list(self._changes(connection, rows)))
+            return
+        # A few rows cost less one by one, all sent at once, than a COPY for each table.
+        with connection.pipeline():
+            moved = self._move(connection, before, after, rows.last_ms)
+            for table, lines in copies.of(rows):
+                for line in lines:
+                    connection.execute(self._queries.insert(table), copying.columns(line))
+                self._reach("mid_rows")
+            expected = list(self._changes(connection, rows))
+        self._check_moved(moved, before)
+        self._check(expected)
+
+    def _move(
+        self, connection: Connection[TupleRow], before: Position, after: Position, time_ms: int
+    ) -> Cursor[TupleRow]:
+        name = "move_position" if before.next_offset else "begin_position"
+        return connection.execute(
+            self._queries[name],
+            {
+                "partition": self._partition,
+                "ledger_id": self._ledger_id,
+                "time_ms": time_ms,
+                **after._asdict(),
+                **{f"before_{field}": value for field, value in before._asdict().items()},
+            },
+        )
+
+    def _check_moved(self, moved: Cursor[TupleRow], before: Position) -> None:
+        if moved.rowcount != 1:
+            raise self._superseded(before)
+
+    def _superseded(self, before: Position) -> Superseded:
+        return Superseded(
+            f"partition {self._partition}: the tables are no longer at {before.next_offset}:"
+            " another sink owns it, or the database was put back"
+        )
+
+    def _check(self, expected: Iterable[_Expected]) -> None:
+        """Each row that a batch changes was there as the batch expects it."""
+        for name, cursor, rows in expected:
+            if cursor.rowcount != len(rows):
+                raise RowsRefused(
+                    f"{name}: of {len(rows)} rows only {cursor.rowcount} are as the journal goes on"
+                    f" from them, beginning with {rows[0]}"
+                )
+
+    def _changes(self, connection: Connection[TupleRow], rows: Rows) -> Iterator[_Expected]:
+        """Sends what changes rows that are there."""
+        for name, ids, given in changes.of(rows):
+            parameters = {"partition": self._partition, "id": changes.array(ids), **given}
+            yield _Expected(name, connection.execute(self._queries[name], parameters), ids)
+
+
+def _hopeless(error: psycopg.ProgrammingError) -> Failure:
+    """Rights that are missing, tables that are not there: an operator must see to it."""
+    return Failure(f"Postgres refuses the sink: {postgres.first_line(error)}")

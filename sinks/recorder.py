@@ -1,0 +1,52 @@
+"""What a sink tells of itself: fed by the owners' threads, read at /metrics."""
+
+import time
+
+from prometheus_client import CollectorRegistry
+
+from plumbing import metrics
+from sinks.rows import Rows
+
+
+class Recorder:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._records = metrics.counter(registry, metrics.SINK_RECORDS)
+        self._batch = metrics.histogram(registry, metrics.SINK_BATCH_RECORDS)
+        self._rows = metrics.counter(registry, metrics.SINK_ROWS)
+        self._results = metrics.counter(registry, metrics.SINK_RESULTS)
+        self._rows_seconds = metrics.histogram(registry, metrics.SINK_ROWS_SECONDS)
+        self._results_seconds = metrics.histogram(registry, metrics.SINK_RESULTS_SECONDS)
+        self._age = metrics.gauge(registry, metrics.SINK_AGE_SECONDS)
+        self._lag = metrics.gauge(registry, metrics.SINK_LAG_RECORDS)
+        self._phase = metrics.gauge(registry, metrics.SINK_PHASE)
+
+    def phase(self, partition: int, before: str, now: str) -> None:
+        self._phase.labels(partition, before).set(0)
+        self._phase.labels(partition, now).set(1)
+
+    def batch(self, partition: int, records: int) -> None:
+        self._records.inc(records)
+        self._batch.observe(records)
+
+    def rows(self, started: float, rows: Rows) -> None:
+        self._rows_seconds.observe(time.monotonic() - started)
+        self._age.labels(rows.partition).set(time.time() - rows.last_ms / 1_000)
+        for table, count in (
+            ("entries", len(rows.entries)),
+            ("system_entries", len(rows.system_entries)),
+            ("transactions", len(rows.transactions)),
+            ("commands", len(rows.commands)),
+        ):
+            self._rows.labels(table).inc(count)
+
+    def results(self, started: float, count: int) -> None:
+        self._results_seconds.observe(time.monotonic() - started)
+        self._results.inc(count)
+
+    def lag(self, partition: int, records: int) -> None:
+        self._lag.labels(partition).set(records)
+
+    def gone(self, partition: int) -> None:
+        """Nothing is told of a partition that others own."""
+        self._lag.labels(partition).set(0)
+        self._age.labels(partition).set(0)

@@ -1,0 +1,195 @@
+"""Outcomes as their producers see them: one result for each record of `commands`.
+
+Written in one Kafka transaction with how far they are, after Postgres has the rows. Knows no table.
+"""
+
+import threading
+import time
+
+import msgspec
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from msgspec import Struct
+
+from plumbing.kafka import ClientConfig
+from schemas.messages import Result
+from schemas.reasons import Reason
+from schemas.topics import RESULTS, RESULTS_POSITIONS, Names, Topic
+from sinks.postgres import Abandoned
+from sinks.reading import Position, Record, beginning
+
+TIMEOUT_S = 20.0
+# Longer than any broker leaves a dead producer's transaction open.
+STABLE_TIMEOUT_S = 60.0
+POLL_S = 0.1
+CHUNK = 10_000
+# How far before the end of `results.positions` a partition's last one is looked for, in turn.
+WINDOWS = (1_000, 100_000)
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Told(Struct, frozen=True, gc=False):
+    """How far the results of one partition of the journal are: the value in `results.positions`."""
+
+    next_offset: int
+    sequence: int
+    last_hash: str
+
+
+_decode = msgspec.json.Decoder(Told).decode
+
+
+def result_of(record: Record) -> Result | None:
+    """What the record answers; None where it is no outcome of a command."""
+    step, command = record.step, record.command
+    offset, replay, reason = record.source.offset, False, record.reason
+    outcome: str | None
+    if record.command_offset is not None:
+        offset, outcome = record.command_offset, step
+    elif record.source.topic != "commands" or step == "pending":
+        return None
+    elif step == "replayed":
+        outcome, replay = record.first_status, True
+    else:
+        outcome = "rejected" if step == "refused" else step
+    label = command.id if command is not None else None
+    if record.refused is not None:
+        label = record.refused.id
+    return Result(
+        partition=record.partition,
+        offset=offset,
+        outcome=outcome,  # type: ignore[arg-type]  # steps that are outcomes are these
+        id=label,
+        transaction_id=record.transaction_id,
+        kind=None if command is None else command.kind,
+        reason=None if reason is None else Reason(reason),
+        detail=record.detail,
+        replay=replay,
+        entries=record.entries,
+        trace=None if command is None else command.trace,
+        sequence=record.sequence,
+        time_ms=record.time_ms,
+    )
+
+
+class Results:
+    """What one batch will write, gathered while it is read."""
+
+    def __init__(self) -> None:
+        self._messages: list[dict[str, object]] = []
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, record: Record) -> None:
+        result = result_of(record)
+        if result is not None:
+            key = result.transaction_id or f"{result.partition}:{result.offset}"
+            self._messages.append({"key": key, "value": _encode(result)})
+
+    def produce(self, producer: Producer, names: Names, partition: int, reached: Position) -> None:
+        """Within a transaction: the results, and last how far they are. Where: in the partition
+        that is the journal's modulo theirs."""
+        if self._messages:
+            producer.produce_batch(names.results, self._messages, _partition(RESULTS, partition))
+        producer.produce(
+            names.results_positions,
+            _encode(Told(*reached)),
+            str(partition),
+            _partition(RESULTS_POSITIONS, partition),
+        )
+
+
+def _partition(topic: Topic, partition: int) -> int:
+    assert topic.partitions is not None, "their number is not the ledger's"
+    return partition % topic.partitions
+
+
+class Positions:
+    """Reads how far the results of partitions are."""
+
+    def __init__(
+        self, config: ClientConfig, names: Names, ledger_id: str, stopping: threading.Event
+    ) -> None:
+        self._config = config
+        self._topic = names.results_positions
+        self._ledger_id = ledger_id
+        self._stopping = stopping
+
+    def of(self, partition: int) -> Position:
+        """Asked for once the partition's producer is initialised: nobody else can commit any for it
+        after that."""
+        where = TopicPartition(self._topic, _partition(RESULTS_POSITIONS, partition))
+        committed = self._consumer("read_committed")
+        try:
+            end = self._end_of_all(where)
+            self._wait_until_stable(committed, where, end)
+            told = _last(committed, where, end, str(partition))
+        finally:
+            committed.close()
+        if told is None:
+            return beginning(self._ledger_id, partition)
+        return Position(told.next_offset, told.sequence, told.last_hash)
+
+    def _consumer(self, isolation: str) -> Consumer:
+        return Consumer(
+            {
+                **self._config,
+                "group.id": "none",
+                "isolation.level": isolation,
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 100,
+            }
+        )
+
+    def _end_of_all(self, where: TopicPartition) -> int:
+        consumer = self._consumer("read_uncommitted")
+        try:
+            return int(consumer.get_watermark_offsets(where, timeout=TIMEOUT_S)[1])
+        finally:
+            consumer.close()
+
+    def _wait_until_stable(self, committed: Consumer, where: TopicPartition, end: int) -> None:
+        """Partitions share the topic's: another one's open transaction may lie before our last
+        record, and hide it until it has ended or timed out."""
+        deadline = time.monotonic() + STABLE_TIMEOUT_S
+        while committed.get_watermark_offsets(where, timeout=TIMEOUT_S)[1] < end:
+            if time.monotonic() > deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            if self._stopping.wait(POLL_S):
+                raise Abandoned
+
+
+def _last(consumer: Consumer, where: TopicPartition, end: int, key: str) -> Told | None:
+    start, _ = consumer.get_watermark_offsets(where, timeout=TIMEOUT_S)
+    for window in (*WINDOWS, end):
+        first = max(start, end - window)
+        told = _last_since(consumer, TopicPartition(where.topic, where.partition, first), end, key)
+        if told is not None or first == start:
+            return told
+    return None
+
+
+def _last_since(consumer: Consumer, where: TopicPartition, end: int, key: str) -> Told | None:
+    found = None
+    if where.offset >= end:
+        return None
+    consumer.assign([where])
+    quiet_since = time.monotonic()
+    while True:
+        messages = consumer.consume(CHUNK, 0.2)
+        if messages:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > TIMEOUT_S:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        for message in messages:
+            error, offset = message.error(), message.offset() or 0
+            if error is None:
+                if offset < end and message.key() == key.encode():
+                    found = _decode(message.value() or b"")
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            if offset >= end or error is not None:
+                return found

@@ -1,0 +1,3 @@
+COPY system_entries (
+    version, amount, sequence, time, transaction_id, direction, partition, account, balance
+) FROM STDIN (FORMAT binary)
