@@ -30,6 +30,8 @@ def test_clients_connect_as_the_settings_say() -> None:
         "bootstrap.servers": "a:9092,b:9092",
         "client.id": "t1-books-ingress",
         "security.protocol": "PLAINTEXT",
+        "reconnect.backoff.max.ms": 1_000,
+        "log_level": 2,
     }
     assert kafka.aiokafka_client(plain, "books-ingress") == {
         "bootstrap_servers": ["a:9092", "b:9092"],
