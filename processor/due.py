@@ -4,7 +4,7 @@ A window of the earliest keys is kept sorted; what lies beyond it stays in the t
 when the window has run empty. Asking when nothing is due costs one comparison.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Callable
 
 from schemas import state
@@ -25,7 +25,10 @@ class DueIndex:
     def add(self, key: bytes) -> None:
         if self._horizon is not None and key > self._horizon:
             return
-        insort(self._keys, key)
+        place = bisect_left(self._keys, key)
+        if place < len(self._keys) and self._keys[place] == key:
+            return
+        self._keys.insert(place, key)
         if len(self._keys) > 2 * self._size:
             del self._keys[self._size :]
             self._horizon = self._keys[-1]

@@ -124,7 +124,7 @@ class Table:
         if key[0] == _DUE:
             if value is None:
                 self._index.remove(key)
-            elif self.get(key) is None:
+            else:
                 self._index.add(key)
         self._overlay[key] = value
 
