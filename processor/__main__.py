@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import gc
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from processor.settings import ProcessorSettings
 from schemas.codecs import AvroSchemas
 
 M_ARENA_MAX = -8
+GC_THRESHOLDS = (50_000, 20, 100)
 # Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
 QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
 
@@ -37,6 +39,9 @@ def run(settings: ProcessorSettings) -> None:
     lock = _locked(settings.data)
     topics_check.wait_for_topics(kafka.admin(settings, name), settings)
     _few_arenas()
+    # Hardly anything in a processor is a cycle; looking for them must not stop its threads often.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
     ledger = Ledger(
         Identity(settings.ledger_id, settings.partitions, settings.deciding()),
