@@ -1,6 +1,8 @@
 # make run    the whole system here; make run ARGS="--port 18080" passes options on
 # make test   everything that proves it works
 # make check  what CI runs
+# make bench  how fast it is, in some minutes; FULL=1 also what takes an hour
+# make chaos  breaks it for MINUTES=10, half simulated and half for real; SEED= begins it again
 #
 # They need only Python 3.11 or later, make and the network. PYTHON=python3.12 chooses one.
 # Set-up is done once: the stamps in .venv are newer than what they were made from.
@@ -12,6 +14,10 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 ARGS ?=
 TESTS ?= tests
+FULL ?=
+MINUTES ?= 10
+# Told at the start, so that what it finds can be had again.
+SEED ?= $(shell date +%s)
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -23,7 +29,7 @@ STAMP_DEV := .venv/installed-dev
 # Left out of the quick tests: what takes minutes.
 SLOW := tests/crash tests/chaos tests/browser
 
-.PHONY: run test test-quick check lint types lock reference clean
+.PHONY: run test test-quick check bench chaos lint types lock reference clean
 
 run: $(STAMP_RUN)
 	@exec $(BIN)/streamledger up $(ARGS)
@@ -35,6 +41,18 @@ test-quick: $(STAMP_DEV)
 	$(BIN)/python -m pytest $(TESTS) $(addprefix --ignore=,$(SLOW))
 
 check: lint types test
+
+bench: $(STAMP_DEV)
+	$(BIN)/python -m benchmarks.rules
+	$(BIN)/python -m benchmarks.processor $(if $(FULL),--full)
+	$(BIN)/python -m benchmarks.sink
+	$(BIN)/python -m benchmarks.pipeline $(if $(FULL),--full)
+
+chaos: SEED := $(SEED)
+chaos: HALF = $$(awk 'BEGIN { print $(MINUTES) / 2 }')
+chaos: $(STAMP_DEV)
+	$(BIN)/python -m tests.simulation --thorough --commands 20000 --seed $(SEED) --minutes $(HALF)
+	$(BIN)/python -m tests.crash --seed $(SEED) --minutes $(HALF)
 
 lint: $(STAMP_DEV)
 	$(BIN)/ruff check

@@ -36,7 +36,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
-from benchmarks import load, machine
+from benchmarks import children, load, machine
 from benchmarks.load import Account, Command
 from compose import provision
 from compose.embedded import kafka, postgres, programs
@@ -158,6 +158,7 @@ class Sink:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        children.end_with_us(self._child.pid)
         self.process = psutil.Process(self._child.pid)
 
     def check(self) -> None:
@@ -415,6 +416,9 @@ def running(partitions: int, sinks: int) -> Iterator[Bench]:
         server = programs.server(where, postgres.Options(first_port=brokers.some_port()), never)
         try:
             address, database = cluster.start(never), server.start(never)
+            assert server.process is not None
+            for pid in (cluster.processes[1].child.pid, server.process.child.pid):
+                children.end_with_us(pid)
             settings = {
                 "KAFKA_BROKERS": address,
                 "PARTITIONS": str(partitions),
@@ -432,7 +436,6 @@ def running(partitions: int, sinks: int) -> Iterator[Bench]:
             provision.migrate(database)
             maker = Maker(client, names, partitions)
             started += [Sink(number, folder, settings) for number in range(sinks)]
-            assert server.process is not None
             yield Bench(
                 maker,
                 started,

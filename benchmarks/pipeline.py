@@ -1,0 +1,277 @@
+"""The whole pipe, from `commands` to rows in Postgres and `results`: how fast, and how soon.
+
+    python -m benchmarks.pipeline            # 20 s of load for each rate
+    python -m benchmarks.pipeline --full     # 60 s
+
+Prints a JSON line for each measure. Kafka, Postgres, processors, sinks and the producer are real
+and share the machine; nothing stands still while it is measured. Each command has one result and
+one row, or the run fails: nothing fast is wrong.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import psutil
+import psycopg
+from confluent_kafka import Message
+
+from benchmarks import children, load, machine, outcomes
+from benchmarks.load import Account, Command
+from benchmarks.machine import Ledger, Machine
+from benchmarks.processor import at_most, percentile, tell
+from benchmarks.sink import GROWING, Sink
+from compose import provision
+from compose.embedded import postgres, programs
+from schemas.topics import RESULTS
+from tests import brokers
+
+POLL_S = 0.05
+# So long must the results be still, and enough, before they are counted.
+QUIET_S = 1.5
+STALLED_S = 120.0
+WARM_UP_S = 3.0
+LATENCY_PER_S = 500
+
+COMMANDS_PER_S = 8_000
+P50_MS, P99_MS = 30, 120
+
+
+class _Result(msgspec.Struct):
+    """What is needed of a result."""
+
+    partition: int
+    offset: int
+    outcome: str
+    reason: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Result).decode
+
+
+def command_of(message: Message) -> tuple[int, int]:
+    """Where the command lies that this result answers."""
+    result = _decode(message.value() or b"")
+    return result.partition, result.offset
+
+
+class Mark(NamedTuple):
+    at: float
+    ends: list[int]
+
+
+class Found(NamedTuple):
+    """The results since some ends: which commands they answer, how, and the last of each partition
+    of the topic."""
+
+    commands: set[tuple[int, int]]
+    counts: Counter[str]
+    last: dict[int, int]
+
+
+class Bench:
+    """One ledger under measure, with its tables."""
+
+    def __init__(
+        self,
+        made: Machine,
+        ledger: Ledger,
+        sinks: list[Sink],
+        database: str,
+        server: psutil.Process,
+    ) -> None:
+        self._machine = made
+        self._ledger = ledger
+        self._sinks = sinks
+        self._database = database
+        self._server = server
+        names, client = ledger.names, ledger.client
+        self._commands = outcomes.Ends(client, names.commands, ledger.partitions)
+        self._results = outcomes.Ends(client, names.results, RESULTS.partitions or 0)
+
+    def take(self, commands: list[Command]) -> dict[str, Any]:
+        """As fast as Kafka takes them; from before the first append to the last result."""
+        ledger, count = self._ledger, len(commands)
+        begin, rows, cpu = self._results.read(), self._rows(), self._cpu_s()
+        marks = [Mark(time.monotonic(), begin)]
+        load.send_backlog(ledger.client, ledger.names.commands, commands)
+        appended_s = time.monotonic() - marks[0].at
+        found = self._wait(marks, count)
+        seconds = self._all_seen(marks, found).at - marks[0].at
+        used = {part: now - cpu[part] for part, now in self._cpu_s().items()}
+        added = {table: now - rows[table] for table, now in self._rows().items()}
+        assert added["commands"] == count, f"{count} commands have {added['commands']} rows"
+        return {
+            "commands_per_second": round(count / seconds),
+            "rows_per_second": round(sum(added.values()) / seconds),
+            "commands": count,
+            "rows": added,
+            "seconds": round(seconds, 2),
+            "append_seconds": round(appended_s, 2),
+            **{f"{part}_cpu_us": round(s / count * 1e6, 1) for part, s in used.items()},
+            "outcomes": dict(found.counts.most_common()),
+            "load_average": machine.load_average(),
+        }
+
+    def latency(self, commands: list[Command], rate: float) -> dict[str, Any]:
+        """Milliseconds from append to a result that a reader of committed records has, by percent
+        of the commands."""
+        client, names = self._ledger.client, self._ledger.names
+        begin, end, count = self._commands.read(), self._results.read(), len(commands)
+        with outcomes.watching(client, names.results, end, count, command_of) as watch:
+            began = time.monotonic()
+            load.send_evenly(client, names.commands, commands, rate)
+            seconds = time.monotonic() - began
+            seen = watch.seen()
+        appended = outcomes.append_times(client, names.commands, begin, self._commands.read())
+        assert {(each.partition, each.offset) for each in seen} == appended.keys(), "results differ"
+        warm = min(appended.values()) + WARM_UP_S
+        waits = sorted(
+            1_000 * (result.at - at)
+            for result in seen
+            if (at := appended[result.partition, result.offset]) >= warm
+        )
+        return {
+            "sent_per_second": round(count / seconds),
+            "commands": len(waits),
+            **{f"p{part}_ms": round(percentile(waits, part), 1) for part in (50, 95, 99)},
+            "load_average": machine.load_average(),
+        }
+
+    def _wait(self, marks: list[Mark], count: int) -> Found:
+        """Until each command has its result; adds to the marks."""
+        begin = marks[0].ends
+        while True:
+            time.sleep(POLL_S)
+            self._ledger.check()
+            for sink in self._sinks:
+                sink.check()
+            now, ends = time.monotonic(), self._results.read()
+            if ends != marks[-1].ends:
+                marks.append(Mark(now, ends))
+            quiet_s = now - marks[-1].at
+            assert quiet_s < STALLED_S, "the pipe does not get on"
+            if quiet_s > QUIET_S and sum(ends) - sum(begin) >= count:
+                found = self._between(begin, ends)
+                if len(found.commands) == count:
+                    return found
+
+    def _between(self, begin: list[int], ends: list[int]) -> Found:
+        found = Found(set(), Counter(), {})
+        topic = self._ledger.names.results
+        for message in outcomes.records(self._ledger.client, topic, begin, ends):
+            result = _decode(message.value() or b"")
+            place = (result.partition, result.offset)
+            assert place not in found.commands, f"{place} has two results"
+            found.commands.add(place)
+            found.counts[result.reason or result.outcome] += 1
+            found.last[message.partition() or 0] = message.offset() or 0
+        return found
+
+    @staticmethod
+    def _all_seen(marks: list[Mark], found: Found) -> Mark:
+        """The first moment at which the last result could be read."""
+        return next(m for m in marks if all(m.ends[p] > at for p, at in found.last.items()))
+
+    def _rows(self) -> dict[str, int]:
+        with psycopg.connect(self._database) as connection:
+            return {
+                table: connection.execute(f"SELECT count(*) FROM ledger.{table}").fetchall()[0][0]
+                for table in GROWING
+            }
+
+    def _cpu_s(self) -> dict[str, float]:
+        return {
+            "processor": self._ledger.cpu_s(),
+            "sink": sum(map(machine.cpu_s, (sink.process for sink in self._sinks))),
+            "postgres": _cpu_s_of_all(self._server),
+            "broker": self._machine.broker.cpu_s(),
+        }
+
+
+def _cpu_s_of_all(server: psutil.Process) -> float:
+    """Its own, and that of its backends, whether they live or have ended."""
+    times = server.cpu_times()
+    used = float(times.user + times.system + times.children_user + times.children_system)
+    for backend in server.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            used += machine.cpu_s(backend)
+    return used
+
+
+@contextmanager
+def running(partitions: int, processors: int, sinks: int) -> Iterator[Bench]:
+    never = threading.Event()
+    folder = Path(tempfile.mkdtemp(prefix="streamledger-benchmark-"))
+    started: list[Sink] = []
+    with machine.running() as made, brokers.data_folder() as where:
+        server = programs.server(where, postgres.Options(first_port=brokers.some_port()), never)
+        try:
+            database = server.start(never)
+            assert server.process is not None
+            process = psutil.Process(server.process.child.pid)
+            children.end_with_us(process.pid)
+            provision.migrate(database)
+            ledger = made.ledger("pipeline", partitions, processors)
+            ledger.start()
+            settings = {**ledger.settings, "DATABASE_URL": database}
+            started += [Sink(number, folder, settings) for number in range(sinks)]
+            yield Bench(made, ledger, started, database, process)
+        finally:
+            for sink in started:
+                sink.kill()
+            made.kill()
+            server.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+Made = Callable[[list[Account], int, int], Iterator[Command]]
+LOADS: dict[str, Made] = {"credits": load.credits, "mix": load.mix}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="60 s of load for each rate")
+    parser.add_argument("--seconds", type=float, help="of load at the target's rate")
+    parser.add_argument("--latency-seconds", type=float, default=10.0)
+    parser.add_argument("--partitions", type=int, default=8)
+    parser.add_argument("--accounts", type=int, default=20_000)
+    parser.add_argument("--processors", type=int, choices=(1, 2), default=1, help="processes")
+    parser.add_argument("--sinks", type=int, choices=(1, 2), default=1, help="processes")
+    given = parser.parse_args()
+    seconds = given.seconds or (60.0 if given.full else 20.0)
+    tell(
+        "machine",
+        processors=given.processors,
+        sinks=given.sinks,
+        partitions=given.partitions,
+        cores=os.cpu_count(),
+        load_average=machine.load_average(),
+    )
+    of = load.accounts(given.accounts, given.partitions)
+    with running(given.partitions, given.processors, given.sinks) as bench:
+        tell("open accounts", **bench.take(list(load.opens(of))))
+        # So that no wallet of the mix is empty.
+        tell("first credits", **bench.take(list(load.credits(of, len(of), 1))))
+        for seed, (name, made) in enumerate(LOADS.items(), 2):
+            told = bench.take(list(made(of, int(COMMANDS_PER_S * seconds), seed)))
+            met = told["commands_per_second"] >= COMMANDS_PER_S
+            tell(f"{name}, from append to result", **told, target=COMMANDS_PER_S, met=met)
+        for seed, (name, made) in enumerate(LOADS.items(), 10):
+            count = int(LATENCY_PER_S * (given.latency_seconds + WARM_UP_S))
+            soon = bench.latency(list(made(of, count, seed)), LATENCY_PER_S)
+            p50, p99 = at_most(P50_MS, soon["p50_ms"]), at_most(P99_MS, soon["p99_ms"])
+            tell(f"{name}, latency at {LATENCY_PER_S}/s", **soon, p50=p50, p99=p99)
+
+
+if __name__ == "__main__":
+    main()
