@@ -7,13 +7,16 @@ traceback.
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compose import lifecycle
 from compose.embedded.problems import Problem
 from plumbing import failures
+
+if TYPE_CHECKING:
+    from processor.rebuild import Sources
 
 app = typer.Typer(
     name="streamledger",
@@ -25,6 +28,7 @@ app = typer.Typer(
 )
 topics = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 dead_letters = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+rebuild = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 Position = Annotated[
     str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the command lies in `commands`.")
@@ -68,6 +72,14 @@ def processor(
 
 
 @app.command()
+def sink() -> None:
+    """Write the journal to Postgres, and results to Kafka, until told to stop."""
+    from sinks import __main__ as service
+
+    service.main()
+
+
+@app.command()
 def configure(
     data: lifecycle.Data = lifecycle.DATA,
     commission_bps: Annotated[int | None, typer.Option(help="Basis points of a transfer.")] = None,
@@ -103,6 +115,179 @@ def ingress() -> None:
     service.main()
 
 
+@app.command()
+def produce(
+    file: Annotated[
+        Path | None, typer.Option(help="Read from this file.", show_default="standard input")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for each result and show it.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if any was rejected; implies --wait.")
+    ] = False,
+    as_json: lifecycle.Json = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds without any news.")] = 30.0,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Send commands, one of JSON on each line, by the key and partition of their accounts."""
+    from compose import produce as service
+    from compose import running
+
+    settings = running.settings(data)
+    client_id = f"{settings.ledger_id}-produce"
+    with service.lines(file) as lines:
+        commands = service.Commands(settings, client_id, wait=wait or strict, timeout_s=timeout)
+        for told in commands.send(lines):
+            service.show(told, as_json)
+    raise typer.Exit(service.report(commands.tally, strict))
+
+
+@app.command()
+def consume(
+    topic: Annotated[str, typer.Argument(help="Its name, without prefix.")] = "transactions",
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="All that is kept, then end.")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on with what comes; so it is without a beginning.")
+    ] = False,
+    key: Annotated[str | None, typer.Option(help="Only records with this key.")] = None,
+    most: Annotated[int | None, typer.Option("-n", min=1, help="End after so many.")] = None,
+    as_json: lifecycle.Json = False,
+    registry: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where Avro schemas have their ids.")
+    ] = None,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Show what is committed in a topic of the ledger."""
+    from itertools import islice
+
+    from compose import consume as service
+    from compose import running
+
+    settings = running.settings(data)
+    found = service.records(
+        settings,
+        f"{settings.ledger_id}-consume",
+        topic,
+        service.schemas(registry),
+        key=key,
+        from_beginning=from_beginning,
+        follow=follow or not from_beginning,
+    )
+    try:
+        for record in islice(found, most):
+            service.show(record, as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit from None  # how one ends what follows
+
+
+@app.command()
+def verify(
+    against_rules: Annotated[
+        bool, typer.Option("--against-rules", help="Decide every record again, too.")
+    ] = False,
+    postgres: Annotated[bool, typer.Option(help="Whether Postgres is compared.")] = True,
+    as_json: lifecycle.Json = False,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Prove that journal, commands, state and Postgres agree: exit code 0 if all do."""
+    from compose import running
+    from plumbing import kafka
+    from sinks.verify import progress, run
+
+    settings = running.settings(data)
+    asked = run.Asked(
+        config=kafka.client(settings, f"{settings.ledger_id}-verify"),
+        names=settings.topics,
+        partitions=settings.partitions,
+        database_url=settings.database if postgres else None,
+        against_rules=against_rules,
+    )
+    with progress.bar("journal") as told:
+        report = run.verify(asked, told)
+    typer.echo(report.json() if as_json else report.text())
+    raise typer.Exit(0 if report.agree else 1)
+
+
+@rebuild.command("postgres")
+def rebuild_postgres(
+    drop_replaced: Annotated[
+        bool, typer.Option("--drop-replaced", help="Delete the tables that were replaced.")
+    ] = False,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Make the books in Postgres anew from the journal, beside the live ones, and switch."""
+    from compose import running
+    from plumbing import kafka
+    from sinks import rebuild as service
+    from sinks.verify import progress
+
+    settings = running.settings(data)
+    sources = service.Sources(
+        kafka.client(settings, f"{settings.ledger_id}-rebuild"),
+        settings.topics,
+        settings.ledger_id,
+        settings.partitions,
+        settings.database,
+    )
+    with progress.bar_of_partitions("journal") as told:
+        done = service.rebuild(sources, told)
+    for partition, sequence in enumerate(done.sequences):
+        typer.echo(f"partition {partition}: {sequence:,} journal records")
+    if drop_replaced:
+        service.drop(settings.database, done.replaced)
+    else:
+        typer.echo(f"the tables that were replaced are in the schema {done.replaced}")
+
+
+@rebuild.command("state")
+def rebuild_state(
+    folder: Annotated[Path, typer.Argument(help="A new folder, for a processor's --data.")],
+    from_journal: Annotated[
+        bool, typer.Option("--from-journal", help="From `journal`, not from `state`.")
+    ] = False,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Make a processor's local copy of all partitions anew."""
+    from processor import rebuild as service
+    from sinks.verify import progress
+
+    make = service.from_journal if from_journal else service.from_state
+    with progress.bar_of_partitions("records") as told:
+        done = make(_state_sources(data), folder, told)
+    for each in done:
+        typer.echo(f"partition {each.partition}: as of journal record {each.sequence:,}")
+
+
+@rebuild.command("state-topic")
+def rebuild_state_topic(
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where the topic is there and whole.")
+    ] = False,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Write the topic `state`, lost or cut, anew from the journal. Stop the processors before."""
+    from processor import state_topic as service
+    from sinks.verify import progress
+
+    with progress.bar_of_partitions("journal") as told:
+        done = service.write_anew(_state_sources(data), told, replace=replace)
+    for each in done:
+        typer.echo(f"partition {each.partition}: as of journal record {each.sequence:,}")
+
+
+def _state_sources(data: Path) -> "Sources":
+    """By the processor's own client id: who rewrites its state takes its place."""
+    from compose import running
+    from plumbing import kafka
+    from processor.rebuild import Sources
+
+    settings = running.settings(data)
+    config = kafka.client(settings, f"{settings.ledger_id}-processor")
+    return Sources(config, settings.topics, settings.ledger_id, settings.partitions)
+
+
+app.add_typer(rebuild, name="rebuild", help="Make copies of the ledger anew from its log.")
 app.add_typer(topics, name="topics", help="Make and check the topics.")
 app.add_typer(dead_letters, name="dead-letters", help="What could not be read, and why.")
 

@@ -1,0 +1,224 @@
+"""An account's history: its entries, page by page, and its statement of a time.
+
+The versions of an account have no gaps and time never falls from one to the next. So a page of an
+unfiltered history is a range of versions, whatever its number; a range of time is one too.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from schemas.fields import Direction, Metadata
+from sinks.reads import accounts, pages, queries
+from sinks.reads.accounts import PastBalance
+from sinks.reads.pages import Page
+from sinks.reads.queries import Connection
+from sinks.reads.transactions import TransactionStatus
+
+STATEMENT_CHUNK = 1_000
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """An entry with the account's totals after it, and its transaction's facts: None where the
+    coordinator's row has not come yet."""
+
+    account: str
+    version: int
+    direction: Direction
+    amount: int
+    balance: int
+    held: int
+    time: datetime
+    partition: int
+    sequence: int
+    transaction_id: str
+    kind: str | None
+    status: TransactionStatus | None
+    # The account of the command, and the other one where there are just two.
+    from_account: str | None
+    counterparty: str | None
+    fee: int | None
+    label: str | None
+    reference: str | None
+    description: str | None
+    metadata: Metadata | None
+    reverses: str | None
+    reversed_by: str | None
+
+
+class EntryFilter(Struct, frozen=True, kw_only=True):
+    direction: Direction | None = None
+    kinds: Sequence[str] | None = None
+    statuses: Sequence[TransactionStatus] | None = None
+    reference: str | None = None
+    least: int | None = None
+    most: int | None = None
+
+
+class Statement(Struct, frozen=True):
+    """From the balance before a time to the one before a later time: what lies between are the
+    entries of the versions after `opening` up to `closing`."""
+
+    opening: PastBalance
+    closing: PastBalance
+
+
+NO_FILTER = EntryFilter()
+
+
+async def entries(
+    of: Connection,
+    account: str,
+    filter: EntryFilter = NO_FILTER,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 20,
+    page: int | None = None,
+    cursor: str | None = None,
+) -> Page[Entry] | None:
+    """The latest first, since a time and before another; None where there is no such account.
+
+    By cursor, or by number: unfiltered at any depth, filtered up to page x limit = 10,000, else
+    PageTooDeep.
+    """
+    pages.check(limit, page)
+    at = pages.read("entries", cursor, int)
+    bounds = await _versions(of, account, since, until)
+    if bounds is None:
+        return None
+    first, last = bounds
+    if filter == NO_FILTER:
+        if page is not None:
+            at = None
+            newest = max(first, last - (page - 1) * limit)
+            found = await _between(of, account, filter, max(first, newest - limit), newest, limit)
+        else:
+            found = await _beyond(of, account, filter, bounds, at, limit)
+        counted = _cut(found, limit, at, bounds)
+        return Page(
+            items=counted.items,
+            next=counted.next,
+            previous=counted.previous,
+            total=last - first,
+        )
+    if page is not None:
+        offset = pages.offset_of(page, limit)
+        found = await _between(of, account, filter, first, last, limit + 1, offset)
+        return pages.cut("entries", found, limit, None, _key, first=page == 1)
+    found = await _beyond(of, account, filter, bounds, at, limit)
+    return pages.cut("entries", found, limit, at, _key, first=at is None)
+
+
+def _cut(
+    found: list[Entry], limit: int, at: pages.Cursor | None, bounds: tuple[int, int]
+) -> Page[Entry]:
+    """What lies before and after an unfiltered page is told by the versions."""
+    items = found[:limit]
+    if at is not None and at.backwards:
+        items.reverse()
+    if not items:
+        return Page(items=())
+    first, last = bounds
+    newest, oldest = items[0].version, items[-1].version
+    return Page(
+        items=tuple(items),
+        next=pages.write("entries", (oldest,), backwards=False) if oldest > first + 1 else None,
+        previous=pages.write("entries", (newest,), backwards=True) if newest < last else None,
+    )
+
+
+def _key(entry: Entry) -> pages.Key:
+    return (entry.version,)
+
+
+async def _versions(
+    of: Connection, account: str, since: datetime | None, until: datetime | None
+) -> tuple[int, int] | None:
+    """The entries of a time are those after the first version, up to the second."""
+    if until is None:
+        now = await accounts.balance(of, account)
+        last = None if now is None else now.version
+    else:
+        last = await accounts.version_before(of, account, until)
+    if last is None:
+        return None
+    first = 0 if since is None else await accounts.version_before(of, account, since)
+    return min(first or 0, last), last
+
+
+async def _beyond(
+    of: Connection,
+    account: str,
+    filter: EntryFilter,
+    bounds: tuple[int, int],
+    at: pages.Cursor | None,
+    limit: int,
+) -> list[Entry]:
+    first, last = bounds
+    if at is None:
+        return await _between(of, account, filter, first, last, limit + 1)
+    version = at.key[0]
+    if at.backwards:
+        first = max(first, version)
+    else:
+        last = min(last, version - 1)
+    return await _between(
+        of, account, filter, first, last, limit + 1, oldest_first=at.backwards or None
+    )
+
+
+async def _between(
+    of: Connection,
+    account: str,
+    filter: EntryFilter,
+    first: int,
+    last: int,
+    limit: int,
+    offset: int | None = None,
+    oldest_first: bool | None = None,
+) -> list[Entry]:
+    return await queries.every(
+        of,
+        "entries",
+        Entry,
+        {
+            "account": account,
+            "after": first,
+            "last": last,
+            "direction": filter.direction,
+            "kinds": None if filter.kinds is None else list(filter.kinds),
+            "statuses": None if filter.statuses is None else list(filter.statuses),
+            "reference": filter.reference,
+            "least": filter.least,
+            "most": filter.most,
+            "limit": limit,
+            "offset": offset or None,
+            "oldest_first": oldest_first,
+        },
+    )
+
+
+async def statement(
+    of: Connection, account: str, since: datetime, until: datetime
+) -> Statement | None:
+    """From a time, before another. None: there is no such account."""
+    bounds = await _versions(of, account, since, until)
+    if bounds is None:
+        return None
+    opening = await accounts.balance_at_version(of, account, bounds[0])
+    closing = await accounts.balance_at_version(of, account, bounds[1])
+    assert opening is not None and closing is not None, "versions have no gaps"
+    return Statement(opening, closing)
+
+
+async def statement_entries(of: Connection, statement: Statement) -> AsyncIterator[Entry]:
+    """All of a statement's entries, the oldest first, some at a time."""
+    account, at = statement.opening.account, statement.opening.version
+    while at < statement.closing.version:
+        last = min(at + STATEMENT_CHUNK, statement.closing.version)
+        found = await _between(of, account, NO_FILTER, at, last, STATEMENT_CHUNK, oldest_first=True)
+        for entry in found:
+            yield entry
+        at = last

@@ -1,0 +1,4 @@
+SELECT id::text AS id, account, currency, status, amount, captured, placed_at, changed_at,
+       expires_at, partition, sequence
+FROM ledger.holds
+WHERE id = %(id)s::uuid

@@ -1,0 +1,18 @@
+-- Per currency what each type of account and each system account comes to, on its side: it adds up
+-- all accounts, so it reads all of them. People see one system account, the sum of its shards.
+WITH signed AS (
+    SELECT currency, type::text AS name,
+           CASE WHEN type IN ('asset', 'expense') THEN balance ELSE -balance END::numeric AS amount
+    FROM ledger.accounts
+    UNION ALL
+    SELECT currency, 'system:' || role::text,
+           sum(CASE WHEN role = 'funding' THEN balance ELSE -balance END)
+    FROM ledger.system_accounts
+    GROUP BY currency, role
+)
+SELECT currency, name, sum(greatest(amount, 0)) AS debit, sum(greatest(-amount, 0)) AS credit
+FROM signed
+WHERE true
+  AND currency = %(currency)s -- if currency
+GROUP BY currency, name
+ORDER BY currency, name

@@ -1,0 +1,11 @@
+-- How many entries an account had before a time, by bisection of its versions: they have no gaps,
+-- and time never falls from one to the next.
+WITH RECURSIVE search (low, high) AS (
+    SELECT 0::bigint, version FROM ledger.accounts WHERE id = %(account)s
+    UNION ALL
+    SELECT CASE WHEN entry.time < %(time)s THEN half.middle ELSE half.low END,
+           CASE WHEN entry.time < %(time)s THEN half.high ELSE half.middle - 1 END
+    FROM (SELECT low, high, (low + high + 1) / 2 AS middle FROM search WHERE low < high) AS half
+    JOIN ledger.entries AS entry ON entry.account = %(account)s AND entry.version = half.middle
+)
+SELECT low AS version FROM search WHERE low = high

@@ -1,0 +1,13 @@
+-- A table's options, and what belongs to it beside its columns: keys first, then other indexes.
+SELECT class.reloptions,
+       ARRAY(SELECT format('ADD CONSTRAINT %%I %%s', conname, pg_get_constraintdef(oid))
+             FROM pg_constraint
+             WHERE conrelid = class.oid AND contype IN ('p', 'u', 'x')
+             ORDER BY conname) AS keys,
+       ARRAY(SELECT pg_get_indexdef(indexrelid)
+             FROM pg_index
+             WHERE indrelid = class.oid
+               AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid)
+             ORDER BY indexrelid) AS indexes
+FROM pg_class AS class
+WHERE class.oid = %(table)s::regclass

@@ -1,0 +1,395 @@
+"""A partition's books, kept again from its journal alone, doubting each record.
+
+Every balance, version, sequence, reservation and hash is worked out anew and compared with what the
+record says; then the record's word is taken, so that one fault is told once. It decides nothing and
+shares no code with what does.
+"""
+
+import hashlib
+from collections import Counter
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from schemas import commands, ids, journal
+from schemas.journal import (
+    AccountChange,
+    Entry,
+    HoldChange,
+    JournalRecord,
+    Pending,
+    Reservation,
+)
+from schemas.settings import Settings
+from sinks.verify.report import Differences
+
+Status = Literal["pending", "posted", "rejected"]
+Reserved = tuple[tuple[str, str, int], ...]
+
+LARGEST: Final = 2**53 - 1
+_RAISED_BY_DEBIT: Final = frozenset({"asset", "expense"})
+_DECIDES: Final = frozenset({"posted", "rejected"})
+_OWNS: Final = frozenset({"posted", "rejected", "pending"})
+# From each status of a hold those that may follow; None: it is placed.
+_MAY_BECOME: Final[dict[str | None, frozenset[str]]] = {
+    None: frozenset({"open"}),
+    "open": frozenset({"capturing", "captured", "voided", "expired"}),
+    "capturing": frozenset({"captured", "open", "expired"}),
+}
+
+
+class Account(Struct, gc=False):
+    change: AccountChange
+    opened_ms: int
+    sequence: int
+    raised_by_debit: bool
+    balance: int = 0
+    held: int = 0
+    incoming: int = 0
+    version: int = 0
+
+
+class Shard(Struct, gc=False):
+    balance: int
+    version: int
+    sequence: int
+
+
+class Hold(Struct, gc=False):
+    change: HoldChange
+    sequence: int
+    placed_ms: int
+    changed_ms: int
+
+
+class Open(Struct, gc=False):
+    """A transaction that waits for other partitions, at its coordinator."""
+
+    pending: Pending
+    reserved: Reserved
+    record: JournalRecord
+
+
+class Books:
+    def __init__(self, partition: int, differences: Differences) -> None:
+        self.partition = partition
+        self.hash: str | None = None
+        self.last_offset = -1
+        self.sequence = 0
+        self.time_ms = 0
+        self.ledger_id = ""
+        self.partitions = 0
+        self.settings: Settings | None = None
+        self.settings_version = 0
+        self.accounts: dict[str, Account] = {}
+        self.shards: dict[str, Shard] = {}
+        self.holds: dict[str, Hold] = {}
+        self.open: dict[str, Open] = {}
+        # What a participant has reserved, until it is told what to do.
+        self.prepared: dict[str, tuple[JournalRecord, Reserved]] = {}
+        self.last_inputs = {"commands": -1, "legs": -1}
+        # By the 16 bytes of its id the status of each transaction that a command owns here.
+        self.owned: dict[bytes, Status] = {}
+        self._differences = differences
+        self._offset = -1
+        self._record: JournalRecord | None = None
+
+    def note(self, what: str, account: str | None = None) -> None:
+        record = self._record
+        self._differences.note(
+            "journal",
+            what,
+            partition=self.partition,
+            offset=self._offset,
+            sequence=None if record is None else record.sequence,
+            account=account,
+            transaction_id=None if record is None else record.transaction_id,
+        )
+
+    def _same(self, what: str, told: object, expected: object, account: str | None = None) -> None:
+        if told != expected:
+            self.note(f"{what} is {told}, by the records before it {expected}", account)
+
+    def unreadable(self, offset: int, value: bytes, why: str) -> None:
+        """A record that is none: its place in the chain is kept."""
+        self._offset, self._record = offset, None
+        self.note(f"cannot be read: {why}")
+        self.hash = journal.hash_of(value)
+        self.sequence += 1
+        self.last_offset = offset
+
+    def fold(self, offset: int, value: bytes, record: JournalRecord) -> None:
+        self._offset, self._record = offset, record
+        self._chain(record)
+        self.hash, self.last_offset = hashlib.sha256(value).hexdigest(), offset
+        self._source(record)
+        self._identity(record)
+        self._reservations(record)
+        self._entries(record)
+        if record.account is not None:
+            self._account(record, record.account)
+        if record.hold is not None:
+            self._hold(record, record.hold)
+        self._limits(record)
+        if record.settings is not None:
+            self.settings = record.settings
+            self.settings_version += 1
+
+    # The record itself
+
+    def _chain(self, record: JournalRecord) -> None:
+        if record.genesis is not None and self.sequence == 0:
+            self.ledger_id = record.genesis.ledger_id
+            self.partitions = record.genesis.partitions
+            self.hash = journal.genesis_hash(self.ledger_id, self.partition)
+        elif (record.genesis is not None) or self.sequence == 0:
+            self.note("the genesis is the first record, and no other")
+        if self.hash is not None and record.previous_hash != self.hash:
+            self.note(
+                f"names {record.previous_hash} as the hash of the record before it (offset"
+                f" {self.last_offset}), which is {self.hash}: one of the two was changed"
+            )
+        self._same("partition", record.partition, self.partition)
+        self._same("sequence", record.sequence, self.sequence + 1)
+        self._same("settings version", record.settings_version, self.settings_version)
+        if record.time_ms < self.time_ms:
+            self.note(f"time goes back from {self.time_ms} to {record.time_ms}")
+        self.sequence, self.time_ms = record.sequence, record.time_ms
+
+    def _source(self, record: JournalRecord) -> None:
+        topic, offset = record.source.topic, record.source.offset
+        last = self.last_inputs.get(topic)
+        if last is None:
+            return
+        if offset <= last:
+            self.note(f"answers {topic} {offset} after {last}: a second outcome, or out of order")
+        self.last_inputs[topic] = max(last, offset)
+
+    def _identity(self, record: JournalRecord) -> None:
+        """Each command that owns its transaction owns it alone; each pending one is decided
+        once.
+        """
+        step, command, id = record.step, record.command, record.transaction_id
+        if record.source.topic == "commands" and step in _OWNS:
+            if command is None or id is None:
+                self.note(f"is {step} without its command")
+                return
+            self._same("id", id, ids.transaction_id(command.account, commands.key(command)))
+            body = hashlib.sha256(commands.body(command)).digest()[:16].hex()
+            self._same("body hash", record.body_hash, body)
+            key = ids.to_key(id)
+            if key in self.owned:
+                self.note("owns a transaction that another command owned before")
+            self.owned[key] = step  # type: ignore[assignment]  # it is one of the three
+        elif record.command_offset is not None and step in _DECIDES:
+            self._decision(record, id or "")
+        elif step == "replayed":
+            first = self.owned.get(ids.to_key(id or ""))
+            self._same("status of the first", record.first_status, first)
+
+    def _decision(self, record: JournalRecord, id: str) -> None:
+        waited = self.open.get(id)
+        if waited is None:
+            self.note("decides on what is not pending")
+            return
+        self._same("command's offset", record.command_offset, waited.record.source.offset)
+        self._same("command", record.command, waited.record.command)
+        self.owned[ids.to_key(id)] = record.step  # type: ignore[assignment]  # posted or rejected
+
+    # Accounts
+
+    def _reservations(self, record: JournalRecord) -> None:
+        for sign, told in ((-1, record.released), (1, record.reserved)):
+            for each in told:
+                account = self.accounts.get(each.account)
+                if account is None:
+                    self.note("reserves on an account that was never opened", each.account)
+                    continue
+                if (each.direction == "debit") is account.raised_by_debit:
+                    account.incoming += sign * each.amount
+                else:
+                    account.held += sign * each.amount
+                self._same("held", each.held, account.held, each.account)
+                self._same("incoming", each.incoming, account.incoming, each.account)
+                account.held, account.incoming = each.held, each.incoming
+                account.sequence = record.sequence
+        self._kept(record)
+
+    def _kept(self, record: JournalRecord) -> None:
+        """What was reserved for a transaction is released with its decision, all of it."""
+        id, step = record.transaction_id or "", record.step
+        if step == "pending" and record.pending is not None:
+            self.open[id] = Open(record.pending, _reserved(record.reserved), record)
+        elif step == "answered" and record.pending is not None and id in self.open:
+            self.open[id].pending = record.pending
+        elif step == "prepared":
+            self.prepared[id] = record, _reserved(record.reserved)
+        elif step in ("committed", "aborted"):
+            prepared = self.prepared.pop(id, None)
+            self._same("what is released", _reserved(record.released), prepared and prepared[1])
+        elif record.command_offset is not None:
+            waited = self.open.pop(id, None)
+            # A capture's entry is covered by its hold, which has its own rules.
+            if record.hold is None and waited is not None:
+                self._same("what is released", _reserved(record.released), waited.reserved)
+
+    def _entries(self, record: JournalRecord) -> None:
+        net = 0
+        currencies = set()
+        for entry in record.entries:
+            net += entry.amount if entry.direction == "debit" else -entry.amount
+            if entry.amount <= 0:
+                self.note(f"an amount of {entry.amount}", entry.account)
+            if isinstance(entry.balance, str):
+                currencies.add(self._system(record, entry, entry.balance))
+            else:
+                currencies.add(self._ordinary(record, entry, entry.balance))
+        if net:
+            self.note(f"debits are {net} more than credits")
+        if len(currencies) > 1:
+            self.note(f"entries in several currencies: {sorted(map(str, currencies))}")
+
+    def _ordinary(self, record: JournalRecord, entry: Entry, balance: int) -> str | None:
+        account = self.accounts.get(entry.account)
+        if account is None:
+            self.note("an entry on an account that was never opened", entry.account)
+            return None
+        raised = (entry.direction == "debit") is account.raised_by_debit
+        account.balance += entry.amount if raised else -entry.amount
+        self._same("balance", balance, account.balance, entry.account)
+        self._same("version", entry.version, account.version + 1, entry.account)
+        self._same("held", entry.held, account.held, entry.account)
+        self._same("incoming", entry.incoming, account.incoming, entry.account)
+        account.balance, account.version = balance, entry.version
+        account.held, account.incoming = entry.held, entry.incoming
+        account.sequence = record.sequence
+        return account.change.currency
+
+    def _system(self, record: JournalRecord, entry: Entry, told: str) -> str | None:
+        parts = entry.account.split(":")
+        if len(parts) != 4 or parts[0] != "system" or parts[3] != str(self.partition):
+            self.note("not a system account of this partition", entry.account)
+            return None
+        shard = self.shards.setdefault(entry.account, Shard(0, 0, 0))
+        raised = (entry.direction == "debit") is (parts[1] == "funding")
+        shard.balance += entry.amount if raised else -entry.amount
+        self._same("balance", told, str(shard.balance), entry.account)
+        self._same("version", entry.version, shard.version + 1, entry.account)
+        try:
+            shard.balance = int(told)
+        except ValueError:
+            self.note(f"a balance of {told!r}", entry.account)
+        shard.version, shard.sequence = entry.version, record.sequence
+        return parts[2]
+
+    def _account(self, record: JournalRecord, change: AccountChange) -> None:
+        account = self.accounts.get(change.id)
+        opens = isinstance(record.command, commands.OpenAccount)
+        if account is None:
+            if not opens:
+                self.note("changes an account that was never opened", change.id)
+            raised = change.type in _RAISED_BY_DEBIT
+            self.accounts[change.id] = Account(change, record.time_ms, record.sequence, raised)
+            return
+        before = account.change
+        if opens:
+            self.note("opens an account a second time", change.id)
+        for name in ("type", "currency", "owner", "metadata"):
+            self._same(name, getattr(change, name), getattr(before, name), change.id)
+        if before.status == "closed":
+            self.note("changes an account that is closed", change.id)
+        empty = not (account.balance or account.held or account.incoming)
+        if change.status == "closed" and not empty:
+            self.note("closes an account that is not empty", change.id)
+        account.change, account.sequence = change, record.sequence
+
+    def _hold(self, record: JournalRecord, change: HoldChange) -> None:
+        hold = self.holds.get(change.id)
+        before = None if hold is None else hold.change
+        was = None if before is None else before.status
+        if change.status not in _MAY_BECOME.get(was, ()):
+            self.note(f"hold {change.id} becomes {change.status} after {was}", change.account)
+        if before is not None:
+            for name in ("account", "currency", "amount", "expires_at_ms"):
+                what = f"{name} of hold {change.id}"
+                self._same(what, getattr(change, name), getattr(before, name), change.account)
+        if hold is None:
+            self.holds[change.id] = Hold(change, record.sequence, record.time_ms, record.time_ms)
+        else:
+            hold.change, hold.sequence, hold.changed_ms = change, record.sequence, record.time_ms
+
+    def _limits(self, record: JournalRecord) -> None:
+        """No account goes below its limit or out of bounds, and none has less than nothing held."""
+        touched: list[str] = [entry.account for entry in record.entries]
+        touched += [each.account for each in (*record.reserved, *record.released)]
+        if record.account is not None:
+            touched.append(record.account.id)
+        for id in touched:
+            account = self.accounts.get(id)
+            if account is None:
+                continue
+            available, least = account.balance - account.held, account.change.min_balance
+            if least is not None and available < least:
+                self.note(f"{available} available, below the limit of {least}", id)
+            if account.held < 0 or account.incoming < 0:
+                self.note(f"{account.held} held and {account.incoming} incoming", id)
+            if available < -LARGEST or account.balance + account.incoming > LARGEST:
+                self.note(f"a balance of {account.balance} is out of bounds", id)
+
+    # At the end
+
+    def sums(self) -> dict[str, tuple[int, int, int]]:
+        """By currency the debits, the credits, and debits less credits of transit."""
+        debits: Counter[str] = Counter()
+        credits: Counter[str] = Counter()
+        transit: Counter[str] = Counter()
+        for account in self.accounts.values():
+            signed = account.balance if account.raised_by_debit else -account.balance
+            (debits if signed > 0 else credits)[account.change.currency] += abs(signed)
+        for name, shard in self.shards.items():
+            _, role, currency, _ = name.split(":")
+            signed = shard.balance if role == "funding" else -shard.balance
+            (debits if signed > 0 else credits)[currency] += abs(signed)
+            if role == "transit":
+                transit[currency] += signed
+        currencies = sorted({*debits, *credits})
+        return {each: (debits[each], credits[each], transit[each]) for each in currencies}
+
+    def finish(self) -> None:
+        """What all records together must come to."""
+        self._record = None
+        self._offset = self.last_offset
+        held: Counter[str] = Counter()
+        incoming: Counter[str] = Counter()
+        reserved = [waited.reserved for waited in self.open.values()]
+        reserved += [kept for _, kept in self.prepared.values()]
+        # A hold keeps room for a debit, whatever that does to the account.
+        reserved += [
+            ((hold.change.account, "debit", hold.change.amount),)
+            for hold in self.holds.values()
+            if hold.change.status in ("open", "capturing")
+        ]
+        for each in reserved:
+            for id, direction, amount in each:
+                account = self.accounts.get(id)
+                if account is not None:
+                    raised = (direction == "debit") is account.raised_by_debit
+                    (incoming if raised else held)[id] += amount
+        for id, account in self.accounts.items():
+            for what, told, kept in (
+                ("held", account.held, held[id]),
+                ("incoming", account.incoming, incoming[id]),
+            ):
+                if told != kept:
+                    self.note(f"{told} {what}, but holds and transactions keep {kept}", id)
+        for currency, (debits, credits, _) in self.sums().items():
+            if debits != credits:
+                self._differences.note(
+                    "books",
+                    f"{currency}: debits are {debits}, credits {credits}",
+                    partition=self.partition,
+                )
+
+
+def _reserved(told: tuple[Reservation, ...]) -> Reserved:
+    return tuple((each.account, each.direction, each.amount) for each in told)

@@ -1,0 +1,136 @@
+"""What a partition has read, beside what its journal says of it: each command by its digest, each
+leg that is still kept too, and where its reading stands.
+
+A command that the journal passes over has no outcome, and is told.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from schemas.commands import Command
+from schemas.journal import JournalRecord
+from schemas.legs import Leg
+from schemas.state import InputPosition
+from sinks.verify import log
+from sinks.verify.report import Differences
+
+_decode_command: Final = msgspec.json.Decoder(Command).decode
+_decode_leg: Final = msgspec.json.Decoder(Leg).decode
+_JSON: Final = b"{"
+
+
+class Input:
+    """One partition of `commands` or `legs`, read in step with the journal that answers it."""
+
+    def __init__(
+        self,
+        topic: Literal["commands", "legs"],
+        of: log.Partition,
+        differences: Differences,
+    ) -> None:
+        self.compared = 0
+        self._topic = topic
+        self._of = of
+        self._differences = differences
+        self._start, self._end = of.range()
+        self._records: Iterator[log.Record] = of.records(self._start, self._end)
+        self._ahead: log.Record | None = None
+        self._last: log.Record | None = None
+        self._last_offset = -1
+
+    def answered(
+        self, journal_offset: int, journal_key: bytes | None, record: JournalRecord, time_ms: int
+    ) -> bytes | None:
+        """The value that a journal record answers, compared with it; None where it is no longer
+        kept. `time_ms` is the partition's time before it.
+        """
+        offset = record.source.offset
+        self._last_offset, self._last = offset, None
+
+        def note(what: str) -> None:
+            self._differences.note(
+                self._topic,
+                what,
+                partition=self._of.partition,
+                offset=journal_offset,
+                sequence=record.sequence,
+                transaction_id=record.transaction_id,
+            )
+
+        if offset < self._start:
+            if self._topic == "commands":
+                note(f"the topic begins at {self._start}: command {offset} is not kept")
+            return None
+        found = self._at(offset)
+        if found is None and self._topic == "legs":
+            # Legs that were read are deleted, beside a live system at any time.
+            self._start = self._of.range()[0]
+            if offset < self._start:
+                return None
+        if found is None:
+            note(f"the journal answers {self._topic} {offset}, which is not there")
+            return None
+        self._last = found
+        self.compared += 1
+        value = found.value or b""
+        digest = hashlib.sha256(value).hexdigest()
+        if digest != record.digest:
+            note(f"{self._topic} {offset} has the digest {digest}, in the journal {record.digest}")
+        elif not self._same_message(value, record):
+            note(f"{self._topic} {offset} says something else than the journal has of it")
+        if record.time_ms != max(time_ms, found.time_ms):
+            note(f"{self._topic} {offset} is of {found.time_ms}, in the journal {record.time_ms}")
+        if self._topic == "commands" and found.key != journal_key:
+            note(f"commands {offset} has the key {found.key!r}, in the journal {journal_key!r}")
+        return value
+
+    def _same_message(self, value: bytes, record: JournalRecord) -> bool:
+        """As far as JSON tells; other encodings are judged by their digest."""
+        if self._topic == "legs":
+            return record.leg is None or bool(_decode_leg(value) == record.leg)
+        if record.command is None or value[:1] != _JSON:
+            return True
+        try:
+            return bool(_decode_command(value) == record.command)
+        except ValueError:
+            return False
+
+    def _at(self, offset: int) -> log.Record | None:
+        while True:
+            if self._ahead is None:
+                self._ahead = next(self._records, None)
+            ahead = self._ahead
+            if ahead is None or ahead.offset > offset:
+                return None
+            self._ahead = None
+            if ahead.offset == offset:
+                return ahead
+            self._passed_over(ahead)
+
+    def _passed_over(self, record: log.Record) -> None:
+        # The last leg that was read before the others were deleted is kept as a proof.
+        self._differences.note(
+            self._topic,
+            f"{self._topic} {record.offset} has no outcome, though a later one has",
+            partition=self._of.partition,
+        )
+
+    def position(self) -> InputPosition:
+        """As the state must have it, once this far; without digest where the record is not
+        kept.
+        """
+        last = self._last
+        if last is None:
+            return InputPosition(self._last_offset + 1, self._last_offset)
+        key, value = last.key or b"", last.value or b""
+        head = f"{last.offset}:{last.time_ms}:{len(key)}:{len(value)}:".encode()
+        digest = hashlib.sha256(head + key + value).digest()[:16]
+        return InputPosition(last.offset + 1, last.offset, digest)
+
+    def waiting(self) -> int:
+        """How many records come after the last one that was answered."""
+        ahead = 0 if self._ahead is None else 1
+        return ahead + sum(1 for _ in self._records)

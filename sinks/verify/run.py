@@ -1,0 +1,299 @@
+"""`streamledger verify`: all copies of the ledger beside its journal, each partition up to a fixed
+point.
+
+The points are taken in an order that leaves no copy ahead of the journal: first Postgres, in one
+snapshot, then the state, then the journal, then what it answers. Where a partition's books stand
+at the sequence that a copy has, that copy is compared with them. It writes nothing anywhere.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from plumbing.kafka import ClientConfig
+from schemas.journal import JournalRecord
+from schemas.topics import Names
+from sinks.verify import log
+from sinks.verify.books import Books
+from sinks.verify.changelog import Changelog
+from sinks.verify.decisions import Decisions
+from sinks.verify.inputs import Input
+from sinks.verify.report import CurrencyReport, Differences, PartitionReport, Report
+from sinks.verify.tables import Tables
+from sinks.verify.ways import Ways
+
+# A copy may show a transaction a moment before the journal does: they have one commit, but each
+# partition of each topic learns of it by itself.
+CATCH_UP_S: Final = 15.0
+PAUSE_S: Final = 0.1
+TOLD_EVERY: Final = 1_000
+
+Progress = Callable[[int, int], None]
+
+_decode: Final = msgspec.json.Decoder(JournalRecord).decode
+_FAULTY: Final = (ValueError, KeyError, IndexError, AssertionError, OverflowError)
+
+
+class Asked(Struct, frozen=True, kw_only=True):
+    """What is to be verified; without a database, all but Postgres."""
+
+    config: ClientConfig
+    names: Names
+    partitions: int
+    database_url: str | None
+    against_rules: bool = False
+
+
+def verify(asked: Asked, progress: Progress) -> Report:
+    began = time.monotonic()
+    differences = Differences()
+    tables = None
+    if asked.database_url is not None:
+        tables = Tables(asked.database_url, differences)
+    try:
+        return _Run(asked, tables, differences, progress).run(began)
+    finally:
+        if tables is not None:
+            tables.close()
+
+
+class _Run:
+    def __init__(
+        self, asked: Asked, tables: Tables | None, differences: Differences, progress: Progress
+    ) -> None:
+        self._asked = asked
+        self._tables = tables
+        self._differences = differences
+        self._progress = progress
+        self._ways = Ways(differences)
+        self._compared: Counter[str] = Counter()
+        self._debits: Counter[str] = Counter()
+        self._credits: Counter[str] = Counter()
+        self._transit: Counter[str] = Counter()
+        numbers = range(asked.partitions)
+        self._changelogs = [
+            Changelog(self._partition(asked.names.state, number), differences) for number in numbers
+        ]
+        self._journals = [self._partition(asked.names.journal, number) for number in numbers]
+        self._ranges = []
+        for journal in self._journals:
+            self._ranges.append(journal.range())
+            journal.close()
+        self._total = sum(end - start for start, end in self._ranges)
+        self._done = 0
+
+    def _partition(self, topic: str, number: int, *, trimmed: bool = False) -> log.Partition:
+        return log.Partition(self._asked.config, topic, number, trimmed=trimmed)
+
+    def run(self, began: float) -> Report:
+        if self._tables is not None:
+            self._tables.check_partitions(self._asked.partitions)
+        told = []
+        ledgers: list[str] = []
+        for number in range(self._asked.partitions):
+            one = _Partition(self._asked, number, self._tables, self._ways, self._differences)
+            books, report = one.run(self._changelogs[number], self._records(number, one))
+            self._compared.update(one.compared)
+            self._sum(books)
+            told.append(report)
+            ledgers.append(books.ledger_id)
+            if books.sequence and books.partitions != self._asked.partitions:
+                self._differences.note(
+                    "journal",
+                    f"the ledger has {books.partitions} partitions, not"
+                    f" {self._asked.partitions}: PARTITIONS is wrong",
+                    partition=number,
+                )
+        if len({each for each in ledgers if each}) > 1:
+            self._differences.note("journal", f"several ledgers: {sorted(set(ledgers))}")
+        currencies = self._whole_books()
+        if self._tables is not None:
+            self._tables.finish()
+            self._compared["rows"] = self._tables.compared
+        self._progress(self._total, self._total)
+        return Report(
+            agree=not self._differences.counts,
+            ledger_id=next((each for each in ledgers if each), ""),
+            partitions=tuple(told),
+            currencies=currencies,
+            compared=dict(self._compared),
+            seconds=round(time.monotonic() - began, 3),
+            differences=tuple(self._differences.first),
+            difference_counts=dict(self._differences.counts),
+        )
+
+    def _records(self, number: int, one: "_Partition") -> Iterator[log.Record]:
+        """Up to the fixed point; and on, as long as a copy is ahead of it, for a while."""
+        journal = self._journals[number]
+        start, end = self._ranges[number]
+        if start > 0:
+            self._differences.note("journal", f"begins at offset {start}", partition=number)
+        least = self._changelogs[number].sequence
+        if self._tables is not None:
+            least = max(least, self._tables.sequence(number))
+        deadline = time.monotonic() + CATCH_UP_S
+        while True:
+            for record in journal.records(start, end):
+                self._done += 1
+                if self._done % TOLD_EVERY == 0:
+                    self._progress(min(self._done, self._total), self._total)
+                yield record
+            if one.books.sequence >= least or time.monotonic() > deadline:
+                break
+            time.sleep(PAUSE_S)
+            start, end = end, journal.range()[1]
+        journal.close()
+
+    def _sum(self, books: Books) -> None:
+        for currency, (debits, credits, transit) in books.sums().items():
+            self._debits[currency] += debits
+            self._credits[currency] += credits
+            self._transit[currency] += transit
+
+    def _whole_books(self) -> tuple[CurrencyReport, ...]:
+        """Over all partitions transit is what the legs that are under way carry."""
+        under_way = self._ways.under_way()
+        currencies = sorted({*self._debits, *self._credits, *under_way} - {""})
+        for currency in currencies:
+            found, expected = self._transit[currency], under_way[currency]
+            if found != expected:
+                self._differences.note(
+                    "books",
+                    f"{currency}: transit is {found} over all partitions, but the legs under way"
+                    f" carry {expected}",
+                )
+        return tuple(
+            CurrencyReport(
+                currency=currency,
+                debits=self._debits[currency],
+                credits=self._credits[currency],
+                transit=self._transit[currency],
+                under_way=under_way[currency],
+            )
+            for currency in currencies
+        )
+
+
+class _Partition:
+    """One partition's journal from its first record, and each copy where it stands."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        number: int,
+        tables: Tables | None,
+        ways: Ways,
+        differences: Differences,
+    ) -> None:
+        self.books = Books(number, differences)
+        self.compared: Counter[str] = Counter()
+        self._asked = asked
+        self._number = number
+        self._tables = tables
+        self._ways = ways
+        self._differences = differences
+        self._decisions = Decisions(number, differences) if asked.against_rules else None
+        self._compared_tables = self._compared_state = False
+
+    def run(
+        self, changelog: Changelog, records: Iterator[log.Record]
+    ) -> tuple[Books, PartitionReport]:
+        names, number, books = self._asked.names, self._number, self.books
+        commands = log.Partition(self._asked.config, names.commands, number)
+        legs = log.Partition(self._asked.config, names.legs, number, trimmed=True)
+        self._changelog = changelog
+        self._inputs: dict[Literal["commands", "legs"], Input] = {
+            "commands": Input("commands", commands, self._differences),
+            "legs": Input("legs", legs, self._differences),
+        }
+        self._compare()
+        for record in records:
+            self._record(record)
+            self._compare()
+        self._compare(at_the_end=True)
+        books.finish()
+        if self._decisions is not None:
+            self._decisions.finish()
+            self.compared["decisions"] = self._decisions.compared
+        waiting = self._inputs["commands"].waiting()
+        self.compared["journal records"] = books.sequence
+        self.compared["commands"] = self._inputs["commands"].compared
+        self.compared["legs"] = self._inputs["legs"].compared
+        self.compared["state keys"] = changelog.compared
+        for of in (commands, legs):
+            of.close()
+        tables = self._tables
+        return books, PartitionReport(
+            partition=number,
+            sequence=books.sequence,
+            postgres=None if tables is None else tables.sequence(number),
+            state=changelog.sequence,
+            waiting=waiting,
+            last_hash=books.hash or "",
+        )
+
+    def _record(self, read: log.Record) -> None:
+        value, books = read.value or b"", self.books
+        try:
+            record = _decode(value)
+        except msgspec.MsgspecError as error:
+            books.unreadable(read.offset, value, str(error))
+            return
+        try:
+            self._follow(read, value, record)
+        except _FAULTY as error:
+            # A record that was tampered with may say anything.
+            books.note(f"cannot be followed: {error!r}")
+
+    def _follow(self, read: log.Record, value: bytes, record: JournalRecord) -> None:
+        books, time_ms, next = self.books, self.books.time_ms, self.books.sequence + 1
+        if next <= self._changelog.sequence:
+            self._changelog.before_fold(books, record)
+        self._ways.before_fold(books, read.offset, record)
+        books.fold(read.offset, value, record)
+        answered = None
+        source = record.source.topic
+        if source == "commands" or source == "legs":
+            answered = self._inputs[source].answered(read.offset, read.key, record, time_ms)
+        if self._tables is not None and next <= self._tables.sequence(self._number):
+            self._tables.fold(self._number, read.offset, record)
+        if self._decisions is not None:
+            self._decisions.fold(read.offset, read.key, value, record, answered)
+
+    def _compare(self, *, at_the_end: bool = False) -> None:
+        """Each copy once, where the books stand at its sequence."""
+        books, tables, changelog = self.books, self._tables, self._changelog
+        if tables is not None and not self._compared_tables:
+            there = tables.sequence(self._number)
+            if at_the_end:
+                self._ahead("postgres", there)
+            if at_the_end or books.sequence == there:
+                self._compared_tables = True
+                tables.compare(books)
+        if not self._compared_state:
+            if at_the_end:
+                self._ahead("state", changelog.sequence)
+            if at_the_end or books.sequence == changelog.sequence:
+                self._compared_state = True
+                self._compare_state(changelog)
+
+    def _compare_state(self, changelog: Changelog) -> None:
+        number, partitions = self._number, self.books.partitions
+        changelog.compare(
+            self.books,
+            {topic: input.position() for topic, input in self._inputs.items()},
+            self._ways.sent_by(number, partitions),
+            self._ways.read_by(number, partitions),
+        )
+
+    def _ahead(self, copy: Literal["postgres", "state"], sequence: int) -> None:
+        self._differences.note(
+            copy,
+            f"stands at sequence {sequence}, which is not in the journal; that ends at"
+            f" {self.books.sequence}",
+            partition=self._number,
+        )

@@ -1,0 +1,124 @@
+"""What may happen to a ledger at any moment, each as one deed that is done and undone.
+
+A deed returns when the world is whole again but for the workers, which the crew starts again.
+"""
+
+import random
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka import Producer
+
+from tests.crash.rig import SESSION_MS, STEPS, Rig
+from tests.crash.workers import Worker
+from tests.waiting import eventually
+
+MOST_WORKERS = 4
+Deed = Callable[["Chaos"], None]
+
+
+class Chaos:
+    """Deeds drawn from a seed. `pause` is a wait that the end of the run cuts short."""
+
+    def __init__(self, rig: Rig, seed: int, foreign: list[Path]) -> None:
+        self.rig = rig
+        self.dice = random.Random(seed)
+        self.over = threading.Event()
+        self._copies = list(foreign)
+        self._foreign = set(foreign)
+        self._deeds, self._weights = zip(*DEEDS.items(), strict=True)
+
+    def pause(self, least_s: float, most_s: float) -> None:
+        self.over.wait(self.dice.uniform(least_s, most_s))
+
+    def one(self) -> None:
+        # A step with a chance of one is deadly at once; with a small one it is so under load.
+        self.rig.crew.crash_at(STEPS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
+        deed = self.dice.choices(self._deeds, self._weights)[0]
+        deed(self)
+        self.rig.did(deed.__name__)
+
+    def _worker(self) -> Worker:
+        return self.dice.choice(self.rig.crew.workers)
+
+    def kill_a_worker(self) -> None:
+        self.rig.kill(self._worker())
+
+    def kill_all_workers(self) -> None:
+        for worker in list(self.rig.crew.workers):
+            self.rig.kill(worker)
+
+    def freeze_a_worker(self) -> None:
+        """Its session ends, others take over, and it wakes up as if nothing had happened."""
+        worker = self._worker()
+        worker.send(signal.SIGSTOP)
+        self.pause(SESSION_MS / 1_000, 3 * SESSION_MS / 1_000)
+        worker.send(signal.SIGCONT)
+
+    def lose_a_disk(self) -> None:
+        self.rig.lose_disk(self._worker())
+
+    def copy_a_disk(self) -> None:
+        self._copies.append(self.rig.keep_copy(self._worker()))
+        if len(self._copies) > 6:
+            dropped = self._copies.pop(len(self._foreign))
+            shutil.rmtree(dropped, ignore_errors=True)
+
+    def swap_a_disk(self) -> None:
+        """For an older copy, of this worker, of another one, or of another ledger."""
+        if self._copies:
+            self.rig.swap_disk(self._worker(), self.dice.choice(self._copies))
+
+    def kill_a_broker(self) -> None:
+        stage = self.rig.stage
+        number = stage.leader(stage.names.journal, self.dice.randrange(stage.partitions))
+        stage.kill_broker(number)
+        self.pause(0, 3)
+        stage.start_broker(number)
+        stage.wait_until_serving()
+
+    def add_a_worker(self) -> None:
+        if len(self.rig.crew.workers) < MOST_WORKERS:
+            self.rig.crew.add(self.rig.new_worker())
+
+    def remove_a_worker(self) -> None:
+        if len(self.rig.crew.workers) > 1:
+            self.rig.crew.remove(self._worker())
+
+
+DEEDS: dict[Deed, float] = {
+    Chaos.kill_a_worker: 4,
+    Chaos.kill_all_workers: 1,
+    Chaos.freeze_a_worker: 2,
+    Chaos.lose_a_disk: 2,
+    Chaos.copy_a_disk: 1,
+    Chaos.swap_a_disk: 2,
+    Chaos.kill_a_broker: 1,
+    Chaos.add_a_worker: 1.5,
+    Chaos.remove_a_worker: 1,
+}
+
+
+@contextmanager
+def foreign_copy(rig: Rig) -> Iterator[Path]:
+    """The disk of a worker of another ledger, on the same brokers."""
+    stage = rig.stage.beside()
+    stage.make_topics()
+    settings = rig.settings() | {"TOPIC_PREFIX": stage.prefix, "LEDGER_ID": "other"}
+    worker = rig.new_worker(settings)
+    worker.start()
+    try:
+        producer = Producer(stage.client)
+        for partition in range(stage.partitions):
+            for number in range(50):
+                producer.produce(stage.names.commands, b"%d" % number, b"x", partition)
+        producer.flush(30)
+        eventually(worker.ready, 60)
+        worker.stop()
+        yield worker.data
+    finally:
+        worker.kill()

@@ -1,0 +1,150 @@
+"""Everything together: brokers, workers that come back, load, and the audit at the end."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.crash.audit import Audit
+from tests.crash.load import DUEL_MONEY, Load
+from tests.crash.stage import Stage
+from tests.crash.workers import Crew, Worker
+from tests.waiting import eventually
+
+SESSION_MS = 2_000
+# Short, so that holds expire and transactions time out while their partitions change hands.
+HOLD_TTL_MS = 4_000
+PARTICIPANT_TIMEOUT_MS = 8_000
+STEPS = (
+    "fenced",
+    "restored",
+    "before_begin",
+    "mid_produce",
+    "before_commit",
+    "after_commit",
+    "before_write",
+    "after_write",
+)
+
+
+class Rig:
+    def __init__(
+        self, stage: Stage, folder: Path, crew: Crew, load: Load, code: Path | None
+    ) -> None:
+        self.stage = stage
+        self.folder = folder
+        self.crew = crew
+        self.load = load
+        self.deeds: dict[str, int] = {}
+        self._code = code
+        self._made = 0
+
+    def did(self, what: str) -> None:
+        self.deeds[what] = self.deeds.get(what, 0) + 1
+
+    def settings(self) -> dict[str, str]:
+        return {
+            "KAFKA_BROKERS": self.stage.bootstrap,
+            "TOPIC_PREFIX": self.stage.prefix,
+            "PARTITIONS": str(self.stage.partitions),
+            "SESSION_TIMEOUT_MS": str(SESSION_MS),
+            "HOLD_TTL_MS": str(HOLD_TTL_MS),
+            "PARTICIPANT_TIMEOUT_MS": str(PARTICIPANT_TIMEOUT_MS),
+            "LEDGER_ID": "crash",
+        }
+
+    def new_worker(self, settings: Mapping[str, str] | None = None) -> Worker:
+        self._made += 1
+        folder = self.folder / f"worker-{self._made}"
+        return Worker(self._made, folder, settings or self.settings(), self._code)
+
+    def kill(self, worker: Worker, why: str = "random") -> None:
+        self.crew.kill(worker, why)
+
+    def lose_disk(self, worker: Worker) -> None:
+        with self.crew.aside(worker):
+            self.kill(worker, "lost disk")
+            worker.lose_disk()
+
+    def keep_copy(self, worker: Worker) -> Path:
+        """A copy of its disk, as of now: taken while it is down."""
+        kept = self.folder / f"copy-{worker.number}-{time.monotonic_ns()}"
+        with self.crew.aside(worker):
+            self.kill(worker, "copied disk")
+            if worker.data.exists():
+                shutil.copytree(worker.data, kept)
+        return kept
+
+    def swap_disk(self, worker: Worker, copy: Path) -> None:
+        with self.crew.aside(worker):
+            self.kill(worker, "swapped disk")
+            worker.lose_disk()
+            if copy.exists():
+                shutil.copytree(copy, worker.data)
+
+    def settle(self, audit: Audit, timeout_s: float) -> None:
+        """Until every record has its outcome and nothing is under way."""
+
+        def settled() -> bool:
+            # What was confirmed may be hidden, until an open transaction before it has timed out.
+            return audit.settled() and self.load.confirmed <= audit.positions()
+
+        try:
+            eventually(settled, timeout_s)
+        except AssertionError:
+            raise AssertionError(
+                f"not settled within {timeout_s:g} s:"
+                f" {len(self.load.confirmed - audit.positions())} confirmed commands are not there,"
+                f" {audit.unanswered()} records have no outcome,"
+                f" {audit.undecided()} transactions are under way\n{self.crew.tails()}"
+            ) from None
+
+    def verdict(self, audit: Audit) -> list[str]:
+        """Every difference, once the workers are gone; none is what is hoped for."""
+        codes = self.crew.stop()
+        found = [f"a worker that was asked to stop ended with {code}" for code in codes if code]
+        found += audit.verify()
+        if lost := self.load.confirmed - audit.positions():
+            found.append(f"{len(lost)} confirmed commands are gone: {sorted(lost)[:5]}")
+        answered = {(p, offset) for p, books in enumerate(audit.books) for offset in books.told}
+        if wrong := self.load.aborted & answered:
+            found.append(f"{len(wrong)} aborted commands have an outcome: {sorted(wrong)[:5]}")
+        accounts = {id: one for books in audit.books for id, one in books.accounts.items()}
+        for pair in self.load.duels:
+            total = sum(accounts[id].balance for id in pair if id in accounts)
+            if total != DUEL_MONEY and all(id in accounts for id in pair):
+                found.append(f"{pair} have {total} together, not {DUEL_MONEY}")
+        return found
+
+
+@contextmanager
+def made(
+    stage: Stage,
+    workers: int,
+    seed: int,
+    rate: float,
+    code: Path | None = None,
+    hanging: float = 0.1,
+) -> Iterator[Rig]:
+    """Topics, and workers that own them; nothing is sent yet."""
+    stage.make_topics()
+    folder = Path(tempfile.mkdtemp(prefix="streamledger-crash-"))
+    load = Load(stage.client, stage.names.commands, stage.partitions, seed, rate, hanging)
+    try:
+        with Crew(seed) as crew:
+            rig = Rig(stage, folder, crew, load, code)
+            for _ in range(workers):
+                crew.add(rig.new_worker())
+            yield rig
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def until(condition: Callable[[], object], timeout_s: float, rig: Rig) -> None:
+    """As `eventually`, and with what the workers said last where it does not come true."""
+    try:
+        eventually(condition, timeout_s)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{rig.crew.tails()}") from None

@@ -1,0 +1,76 @@
+"""A Kafka of the crash tests' own: its brokers are killed and started again, its topics are made
+for one ledger.
+
+It must not know what runs on it.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka.admin import AdminClient
+
+from compose import provision
+from compose.embedded import kafka, programs
+from compose.embedded.folder import DataFolder
+from schemas.topics import Names
+from tests import brokers
+
+NEVER = threading.Event()
+CLIENT: dict[str, str | int | float | bool] = {"log_level": 0}
+
+
+class Stage:
+    """One or three brokers, and the topics of one ledger on them."""
+
+    def __init__(self, cluster: kafka.Cluster, prefix: str, partitions: int) -> None:
+        self.cluster = cluster
+        self.bootstrap = cluster.bootstrap
+        self.prefix = prefix
+        self.partitions = partitions
+        self.names = Names(prefix)
+        self.client = {**CLIENT, "bootstrap.servers": self.bootstrap}
+
+    def beside(self) -> "Stage":
+        """The same brokers, for another ledger."""
+        return Stage(self.cluster, f"beside-{self.prefix}", self.partitions)
+
+    def make_topics(self) -> None:
+        values = {
+            "KAFKA_BROKERS": self.bootstrap,
+            "TOPIC_PREFIX": self.prefix,
+            "PARTITIONS": self.partitions,
+        }
+        settings = provision.ProvisionSettings.model_validate(values)
+        provision.create_topics(self.bootstrap, settings)
+
+    def leader(self, topic: str, partition: int) -> int:
+        admin = AdminClient(self.client)
+        found = admin.list_topics(topic, timeout=10).topics[topic].partitions[partition]
+        return int(found.leader)
+
+    def kill_broker(self, number: int) -> None:
+        self.cluster.processes[number].kill()
+
+    def start_broker(self, number: int) -> None:
+        self.cluster.start_broker(number)
+
+    def wait_until_serving(self) -> None:
+        self.cluster.wait_until_serving(NEVER)
+
+
+@contextmanager
+def running(folder: DataFolder, count: int) -> Iterator[kafka.Cluster]:
+    """Brokers that serve; members of a group may be declared dead after a second."""
+    options = kafka.Options(
+        brokers=count,
+        first_port=brokers.some_port(),
+        fast_start=True,
+        properties={"group.min.session.timeout.ms": "1000"},
+    )
+    cluster = programs.cluster(folder, options, NEVER)
+    try:
+        cluster.start(NEVER)
+        yield cluster
+    finally:
+        cluster.stop()

@@ -1,0 +1,93 @@
+"""An audit that never found anything proves little: here it must find what was planted."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+
+from tests.crash import ledger as ledgers
+from tests.crash.audit import Audit
+from tests.crash.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
+    with ledgers.made(kafka, topic_prefix, tmp_path) as made:
+        yield made
+
+
+def differences(ledger: Ledger) -> str:
+    with Audit(ledger.client, ledger.names, ledger.partitions) as audit:
+        return "\n".join(audit.verify())
+
+
+def test_what_is_planted_is_found(ledger: Ledger) -> None:
+    worker = ledger.ready()
+    one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
+    transfer = {"kind": "transfer", "account": one, "to": other, "amount": 100, "id": "t"}
+    unread = ledger.send(b"nothing that anybody can read", b"x", 0)
+    told = ledger.outcomes([ledger.send(transfer), unread])
+    assert [each.step for each in told] == ["posted", "refused"]
+    assert ledger.whole() == []
+    assert worker.exit_code() == 0
+
+    producer, names = Producer({**ledger.client, "acks": "all"}), ledger.names
+
+    def plant(topic: str, value: bytes, key: bytes | None = None) -> str:
+        producer.produce(topic, value, key, 0)
+        assert producer.flush(10) == 0
+        return differences(ledger)
+
+    account: list[object] = ["wallet", "NGN", "open", None, 0, 10**6, 0, 0, 2, {}]
+    found = plant(names.state, msgspec.msgpack.encode(account), b"a" + one.encode())
+    assert f"state 0, account: {one}" in found
+
+    entry = {
+        "sequence": 4,
+        "transaction_id": "none",
+        "account_id": one,
+        "entry": "credit",
+        "amount": 1,
+        "balance": 1,
+        "version": 1,
+        "held": 0,
+        "available": 1,
+        "currency": "NGN",
+        "user_id": None,
+    }
+    assert "transactions 0 has 1 too many" in plant(names.transactions, json.dumps(entry).encode())
+
+    letter = {"partition": 0, "offset": unread.offset, "reason": "malformed", "digest": "none"}
+    found = plant(names.commands_dead, json.dumps(letter).encode())
+    assert f"commands 0:{unread.offset}, refused malformed: 2 dead letters" in found
+    assert "reason, digest" in found
+
+    assert "has no outcome" in plant(names.commands, b"never decided")
+    assert "has no record" in plant(names.legs, b'{"leg": "tick"}')
+
+    books = ledger.audit.books[0]
+    forged = {
+        "previous_hash": books.hash,
+        "partition": 0,
+        "sequence": books.sequence,
+        "time_ms": books.time_ms,
+        "source": {"topic": "commands", "offset": unread.offset},
+        "step": "posted",
+        "transaction_id": "none",
+        "entries": [
+            {"account": one, "direction": "debit", "amount": 9, "balance": -7, "version": 9}
+        ],
+    }
+    found = plant(names.journal, json.dumps(forged).encode())
+    for what in (
+        "sequence is",
+        f"command {unread.offset} is answered again",
+        "debits less credits is 9",
+        f"balance of {one} is -7",
+        f"version of {one} is 9",
+    ):
+        assert what in found, what
+    assert "previous_hash is" in plant(names.journal, json.dumps(forged).encode())

@@ -1,0 +1,76 @@
+"""The local copy is believed only where it is this partition's of this ledger: else it is wiped and
+restored, and nothing of it is left."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crash import ledger as ledgers
+from tests.crash.ledger import Ledger
+
+MINE = {"LEDGER_ID": "mine"}
+
+
+@pytest.fixture
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
+    with ledgers.made(kafka, topic_prefix, tmp_path) as made:
+        yield made
+
+
+def decided(ledger: Ledger, commands: int) -> None:
+    """Something more in each partition."""
+    sent = []
+    for partition in range(ledger.partitions):
+        account = ledger.open(partition)
+        credit = {"kind": "credit", "account": account, "amount": 1}
+        sent += ledger.send_all([({**credit, "id": f"{n}"}, None, None) for n in range(commands)])
+    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+
+
+def test_copies_that_were_only_restored_and_lie_in_each_others_place(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    first = ledger.ready(data="first", **MINE)
+    decided(ledger, 3)
+    assert first.stop() == 0
+    # This one knows of the journal only what `state` tells.
+    restored = ledger.ready(data="restored", **MINE)
+    assert restored.stop() == 0
+    first.start()
+    ledgers.wait_until_ready(first)
+    decided(ledger, 3)
+    assert first.stop() == 0
+    zero, one = (tmp_path / "restored" / f"partition-{number}" for number in (0, 1))
+    zero.rename(tmp_path / "away")
+    one.rename(zero)
+    (tmp_path / "away").rename(one)
+    restored.start()
+    ledgers.wait_until_ready(restored)
+    decided(ledger, 3)
+    # What is wrong locally shows where it decides: each account is asked for all that it has.
+    sent = [
+        ledger.send({"kind": "debit", "account": id, "amount": account.balance, "id": "all of it"})
+        for books in ledger.audit.books
+        for id, account in books.accounts.items()
+    ]
+    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+    assert ledger.whole() == []
+
+
+def test_a_copy_of_another_ledger_that_has_gone_further(ledger: Ledger, tmp_path: Path) -> None:
+    with ledgers.made(ledger.bootstrap, f"{ledger.prefix}other-", tmp_path / "other") as other:
+        worker = other.ready(data="data", LEDGER_ID="other")
+        decided(other, 100)
+        assert worker.stop() == 0
+        other.delete_topics()
+    mine = ledger.ready(data="mine", **MINE)
+    decided(ledger, 2)
+    assert mine.stop() == 0
+    shutil.rmtree(tmp_path / "mine")
+    shutil.copytree(tmp_path / "other" / "data", tmp_path / "mine")
+    mine.start()
+    ledgers.wait_until_ready(mine)
+    decided(ledger, 2)
+    assert ledger.whole() == []

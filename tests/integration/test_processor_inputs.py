@@ -1,0 +1,193 @@
+"""Whatever bytes lie in `commands`, and however large the batch that they came in: each gets its
+outcome, and what comes after it is decided too."""
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from tests.crash import ledger as ledgers
+from tests.crash.ledger import Ledger
+from tests.simulation import hostile
+from tests.simulation.generator import Record
+
+KIB = 1024
+MIB = 1024 * KIB
+HANGING_MS = 3_000
+
+
+@pytest.fixture(scope="module")
+def prefix(kafka: str) -> str:
+    return f"inputs-{random.SystemRandom().randrange(10**9)}-"
+
+
+@pytest.fixture(scope="module")
+def ledger(kafka: str, prefix: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """One ledger and one worker for all of these: none of them may stop it."""
+    with ledgers.made(kafka, prefix, tmp_path_factory.mktemp("inputs")) as made:
+        made.ready()
+        yield made
+        made.delete_topics()
+
+
+def padded(command: dict[str, Any], size: int) -> bytes:
+    """The same command in so many bytes."""
+    value = json.dumps(command).encode()
+    return value + b" " * (size - len(value))
+
+
+def bulky(ledger: Ledger) -> Producer:
+    """A producer whose batches are as large as they may be before they are compressed."""
+    return Producer(
+        {
+            **ledger.client,
+            "compression.type": "zstd",
+            "message.max.bytes": 1_000_000_000,
+            "batch.size": 1_000_000_000,
+            "batch.num.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 1_000_000,
+            "linger.ms": 2_000,
+        }
+    )
+
+
+def test_a_command_of_64_kib_is_decided_and_one_byte_more_is_too_large(ledger: Ledger) -> None:
+    account = ledger.open(0)
+    command = {"kind": "credit", "account": account, "amount": 1, "id": "largest"}
+    largest = ledger.send(padded(command, 64 * KIB), account.encode(), 0)
+    larger = ledger.send(padded({**command, "id": "larger"}, 64 * KIB + 1), account.encode(), 0)
+    value = padded({**command, "id": "most"}, MIB)
+    most = ledger.send(value, account.encode(), 0, producer=bulky(ledger))
+    assert ledger.outcome(largest).step == "posted"
+    assert ledger.outcome(larger).reason == "too_large"
+    assert ledger.outcome(most).reason == "too_large"
+
+
+def test_200_mb_in_one_batch(ledger: Ledger) -> None:
+    """As one record; as many records that are each decided; and as keys, which are no one's."""
+    account = ledger.open(0)
+    key = account.encode()
+    command = {"kind": "credit", "account": account, "amount": 1}
+    one = ledger.send(
+        padded({**command, "id": "whole"}, 200_000_000), key, 0, producer=bulky(ledger)
+    )
+    many = ledger.send_all(
+        [
+            (padded({**command, "id": f"part {number}"}, 64 * KIB), key, 0)
+            for number in range(200_000_000 // (64 * KIB))
+        ],
+        producer=bulky(ledger),
+    )
+    after = ledger.send({**command, "id": "after"})
+    assert ledger.outcome(after, 60).step == "posted"
+    assert ledger.outcome(one).reason == "too_large"
+    assert {told.step for told in ledger.outcomes(many)} == {"posted"}
+
+
+def test_keys_as_large_as_batches_may_be(ledger: Ledger) -> None:
+    """A key is as long as its producer likes; nothing that is written about it may be."""
+    account = ledger.open(0)
+    command = {"kind": "credit", "account": account, "amount": 1}
+    one = ledger.send({**command, "id": "vast"}, b"k" * 8 * MIB, 0, producer=bulky(ledger))
+    many = ledger.send_all(
+        [({**command, "id": f"v{number}"}, b"k" * 900 * KIB, 0) for number in range(300)],
+        producer=bulky(ledger),
+    )
+    after = ledger.send({**command, "id": "after the keys"})
+    assert ledger.outcome(after, 60).step == "posted"
+    assert {told.reason for told in ledger.outcomes([one, *many])} == {"misrouted"}
+
+
+def test_the_largest_posts_there_are_many_in_one_batch(ledger: Ledger) -> None:
+    """A hundred entries over all partitions, metadata and texts full."""
+    accounts = sorted(ledger.account_in(number % 2) for number in range(100))
+    opening = {"kind": "open_account", "type": "liability", "currency": "NGN", "id": "open"}
+    ledger.send_all([({**opening, "account": account}, None, None) for account in accounts])
+    post = {
+        "kind": "post",
+        "account": accounts[0],
+        "currency": "NGN",
+        "metadata": {"m" * 96: "\u00e9" * 2_000},
+        "reference": "\u00e9" * 200,
+        "description": "\u00e9" * 1_000,
+        "actor": "\u00e9" * 200,
+        "trace": "\u00e9" * 200,
+        "external_id": "\u00e9" * 200,
+        "entries": [
+            {"account": account, "direction": ("debit", "credit")[number % 2], "amount": 2**45}
+            for number, account in enumerate(accounts)
+        ],
+    }
+    sent = ledger.send_all(
+        [({**post, "id": f"{number:0200}"}, None, None) for number in range(60)],
+        producer=bulky(ledger),
+    )
+    assert {told.step for told in ledger.outcomes(sent, 40)} == {"posted"}
+
+
+def test_every_hostile_input_has_its_outcome(ledger: Ledger) -> None:
+    account = ledger.open(1, amount=1_000)
+    dice = random.Random(5)
+    spoiled = []
+    for number, spoil in enumerate(hostile.SPOILERS * 10):
+        command = {"kind": "debit", "account": account, "amount": 1, "id": f"h{number}"}
+        command["idempotency_key"] = f"hostile {number}"
+        value = json.dumps(command).encode()
+        record = spoil(dice, Record(1, account.encode(), value), command)
+        spoiled.append((record.value, record.key, record.partition))
+    assert len(spoiled) > 900
+    sent = ledger.send_all(spoiled)
+    good = ledger.send({"kind": "debit", "account": account, "amount": 1, "id": "good"})
+    assert ledger.outcome(good).step in ("posted", "rejected")
+    assert {told.step for told in ledger.outcomes(sent)} >= {"refused", "rejected", "posted"}
+
+
+def test_a_command_that_came_by_another_way_changes_nothing(ledger: Ledger) -> None:
+    account, other = ledger.open(0), ledger.open(0)
+    command = {"kind": "credit", "account": account, "amount": 1, "id": "m"}
+    entries = [
+        {"account": name, "direction": side, "amount": 1}
+        for name, side in ((account, "debit"), (other, "credit"))
+    ]
+    post = {"kind": "post", "currency": "NGN", "entries": entries, "id": "p"}
+    ways: list[tuple[dict[str, Any], bytes | None, int]] = [
+        (command, other.encode(), 0),
+        (command, b"nobody", 0),
+        (command, account.encode(), 1),
+        ({**post, "account": max(account, other)}, None, 0),
+    ]
+    told = ledger.outcomes(ledger.send_all(ways))
+    assert [one.reason for one in told] == ["misrouted"] * len(ways)
+    # None of them owns the key: the first that comes the right way does.
+    assert ledger.outcome(ledger.send(command)).step == "posted"
+
+
+def test_aborted_transactions_have_no_outcome_and_hanging_ones_delay_by_their_time_out(
+    ledger: Ledger,
+) -> None:
+    account = ledger.open(0)
+    command = {"kind": "credit", "account": account, "amount": 1}
+    told = {"transactional.id": ledger.names.commands, "transaction.timeout.ms": HANGING_MS}
+    producer = Producer({**ledger.client, **told})
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    aborted = ledger.send({**command, "id": "aborted"}, producer=producer)
+    producer.abort_transaction(20)
+    producer.begin_transaction()
+    committed = ledger.send({**command, "id": "committed"}, producer=producer)
+    producer.commit_transaction(20)
+    producer.begin_transaction()
+    hanging = ledger.send({**command, "id": "hanging"}, producer=producer)
+    after = ledger.send({**command, "id": "after the hanging one"})
+    assert ledger.outcome(committed).step == "posted"
+    assert after.offset not in ledger.audit.books[0].told
+    # The broker looks for transactions that are over time every ten seconds, or more often.
+    assert ledger.outcome(after, HANGING_MS / 1_000 + 12).step == "posted"
+    assert not {aborted.offset, hanging.offset} & ledger.audit.books[0].told.keys()
+
+
+def test_after_all_that_the_books_are_whole(ledger: Ledger) -> None:
+    assert ledger.whole() == []

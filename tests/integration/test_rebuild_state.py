@@ -1,0 +1,210 @@
+"""The processor's state made anew: a local copy from either topic, and a lost topic from the
+journal, with which the processor goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from rocksdict import AccessType, Options, Rdict
+
+from plumbing.failures import Failure
+from processor import rebuild, state_topic
+from processor.committed import CommittedReader
+from processor.rebuild import Sources
+from processor.recovery import Recovery, check_owner
+from processor.table import LOCAL_KEY, Memory, Table
+from schemas import state
+from sinks.verify.run import Asked, verify
+from tests import histories, kept_topics
+from tests.crash import ledger as crash_ledger
+from tests.histories import Kept
+from tests.integration.test_verify import WHOLE, N, changed
+
+
+def nothing(done: int, total: int) -> None:
+    pass
+
+
+def quiet(partition: int, done: int, total: int) -> None:
+    assert 0 <= partition < N and done <= total
+
+
+def made(kafka: str, prefix: str, history: list[Kept], states: list[Kept]) -> Sources:
+    names = kept_topics.make(kafka, prefix, N)
+    kept_topics.write(kafka, names, history, states)
+    config = {"bootstrap.servers": kafka, "client.id": f"{prefix}processor"}
+    return Sources(config, names, histories.LEDGER_ID, N)
+
+
+@pytest.fixture
+def whole(kafka: str, topic_prefix: str) -> Sources:
+    return made(kafka, topic_prefix, WHOLE, WHOLE)
+
+
+@pytest.fixture
+def lost(kafka: str, topic_prefix: str) -> Sources:
+    return made(kafka, topic_prefix, WHOLE, [])
+
+
+def values(path: Path) -> dict[bytes, bytes]:
+    database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only())
+    found = {key: value for key, value in database.items() if key != LOCAL_KEY}
+    database.close()
+    return found  # type: ignore[return-value]  # it is raw
+
+
+def expect(folder: Path) -> None:
+    for one in WHOLE:
+        assert values(folder / f"partition-{one.number}") == dict(one.changelog())
+    assert sorted(each.name for each in folder.iterdir()) == [f"partition-{n}" for n in range(N)]
+
+
+def agrees(sources: Sources, kafka: str) -> bool:
+    asked = Asked(
+        config={"bootstrap.servers": kafka},
+        names=sources.names,
+        partitions=N,
+        database_url=None,
+        against_rules=True,
+    )
+    report = verify(asked, nothing)
+    assert report.agree, report.text()
+    return {each.state for each in report.partitions} == {len(one.journal) for one in WHOLE}
+
+
+@pytest.mark.parametrize("way", [rebuild.from_state, rebuild.from_journal])
+def test_a_local_copy(whole: Sources, tmp_path: Path, way: "type[object]") -> None:
+    folder = tmp_path / "fresh"
+    rebuilt = way(whole, folder, quiet)  # type: ignore[call-arg]  # one of the two
+    assert [each.sequence for each in rebuilt] == [len(one.journal) for one in WHOLE]  # type: ignore[attr-defined]  # likewise
+    expect(folder)
+    with pytest.raises(Failure, match="is not empty"):
+        way(whole, folder, quiet)  # type: ignore[call-arg]  # likewise
+
+
+def test_a_copy_from_the_journal_is_one_that_an_owner_goes_on_with(
+    whole: Sources, tmp_path: Path
+) -> None:
+    rebuild.from_journal(whole, tmp_path, quiet)
+    with CommittedReader(whole.config) as reader:
+        table = Table(tmp_path / "partition-0", 0, Memory(16), 100)
+        before = table.local
+        recovery = Recovery(reader, whole.names, 0)
+        recovery.restore(table, histories.LEDGER_ID, nothing)
+        assert table.local == before, "nothing had to be restored"
+        position = table.position
+        assert position is not None and recovery.check_journal(position) is not None
+        recovery.check_inputs(position)
+        table.close()
+
+
+def test_a_journal_that_comes_to_something_else(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    value = WHOLE[0].journal[-1][1]
+    history = changed(len(WHOLE[0].journal) - 1, value.replace(b"}", b" }", 1))
+    sources = made(kafka, topic_prefix, history, WHOLE)
+    with pytest.raises(Failure, match="comes to something else"):
+        rebuild.from_journal(sources, tmp_path, quiet)
+    assert not (tmp_path / "partition-0").exists()
+
+
+def test_a_broken_journal(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    history = changed(50, WHOLE[0].journal[50][1] + b" ")
+    sources = made(kafka, topic_prefix, history, [])
+    with pytest.raises(Failure, match="record at 51: it does not follow"):
+        state_topic.write_anew(sources, quiet, replace=False)
+
+
+def test_a_lost_topic_is_written_anew(lost: Sources, kafka: str, tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="is lost"):
+        rebuild.from_journal(lost, tmp_path / "one", quiet)
+    done = state_topic.write_anew(lost, quiet, replace=False)
+    assert [each.sequence for each in done] == [len(one.journal) for one in WHOLE]
+    assert agrees(lost, kafka)
+    rebuild.from_state(lost, tmp_path / "two", quiet)
+    expect(tmp_path / "two")
+    with pytest.raises(Failure, match="is there, at sequence"):
+        state_topic.write_anew(lost, quiet, replace=False)
+
+
+def test_one_that_was_cut_short_is_lost_still(
+    lost: Sources, kafka: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many transactions; the position comes with the last. Given again, it ends whole."""
+    monkeypatch.setattr(state_topic, "MOST_RECORDS", 40)
+
+    class Cut(Exception):
+        pass
+
+    commits = 0
+    real = state_topic._Partition._commit
+
+    def some(self: state_topic._Partition, changes: list[state_topic.Change]) -> None:
+        nonlocal commits
+        commits += 1
+        if commits > 5:
+            raise Cut
+        real(self, changes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_topic._Partition, "_commit", some)
+        with pytest.raises(Cut):
+            state_topic.write_anew(lost, quiet, replace=False)
+    with CommittedReader(lost.config) as reader:
+        last = reader.last(lost.names.state, 0)
+        assert last is not None and last.key != state.POSITION_KEY
+    state_topic.write_anew(lost, quiet, replace=False)
+    assert agrees(lost, kafka)
+
+
+def test_a_topic_that_says_something_else_is_replaced(whole: Sources, kafka: str) -> None:
+    producer = Producer({"bootstrap.servers": kafka})
+    account = next(v for v in WHOLE[0].state.values().values() if isinstance(v, state.Account))
+    intruder = msgspec.msgpack.encode(account)
+    producer.produce(whole.names.state, intruder, state.account_key("intruder"), 0)
+    producer.flush(20)
+    state_topic.write_anew(whole, quiet, replace=True)
+    assert agrees(whole, kafka)
+
+
+# With a processor
+
+
+@pytest.fixture
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledger.Ledger]:
+    with crash_ledger.made(kafka, topic_prefix, tmp_path) as one:
+        yield one
+
+
+def test_the_processor_goes_on_with_a_topic_written_anew(
+    ledger: crash_ledger.Ledger, kafka: str, topic_prefix: str
+) -> None:
+    worker = ledger.ready()
+    sender, receiver = ledger.open(0, amount=10_000), ledger.open(1)
+    transfer = {"kind": "transfer", "account": sender, "to": receiver, "amount": 100}
+    first = ledger.send({**transfer, "id": "before"})
+    assert ledger.outcome(first).step == "posted"
+    ledger.until(ledger.audit.settled, 20)
+    worker.stop()
+    ledger.make_again(ledger.names.state)
+    assert "the state was lost" in ledger.refused()
+    config = {"bootstrap.servers": kafka, "client.id": f"{topic_prefix}streamledger-processor"}
+    sources = Sources(config, ledger.names, "streamledger", ledger.partitions)
+    state_topic.write_anew(sources, lambda *told: None, replace=False)
+    ledger.ready()
+    second = ledger.send({**transfer, "id": "after"})
+    again = ledger.send({**transfer, "id": "before"})
+    assert ledger.outcome(second).step == "posted"
+    assert ledger.outcome(again).step == "replayed"
+    assert ledger.whole() == []
+
+
+def test_checks_of_the_owner_are_those_of_a_start(whole: Sources, tmp_path: Path) -> None:
+    with pytest.raises(Failure, match="LEDGER_ID is wrong"):
+        rebuild.from_journal(whole._replace(ledger_id="another"), tmp_path, quiet)
+    position = WHOLE[0].position()
+    with pytest.raises(Failure, match="partitions for life"):
+        check_owner(position, histories.LEDGER_ID, N + 1)

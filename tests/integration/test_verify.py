@@ -1,0 +1,501 @@
+"""verify on real topics and tables: whole histories agree, at whatever point each copy stands, and
+whatever was tampered with is named."""
+
+import random
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import msgspec
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from compose import cli
+from processor.rules.evolve import evolve
+from schemas import journal, state
+from schemas.journal import JournalRecord
+from schemas.topics import Names
+from sinks.verify.report import Difference, Report
+from sinks.verify.run import Asked, verify
+from tests import conftest, histories, kept_topics, naive_rows
+from tests.histories import Kept
+from tests.naive_rows import Rows
+
+SEED = 21
+WHOLE = histories.of_seed(SEED).partitions
+N = len(WHOLE)
+
+
+class Copies(NamedTuple):
+    bootstrap: str
+    names: Names
+    database: str
+
+    def verify(self, **options: Any) -> Report:
+        asked = Asked(
+            config={"bootstrap.servers": self.bootstrap},
+            names=self.names,
+            partitions=N,
+            database_url=self.database,
+            **options,
+        )
+        seen: list[tuple[int, int]] = []
+        report = verify(asked, lambda done, total: seen.append((done, total)))
+        assert seen[-1][0] == seen[-1][1]
+        assert report.agree is (not report.differences)
+        assert msgspec.json.decode(report.json(), type=Report) == report
+        return report
+
+
+@contextmanager
+def copies(
+    kafka: str,
+    postgres: str,
+    template: str,
+    history: list[Kept],
+    rows: list[Kept] | None = None,
+    states: list[Kept] | None = None,
+) -> Iterator[Copies]:
+    """The history in topics; tables and state as they were at other times, unless not told."""
+    name = secrets.token_hex(5)
+    names = kept_topics.make(kafka, f"v{name}-", N)
+    kept_topics.write(kafka, names, history, states)
+    conftest.create(postgres, f"verify_{name}", template)
+    database = conftest.beside(postgres, f"verify_{name}")
+    naive_rows.copy(database, rows_of(rows if rows is not None else history))
+    yield Copies(kafka, names, database)
+    conftest.drop(postgres, f"verify_{name}")
+
+
+def rows_of(history: list[Kept]) -> Rows:
+    rows = Rows()
+    for one in history:
+        rows.fold(histories.LEDGER_ID, one.number, enumerate(value for _, value in one.journal))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def whole(kafka: str, postgres: str, template: str) -> Iterator[Copies]:
+    with copies(kafka, postgres, template, WHOLE) as made:
+        yield made
+
+
+def first(report: Report, copy: str) -> Difference:
+    found = [each for each in report.differences if each.copy == copy]
+    assert found, report.text()
+    return found[0]
+
+
+# Agreement
+
+
+@pytest.mark.parametrize("against_rules", [False, True])
+def test_a_whole_history_agrees(whole: Copies, against_rules: bool) -> None:
+    report = whole.verify(against_rules=against_rules)
+    assert report.agree, report.text()
+    records = sum(len(one.journal) for one in WHOLE)
+    assert report.compared["journal records"] == records
+    assert report.compared["commands"] == sum(len(one.commands) for one in WHOLE)
+    assert report.compared["state keys"] == sum(len(one.changelog()) - 1 for one in WHOLE)
+    assert report.compared["decisions" if against_rules else "rows"] > 0
+    assert "all copies agree" in report.text()
+    assert [each.sequence for each in report.partitions] == [len(one.journal) for one in WHOLE]
+
+
+@pytest.mark.parametrize("seed", [31, 32, 33, 34])
+def test_each_copy_may_stand_elsewhere(kafka: str, postgres: str, template: str, seed: int) -> None:
+    """A live system: tables and state anywhere behind the journal, legs under way."""
+    dice = random.Random(seed)
+    history = histories.of_seed(seed, 900, N, rest=False).partitions
+
+    def some_time_ago() -> list[Kept]:
+        return [one.until(dice.choice(one.whole_steps())) for one in history]
+
+    now = some_time_ago() if seed % 2 else history
+    tables = [one.until(dice.choice(one.whole_steps())) for one in now]
+    states = [one.until(dice.choice(one.whole_steps())) for one in now]
+    with copies(kafka, postgres, template, now, tables, states) as made:
+        report = made.verify(against_rules=True)
+        assert report.agree, report.text()
+        for told, one, rows, kept in zip(report.partitions, now, tables, states, strict=True):
+            found = told.sequence, told.postgres, told.state
+            assert found == (len(one.journal), len(rows.journal), len(kept.journal))
+
+
+def test_commands_that_wait_are_no_difference(kafka: str, postgres: str, template: str) -> None:
+    history = []
+    for one in WHOLE:
+        steps = one.whole_steps()
+        history.append(one.until(steps[len(steps) // 2]))
+    behind = [
+        replace(each, commands=one.commands) for each, one in zip(history, WHOLE, strict=True)
+    ]
+    with copies(kafka, postgres, template, behind, history, history) as made:
+        report = made.verify()
+        assert report.agree, report.text()
+        waiting = [
+            len(one.commands) - len(each.commands) for one, each in zip(WHOLE, history, strict=True)
+        ]
+        assert [each.waiting for each in report.partitions] == waiting
+        assert sum(waiting) > 100
+
+
+def test_tables_without_rows_agree_with_an_empty_journal(
+    kafka: str, postgres: str, template: str
+) -> None:
+    with copies(kafka, postgres, template, WHOLE, [], WHOLE) as made:
+        report = made.verify()
+        assert report.agree, report.text()
+        assert {each.postgres for each in report.partitions} == {0}
+
+
+# Tampering: with the journal
+
+
+def record_at(place: int) -> JournalRecord:
+    return msgspec.json.decode(WHOLE[0].journal[place][1], type=JournalRecord)
+
+
+def places(step: str) -> list[int]:
+    return [n for n in range(len(WHOLE[0].journal)) if record_at(n).step == step]
+
+
+def with_journal(values: list[tuple[bytes | None, bytes]]) -> list[Kept]:
+    return [replace(WHOLE[0], journal=values), *WHOLE[1:]]
+
+
+def changed(place: int, value: bytes) -> list[Kept]:
+    values = list(WHOLE[0].journal)
+    values[place] = values[place][0], value
+    return with_journal(values)
+
+
+def resealed(place: int, value: bytes) -> list[Kept]:
+    """With all later hashes made good again: only what the record says is wrong."""
+    values = list(WHOLE[0].journal)
+    values[place] = values[place][0], value
+    last = journal.hash_of(value)
+    for n in range(place + 1, len(values)):
+        key, old = values[n]
+        before = msgspec.json.decode(old, type=JournalRecord).previous_hash
+        new = old.replace(before.encode(), last.encode(), 1)
+        values[n] = key, new
+        last = journal.hash_of(new)
+    return with_journal(values)
+
+
+def journal_of(kafka: str, postgres: str, template: str, history: list[Kept]) -> Report:
+    with copies(kafka, postgres, template, history, WHOLE, WHOLE) as made:
+        return made.verify()
+
+
+def test_one_byte_in_a_journal_record(kafka: str, postgres: str, template: str) -> None:
+    place = next(n for n in places("posted") if record_at(n).entries and n > 200)
+    value = WHOLE[0].journal[place][1]
+    at = value.index(b'"amount":') + len(b'"amount":')
+    flipped = value[:at] + (b"7" if value[at : at + 1] != b"7" else b"3") + value[at + 1 :]
+    report = journal_of(kafka, postgres, template, changed(place, flipped))
+    assert not report.agree
+    told = [each for each in report.differences if each.copy == "journal"]
+    chain = next(each for each in told if "as the hash of" in each.what)
+    assert (chain.partition, chain.offset) == (0, place + 1)
+    assert f"(offset {place})" in chain.what
+    named = next(each for each in report.differences if each.offset == place)
+    assert named.transaction_id == record_at(place).transaction_id
+
+
+def test_a_byte_that_leaves_no_json(kafka: str, postgres: str, template: str) -> None:
+    place = places("posted")[50]
+    value = WHOLE[0].journal[place][1]
+    report = journal_of(kafka, postgres, template, changed(place, value[:-1] + b"]"))
+    told = first(report, "journal")
+    assert (told.partition, told.offset) == (0, place)
+    assert "cannot be read" in told.what
+
+
+def test_the_last_record_of_the_journal(kafka: str, postgres: str, template: str) -> None:
+    """No later hash tells: the state's and the tables' do."""
+    place = len(WHOLE[0].journal) - 1
+    value = WHOLE[0].journal[place][1]
+    report = journal_of(kafka, postgres, template, changed(place, value.replace(b"}", b" }", 1)))
+    assert "last hash" in first(report, "state").what
+    assert "last_hash" in first(report, "postgres").what
+
+
+def test_a_journal_record_that_is_missing(kafka: str, postgres: str, template: str) -> None:
+    values = list(WHOLE[0].journal)
+    del values[77]
+    told = first(journal_of(kafka, postgres, template, with_journal(values)), "journal")
+    assert (told.partition, told.offset) == (0, 77)
+
+
+def test_a_forged_balance_with_whole_hashes(kafka: str, postgres: str, template: str) -> None:
+    """One who can make all hashes good again has still to make the books good."""
+    place = next(n for n in places("posted") if len(record_at(n).entries) == 2 and n > 100)
+    entry = record_at(place).entries[-1]
+    assert isinstance(entry.balance, int)
+    value = (
+        WHOLE[0]
+        .journal[place][1]
+        .replace(f'"balance":{entry.balance},'.encode(), f'"balance":{entry.balance + 1},'.encode())
+    )
+    told = first(journal_of(kafka, postgres, template, resealed(place, value)), "journal")
+    assert (told.offset, told.account) == (place, entry.account)
+    assert "balance" in told.what
+
+
+def test_a_decision_that_the_rules_do_not_make(kafka: str, postgres: str, template: str) -> None:
+    """Books and copies are whole, but another reason is told: only the rules can say."""
+    place = next(n for n in places("rejected") if record_at(n).reason == "insufficient_funds")
+    value = WHOLE[0].journal[place][1].replace(b"insufficient_funds", b"account_frozen")
+    forged = resealed(place, value)
+    one = forged[0]
+    after = histories.MemoryState(0)
+    for _, each in one.journal:
+        evolve(after, msgspec.json.decode(each, type=JournalRecord))
+    consistent = [
+        replace(one, state=after, last_hash=journal.hash_of(one.journal[-1][1])),
+        *WHOLE[1:],
+    ]
+    with copies(kafka, postgres, template, consistent) as made:
+        plain = made.verify()
+        assert plain.agree, plain.text()
+        told = first(made.verify(against_rules=True), "rules")
+        assert (told.partition, told.offset) == (0, place)
+        assert "insufficient_funds" in told.what
+
+
+# Tampering: with what the journal answers
+
+
+def test_a_command_that_was_changed(kafka: str, postgres: str, template: str) -> None:
+    offset = record_at(places("posted")[60]).source.offset
+    commands = list(WHOLE[0].commands)
+    commands[offset] = commands[offset]._replace(value=commands[offset].value + b" ")
+    history = [replace(WHOLE[0], commands=commands), *WHOLE[1:]]
+    with copies(kafka, postgres, template, history, WHOLE, WHOLE) as made:
+        report = made.verify()
+        told = first(report, "commands")
+        assert told.partition == 0 and f"commands {offset} has the digest" in told.what
+
+
+def test_a_command_that_the_journal_passed_over(kafka: str, postgres: str, template: str) -> None:
+    """A record of `commands` without an outcome, though later ones have theirs."""
+    place = places("rejected")[5]
+    offset = record_at(place).source.offset
+    values = [pair for n, pair in enumerate(WHOLE[0].journal) if n != place]
+    with copies(kafka, postgres, template, with_journal(values), WHOLE, WHOLE) as made:
+        told = first(made.verify(), "commands")
+        assert f"commands {offset} has no outcome" in told.what
+
+
+# Tampering: with Postgres
+
+
+BY_HAND = {
+    "one balance": (
+        "UPDATE ledger.accounts SET balance = balance + 1 WHERE id = '{account}'",
+        "accounts {account}: balance is",
+    ),
+    "one row removed": (
+        "DELETE FROM ledger.entries WHERE account = '{account}' AND version = 2",
+        "entries has no row version 2",
+    ),
+    "one row doubled": (
+        "INSERT INTO ledger.entries SELECT version + 1000000, amount, balance, held, sequence,"
+        " time, transaction_id, direction, partition, account FROM ledger.entries"
+        " WHERE account = '{account}' AND version = 2",
+        "entries has a row version 1000002 that the journal has not",
+    ),
+    "an entry's amount": (
+        "UPDATE ledger.entries SET amount = amount + 1 WHERE account = '{account}' AND version = 2",
+        "entries version 2: amount is",
+    ),
+    "a transaction's status": (
+        "UPDATE ledger.transactions SET status = 'rejected', reason = 'account_frozen'"
+        " WHERE id = '{id}'",
+        "transactions {id}: status is rejected, by the journal posted",
+    ),
+    "a transaction removed": (
+        "DELETE FROM ledger.transactions WHERE id = '{id}'",
+        "transactions has no row {id}",
+    ),
+    "a reversal forgotten": (
+        "UPDATE ledger.transactions SET reversed_by = NULL WHERE id = '{reversed}'",
+        "transactions reversed_by is None",
+    ),
+    "an outcome": (
+        "UPDATE ledger.commands SET label = 'another' WHERE transaction_id = '{id}'"
+        " AND outcome = 'posted'",
+        "label is another",
+    ),
+    "a system account": (
+        "UPDATE ledger.system_accounts SET balance = balance - 1 WHERE id = '{shard}'",
+        "system_accounts {shard}: balance is",
+    ),
+    "a hold": (
+        "UPDATE ledger.holds SET captured = captured + 1 WHERE id = '{hold}'",
+        "holds {hold}: captured is",
+    ),
+    "an account's partition": (
+        "UPDATE ledger.accounts SET partition = 2 WHERE id = '{account}'",
+        "accounts has no row {account}",
+    ),
+    "a partition's position": (
+        "UPDATE ledger.positions SET next_offset = next_offset + 1 WHERE partition = 0",
+        "positions next_offset is",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BY_HAND)
+def test_rows_changed_by_hand(whole: Copies, what: str) -> None:
+    rows = rows_of(WHOLE)
+    entry = next(
+        row
+        for row in rows.of("entries", partition=0, version=2)
+        if rows.tables["transactions"][row["transaction_id"]]["reversed_by"] is None
+    )
+    names = {
+        "account": entry["account"],
+        "id": entry["transaction_id"],
+        "shard": rows.of("system_accounts", partition=0)[0]["id"],
+        "hold": next(h["id"] for h in rows.of("holds", partition=0) if h["amount"] > h["captured"]),
+        "reversed": next(t["id"] for t in rows.of("transactions") if t["reversed_by"]),
+    }
+    statement, words = BY_HAND[what]
+    with psycopg.connect(whole.database) as connection:
+        undo = _copy_of_tables(connection)
+        connection.execute(statement.format(**names).encode())
+    try:
+        report = whole.verify()
+    finally:
+        _put_back(whole.database, undo)
+    assert not report.agree
+    assert report.difference_counts.keys() == {"postgres"}, report.text()
+    told = [str(each) for each in report.differences]
+    assert any(words.format(**names) in each for each in told), report.text()
+    if "{account}" in statement or "{id}" in statement:
+        assert any(names["account"] in each or names["id"] in each for each in told), report.text()
+
+
+def _copy_of_tables(connection: psycopg.Connection[Any]) -> str:
+    schema = f"kept_{secrets.token_hex(4)}"
+    connection.execute(f"CREATE SCHEMA {schema}".encode())
+    for table in naive_rows.TABLES:
+        connection.execute(f"CREATE TABLE {schema}.{table} AS TABLE ledger.{table}".encode())
+    return schema
+
+
+def _put_back(database: str, schema: str) -> None:
+    with psycopg.connect(database) as connection:
+        for table in naive_rows.TABLES:
+            columns = connection.execute(
+                "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute WHERE attrelid ="
+                " %s::regclass AND attnum > 0 AND attgenerated = ''",
+                (f"ledger.{table}",),
+            ).fetchone()
+            assert columns is not None
+            listed = columns[0]
+            connection.execute(f"TRUNCATE ledger.{table}".encode())
+            put_back = f"SELECT {listed} FROM {schema}.{table}"
+            connection.execute(f"INSERT INTO ledger.{table} ({listed}) {put_back}".encode())
+        connection.execute(f"DROP SCHEMA {schema} CASCADE".encode())
+
+
+def test_tables_ahead_of_the_journal(kafka: str, postgres: str, template: str) -> None:
+    shorter = [one.until(one.whole_steps()[-3]) for one in WHOLE]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        copies(kafka, postgres, template, shorter, WHOLE, shorter) as made,
+    ):
+        patch.setattr("sinks.verify.run.CATCH_UP_S", 0.5)
+        told = first(made.verify(), "postgres")
+        assert "which is not in the journal" in told.what
+
+
+# Tampering: with the state
+
+
+def state_with(kept: Kept, changes: dict[bytes, Any]) -> list[Kept]:
+    copied = kept.state.copy()
+    for key, value in changes.items():
+        copied.put(key, value)
+    return [replace(kept, state=copied), *WHOLE[1:]]
+
+
+def test_values_of_the_state(kafka: str, postgres: str, template: str) -> None:
+    values = WHOLE[0].state.values()
+    account_key, account = next(
+        (key, value) for key, value in values.items() if isinstance(value, state.Account)
+    )
+    gone_key = next(key for key, value in values.items() if isinstance(value, state.Hold))
+    posted_key, posted = next(
+        (key, value)
+        for key, value in values.items()
+        if isinstance(value, state.Transaction) and value.status == "posted" and not value.reversal
+    )
+    reversed_key, was_reversed = next(
+        (key, value)
+        for key, value in values.items()
+        if isinstance(value, state.Transaction) and value.reversal
+    )
+    changes: dict[bytes, Any] = {
+        account_key: msgspec.structs.replace(account, balance=account.balance + 1),
+        gone_key: None,
+        posted_key: msgspec.structs.replace(posted, fee=posted.fee + 1),
+        reversed_key: msgspec.structs.replace(was_reversed, reversal=None, reversed=False),
+        b"aintruder": account,
+    }
+    with copies(kafka, postgres, template, WHOLE, WHOLE, state_with(WHOLE[0], changes)) as made:
+        report = made.verify()
+    assert report.difference_counts == {"state": len(changes)}, report.text()
+    told = {each.account or each.transaction_id: each.what for each in report.differences}
+    assert "has balance" in told[account_key[1:].decode()]
+    assert "intruder" in told
+    for key in (gone_key, posted_key, reversed_key):
+        assert histories.ids.to_text(key[1:]) in told, report.text()
+
+
+def test_a_lost_state(kafka: str, postgres: str, template: str) -> None:
+    with copies(kafka, postgres, template, WHOLE, WHOLE, []) as made:
+        report = made.verify()
+        assert report.agree, "an empty state has no key that could be wrong"
+        assert {each.state for each in report.partitions} == {0}
+
+
+# By the command line
+
+
+def test_the_command(whole: Copies) -> None:
+    environment = {
+        "KAFKA_BROKERS": whole.bootstrap,
+        "TOPIC_PREFIX": whole.names.prefix,
+        "PARTITIONS": str(N),
+        "LEDGER_ID": histories.LEDGER_ID,
+        "DATABASE_URL": whole.database,
+    }
+    with psycopg.connect(whole.database) as connection:
+        undo = _copy_of_tables(connection)
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(cli.app, ["verify", *arguments], env=environment)
+
+    said = run()
+    assert said.exit_code == 0 and "all copies agree" in said.stdout
+    said = run("--json", "--against-rules")
+    report = msgspec.json.decode(said.stdout, type=Report)
+    assert said.exit_code == 0 and report.agree and report.compared["decisions"] > 0
+    try:
+        with psycopg.connect(whole.database) as connection:
+            connection.execute("DELETE FROM ledger.holds")
+        said = run("--json")
+        assert said.exit_code == 1
+        assert not msgspec.json.decode(said.stdout, type=Report).agree
+        said = run("--no-postgres")
+        assert said.exit_code == 0 and "all copies agree" in said.stdout
+    finally:
+        _put_back(whole.database, undo)

@@ -1,0 +1,111 @@
+"""verify and rebuild beside a ledger that is at work: a processor, a sink, and producers that send
+whatever they like."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from sinks import rebuild
+from sinks.verify.report import Report
+from sinks.verify.run import Asked, verify
+from tests.crash import ledger as crash_ledger
+from tests.crash.load import Load
+from tests.sink_rig import Sink
+
+PARTITIONS = 2
+SEED = 77
+RATE = 150.0
+SETTLED_S = 90.0
+
+
+@pytest.fixture
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledger.Ledger]:
+    with crash_ledger.made(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
+        yield made
+
+
+@pytest.fixture
+def sink(
+    ledger: crash_ledger.Ledger, database: str, topic_prefix: str, tmp_path: Path
+) -> Iterator[Sink]:
+    settings = {
+        "KAFKA_BROKERS": ledger.bootstrap,
+        "TOPIC_PREFIX": topic_prefix,
+        "PARTITIONS": str(PARTITIONS),
+        "DATABASE_URL": database,
+    }
+    made = Sink(tmp_path / "sink", settings).start()
+    yield made
+    made.kill()
+
+
+def asked(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> Asked:
+    return Asked(
+        config=ledger.client,
+        names=ledger.names,
+        partitions=PARTITIONS,
+        database_url=database,
+        against_rules=against_rules,
+    )
+
+
+def agreed(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> Report:
+    told = asked(ledger, database, against_rules=against_rules)
+    report = verify(told, lambda done, total: None)
+    assert report.agree, report.text() + ledger.tails()
+    return report
+
+
+def test_beside_a_live_system(ledger: crash_ledger.Ledger, sink: Sink, database: str) -> None:
+    ledger.ready()
+    load = Load(ledger.client, ledger.names.commands, PARTITIONS, SEED, RATE, hanging=0.0)
+    load.start()
+    began = time.monotonic()
+    sequences = []
+    for turn in range(4):
+        report = agreed(ledger, database, against_rules=turn % 2 == 1)
+        sequences.append(sum(each.sequence for each in report.partitions))
+        if turn == 2:
+            # The sink waits a moment, and goes on in the new tables.
+            sources = rebuild.Sources(
+                ledger.client, ledger.names, "streamledger", PARTITIONS, database
+            )
+            rebuild.rebuild(sources, lambda *told: None)
+    assert sequences == sorted(set(sequences)), "it did not run meanwhile"
+    assert time.monotonic() - began < SETTLED_S
+    load.stop()
+    assert sink.running(), sink.told()[-2_000:]
+    ledger.until(ledger.audit.settled, SETTLED_S)
+
+    def caught_up() -> bool:
+        last = agreed(ledger, database, against_rules=False)
+        return all(each.sequence == each.postgres == each.state for each in last.partitions)
+
+    ledger.until(caught_up, SETTLED_S)
+    last = agreed(ledger, database, against_rules=True)
+    assert {each.transit for each in last.currencies} == {0}
+    assert all(each.waiting == 0 for each in last.partitions)
+    assert sink.stop() == 0
+
+
+def test_what_somebody_else_writes_to_the_state_is_named(
+    ledger: crash_ledger.Ledger, sink: Sink, database: str
+) -> None:
+    ledger.ready()
+    account = ledger.open(0, amount=500)
+    at = ledger.send({"kind": "debit", "account": account, "amount": 1, "id": "one"})
+    assert ledger.outcome(at).step == "posted"
+    ledger.until(ledger.audit.settled, 20)
+    producer = Producer(ledger.client)
+    producer.produce(ledger.names.state, None, b"a" + account.encode(), 0)
+    producer.flush(20)
+    # The last record of a partition is its position, whoever wrote before it.
+    next = ledger.send({"kind": "debit", "account": ledger.open(0), "amount": 1, "id": "two"})
+    ledger.outcome(next)
+    ledger.until(ledger.audit.settled, 20)
+    told = verify(asked(ledger, database, against_rules=False), lambda done, total: None)
+    named = [each for each in told.differences if each.copy == "state"]
+    assert [each.account for each in named] == [account], told.text()

@@ -1,0 +1,115 @@
+"""Avro in the Confluent wire format, by a real registry: run only where one is asked for.
+
+STREAMLEDGER_TEST_REGISTRY is the URL of any registry with Confluent's API, or `apicurio`: then
+Apicurio is fetched by Maven and runs on the Java that the embedded Kafka has.
+"""
+
+import json
+import os
+import subprocess
+import tarfile
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from compose.embedded import java, ports
+from schemas import codecs
+from schemas.avro_schemas import AvroSchemas
+from schemas.codecs import Unreadable
+from schemas.registry import HttpRegistry
+from tests import brokers, pages, pipeline
+from tests.waiting import eventually
+
+ASKED = "STREAMLEDGER_TEST_REGISTRY"
+APICURIO = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
+GET = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
+CONFLUENT_API = "/apis/ccompat/v7"
+START_S = 90.0
+
+
+@contextmanager
+def registry(asked: str, folder: Path) -> Iterator[str]:
+    if asked != "apicurio":
+        yield asked
+        return
+    maven = ["mvn", "-q", "-B"]
+    one = [f"-Dartifact={APICURIO}", "-Dtransitive=false"]
+    subprocess.run([*maven, f"{GET}:get", *one], check=True, cwd=folder)
+    copied = [f"-DoutputDirectory={folder}", "-Dmdep.useBaseVersion=true"]
+    subprocess.run([*maven, f"{GET}:copy", *one, *copied], check=True, cwd=folder)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    (runner,) = folder.glob("*-runner.jar")
+    port = ports.next_free(brokers.some_port())
+    flags = [f"-Dquarkus.http.port={port}", "-Dquarkus.http.host=127.0.0.1", "-Xmx512m"]
+    with (folder / "log").open("wb") as log:
+        started = subprocess.Popen(
+            [str(java.find().program), *flags, "-jar", str(runner)], stdout=log, stderr=log
+        )
+    url = f"http://127.0.0.1:{port}{CONFLUENT_API}"
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"{url}/subjects", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        eventually(answers, START_S)
+        yield url
+    finally:
+        started.terminate()
+        started.wait(30)
+
+
+def test_what_the_page_sends_by_a_registry_is_read_by_it(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = os.environ.get(ASKED)
+    if asked is None:
+        with capsys.disabled():
+            print(f"\nnot run: Avro by a real registry, for want of {ASKED}")  # noqa: T201
+        return
+    kafka, postgres, template = (
+        request.getfixturevalue(name) for name in ("kafka", "postgres", "template")
+    )
+    (tmp_path / "registry").mkdir()
+    with (
+        registry(asked, tmp_path / "registry") as url,
+        pipeline.made(kafka, postgres, template, tmp_path / "ledger") as ledger,
+    ):
+        cwd = pages.examples(tmp_path)
+        (block,) = [b for b in pages.blocks("producing.md") if "command.avsc http" in b.text]
+        text = block.text.replace("http://127.0.0.1:8081", url)
+        told = [line.split() for line in ledger.shell(text, cwd).stdout.splitlines()]
+        # This ledger's processor has no registry, and says so of each.
+        assert [line[1:] for line in told] == [["None", "rejected", "schema_unknown"]] * 4
+
+        sent = [json.loads(line) for line in (cwd / "commands.jsonl").read_text().splitlines()]
+        known = AvroSchemas(tmp_path / "kept", HttpRegistry(url))
+        assert known.load([f"{ledger.names.commands}-value"]) is None
+        for away in (known, kept_on_disk(tmp_path / "kept")):
+            read = [
+                codecs.decode_command(value, away)
+                for _, value in ledger.read(ledger.names.commands)
+            ]
+            assert not [each for each in read if isinstance(each, Unreadable)]
+            assert [json.loads(codecs.encode_json(each)) for each in read] == sent
+        words = ("consume", "commands", "--from-beginning", "--json", "--registry", url)
+        shown = ledger.streamledger(*words).stdout.splitlines()
+        assert [json.loads(line)["value"]["id"] for line in shown] == [each["id"] for each in sent]
+
+
+def kept_on_disk(folder: Path) -> AvroSchemas:
+    """As after a restart while the registry is away."""
+    nobody = HttpRegistry(f"http://127.0.0.1:{ports.next_free(brokers.some_port())}")
+    schemas = AvroSchemas(folder, nobody)
+    assert schemas.load(["commands-value"]) is not None
+    return schemas

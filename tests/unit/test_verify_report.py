@@ -1,0 +1,78 @@
+"""What verify says, to people and to programs."""
+
+import msgspec
+
+from sinks.verify.report import (
+    KEPT,
+    CurrencyReport,
+    Difference,
+    Differences,
+    PartitionReport,
+    Report,
+)
+
+
+def report(differences: Differences) -> Report:
+    return Report(
+        agree=not differences.counts,
+        ledger_id="books",
+        partitions=(
+            PartitionReport(
+                partition=0,
+                sequence=12_345,
+                postgres=12_000,
+                state=None,
+                waiting=3,
+                last_hash="f" * 64,
+            ),
+        ),
+        currencies=(CurrencyReport(currency="NGN", debits=7, credits=7, transit=-2, under_way=-2),),
+        compared={"journal records": 12_345, "rows": 0},
+        seconds=1.5,
+        differences=tuple(differences.first),
+        difference_counts=dict(differences.counts),
+    )
+
+
+def test_agreement_in_words() -> None:
+    text = report(Differences()).text()
+    assert "ledger 'books', 1 partitions" in text
+    assert " 12,345    12,000      -        3" in text
+    assert "compared 12,345 journal records, in 1.5 s\nall copies agree" in text
+
+
+def test_differences_by_their_names_and_all_of_them_counted() -> None:
+    differences = Differences()
+    for number in range(KEPT + 5):
+        differences.note(
+            "postgres",
+            "accounts a: balance is 1, by the journal 2",
+            partition=1,
+            offset=number,
+            sequence=7,
+            account="a",
+            transaction_id="t",
+        )
+    differences.note("state", "another")
+    told = report(differences)
+    assert not told.agree and len(told.differences) == KEPT + 1
+    text = told.text()
+    assert f"{KEPT + 6} differences; the first of each copy:" in text
+    assert (
+        "  postgres, partition 1, offset 0, sequence 7, account a, transaction t: accounts a: bal"
+        in text
+    )
+    assert "\n  state: another\n" in text and text.endswith("... and 5 more")
+
+
+def test_as_json() -> None:
+    differences = Differences()
+    differences.note("journal", "a hash", partition=0, offset=0)
+    told = report(differences)
+    plain = msgspec.json.decode(told.json())
+    assert plain["agree"] is False and plain["difference_counts"] == {"journal": 1}
+    assert plain["differences"] == [
+        {"copy": "journal", "what": "a hash", "partition": 0, "offset": 0}
+    ]
+    assert msgspec.json.decode(told.json(), type=Report) == told
+    assert isinstance(told.differences[0], Difference)
