@@ -27,7 +27,8 @@ STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
 
 # Left out of the quick tests: what takes minutes.
-SLOW := tests/crash tests/chaos tests/browser
+SLOW := tests/crash tests/languages $(wildcard tests/integration/test_producing*.py) \
+	tests/integration/test_analytics.py
 
 .PHONY: run test test-quick check bench chaos lint types lock reference clean
 
