@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
+import structlog
 import uvloop
 
 from plumbing import failures, kafka, logging, metrics, topics_check
@@ -21,6 +22,9 @@ from processor.owner import Identity
 from processor.recorder import Recorder
 from processor.settings import ProcessorSettings
 from schemas.codecs import AvroSchemas
+from schemas.registry import HttpRegistry
+
+log = structlog.get_logger(__name__)
 
 M_ARENA_MAX = -8
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -48,7 +52,7 @@ def run(settings: ProcessorSettings) -> None:
         kafka.client(settings, name),
         settings.topics,
         settings.data,
-        AvroSchemas(settings.data / "schemas"),
+        _schemas(settings),
         Recorder(registry),
         CrashPoints(settings.crash_at, settings.crash_chance),
         rocksdb_mib=settings.rocksdb_mib,
@@ -71,6 +75,16 @@ def run(settings: ProcessorSettings) -> None:
         raise
     finally:
         lock.close()
+
+
+def _schemas(settings: ProcessorSettings) -> AvroSchemas:
+    """A registry that is away stops nothing: what was read before is on disk."""
+    url = settings.schema_registry_url
+    known = AvroSchemas(settings.data / "schemas", HttpRegistry(url) if url else None)
+    reason = known.load([f"{settings.topics.commands}-value"])
+    if reason is not None:
+        log.warning("the schema registry could not tell", reason=reason)
+    return known
 
 
 def _few_arenas() -> None:

@@ -36,6 +36,15 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
         ge=8,
         le=1_000_000,
     )
+    schema_registry_url: str | None = setting(
+        None,
+        "A schema registry with Confluent's API, for commands in Avro that name a schema by its id;"
+        " user and password in it where it wants them. What was read once is kept in DATA.",
+        allowed="http:// or https:// and a host",
+        default_text="unset: such commands are refused as schema_unknown",
+        secret=True,
+        pattern=r"^https?://[^/?#]+",
+    )
     commission_bps: int = setting(
         150,
         "The commission on a transfer, in basis points of its amount, paid by the sender beside it."

@@ -81,6 +81,7 @@ def test_whatever_dies_nothing_is_lost_doubled_or_made(rig: Rig) -> None:
             assert audit.verify(quiet=False) == []
         other.lose_disk()
 
+    until(lambda: one.ready() and other.ready(), 60, rig)
     stage.kill_broker(1)
     stage.start_broker(1)
     stage.wait_until_serving()

@@ -1,0 +1,41 @@
+"""Commands in Avro at a running processor: by our own schema's fingerprint, and by a registry's id,
+also when the registry is away."""
+
+from pathlib import Path
+
+from schemas import avro, codecs
+from schemas.commands import Credit
+from tests import fake_registry
+from tests.crash import ledger as ledgers
+from tests.fake_registry import FakeRegistry
+
+SCHEMA_OF_NO_ONE = 4_711
+
+
+def test_avro_by_fingerprint_and_by_a_registry_that_goes_away(
+    kafka: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    fake = FakeRegistry()
+    id = fake.add(f"{topic_prefix}commands-value", avro.command_schema().text)
+    with ledgers.made(kafka, topic_prefix, tmp_path) as ledger:
+        with fake_registry.served(fake) as address:
+            url = f"http://{address}"
+            worker = ledger.ready(data="one", SCHEMA_REGISTRY_URL=url)
+            account = ledger.open(0)
+
+            def outcome(value: bytes) -> tuple[str, str | None]:
+                told = ledger.outcome(ledger.send(value, account.encode(), 0))
+                return told.step, told.reason
+
+            def credit(key: str) -> Credit:
+                return Credit(account=account, amount=5, id=key)
+
+            assert outcome(codecs.encode_single_object(credit("single"))) == ("posted", None)
+            assert outcome(codecs.encode_confluent(credit("known"), id)) == ("posted", None)
+            unknown = codecs.encode_confluent(credit("unknown"), SCHEMA_OF_NO_ONE)
+            assert outcome(unknown) == ("refused", "schema_unknown")
+            assert worker.stop() == 0
+        worker = ledger.ready(data="one", SCHEMA_REGISTRY_URL=url)
+        assert outcome(codecs.encode_confluent(credit("kept"), id)) == ("posted", None)
+        assert outcome(unknown) == ("refused", "schema_unknown")
+        assert worker.stop() == 0
