@@ -216,7 +216,8 @@ class Table:
         self._open()
 
     def close(self) -> None:
-        self._db.close()
+        with told_of_disk():
+            self._db.close()
 
     def size_bytes(self) -> int:
         return sum(

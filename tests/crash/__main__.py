@@ -5,6 +5,7 @@ long as asked, and the audit afterwards. Exit code 1 on any difference.
 import argparse
 import json
 import secrets
+import signal
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     asked = arguments()
+    # Told to terminate it still leaves no process behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     say({"seed": asked.seed, "minutes": asked.minutes, "brokers": asked.brokers})
     with (
         brokers.data_folder() as folder,
