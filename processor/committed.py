@@ -50,6 +50,7 @@ class CommittedReader:
                 "fetch.message.max.bytes": 4 * 1024 * 1024,
                 "queued.min.messages": 100_000,
                 "queued.max.messages.kbytes": 16 * 1024,
+                "fetch.queue.backoff.ms": 5,
                 **MOST_BYTES,
             }
         )

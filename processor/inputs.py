@@ -61,6 +61,8 @@ class Inputs:
                 "fetch.message.max.bytes": 512 * KIB,
                 "queued.min.messages": 2 * MAX_RECORDS,
                 "queued.max.messages.kbytes": 2 * KIB,
+                # A queue that is full is looked at again soon: the client's own pause is a second.
+                "fetch.queue.backoff.ms": 5,
             }
         )
         self._next_commands = self._next_legs = 0

@@ -44,6 +44,7 @@ class Journal:
                 "fetch.message.max.bytes": 4 * KIB * KIB,
                 "queued.min.messages": 2 * MAX_RECORDS,
                 "queued.max.messages.kbytes": 16 * KIB,
+                "fetch.queue.backoff.ms": 5,
             }
         )
         self._next_offset = 0

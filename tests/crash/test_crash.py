@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from compose.embedded import folder as folders
 from compose.embedded import kafka
+from tests import brokers
 from tests.crash import rig as rigs
 from tests.crash import stage as stages
 from tests.crash.audit import Audit
@@ -25,9 +25,9 @@ RATE = 250
 
 
 @pytest.fixture(scope="module")
-def cluster(embedded_folder: folders.DataFolder) -> Iterator[kafka.Cluster]:
+def cluster() -> Iterator[kafka.Cluster]:
     """A broker of these tests' own: they kill it."""
-    with stages.running(embedded_folder, 1) as started:
+    with brokers.data_folder() as own, stages.running(own, 1) as started:
         yield started
 
 
