@@ -11,6 +11,8 @@ import argparse
 import gc
 import json
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -322,6 +324,8 @@ def main() -> None:
         cores=os.cpu_count(),
         load_average=machine.load_average(),
     )
+    # As by Ctrl-C: so that broker and workers are ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with machine.running(given.code) as made:
         if wanted & short:
             scenarios(made, options, wanted)

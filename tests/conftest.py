@@ -19,6 +19,13 @@ from compose.embedded import folder
 from tests import brokers
 
 
+def pytest_configure() -> None:
+    """Who runs the tests in the background may have had Ctrl-C ignored, and programs inherit that:
+    those that are interrupted here would not end."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def embedded_folder() -> Iterator[folder.DataFolder]:
     """Where the embedded parts of this run keep their data; also ended when told to terminate."""
