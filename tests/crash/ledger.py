@@ -186,7 +186,8 @@ class Ledger:
 
     def whole(self) -> list[str]:
         """Settles, stops all workers, and gives every difference."""
-        self.until(self.audit.settled, 30)
+        # A transaction that hangs is ended by its time-out, and that by the brokers' next look.
+        self.until(self.audit.settled, 90)
         for worker in self.workers:
             if worker.running():
                 worker.stop()
