@@ -27,8 +27,9 @@ STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
 
 # Left out of the quick tests: what takes minutes.
-SLOW := tests/crash tests/languages $(wildcard tests/integration/test_producing*.py) \
-	tests/integration/test_analytics.py
+SLOW := tests/crash tests/languages $(wildcard $(addprefix tests/integration/, \
+	test_producing*.py test_analytics.py test_consuming.py test_embedded_up.py test_processor_*s.py \
+	test_rebuild_state.py test_sink_crashes.py test_verify_live.py))
 
 .PHONY: run test test-quick check bench chaos lint types lock reference clean
 
