@@ -147,7 +147,7 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
 
     # `up` is killed: its parts run on, `status` says what they are, and the next one takes over.
     before = terminal.identities()
-    assert set(before) == {"kafka", "postgres", "ingress"}
+    assert set(before) == {"kafka", "postgres", "processor", "sink", "ingress"}
     up.kill()
     up.wait()
     assert {part["state"] for part in terminal.status()["parts"]} == {report.LEFT_BEHIND}
