@@ -165,7 +165,8 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     assert not any(identity.alive() for identity in last.values())
     assert terminal.data.processes.records() == []
     said = " ".join(terminal.output().rpartition("Stopping.")[2].split())
-    assert said == "stopping ingress stopping postgres stopping kafka Stopped."
+    order = ("ingress", "sink", "processor", "postgres", "kafka")
+    assert said == " ".join([*(f"stopping {part}" for part in order), "Stopped."])
 
 
 def test_down_stops_it_from_outside_also_while_it_starts(terminal: Terminal) -> None:
