@@ -76,12 +76,16 @@ class Supervisor:
         self.parts.append(part)
         self._changed(self.parts)
 
-    def start(self, part: Part, timeout_s: float) -> None:
-        """Adds a part and returns when it is ready."""
+    def launch(self, part: Part) -> None:
+        """Starts a part and adds it."""
         assert part.launch is not None, "only its owner starts what is somebody else's"
         part.process = part.launch()
         part.began_at = monotonic()
         self.add(part)
+
+    def wait(self, part: Part, timeout_s: float) -> None:
+        """Returns when a part that was launched is ready."""
+        assert part.process is not None, "it was launched"
         part.process.wait_until(part.ready, timeout_s, self._stop)
         self._move(part, State.READY)
 

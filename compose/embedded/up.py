@@ -1,20 +1,21 @@
 """`streamledger up`: the whole system on this machine, in this order.
 
 1. take the data folder; 2. stop what an earlier run left behind; 3. choose the ports; 4. fetch the
-programs; 5. Kafka and Postgres, at the same time; 6. topics and tables; 7. the services; 8. keep
-all of it running. Stopping goes the other way, from wherever it had come to.
+programs; 5. Kafka and Postgres, at the same time; 6. topics and tables; 7. the services, at the
+same time; 8. keep all of it running. Stopping goes the other way, from wherever it had come to.
 """
 
 import os
 import shlex
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
@@ -40,6 +41,8 @@ NEEDED_BYTES = 300_000_000
 CLIENT_ID = "up"
 SETTINGS_FILE = "settings.sh"
 ANYWHERE = ("", "0.0.0.0", "::")
+
+T = TypeVar("T")
 
 
 class UpSettings(IngressSettings):
@@ -171,27 +174,31 @@ class Up:
             provision.create_topics(brokers, self._settings)
             provision.migrate(database)
         environment = {**os.environ, **self._found(brokers, database)}
-        for service in SERVICES:
-            for number in range(1, copies(service, self._options.copies) + 1):
-                if self._stop.is_set():
-                    raise Interrupted
-                self._start_service(service, number, environment)
+        parts = [
+            self._launched(service, number, environment)
+            for service in SERVICES
+            for number in range(1, copies(service, self._options.copies) + 1)
+        ]
+        results(self._together([partial(self._wait_for, part) for part in parts]))
 
     def _start_stores(self) -> tuple[str, str]:
-        """Kafka and Postgres side by side; if one fails the other does not go on."""
-        with ThreadPoolExecutor(2) as pool:
-            futures = [pool.submit(self._start_kafka), pool.submit(self._start_postgres)]
-            for future in as_completed(futures):
-                if future.exception() is not None:
-                    self._stop.set()
+        """Kafka and Postgres; one that has started is stopped with the rest if the other fails."""
+        futures = self._together([self._start_kafka, self._start_postgres])
         for future in futures:
             if future.exception() is None:
                 for part in future.result().parts:
                     self._supervisor.add(part)
-        for future in sorted(futures, key=was_interrupted):
-            future.result()  # of two failures the one that was the cause
-        brokers, database = (future.result().address for future in futures)
+        brokers, database = (store.address for store in results(futures))
         return brokers, database
+
+    def _together(self, tasks: Sequence[Callable[[], T]]) -> list[Future[T]]:
+        """Does all of them at once; when one fails the others do not go on."""
+        with ThreadPoolExecutor(len(tasks)) as pool:
+            futures = [pool.submit(task) for task in tasks]
+            for future in as_completed(futures):
+                if future.exception() is not None:
+                    self._stop.set()
+        return futures
 
     def _start_kafka(self) -> "Store":
         if self._settings.kafka_brokers is not None:
@@ -239,7 +246,9 @@ class Up:
         )
         return Store(url, [part])
 
-    def _start_service(self, service: Service, number: int, environment: dict[str, str]) -> None:
+    def _launched(self, service: Service, number: int, environment: dict[str, str]) -> Part:
+        if self._stop.is_set():
+            raise Interrupted
         several = copies(service, self._options.copies) > 1
         name = f"{service.name}-{number}" if several else service.name
         public = service.first_port is None
@@ -262,9 +271,13 @@ class Up:
         )
         if public:
             self._url = url
-        with self._display.step(name):
-            part = Part(name, url, port, partial(answers, url + service.ready_path), launch)
-            self._supervisor.start(part, SERVICE_TIMEOUT_S)
+        part = Part(name, url, port, partial(answers, url + service.ready_path), launch)
+        self._supervisor.launch(part)
+        return part
+
+    def _wait_for(self, part: Part) -> None:
+        with self._display.step(part.name):
+            self._supervisor.wait(part, SERVICE_TIMEOUT_S)
 
     def _found(self, brokers: str, database: str) -> dict[str, str]:
         """The settings that only this run knows, for its services and, in a file, for people."""
@@ -307,5 +320,12 @@ def yours(name: str, address: str, shown: str) -> Store:
     return Store(address, [Part(name, shown, 0, lambda: True, state=State.YOURS)])
 
 
-def was_interrupted(future: Future[Store]) -> bool:
+def results(futures: Sequence[Future[T]]) -> list[T]:
+    """What they gave; of several failures the one raises that was the cause."""
+    for future in sorted(futures, key=was_interrupted):
+        future.result()
+    return [future.result() for future in futures]
+
+
+def was_interrupted(future: Future[T]) -> bool:
     return isinstance(future.exception(), Interrupted)

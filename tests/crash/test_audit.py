@@ -27,6 +27,7 @@ def differences(ledger: Ledger) -> str:
 def test_what_is_planted_is_found(ledger: Ledger) -> None:
     worker = ledger.ready()
     one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
+    ledger.until(ledger.audit.settled, 30)
     transfer = {"kind": "transfer", "account": one, "to": other, "amount": 100, "id": "t"}
     unread = ledger.send(b"nothing that anybody can read", b"x", 0)
     told = ledger.outcomes([ledger.send(transfer), unread])

@@ -139,7 +139,8 @@ def test_a_part_that_dies_is_started_again_and_said(home: Home) -> None:
     port = ports.next_free(brokers.some_port())
     server = f"exec {sys.executable} -m http.server --bind 127.0.0.1 {port}"
     part = Part("part", "", port, lambda: True, lambda: home.spawn("part", server))
-    supervisor.start(part, 20)
+    supervisor.launch(part)
+    supervisor.wait(part, 20)
     first = part.process
     assert first is not None
     watcher = threading.Thread(target=supervisor.watch)
