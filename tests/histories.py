@@ -16,6 +16,7 @@ from processor.rules.state import MemoryState
 from schemas import ids
 from schemas import state as states
 from schemas.journal import JournalRecord, hash_of
+from schemas.messages import DeadLetter, TransactionRecord
 from schemas.state import InputPosition, Position
 from tests.simulation.cluster import LEDGER_ID, Cluster, Log, Logged, Partition
 from tests.simulation.run import Run
@@ -35,6 +36,9 @@ class Kept:
     legs: list[Logged]
     journal: list[tuple[bytes | None, bytes]]
     last_hash: str
+    # What readers were told with each record, by its sequence: entries, and dead letters by key.
+    transactions: list[TransactionRecord] = field(default_factory=list)
+    letters: list[tuple[int, bytes | None, DeadLetter]] = field(default_factory=list)
 
     def until(self, count: int) -> "Kept":
         """As it was after some journal records; not between what came due and what it came
@@ -54,6 +58,8 @@ class Kept:
             self.legs[: read["legs"]],
             journal,
             hash_of(journal[-1][1]),
+            [each for each in self.transactions if each.sequence <= count],
+            [each for each in self.letters if each[0] <= count],
         )
 
     def whole_steps(self) -> list[int]:
@@ -102,6 +108,8 @@ class _Recording(Cluster):
     """Keeps what the simulation forgets."""
 
     keys: dict[int, list[bytes | None]]
+    entries: dict[int, list[TransactionRecord]]
+    letters: dict[int, list[tuple[int, bytes | None, DeadLetter]]]
 
     def _told(self, partition: Partition, input: Input, decisions: list[Decision]) -> None:
         super()._told(partition, input, decisions)
@@ -109,6 +117,11 @@ class _Recording(Cluster):
         self.keys.setdefault(partition.number, []).extend(
             [None] * (len(decisions) - 1) + [key],
         )
+        for decision in decisions:
+            self.entries.setdefault(partition.number, []).extend(decision.transactions)
+            if decision.dead_letter is not None:
+                letter = decision.record.sequence, key, decision.dead_letter
+                self.letters.setdefault(partition.number, []).append(letter)
 
 
 @cache
@@ -118,7 +131,7 @@ def of_seed(seed: int, commands: int = 1_500, partitions: int = 3, *, rest: bool
     cluster = run.cluster
     cluster.__class__ = _Recording
     assert isinstance(cluster, _Recording)
-    cluster.keys = {}
+    cluster.keys, cluster.entries, cluster.letters = {}, {}, {}
     logs = []
     for partition in cluster.partitions:
         both = partition.commands, partition.legs = _WholeLog(), _WholeLog()
@@ -136,6 +149,8 @@ def of_seed(seed: int, commands: int = 1_500, partitions: int = 3, *, rest: bool
                 legs.all[: partition.legs.begin],
                 list(zip(cluster.keys[partition.number], partition.whole, strict=True)),
                 partition.hash,
+                cluster.entries.get(partition.number, []),
+                cluster.letters.get(partition.number, []),
             )
         )
     return history

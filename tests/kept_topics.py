@@ -3,27 +3,31 @@
 The topics keep the times that records bring along, as the history has times of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import msgspec
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from schemas import topics
+from schemas.journal import JournalRecord, hash_of
 from schemas.topics import Names
+from tests import naive_results
 from tests.histories import Kept
+from tests.naive_results import Told
 
 CONFIRM_S = 30.0
+Retold = Callable[[list[Told]], list[Told]]
 
 
 def make(bootstrap: str, prefix: str, partitions: int) -> Names:
     names = Names(prefix)
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
-    kept = (topics.COMMANDS, topics.LEGS, topics.JOURNAL, topics.TRANSACTIONS, topics.STATE)
     new = [
         NewTopic(
             names.of(topic),
-            num_partitions=partitions,
+            num_partitions=topic.partitions or partitions,
             replication_factor=1,
             config={
                 **topic.config(1),
@@ -31,7 +35,7 @@ def make(bootstrap: str, prefix: str, partitions: int) -> Names:
                 "message.timestamp.after.max.ms": str(2**62),
             },
         )
-        for topic in kept
+        for topic in topics.ALL
     ]
     for made in admin.create_topics(new).values():
         made.result(CONFIRM_S)
@@ -43,8 +47,11 @@ def write(
     names: Names,
     history: Iterable[Kept],
     state: Iterable[Kept] | None = None,
+    results: Iterable[Kept] | None = None,
+    retold: Retold = list,
 ) -> None:
-    """Every record at its own offset; the state may be that of another time."""
+    """Every record at its own offset; state and results may be those of another time, and results
+    may be told otherwise."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
     for one in history:
         for topic, logged in ((names.commands, one.commands), (names.legs, one.legs)):
@@ -52,10 +59,35 @@ def write(
                 _produce(producer, topic, one.number, key, value, time_ms)
         for key, value in one.journal:
             _produce(producer, names.journal, one.number, key, value)
+        for entry in one.transactions:
+            account = entry.account_id.encode()
+            told = msgspec.json.encode(entry)
+            _produce(producer, names.transactions, one.number, account, told)
+        for _, key, letter in one.letters:
+            _produce(producer, names.commands_dead, 0, key, msgspec.json.encode(letter))
     for one in state if state is not None else history:
         for key, value in one.changelog():
             _produce(producer, names.state, one.number, key, value)
+    for one in results if results is not None else history:
+        _write_results(producer, names, one, retold)
     assert producer.flush(CONFIRM_S) == 0, "not confirmed in time"
+
+
+def results_of(one: Kept) -> list[Told]:
+    records = (msgspec.json.decode(value, type=JournalRecord) for _, value in one.journal)
+    return [told for told in map(naive_results.result_of, records) if told is not None]
+
+
+def _write_results(producer: Producer, names: Names, one: Kept, retold: Retold) -> None:
+    """All of them, and how far they are."""
+    for result in retold(results_of(one)):
+        value = msgspec.json.encode(result.value)
+        _produce(producer, names.results, result.partition, result.key.encode(), value)
+    end = len(one.journal)
+    at = {"next_offset": end, "sequence": end, "last_hash": hash_of(one.journal[-1][1])}
+    partition = one.number % (topics.RESULTS_POSITIONS.partitions or 1)
+    key = str(one.number).encode()
+    _produce(producer, names.results_positions, partition, key, msgspec.json.encode(at))
 
 
 def _produce(

@@ -14,7 +14,7 @@ from schemas.commands import Command
 from schemas.journal import JournalRecord
 from schemas.legs import Leg
 from schemas.state import InputPosition
-from sinks.verify import log
+from sinks.verify import log, messages
 from sinks.verify.report import Differences
 
 _decode_command: Final = msgspec.json.Decoder(Command).decode
@@ -91,6 +91,9 @@ class Input:
         """As far as JSON tells; other encodings are judged by their digest."""
         if self._topic == "legs":
             return record.leg is None or bool(_decode_leg(value) == record.leg)
+        refused = record.refused
+        if refused is not None:
+            return refused.size == len(value) and refused.head == messages.head_of(value)
         if record.command is None or value[:1] != _JSON:
             return True
         try:

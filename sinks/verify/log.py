@@ -15,6 +15,9 @@ from plumbing.kafka import ClientConfig
 
 TIMEOUT_S: Final = 30.0
 CHUNK: Final = 2_000
+# A commit is seen in one partition a moment before it is in another: so long for all of it.
+CATCH_UP_S = 15.0
+PAUSE_S: Final = 0.1
 
 
 class Record(Struct, frozen=True, gc=False):

@@ -10,7 +10,18 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-Copy = Literal["journal", "commands", "legs", "books", "postgres", "state", "rules"]
+Copy = Literal[
+    "journal",
+    "commands",
+    "legs",
+    "books",
+    "postgres",
+    "state",
+    "transactions",
+    "results",
+    "commands.dead",
+    "rules",
+]
 
 # Of each copy; what is behind them is often the same cause again.
 KEPT: Final = 20
@@ -80,6 +91,8 @@ class PartitionReport(Struct, frozen=True, kw_only=True):
     sequence: int
     postgres: int | None
     state: int | None
+    # The last record whose outcome was told, as far as the sink says so.
+    results: int = 0
     # Records of `commands` that are there and were not decided yet.
     waiting: int
     # Of the journal's last record: kept elsewhere, it proves later that nothing was changed.
@@ -112,13 +125,16 @@ class Report(Struct, frozen=True, kw_only=True):
 
     def text(self) -> str:
         lines = [f"ledger {self.ledger_id!r}, {len(self.partitions)} partitions", ""]
-        rows: list[tuple[str, ...]] = [("partition", "journal", "Postgres", "state", "waiting")]
+        rows: list[tuple[str, ...]] = [
+            ("partition", "journal", "Postgres", "state", "results", "waiting")
+        ]
         rows += [
             (
                 str(each.partition),
                 f"{each.sequence:,}",
                 "-" if each.postgres is None else f"{each.postgres:,}",
                 "-" if each.state is None else f"{each.state:,}",
+                f"{each.results:,}",
                 f"{each.waiting:,}",
             )
             for each in self.partitions

@@ -1,9 +1,10 @@
 """`streamledger verify`: all copies of the ledger beside its journal, each partition up to a fixed
 point.
 
-The points are taken in an order that leaves no copy ahead of the journal: first Postgres, in one
-snapshot, then the state, then the journal, then what it answers. Where a partition's books stand
-at the sequence that a copy has, that copy is compared with them. It writes nothing anywhere.
+The points are taken in an order that leaves no copy ahead of the journal: first how far the results
+are, then Postgres, in one snapshot, then the state, then the journal, then what it answers and what
+readers are told of it. Where a partition's books stand at the sequence that a copy has, that copy
+is compared with them. It writes nothing anywhere.
 """
 
 import time
@@ -17,19 +18,17 @@ from msgspec import Struct
 from plumbing.kafka import ClientConfig
 from schemas.journal import JournalRecord
 from schemas.topics import Names
-from sinks.verify import log
+from sinks.verify import log, readers
 from sinks.verify.books import Books
 from sinks.verify.changelog import Changelog
 from sinks.verify.decisions import Decisions
 from sinks.verify.inputs import Input
+from sinks.verify.letters import DeadLetters
+from sinks.verify.readers import Readers, ResultsAt
 from sinks.verify.report import CurrencyReport, Differences, PartitionReport, Report
 from sinks.verify.tables import Tables
 from sinks.verify.ways import Ways
 
-# A copy may show a transaction a moment before the journal does: they have one commit, but each
-# partition of each topic learns of it by itself.
-CATCH_UP_S: Final = 15.0
-PAUSE_S: Final = 0.1
 TOLD_EVERY: Final = 1_000
 
 Progress = Callable[[int, int], None]
@@ -51,11 +50,15 @@ class Asked(Struct, frozen=True, kw_only=True):
 def verify(asked: Asked, progress: Progress) -> Report:
     began = time.monotonic()
     differences = Differences()
+    results_at = [
+        readers.results_at(asked.config, asked.names, number, differences)
+        for number in range(asked.partitions)
+    ]
     tables = None
     if asked.database_url is not None:
         tables = Tables(asked.database_url, differences)
     try:
-        return _Run(asked, tables, differences, progress).run(began)
+        return _Run(asked, results_at, tables, differences, progress).run(began)
     finally:
         if tables is not None:
             tables.close()
@@ -63,13 +66,20 @@ def verify(asked: Asked, progress: Progress) -> Report:
 
 class _Run:
     def __init__(
-        self, asked: Asked, tables: Tables | None, differences: Differences, progress: Progress
+        self,
+        asked: Asked,
+        results_at: list[ResultsAt],
+        tables: Tables | None,
+        differences: Differences,
+        progress: Progress,
     ) -> None:
         self._asked = asked
+        self._results_at = results_at
         self._tables = tables
         self._differences = differences
         self._progress = progress
         self._ways = Ways(differences)
+        self._letters = DeadLetters(self._partition(asked.names.commands_dead, 0), differences)
         self._compared: Counter[str] = Counter()
         self._debits: Counter[str] = Counter()
         self._credits: Counter[str] = Counter()
@@ -92,11 +102,21 @@ class _Run:
     def run(self, began: float) -> Report:
         if self._tables is not None:
             self._tables.check_partitions(self._asked.partitions)
+            self._results_follow(self._tables)
         told = []
         ledgers: list[str] = []
         for number in range(self._asked.partitions):
-            one = _Partition(self._asked, number, self._tables, self._ways, self._differences)
-            books, report = one.run(self._changelogs[number], self._records(number, one))
+            one = _Partition(
+                self._asked,
+                number,
+                self._results_at[number],
+                self._tables,
+                self._ways,
+                self._letters,
+                self._differences,
+            )
+            records = self._records(number, one)
+            books, report = one.run(self._changelogs[number], records, self._gone_on(number))
             self._compared.update(one.compared)
             self._sum(books)
             told.append(report)
@@ -110,6 +130,7 @@ class _Run:
                 )
         if len({each for each in ledgers if each}) > 1:
             self._differences.note("journal", f"several ledgers: {sorted(set(ledgers))}")
+        self._finish_readers(told)
         currencies = self._whole_books()
         if self._tables is not None:
             self._tables.finish()
@@ -126,16 +147,37 @@ class _Run:
             difference_counts=dict(self._differences.counts),
         )
 
+    def _gone_on(self, number: int) -> Callable[[], int]:
+        """How many records the journal of a partition has by now."""
+
+        def sequence() -> int:
+            last = self._journals[number].last()
+            return 0 if last is None else _decode(last.value or b"").sequence
+
+        return sequence
+
+    def _finish_readers(self, told: list[PartitionReport]) -> None:
+        def gone_on(number: int) -> bool:
+            there = 0 <= number < len(told)
+            return there and self._gone_on(number)() > told[number].sequence
+
+        self._letters.finish(gone_on)
+        self._compared["dead letters"] = self._letters.compared
+        for journal in self._journals:
+            journal.close()
+        asked = self._asked
+        readers.compare_unused(asked.config, asked.names, asked.partitions, self._differences)
+
     def _records(self, number: int, one: "_Partition") -> Iterator[log.Record]:
         """Up to the fixed point; and on, as long as a copy is ahead of it, for a while."""
         journal = self._journals[number]
         start, end = self._ranges[number]
         if start > 0:
             self._differences.note("journal", f"begins at offset {start}", partition=number)
-        least = self._changelogs[number].sequence
+        least = max(self._changelogs[number].sequence, self._results_at[number].sequence)
         if self._tables is not None:
             least = max(least, self._tables.sequence(number))
-        deadline = time.monotonic() + CATCH_UP_S
+        deadline = time.monotonic() + log.CATCH_UP_S
         while True:
             for record in journal.records(start, end):
                 self._done += 1
@@ -144,9 +186,17 @@ class _Run:
                 yield record
             if one.books.sequence >= least or time.monotonic() > deadline:
                 break
-            time.sleep(PAUSE_S)
+            time.sleep(log.PAUSE_S)
             start, end = end, journal.range()[1]
         journal.close()
+
+    def _results_follow(self, tables: Tables) -> None:
+        """What can be seen can be read: the results were looked at before Postgres."""
+        for number, at in enumerate(self._results_at):
+            there = tables.sequence(number)
+            if at.sequence > there:
+                what = f"are told up to sequence {at.sequence}, but Postgres has only {there}"
+                self._differences.note("results", what, partition=number)
 
     def _sum(self, books: Books) -> None:
         for currency, (debits, credits, transit) in books.sums().items():
@@ -185,8 +235,10 @@ class _Partition:
         self,
         asked: Asked,
         number: int,
+        results_at: ResultsAt,
         tables: Tables | None,
         ways: Ways,
+        letters: DeadLetters,
         differences: Differences,
     ) -> None:
         self.books = Books(number, differences)
@@ -195,12 +247,14 @@ class _Partition:
         self._number = number
         self._tables = tables
         self._ways = ways
+        self._results_at = results_at
+        self._letters = letters
         self._differences = differences
         self._decisions = Decisions(number, differences) if asked.against_rules else None
-        self._compared_tables = self._compared_state = False
+        self._compared_tables = self._compared_state = self._compared_results = False
 
     def run(
-        self, changelog: Changelog, records: Iterator[log.Record]
+        self, changelog: Changelog, records: Iterator[log.Record], gone_on: Callable[[], int]
     ) -> tuple[Books, PartitionReport]:
         names, number, books = self._asked.names, self._number, self.books
         commands = log.Partition(self._asked.config, names.commands, number)
@@ -210,6 +264,14 @@ class _Partition:
             "commands": Input("commands", commands, self._differences),
             "legs": Input("legs", legs, self._differences),
         }
+        self._readers = Readers(
+            self._asked.config,
+            names,
+            number,
+            self._asked.partitions,
+            self._results_at,
+            self._differences,
+        )
         self._compare()
         for record in records:
             self._record(record)
@@ -224,6 +286,8 @@ class _Partition:
         self.compared["commands"] = self._inputs["commands"].compared
         self.compared["legs"] = self._inputs["legs"].compared
         self.compared["state keys"] = changelog.compared
+        self._readers.finish(books.sequence, gone_on)
+        self.compared.update(self._readers.compared)
         for of in (commands, legs):
             of.close()
         tables = self._tables
@@ -232,6 +296,7 @@ class _Partition:
             sequence=books.sequence,
             postgres=None if tables is None else tables.sequence(number),
             state=changelog.sequence,
+            results=self._results_at.sequence,
             waiting=waiting,
             last_hash=books.hash or "",
         )
@@ -254,15 +319,29 @@ class _Partition:
         if next <= self._changelog.sequence:
             self._changelog.before_fold(books, record)
         self._ways.before_fold(books, read.offset, record)
+        self._tell(read, record)
         books.fold(read.offset, value, record)
         answered = None
         source = record.source.topic
         if source == "commands" or source == "legs":
             answered = self._inputs[source].answered(read.offset, read.key, record, time_ms)
+        self._letters.fold(read.offset, read.key, record, answered)
         if self._tables is not None and next <= self._tables.sequence(self._number):
             self._tables.fold(self._number, read.offset, record)
         if self._decisions is not None:
             self._decisions.fold(read.offset, read.key, value, record, answered)
+
+    def _tell(self, read: log.Record, record: JournalRecord) -> None:
+        try:
+            self._readers.before_fold(self.books, read.offset, record)
+        except _FAULTY as error:
+            self._differences.note(
+                "journal",
+                f"nobody can be told of it: {error!r}",
+                partition=self._number,
+                offset=read.offset,
+                sequence=record.sequence,
+            )
 
     def _compare(self, *, at_the_end: bool = False) -> None:
         """Each copy once, where the books stand at its sequence."""
@@ -274,6 +353,13 @@ class _Partition:
             if at_the_end or books.sequence == there:
                 self._compared_tables = True
                 tables.compare(books)
+        if not self._compared_results:
+            there = self._results_at.sequence
+            if at_the_end:
+                self._ahead("results", there)
+            if at_the_end or books.sequence == there:
+                self._compared_results = True
+                self._readers.compare_position(books)
         if not self._compared_state:
             if at_the_end:
                 self._ahead("state", changelog.sequence)
@@ -290,7 +376,7 @@ class _Partition:
             self._ways.read_by(number, partitions),
         )
 
-    def _ahead(self, copy: Literal["postgres", "state"], sequence: int) -> None:
+    def _ahead(self, copy: Literal["postgres", "state", "results"], sequence: int) -> None:
         self._differences.note(
             copy,
             f"stands at sequence {sequence}, which is not in the journal; that ends at"

@@ -3,7 +3,7 @@ whatever was tampered with is named."""
 
 import random
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,12 +11,15 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner
 
 from compose import cli
 from processor.rules.evolve import evolve
-from schemas import journal, state
+from schemas import codecs, journal, state
 from schemas.journal import JournalRecord
+from schemas.messages import DeadLetter, TransactionRecord
 from schemas.topics import Names
 from sinks.verify.report import Difference, Report
 from sinks.verify.run import Asked, verify
@@ -27,6 +30,7 @@ from tests.naive_rows import Rows
 SEED = 21
 WHOLE = histories.of_seed(SEED).partitions
 N = len(WHOLE)
+Letter = tuple[int, bytes | None, DeadLetter]
 
 
 class Copies(NamedTuple):
@@ -58,11 +62,16 @@ def copies(
     history: list[Kept],
     rows: list[Kept] | None = None,
     states: list[Kept] | None = None,
+    results: list[Kept] | None = None,
+    retold: kept_topics.Retold = list,
 ) -> Iterator[Copies]:
-    """The history in topics; tables and state as they were at other times, unless not told."""
+    """The history in topics; tables and state as they were at other times, unless not told; results
+    as the tables.
+    """
     name = secrets.token_hex(5)
     names = kept_topics.make(kafka, f"v{name}-", N)
-    kept_topics.write(kafka, names, history, states)
+    results = results if results is not None else rows
+    kept_topics.write(kafka, names, history, states, results, retold)
     conftest.create(postgres, f"verify_{name}", template)
     database = conftest.beside(postgres, f"verify_{name}")
     naive_rows.copy(database, rows_of(rows if rows is not None else history))
@@ -101,6 +110,9 @@ def test_a_whole_history_agrees(whole: Copies, against_rules: bool) -> None:
     assert report.compared["commands"] == sum(len(one.commands) for one in WHOLE)
     assert report.compared["state keys"] == sum(len(one.changelog()) - 1 for one in WHOLE)
     assert report.compared["decisions" if against_rules else "rows"] > 0
+    assert report.compared["transactions"] == sum(len(one.transactions) for one in WHOLE)
+    assert report.compared["results"] == sum(len(kept_topics.results_of(one)) for one in WHOLE)
+    assert report.compared["dead letters"] == sum(len(one.letters) for one in WHOLE) > 0
     assert "all copies agree" in report.text()
     assert [each.sequence for each in report.partitions] == [len(one.journal) for one in WHOLE]
 
@@ -412,9 +424,193 @@ def test_tables_ahead_of_the_journal(kafka: str, postgres: str, template: str) -
         pytest.MonkeyPatch.context() as patch,
         copies(kafka, postgres, template, shorter, WHOLE, shorter) as made,
     ):
-        patch.setattr("sinks.verify.run.CATCH_UP_S", 0.5)
+        patch.setattr("sinks.verify.log.CATCH_UP_S", 0.5)
         told = first(made.verify(), "postgres")
         assert "which is not in the journal" in told.what
+
+
+# Tampering: with what readers were told
+
+
+SMALL = histories.of_seed(SEED, 900).partitions
+ENTRY = SMALL[0].transactions[20]
+RESULT = kept_topics.results_of(SMALL[0])[30]
+SEQUENCE, KEY, LETTER = SMALL[0].letters[1]
+MISPLACED = "is there, of which the journal has nothing, or has it once"
+_where = f"{RESULT.value['partition']}:{RESULT.value['offset']}"
+
+
+def with_entries(change: Callable[[list[TransactionRecord]], list[TransactionRecord]]) -> Kept:
+    return replace(SMALL[0], transactions=change(SMALL[0].transactions))
+
+
+def with_letters(change: Callable[[list[Letter]], list[Letter]]) -> Kept:
+    return replace(SMALL[0], letters=change(SMALL[0].letters))
+
+
+ENTRIES: dict[str, tuple[Kept, str]] = {
+    "changed": (
+        with_entries(
+            lambda all: [
+                msgspec.structs.replace(each, balance=each.balance + 1) if each == ENTRY else each
+                for each in all
+            ]
+        ),
+        f"balance is {ENTRY.balance + 1}, by the journal {ENTRY.balance}",
+    ),
+    "removed": (
+        with_entries(lambda all: [each for each in all if each != ENTRY]),
+        f"version {ENTRY.version} of {ENTRY.account_id} is not there",
+    ),
+    "removed at the end": (with_entries(lambda all: all[:-1]), "is not there"),
+    "doubled": (with_entries(lambda all: [*all[:21], *all[20:]]), MISPLACED),
+    "doubled at the end": (with_entries(lambda all: [*all, ENTRY]), MISPLACED),
+    "made up": (
+        with_entries(lambda all: [*all, msgspec.structs.replace(ENTRY, sequence=10**6)]),
+        MISPLACED,
+    ),
+    "of another partition": (
+        with_entries(lambda all: [*all, msgspec.structs.replace(ENTRY, partition=2)]),
+        "is of partition 2",
+    ),
+}
+LETTERS: dict[str, tuple[Kept, str]] = {
+    "changed": (
+        with_letters(
+            lambda all: [
+                (n, key, msgspec.structs.replace(each, size=7) if n == SEQUENCE else each)
+                for n, key, each in all
+            ]
+        ),
+        "says something else than the journal",
+    ),
+    "removed": (
+        with_letters(lambda all: [each for each in all if each[0] != SEQUENCE]),
+        "is not there",
+    ),
+    "doubled": (with_letters(lambda all: [*all, all[1]]), "is there twice"),
+    "made up": (
+        with_letters(lambda all: [*all, (0, KEY, msgspec.structs.replace(LETTER, offset=10**6))]),
+        "though the journal refuses no such command",
+    ),
+}
+RESULTS: dict[str, tuple[kept_topics.Retold, str]] = {
+    "changed": (
+        lambda all: [
+            each._replace(value=each.value | {"reason": "account_frozen"})
+            if each == RESULT
+            else each
+            for each in all
+        ],
+        f"the result of {_where}: reason is account_frozen, by the journal",
+    ),
+    "by another key": (
+        lambda all: [each._replace(key="x") if each == RESULT else each for each in all],
+        "its key is b'x'",
+    ),
+    "removed": (
+        lambda all: [each for each in all if each != RESULT],
+        f"the result of {_where} is not there",
+    ),
+    "doubled": (
+        lambda all: [*all, RESULT] if RESULT in all else all,
+        f"the result of {_where} {MISPLACED}",
+    ),
+    "of nobody": (
+        lambda all: [*all, RESULT._replace(partition=7)] if RESULT in all else all,
+        "partition 7 of the topic, offset 0, is nobody's",
+    ),
+}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sinks.verify.log.CATCH_UP_S", 0.3)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("what", ENTRIES)
+def test_entries_that_were_told_otherwise(
+    kafka: str, postgres: str, template: str, what: str
+) -> None:
+    tampered, words = ENTRIES[what]
+    with copies(kafka, postgres, template, [tampered, *SMALL[1:]]) as made:
+        only(made.verify(), "transactions", words)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("what", LETTERS)
+def test_dead_letters_that_were_told_otherwise(
+    kafka: str, postgres: str, template: str, what: str
+) -> None:
+    tampered, words = LETTERS[what]
+    with copies(kafka, postgres, template, [tampered, *SMALL[1:]]) as made:
+        only(made.verify(), "commands.dead", words)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("what", RESULTS)
+def test_results_that_were_told_otherwise(
+    kafka: str, postgres: str, template: str, what: str
+) -> None:
+    retold, words = RESULTS[what]
+    with copies(kafka, postgres, template, SMALL, retold=retold) as made:
+        only(made.verify(), "results", words)
+
+
+def only(report: Report, copy: str, words: str) -> None:
+    """One difference, and that one."""
+    assert report.difference_counts == {copy: 1}, report.text()
+    (told,) = report.differences
+    assert words in told.what, report.text()
+    assert told.partition == 0 or "nobody" in words
+
+
+@pytest.mark.parametrize("encoding", ["single object", "confluent"])
+def test_entries_in_avro(kafka: str, postgres: str, template: str, encoding: str) -> None:
+    """They may be told in another way from some time on, and say the same."""
+    write = codecs.transactions_as_single_objects()
+    if encoding == "confluent":
+        write = codecs.transactions_as_confluent(7)
+    later = [replace(one, transactions=[]) for one in SMALL]
+    with copies(kafka, postgres, template, later, SMALL) as made:
+        producer = Producer({"bootstrap.servers": kafka})
+        for one in SMALL:
+            for number, entry in enumerate(one.transactions):
+                value = write(entry) if number > 9 else msgspec.json.encode(entry)
+                topic, key = made.names.transactions, entry.account_id.encode()
+                producer.produce(topic, value, key, one.number)
+        assert producer.flush(30) == 0
+        report = made.verify()
+        assert report.agree, report.text()
+        assert report.compared["transactions"] == sum(len(one.transactions) for one in SMALL)
+
+
+def test_results_of_what_postgres_does_not_have(kafka: str, postgres: str, template: str) -> None:
+    behind = [one.until(one.whole_steps()[-40]) for one in SMALL]
+    with copies(kafka, postgres, template, SMALL, behind, results=SMALL) as made:
+        report = made.verify()
+        assert report.difference_counts == {"results": N}, report.text()
+        assert "but Postgres has only" in first(report, "results").what
+
+
+def test_what_was_deleted_after_its_time_is_no_difference(
+    kafka: str, postgres: str, template: str
+) -> None:
+    with copies(kafka, postgres, template, SMALL) as made:
+        admin = AdminClient({"bootstrap.servers": kafka})
+        before = made.verify().compared
+        gone = [
+            TopicPartition(topic, partition, 15)
+            for topic in (made.names.results, made.names.transactions)
+            for partition in range(N)
+        ]
+        for deleted in admin.delete_records(gone).values():
+            deleted.result(30)
+        report = made.verify()
+        assert report.agree, report.text()
+        for what in ("results", "transactions"):
+            assert report.compared[what] == before[what] - 15 * N
 
 
 # Tampering: with the state

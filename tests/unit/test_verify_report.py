@@ -22,6 +22,7 @@ def report(differences: Differences) -> Report:
                 sequence=12_345,
                 postgres=12_000,
                 state=None,
+                results=11_999,
                 waiting=3,
                 last_hash="f" * 64,
             ),
@@ -37,7 +38,7 @@ def report(differences: Differences) -> Report:
 def test_agreement_in_words() -> None:
     text = report(Differences()).text()
     assert "ledger 'books', 1 partitions" in text
-    assert " 12,345    12,000      -        3" in text
+    assert " 12,345    12,000      -   11,999        3" in text
     assert "compared 12,345 journal records, in 1.5 s\nall copies agree" in text
 
 

@@ -1,0 +1,139 @@
+"""What readers were told of one partition, beside the journal that it follows from: `transactions`
+and `results`, and how far the sink says that the results are.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from plumbing.kafka import ClientConfig
+from schemas import avro, codecs
+from schemas.journal import JournalRecord
+from schemas.messages import Result, TransactionRecord
+from schemas.topics import RESULTS, Names
+from sinks.verify import log, messages
+from sinks.verify.books import Books
+from sinks.verify.in_step import InStep, differing
+from sinks.verify.report import Differences
+
+PARTITIONS: Final = RESULTS.partitions or 1
+# How far before the end of `results.positions` a partition's last one is looked for, in turn.
+WINDOWS: Final = (1_000, 100_000)
+
+
+_SCHEMAS: Final = codecs.AvroSchemas()
+_result: Final = msgspec.json.Decoder(Result).decode
+
+
+def _transaction(value: bytes) -> TransactionRecord:
+    """In whatever it was written. A registry's id is taken for that of the schema that we write."""
+    if value[:1] == avro.CONFLUENT:
+        record = avro.transaction_schema().read(value[avro.CONFLUENT_HEADER_BYTES :])
+        return msgspec.convert(record, TransactionRecord)
+    told = codecs.decode_transaction(value, _SCHEMAS)
+    if isinstance(told, codecs.Unreadable):
+        raise ValueError(told.detail)
+    return told
+
+
+class ResultsAt(Struct, frozen=True):
+    """How far the results of a partition are, as the sink has told."""
+
+    next_offset: int = 0
+    sequence: int = 0
+    last_hash: str = ""
+
+
+_decode_at: Final = msgspec.json.Decoder(ResultsAt).decode
+
+
+def results_at(
+    config: ClientConfig, names: Names, partition: int, differences: Differences
+) -> ResultsAt:
+    """The last that `results.positions` has of a partition."""
+    of = log.Partition(config, names.results_positions, partition % PARTITIONS, trimmed=True)
+    start, end = of.range()
+    found = None
+    for window in (*WINDOWS, end):
+        first = max(start, end - window)
+        for record in of.records(first, end):
+            if record.key == str(partition).encode():
+                found = record.value
+        if found is not None or first == start:
+            break
+    of.close()
+    if found is None:
+        return ResultsAt()
+    try:
+        return _decode_at(found)
+    except msgspec.MsgspecError as error:
+        what = f"their position cannot be read: {error}"
+        differences.note("results", what, partition=partition)
+        return ResultsAt()
+
+
+class Readers:
+    """Of one partition. Fold each record before the books have it."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        names: Names,
+        partition: int,
+        partitions: int,
+        at: ResultsAt,
+        differences: Differences,
+    ) -> None:
+        self.at = at
+        self._differences = differences
+        entries = log.Partition(config, names.transactions, partition, trimmed=True)
+        self._transactions = InStep(
+            "transactions", _transaction, entries, partition, (partition,), differences
+        )
+        outcomes = log.Partition(config, names.results, partition % PARTITIONS, trimmed=True)
+        sharing = range(partition % PARTITIONS, partitions, PARTITIONS)
+        self._results = InStep("results", _result, outcomes, partition, sharing, differences)
+
+    @property
+    def compared(self) -> dict[str, int]:
+        return {"transactions": self._transactions.compared, "results": self._results.compared}
+
+    def before_fold(self, books: Books, offset: int, record: JournalRecord) -> None:
+        entries = messages.transactions(books, record)
+        keys = [each.account_id.encode() for each in entries]
+        self._transactions.compare(offset, record, entries, keys)
+        result = messages.result(record)
+        must_be = record.sequence <= self.at.sequence
+        if result is None:
+            self._results.compare(offset, record, (), ())
+        else:
+            key = messages.result_key(result)
+            self._results.compare(offset, record, (result,), (key,), must_be=must_be)
+
+    def compare_position(self, books: Books) -> None:
+        """Once the books have just the records that the results have."""
+        expected = ResultsAt(books.last_offset + 1, books.sequence, books.hash or "")
+        if books.sequence and self.at != expected:
+            what = f"position: {differing(self.at, expected)}"
+            self._differences.note("results", what, partition=books.partition)
+
+    def finish(self, sequence: int, gone_on: Callable[[], int]) -> None:
+        """`gone_on` gives how many records the journal has by now."""
+        for each in (self._transactions, self._results):
+            each.finish(sequence, gone_on)
+            each.close()
+
+
+def compare_unused(
+    config: ClientConfig, names: Names, partitions: int, differences: Differences
+) -> None:
+    """Where no partition of the ledger has its results there are none."""
+    for number in range(partitions, PARTITIONS):
+        of = log.Partition(config, names.results, number, trimmed=True)
+        start, end = of.range()
+        for record in of.records(start, end):
+            what = f"partition {number} of the topic, offset {record.offset}, is nobody's"
+            differences.note("results", what)
+        of.close()
