@@ -5,19 +5,14 @@ states that the rules made: by none of the sink's own code.
 """
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -27,18 +22,18 @@ from psycopg.rows import dict_row
 
 from compose import provision
 from compose.embedded import ports
-from schemas import ids, journal
+from schemas import ids
 from schemas import state as states
 from schemas.journal import JournalRecord
 from schemas.topics import RESULTS, Names
-from tests import brokers
+from tests import brokers, naive_results
+from tests.naive_results import Told
+from tests.programs import Program
 from tests.simulation.cluster import LEDGER_ID, Cluster
 from tests.simulation.run import Run
 from tests.waiting import eventually
 
 PARTITIONS = 3
-KILLED = -9
-INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
 Row = dict[str, Any]
 
 _record = msgspec.json.Decoder(JournalRecord).decode
@@ -54,74 +49,8 @@ def records(cluster: Cluster, partition: int) -> list[JournalRecord]:
     return [_record(value) for value in cluster.partitions[partition].whole]
 
 
-class Sink:
-    """One `python -m sinks`. Not started yet."""
-
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        self.log = folder / "log"
-        self.port = ports.next_free(brokers.some_port())
-        self._folder = folder
-        self._settings = settings
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def start(self, **settings: str) -> "Sink":
-        self._folder.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **{name: os.environ[name] for name in INHERITED if name in os.environ},
-            "PYTHONUNBUFFERED": "1",
-            "METRICS_PORT": str(self.port),
-            **self._settings,
-            **settings,
-        }
-        with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "sinks"],
-                cwd=self._folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        return self
-
-    @property
-    def child(self) -> "subprocess.Popen[bytes]":
-        assert self._child is not None, "it was started"
-        return self._child
-
-    def running(self) -> bool:
-        return self._child is not None and self._child.poll() is None
-
-    def kill(self) -> None:
-        if self.running():
-            self.child.kill()
-            self.child.wait()
-
-    def stop(self) -> int:
-        self.child.terminate()
-        return self.wait(20)
-
-    def wait(self, timeout_s: float) -> int:
-        """Its exit code, once it has ended by itself."""
-        try:
-            return self.child.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"the sink has not ended:\n{self.told()[-3000:]}") from None
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and body; status 0 where nobody answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=2) as got:
-                return got.status, got.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def told(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
+class Sink(Program):
+    MODULE = "sinks"
 
 
 class Proxy:
@@ -175,14 +104,6 @@ class Proxy:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
-
-
-class Told(NamedTuple):
-    """A result as a reader sees it."""
-
-    partition: int
-    key: str
-    value: dict[str, Any]
 
 
 class Rig:
@@ -239,8 +160,8 @@ class Rig:
             self.publish(partition.number, partition.whole)
 
     def sink(self, **settings: str) -> Sink:
-        folder = self._folder / f"sink-{len(self._sinks)}"
-        made = Sink(folder, {**self.settings, **settings})
+        number = len(self._sinks)
+        made = Sink(number, self._folder / f"sink-{number}", {**self.settings, **settings})
         self._sinks.append(made)
         return made
 
@@ -332,43 +253,8 @@ def made(kafka: str, database: str, prefix: str, folder: Path) -> Iterator[Rig]:
 
 
 def expected_results(cluster: Cluster, partition: int) -> list[Told]:
-    told = []
-    for record in records(cluster, partition):
-        later = record.command_offset is not None
-        if record.step not in journal.OUTCOMES or not (later or record.source.topic == "commands"):
-            continue
-        offset = record.command_offset if later else record.source.offset
-        command = record.command
-        value = {
-            "partition": partition,
-            "offset": offset,
-            "outcome": {
-                "refused": "rejected",
-                "replayed": record.first_status,
-            }.get(record.step, record.step),
-            "id": command.id if command else record.refused.id if record.refused else None,
-            "transaction_id": record.transaction_id,
-            "kind": None if command is None else str(command.__struct_config__.tag),
-            "reason": record.reason,
-            "detail": record.detail,
-            "replay": record.step == "replayed",
-            "entries": list(msgspec.to_builtins(record.entries)),
-            "trace": None if command is None else command.trace,
-            "sequence": record.sequence,
-            "time_ms": record.time_ms,
-        }
-        usual: dict[str, object] = {
-            "id": None,
-            "transaction_id": None,
-            "kind": None,
-            "reason": None,
-            "detail": None,
-        }
-        usual |= {"replay": False, "entries": [], "trace": None}
-        value = {k: v for k, v in value.items() if k not in usual or v != usual[k]}
-        key = record.transaction_id or f"{partition}:{offset}"
-        told.append(Told(partition % (RESULTS.partitions or 1), key, value))
-    return told
+    told = (naive_results.result_of(record) for record in records(cluster, partition))
+    return [each for each in told if each is not None]
 
 
 def _ms(time: datetime) -> int:

@@ -1,5 +1,6 @@
 """`python -m tests.crash`: a ledger under load that is killed, frozen, robbed and cut off for as
-long as asked, and the audit afterwards. Exit code 1 on any difference.
+long as asked, from the commands to the rows and results, and the audit afterwards. Exit code 1 on
+any difference.
 """
 
 import argparse
@@ -23,10 +24,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
     parser.add_argument("--workers", type=int, default=3, help="to begin with")
+    parser.add_argument("--sinks", type=int, default=2)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rate", type=float, default=300, help="commands a second, about")
     parser.add_argument("--settle", type=float, default=180, help="seconds to come to rest in")
-    parser.add_argument("--code", type=Path, help="a folder with another processor to run")
+    parser.add_argument("--code", type=Path, help="a folder with another processor or sink to run")
     return parser.parse_args()
 
 
@@ -38,9 +40,11 @@ def main() -> int:
     with (
         brokers.data_folder() as folder,
         stage.running(folder, asked.brokers) as cluster,
+        stage.database(folder) as server,
     ):
-        place = stage.Stage(cluster, f"crash-{secrets.token_hex(3)}-", asked.partitions)
-        with rig.made(place, asked.workers, asked.seed, asked.rate, asked.code) as made:
+        place = stage.Stage(cluster, server, f"crash-{secrets.token_hex(3)}-", asked.partitions)
+        told = asked.workers, asked.seed, asked.rate, asked.code
+        with rig.made(place, *told, sinks=asked.sinks) as made:
             return run(made, asked)
 
 
@@ -58,6 +62,7 @@ def run(made: rig.Rig, asked: argparse.Namespace) -> int:
                 told = time.monotonic()
                 say({"seconds left": int(end - told), **figures(made)})
     crew.crash_at(())
+    made.sinks.crash_at(())
     made.load.stop()
     place = made.stage
     with Audit(place.client, place.names, place.partitions) as audit:
@@ -74,12 +79,14 @@ def run(made: rig.Rig, asked: argparse.Namespace) -> int:
 
 
 def figures(made: rig.Rig) -> dict[str, Any]:
-    crew = made.crew
+    crew, sinks = made.crew, made.sinks
     return {
-        "kills": sum(crew.kills.values()),
-        "kills by kind": dict(crew.kills.most_common()),
+        "kills": (crew.kills + sinks.kills).total(),
+        "kills of workers": dict(crew.kills.most_common()),
+        "kills of sinks": dict(sinks.kills.most_common()),
         "deeds": made.deeds,
-        "exit codes": {str(code): count for code, count in crew.exits.items()},
+        "exit codes of workers": {str(code): count for code, count in crew.exits.items()},
+        "exit codes of sinks": {str(code): count for code, count in sinks.exits.items()},
         "sent": dict(made.load.sent),
     }
 

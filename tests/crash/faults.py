@@ -1,6 +1,7 @@
 """What may happen to a ledger at any moment, each as one deed that is done and undone.
 
-A deed returns when the world is whole again but for the workers, which the crew starts again.
+A deed returns when the world is whole again but for workers and sinks, which their crews start
+again.
 """
 
 import random
@@ -13,8 +14,10 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from tests.crash.rig import SESSION_MS, STEPS, Rig
+from tests.crash.rig import SESSION_MS, SINK_STEPS, STEPS, Rig
 from tests.crash.workers import Worker
+from tests.programs import Program
+from tests.sink_rig import Sink
 from tests.waiting import eventually
 
 MOST_WORKERS = 4
@@ -38,6 +41,7 @@ class Chaos:
     def one(self) -> None:
         # A step with a chance of one is deadly at once; with a small one it is so under load.
         self.rig.crew.crash_at(STEPS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
+        self.rig.sinks.crash_at(SINK_STEPS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
         deed = self.dice.choices(self._deeds, self._weights)[0]
         deed(self)
         self.rig.did(deed.__name__)
@@ -54,10 +58,12 @@ class Chaos:
 
     def freeze_a_worker(self) -> None:
         """Its session ends, others take over, and it wakes up as if nothing had happened."""
-        worker = self._worker()
-        worker.send(signal.SIGSTOP)
+        self._freeze(self._worker())
+
+    def _freeze(self, program: Program) -> None:
+        program.send(signal.SIGSTOP)
         self.pause(SESSION_MS / 1_000, 3 * SESSION_MS / 1_000)
-        worker.send(signal.SIGCONT)
+        program.send(signal.SIGCONT)
 
     def lose_a_disk(self) -> None:
         self.rig.lose_disk(self._worker())
@@ -89,6 +95,27 @@ class Chaos:
         if len(self.rig.crew.workers) > 1:
             self.rig.crew.remove(self._worker())
 
+    def _sink(self) -> Sink:
+        return self.dice.choice(self.rig.sinks.workers)
+
+    def kill_a_sink(self) -> None:
+        self.rig.sinks.kill(self._sink(), "random")
+
+    def kill_all_sinks(self) -> None:
+        for sink in list(self.rig.sinks.workers):
+            self.rig.sinks.kill(sink, "random")
+
+    def freeze_a_sink(self) -> None:
+        """Its session ends, the other one takes over, and it wakes up."""
+        self._freeze(self._sink())
+
+    def kill_postgres(self) -> None:
+        """It comes back at once, or after some seconds."""
+        self.rig.stage.kill_postgres()
+        if self.dice.random() < 0.5:
+            self.pause(1, 8)
+        self.rig.stage.start_postgres()
+
 
 DEEDS: dict[Deed, float] = {
     Chaos.kill_a_worker: 4,
@@ -100,6 +127,10 @@ DEEDS: dict[Deed, float] = {
     Chaos.kill_a_broker: 1,
     Chaos.add_a_worker: 1.5,
     Chaos.remove_a_worker: 1,
+    Chaos.kill_a_sink: 3,
+    Chaos.kill_all_sinks: 1,
+    Chaos.freeze_a_sink: 2,
+    Chaos.kill_postgres: 1.5,
 }
 
 

@@ -1,6 +1,10 @@
-"""Everything together: brokers, workers that come back, load, and the audit at the end."""
+"""Everything together: brokers, Postgres, workers and sinks that come back, load, and at the end
+the audit, the read side beside it, and what `streamledger verify` says.
+"""
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,8 +13,11 @@ from pathlib import Path
 
 from tests.crash.audit import Audit
 from tests.crash.load import DUEL_MONEY, Load
+from tests.crash.readside import ReadSide
 from tests.crash.stage import Stage
 from tests.crash.workers import Crew, Worker
+from tests.programs import inherited
+from tests.sink_rig import Sink
 from tests.waiting import eventually
 
 SESSION_MS = 2_000
@@ -27,15 +34,35 @@ STEPS = (
     "before_write",
     "after_write",
 )
+SINK_STEPS = (
+    "fenced",
+    "positioned",
+    "before_rows",
+    "mid_rows",
+    "before_rows_commit",
+    "after_rows",
+    "mid_results",
+    "before_results_commit",
+    "after_results",
+)
+CAUGHT_UP_S = 90.0
+VERIFY_S = 300.0
 
 
 class Rig:
     def __init__(
-        self, stage: Stage, folder: Path, crew: Crew, load: Load, code: Path | None
+        self,
+        stage: Stage,
+        folder: Path,
+        crew: Crew[Worker],
+        sinks: Crew[Sink],
+        load: Load,
+        code: Path | None,
     ) -> None:
         self.stage = stage
         self.folder = folder
         self.crew = crew
+        self.sinks = sinks
         self.load = load
         self.deeds: dict[str, int] = {}
         self._code = code
@@ -53,12 +80,20 @@ class Rig:
             "HOLD_TTL_MS": str(HOLD_TTL_MS),
             "PARTICIPANT_TIMEOUT_MS": str(PARTICIPANT_TIMEOUT_MS),
             "LEDGER_ID": "crash",
+            "DATABASE_URL": self.stage.database,
         }
 
     def new_worker(self, settings: Mapping[str, str] | None = None) -> Worker:
         self._made += 1
         folder = self.folder / f"worker-{self._made}"
         return Worker(self._made, folder, settings or self.settings(), self._code)
+
+    def new_sink(self) -> Sink:
+        self._made += 1
+        return Sink(self._made, self.folder / f"sink-{self._made}", self.settings(), self._code)
+
+    def tails(self) -> str:
+        return f"{self.crew.tails()}\n{self.sinks.tails()}"
 
     def kill(self, worker: Worker, why: str = "random") -> None:
         self.crew.kill(worker, why)
@@ -98,14 +133,21 @@ class Rig:
                 f"not settled within {timeout_s:g} s:"
                 f" {len(self.load.confirmed - audit.positions())} confirmed commands are not there,"
                 f" {audit.unanswered()} records have no outcome,"
-                f" {audit.undecided()} transactions are under way\n{self.crew.tails()}"
+                f" {audit.undecided()} transactions are under way\n{self.tails()}"
             ) from None
 
     def verdict(self, audit: Audit) -> list[str]:
-        """Every difference, once the workers are gone; none is what is hoped for."""
+        """Every difference, once the workers are gone and the sinks have written what they left;
+        none is what is hoped for."""
         codes = self.crew.stop()
         found = [f"a worker that was asked to stop ended with {code}" for code in codes if code]
         found += audit.verify()
+        found += self._producers(audit)
+        found += self._read_side(audit)
+        return found
+
+    def _producers(self, audit: Audit) -> list[str]:
+        found = []
         if lost := self.load.confirmed - audit.positions():
             found.append(f"{len(lost)} confirmed commands are gone: {sorted(lost)[:5]}")
         answered = {(p, offset) for p, books in enumerate(audit.books) for offset in books.told}
@@ -118,6 +160,35 @@ class Rig:
                 found.append(f"{pair} have {total} together, not {DUEL_MONEY}")
         return found
 
+    def _read_side(self, audit: Audit) -> list[str]:
+        found = []
+        with ReadSide(self.stage, audit.books) as read_side:
+            try:
+                eventually(lambda: not read_side.lacks(), CAUGHT_UP_S)
+            except AssertionError:
+                found.append(f"the sinks have not come so far: {read_side.lacks()}")
+                found += self.sinks.tails().splitlines()
+            codes = self.sinks.stop()
+            found += [f"a sink that was asked to stop ended with {code}" for code in codes if code]
+            found += read_side.differences()
+        return found + self._verify()
+
+    def _verify(self) -> list[str]:
+        """What an operator would be told, by what would be installed there."""
+        told = subprocess.run(
+            [sys.executable, "-m", "compose.cli", "verify", "--against-rules"],
+            cwd=self.folder,
+            env={**inherited(), **self.settings()},
+            capture_output=True,
+            text=True,
+            timeout=VERIFY_S,
+            check=False,
+        )
+        if told.returncode == 0:
+            return []
+        said = f"{told.stdout}\n{told.stderr}".splitlines()
+        return [f"verify ended with {told.returncode}", *said]
+
 
 @contextmanager
 def made(
@@ -127,16 +198,20 @@ def made(
     rate: float,
     code: Path | None = None,
     hanging: float = 0.1,
+    sinks: int = 2,
 ) -> Iterator[Rig]:
-    """Topics, and workers that own them; nothing is sent yet."""
+    """Topics, workers that own them, sinks beside them; nothing is sent yet."""
     stage.make_topics()
+    stage.make_database()
     folder = Path(tempfile.mkdtemp(prefix="streamledger-crash-"))
     load = Load(stage.client, stage.names.commands, stage.partitions, seed, rate, hanging)
     try:
-        with Crew(seed) as crew:
-            rig = Rig(stage, folder, crew, load, code)
+        with Crew[Worker](seed) as crew, Crew[Sink](seed + 1) as sink_crew:
+            rig = Rig(stage, folder, crew, sink_crew, load, code)
             for _ in range(workers):
                 crew.add(rig.new_worker())
+            for _ in range(sinks):
+                sink_crew.add(rig.new_sink())
             yield rig
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -147,4 +222,4 @@ def until(condition: Callable[[], object], timeout_s: float, rig: Rig) -> None:
     try:
         eventually(condition, timeout_s)
     except AssertionError as error:
-        raise AssertionError(f"{error}\n{rig.crew.tails()}") from None
+        raise AssertionError(f"{error}\n{rig.tails()}") from None

@@ -1,5 +1,5 @@
-"""A Kafka of the crash tests' own: its brokers are killed and started again, its topics are made
-for one ledger.
+"""A Kafka and a Postgres of the crash tests' own: they are killed and started again; topics and a
+database are made in them for one ledger.
 
 It must not know what runs on it.
 """
@@ -11,29 +11,33 @@ from contextlib import contextmanager
 from confluent_kafka.admin import AdminClient
 
 from compose import provision
-from compose.embedded import kafka, programs
+from compose.embedded import kafka, postgres, programs
 from compose.embedded.folder import DataFolder
 from schemas.topics import Names
-from tests import brokers
+from tests import brokers, conftest
 
 NEVER = threading.Event()
 CLIENT: dict[str, str | int | float | bool] = {"log_level": 0}
 
 
 class Stage:
-    """One or three brokers, and the topics of one ledger on them."""
+    """One or three brokers and a Postgres, and the topics and the database of one ledger."""
 
-    def __init__(self, cluster: kafka.Cluster, prefix: str, partitions: int) -> None:
+    def __init__(
+        self, cluster: kafka.Cluster, server: postgres.Server, prefix: str, partitions: int
+    ) -> None:
         self.cluster = cluster
+        self.server = server
         self.bootstrap = cluster.bootstrap
         self.prefix = prefix
         self.partitions = partitions
         self.names = Names(prefix)
         self.client = {**CLIENT, "bootstrap.servers": self.bootstrap}
+        self.database = server.url(prefix)
 
     def beside(self) -> "Stage":
         """The same brokers, for another ledger."""
-        return Stage(self.cluster, f"beside-{self.prefix}", self.partitions)
+        return Stage(self.cluster, self.server, f"beside-{self.prefix}", self.partitions)
 
     def make_topics(self) -> None:
         values = {
@@ -43,6 +47,10 @@ class Stage:
         }
         settings = provision.ProvisionSettings.model_validate(values)
         provision.create_topics(self.bootstrap, settings)
+
+    def make_database(self) -> None:
+        """Without tables: the sinks bring them."""
+        conftest.create(self.server.url("postgres"), self.prefix)
 
     def leader(self, topic: str, partition: int) -> int:
         admin = AdminClient(self.client)
@@ -57,6 +65,25 @@ class Stage:
 
     def wait_until_serving(self) -> None:
         self.cluster.wait_until_serving(NEVER)
+
+    def kill_postgres(self) -> None:
+        assert self.server.process is not None, "it was started"
+        self.server.process.kill()
+
+    def start_postgres(self) -> None:
+        """Returns when it answers: what was killed is recovered then."""
+        self.server.serve(NEVER)
+
+
+@contextmanager
+def database(folder: DataFolder) -> Iterator[postgres.Server]:
+    options = postgres.Options(first_port=brokers.some_port(), fast_start=True)
+    server = programs.server(folder, options, NEVER)
+    try:
+        server.start(NEVER)
+        yield server
+    finally:
+        server.stop()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""The short form: a ledger of two workers under load, killed at each numbered step and more, must
-come out without one difference. `python -m tests.crash` is the long form.
+"""The short form: a ledger of two workers and two sinks under load, killed at each numbered step
+and more, with its Kafka and its Postgres, must come out without one difference.
+`python -m tests.crash` is the long form.
 """
 
 import json
@@ -10,15 +11,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from compose.embedded import kafka
+from compose.embedded import kafka, postgres
 from tests import brokers
 from tests.crash import rig as rigs
 from tests.crash import stage as stages
 from tests.crash.audit import Audit
 from tests.crash.faults import foreign_copy
-from tests.crash.rig import STEPS, Rig, until
+from tests.crash.rig import SINK_STEPS, STEPS, Rig, until
 from tests.crash.stage import Stage
-from tests.crash.workers import KILLED, Worker
+from tests.programs import KILLED, Program
 
 PARTITIONS = 2
 RATE = 250
@@ -31,9 +32,16 @@ def cluster() -> Iterator[kafka.Cluster]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Server]:
+    """A Postgres of these tests' own, likewise."""
+    with brokers.data_folder() as own, stages.database(own) as started:
+        yield started
+
+
 @pytest.fixture
-def stage(cluster: kafka.Cluster) -> Stage:
-    return Stage(cluster, f"crash-{secrets.token_hex(4)}-", PARTITIONS)
+def stage(cluster: kafka.Cluster, server: postgres.Server) -> Stage:
+    return Stage(cluster, server, f"crash-{secrets.token_hex(4)}-", PARTITIONS)
 
 
 @pytest.fixture
@@ -48,30 +56,45 @@ def audit_of(stage: Stage) -> Audit:
     return Audit(stage.client, stage.names, stage.partitions)
 
 
-def owns_all(worker: Worker) -> bool:
-    status, body = worker.get("/ready")
+def owns_all(program: Program) -> bool:
+    status, body = program.get("/ready")
     return status == 200 and len(json.loads(body)["partitions"]) == PARTITIONS
 
 
 def test_whatever_dies_nothing_is_lost_doubled_or_made(rig: Rig) -> None:
-    crew, stage = rig.crew, rig.stage
+    crew, sinks, stage = rig.crew, rig.sinks, rig.stage
     one, other = crew.workers
+    sink, other_sink = sinks.workers
     until(lambda: one.ready() and other.ready(), 60, rig)
     rig.load.start()
 
-    # Killed at each numbered step, the two workers at the same time.
+    # Killed at each numbered step, two workers and two sinks at the same time.
     copy = rig.keep_copy(one)
     crew.crash_next(one, STEPS[::2])
     crew.crash_next(other, STEPS[1::2])
-    rig.kill(one)
-    rig.kill(other)
+    sinks.crash_next(sink, SINK_STEPS[::2])
+    sinks.crash_next(other_sink, SINK_STEPS[1::2])
+    for worker in (one, other):
+        rig.kill(worker)
+    for each in (sink, other_sink):
+        sinks.kill(each, "random")
     until(lambda: all(crew.kills[step] == 1 for step in STEPS), 120, rig)
+    until(lambda: all(sinks.kills[step] == 1 for step in SINK_STEPS), 120, rig)
 
-    # A zombie: the other has taken over when it wakes up, in the middle of what it did.
-    until(lambda: one.ready() and other.ready(), 60, rig)
-    one.send(signal.SIGSTOP)
-    until(lambda: owns_all(other), 60, rig)
-    one.send(signal.SIGCONT)
+    # Zombies: the others have taken over when they wake up, in the middle of what they did.
+    frozen: tuple[Program, ...] = one, sink
+    until(lambda: all(each.ready() for each in (*crew.workers, *sinks.workers)), 60, rig)
+    for program in frozen:
+        program.send(signal.SIGSTOP)
+    until(lambda: owns_all(other) and owns_all(other_sink), 60, rig)
+    for program in frozen:
+        program.send(signal.SIGCONT)
+
+    # Postgres in the middle of what it did, too; the processors go on meanwhile.
+    waited = other_sink.told().count("waiting for Postgres")
+    stage.kill_postgres()
+    until(lambda: other_sink.told().count("waiting for Postgres") > waited, 60, rig)
+    stage.start_postgres()
 
     # All workers at once: what is under way between the partitions is what transit holds.
     with crew.aside(one), crew.aside(other):
@@ -92,11 +115,12 @@ def test_whatever_dies_nothing_is_lost_doubled_or_made(rig: Rig) -> None:
     with audit_of(stage) as audit:
         rig.settle(audit, 60)
         found = rig.verdict(audit)
-        told = {"kills": crew.kills, "exits": crew.exits, **audit.figures()}
+        exits = {"workers": crew.exits, "sinks": sinks.exits}
+        told = {"kills": crew.kills + sinks.kills, "exits": exits, **audit.figures()}
         sys.stdout.write(json.dumps(told))
-        assert found == []
+        assert found == [], "\n".join(found)
         assert len(audit.positions()) > 1_000
-    assert set(crew.exits) <= {KILLED, 70}, crew.exits
+    assert set(crew.exits) | set(sinks.exits) <= {KILLED, 70}, exits
 
 
 def test_a_copy_of_another_ledger_is_not_believed(rig: Rig) -> None:

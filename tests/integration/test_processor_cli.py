@@ -5,7 +5,6 @@ within seconds was handed over, not waited for.
 """
 
 import json
-import os
 import random
 import re
 import subprocess
@@ -23,7 +22,8 @@ from compose.embedded import ports
 from tests import brokers
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
-from tests.crash.workers import INHERITED, Worker
+from tests.crash.workers import Worker
+from tests.programs import inherited
 from tests.waiting import eventually
 
 SESSION_MS = 20_000
@@ -38,7 +38,7 @@ class Operator:
         self.ledger = ledger
         self._folder = folder
         self._settings = {
-            **{name: os.environ[name] for name in INHERITED if name in os.environ},
+            **inherited(),
             **SETTINGS,
             "KAFKA_BROKERS": ledger.bootstrap,
             "TOPIC_PREFIX": prefix,

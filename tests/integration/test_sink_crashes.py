@@ -6,10 +6,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import conftest, sink_rig
-from tests.sink_rig import KILLED, Proxy, Rig, history
+from tests.programs import KILLED
+from tests.sink_rig import Proxy, Rig, history
 from tests.waiting import eventually
 
 STEPS = (
@@ -133,13 +135,28 @@ def test_one_that_was_frozen_wakes_to_find_another_in_its_place(rig: Rig) -> Non
     frozen = rig.sink().start()
     rig.publish_part(cluster, 0, 3)
     eventually(lambda: rig.has_part(cluster, 0, 3), 60)
-    frozen.child.send_signal(signal.SIGSTOP)
+    frozen.send(signal.SIGSTOP)
     rig.publish_part(cluster, 1, 3)
     other = rig.sink().start()
     eventually(lambda: rig.has_part(cluster, 1, 3), 60)
-    frozen.child.send_signal(signal.SIGCONT)
+    frozen.send(signal.SIGCONT)
     rig.publish_part(cluster, 2, 3)
     rig.settle(cluster)
+    rig.check(cluster)
+    assert other.stop() == 0
+
+
+@pytest.mark.parametrize("step", ["before_rows", "before_results_commit"])
+def test_one_that_freezes_at_a_step_writes_nothing_when_it_wakes(rig: Rig, step: str) -> None:
+    cluster = history()
+    frozen = rig.sink().start(CRASH_AT=f"freeze:{step}")
+    rig.publish_part(cluster, 0, 2)
+    eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, 60)
+    rig.publish_part(cluster, 1, 2)
+    other = rig.sink().start()
+    rig.settle(cluster, 90)
+    frozen.send(signal.SIGCONT)
+    assert frozen.wait(60) == 70, frozen.tail()
     rig.check(cluster)
     assert other.stop() == 0
 

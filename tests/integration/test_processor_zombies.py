@@ -1,0 +1,81 @@
+"""A processor that freezes at a named step, and wakes when its partition belongs to another one:
+what it had not committed it does not commit, and what it had is there once.
+"""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.crash import ledger as ledgers
+from tests.crash.ledger import Ledger
+from tests.programs import Program
+
+# As short as brokers allow that are not told otherwise.
+SESSION = {"SESSION_TIMEOUT_MS": "6000"}
+TAKEN_OVER_S = 60.0
+CRASHED = 70
+
+
+@pytest.fixture
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
+    with ledgers.made(kafka, topic_prefix, tmp_path, 1) as made:
+        yield made
+
+
+def frozen(program: Program) -> bool:
+    return psutil.Process(program.pid).status() == psutil.STATUS_STOPPED
+
+
+@pytest.mark.parametrize("step", ["mid_produce", "before_commit"])
+def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
+    ledger: Ledger, step: str
+) -> None:
+    account = freeze_at(ledger, step)
+    zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
+    ledger.until(lambda: frozen(zombie), TAKEN_OVER_S)
+    ledger.ready(**SESSION)
+    assert ledger.outcome(credit, TAKEN_OVER_S).step == "posted"
+    zombie.send(signal.SIGCONT)
+    assert zombie.wait(TAKEN_OVER_S) == CRASHED, zombie.tail()
+    assert ledger.outcome(ledger.send(credit_of(account, "after"))).step == "posted"
+    assert ledger.whole() == []
+    assert ledger.audit.books[0].accounts[account].balance == 2
+
+
+def test_what_was_committed_is_not_decided_again(ledger: Ledger) -> None:
+    """It still writes its batch to its own disk, rightly; then it hears that it was left out, or
+    its next commit fails."""
+    account = freeze_at(ledger, "after_commit")
+    zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
+    ledger.until(lambda: frozen(zombie), TAKEN_OVER_S)
+    other = ledger.ready(**SESSION)
+    assert ledger.outcome(ledger.send(credit_of(account, "after")), TAKEN_OVER_S).step == "posted"
+    zombie.send(signal.SIGCONT)
+    assert ledger.outcome(credit).step == "posted"
+    ledger.until(lambda: zombie.exit_code() == CRASHED or zombie.ready(), TAKEN_OVER_S)
+    if not zombie.running():
+        zombie.start()
+        ledgers.wait_until_ready(zombie)
+    # And it may own the partition again, on its old disk.
+    assert other.stop() == 0
+    assert ledger.outcome(ledger.send(credit_of(account, "last")), TAKEN_OVER_S).step == "posted"
+    assert ledger.whole() == []
+    assert ledger.audit.books[0].accounts[account].balance == 3
+
+
+def freeze_at(ledger: Ledger, step: str) -> str:
+    """A worker that has opened an account and will freeze in its next batch; the account."""
+    first = ledger.ready(data="own", **SESSION)
+    account = ledger.open(0)
+    ledger.until(ledger.audit.settled, TAKEN_OVER_S)
+    assert first.stop() == 0
+    first.start(CRASH_AT=f"freeze:{step}")
+    ledgers.wait_until_ready(first)
+    return account
+
+
+def credit_of(account: str, id: str) -> dict[str, object]:
+    return {"kind": "credit", "account": account, "amount": 1, "id": id}

@@ -1,0 +1,70 @@
+"""A sink whose Kafka goes away and comes back: it goes on by itself, and rows and results are there
+once each.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compose.embedded import kafka
+from tests import brokers, sink_rig
+from tests.crash import stage as stages
+from tests.sink_rig import Rig, history
+from tests.waiting import eventually
+
+PARTS = 4
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[kafka.Cluster]:
+    """A broker of these tests' own: they stop it."""
+    with brokers.data_folder() as own, stages.running(own, 1) as started:
+        yield started
+
+
+@pytest.fixture
+def rig(cluster: kafka.Cluster, database: str, tmp_path: Path) -> Iterator[Rig]:
+    prefix = f"{database.rpartition('/')[2]}-"
+    with sink_rig.made(cluster.bootstrap, database, prefix, tmp_path) as made:
+        yield made
+
+
+def come_back(cluster: kafka.Cluster) -> None:
+    cluster.start_broker(1)
+    cluster.wait_until_serving(stages.NEVER)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_a_broker_that_goes_and_comes_back(cluster: kafka.Cluster, rig: Rig, how: str) -> None:
+    """While there is much to write, and while there is nothing."""
+    whole = history()
+    rig.publish_part(whole, 0, PARTS)
+    rig.publish_part(whole, 1, PARTS)
+    sink = rig.sink().start()
+    eventually(rig.sequences, 60)
+    for part in (2, 3):
+        broker = cluster.processes[1]
+        if how == "killed":
+            broker.kill()
+        else:
+            broker.stop()
+        come_back(cluster)
+        rig.publish_part(whole, part, PARTS)
+        eventually(lambda: rig.has_part(whole, part, PARTS), 90)  # noqa: B023
+    rig.settle(whole, 90)
+    rig.check(whole)
+    # The same process, all the way.
+    assert sink.stop() == 0, sink.tail()
+
+
+def test_a_sink_that_starts_before_its_broker(cluster: kafka.Cluster, rig: Rig) -> None:
+    whole = history()
+    rig.publish_all(whole)
+    cluster.processes[1].kill()
+    sink = rig.sink().start()
+    eventually(lambda: "waiting for" in sink.told(), 60)
+    come_back(cluster)
+    rig.settle(whole, 90)
+    rig.check(whole)
+    assert sink.stop() == 0, sink.tail()
