@@ -12,9 +12,10 @@ from confluent_kafka import KafkaError, Message, Producer
 from processor.rules import chain
 from processor.rules.decision import BrokenInvariant, Decision
 from processor.table import Staged
-from schemas import journal, state
+from schemas import codecs, journal, state
 from schemas.journal import JournalRecord
 from schemas.legs import Leg
+from schemas.messages import TransactionRecord
 from schemas.topics import Names
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -26,8 +27,14 @@ _Delivered = Callable[[KafkaError | None, Message], None]
 
 
 class Outputs:
-    def __init__(self, partition: int, last_hash: str) -> None:
+    def __init__(
+        self,
+        partition: int,
+        last_hash: str,
+        encode_transaction: Callable[[TransactionRecord], bytes] = codecs.encode_json,
+    ) -> None:
         self._partition = partition
+        self._encode_transaction = encode_transaction
         self.last_hash = last_hash
         self.bytes = 0
         self._journal: list[dict[str, object]] = []
@@ -46,7 +53,7 @@ class Outputs:
         self._journal.append({"key": key, "value": value})
         size = len(value) + len(key or b"")
         for transaction in decision.transactions:
-            told = _encode(transaction)
+            told = self._encode_transaction(transaction)
             self._transactions.append({"key": transaction.account_id, "value": told})
             size += len(told)
         for partition, leg in decision.legs:

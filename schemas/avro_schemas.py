@@ -83,6 +83,23 @@ class AvroSchemas:
             raise SchemaUnknown(f"no schema with the fingerprint {fingerprint.hex()} is known")
         return known
 
+    def registered(self, subject: str, schema: avro.Schema) -> int:
+        """The id to write by: the registry's, or where that is away the one that it gave before.
+        May raise RegistryAway or RegistryRefused."""
+        with self._lock:
+            if self._registry is None:
+                raise RegistryAway("there is no registry")
+            try:
+                id = self._registry.register(subject, schema.text)
+            except RegistryAway:
+                for known, its in self._by_id.items():
+                    if its.fingerprint == schema.fingerprint:
+                        return known
+                raise
+            self._take(id, schema.text)
+            self._keep(id, schema.text)
+            return id
+
     def _ask(self, id: int) -> None:
         if self._registry is None:
             return

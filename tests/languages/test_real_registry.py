@@ -88,11 +88,25 @@ def test_what_the_page_sends_by_a_registry_is_read_by_it(
         cwd = pages.examples(tmp_path)
         (block,) = [b for b in pages.blocks("producing.md") if "command.avsc http" in b.text]
         text = block.text.replace("http://127.0.0.1:8081", url)
-        told = [line.split() for line in ledger.shell(text, cwd).stdout.splitlines()]
-        # This ledger's processor has no registry, and says so of each.
-        assert [line[1:] for line in told] == [["None", "rejected", "schema_unknown"]] * 4
 
-        sent = [json.loads(line) for line in (cwd / "commands.jsonl").read_text().splitlines()]
+        def said() -> list[list[str]]:
+            lines = ledger.shell(text, cwd).stdout.splitlines()
+            return [line.split()[1:] for line in lines]
+
+        # A processor without a registry says so of each.
+        assert said() == [["None", "rejected", "schema_unknown"]] * 4
+        assert ledger.worker.stop() == 0
+        ledger.worker.start(SCHEMA_REGISTRY_URL=url, TRANSACTIONS_ENCODING="confluent")
+        eventually(ledger.worker.ready, START_S)
+        assert said() == [
+            ["open-alice", "posted", "-"],
+            ["salary-1", "posted", "-"],
+            ["cash-1", "posted", "-"],
+            ["too-much-1", "rejected", "insufficient_funds"],
+        ]
+
+        commands = (cwd / "commands.jsonl").read_text().splitlines()
+        sent = [json.loads(line) for line in commands] * 2
         known = AvroSchemas(tmp_path / "kept", HttpRegistry(url))
         assert known.load([f"{ledger.names.commands}-value"]) is None
         for away in (known, kept_on_disk(tmp_path / "kept")):
@@ -105,6 +119,17 @@ def test_what_the_page_sends_by_a_registry_is_read_by_it(
         words = ("consume", "commands", "--from-beginning", "--json", "--registry", url)
         shown = ledger.streamledger(*words).stdout.splitlines()
         assert [json.loads(line)["value"]["id"] for line in shown] == [each["id"] for each in sent]
+        # What it wrote by the same registry, for a reader that asks that one for the schema.
+        assert all(v.startswith(b"\0") for _, v in ledger.read(ledger.names.transactions))
+        on_transactions = ("consume", "--from-beginning", "--json", "--registry", url)
+        entries = [
+            json.loads(line)["value"]
+            for line in ledger.streamledger(*on_transactions).stdout.split("\n")[:-1]
+        ]
+        assert [(each["kind"], each["version"]) for each in entries] == [
+            ("credit", 1),
+            ("debit", 2),
+        ]
 
 
 def kept_on_disk(folder: Path) -> AvroSchemas:

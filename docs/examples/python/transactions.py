@@ -1,4 +1,4 @@
-"""Reads `transactions`: every committed entry of an ordinary account, JSON or Avro.
+"""Reads `transactions`: every committed entry of an ordinary account, in JSON or Avro.
 
     python transactions.py [--account ID] [--since 2026-01-31T00:00:00Z] [--follow]
 
@@ -6,10 +6,12 @@ Other examples build on `batches`. Positions are the caller's to keep: no consum
 """
 
 import argparse
+import functools
 import io
 import json
 import os
 import sys
+import urllib.request
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +22,8 @@ BROKERS = os.environ.get("KAFKA_BROKERS", "127.0.0.1:9092")
 TOPIC = os.environ.get("TOPIC_PREFIX", "") + os.environ.get("KAFKA_TOPIC", "transactions")
 # Of each version of the schema that was ever published; only for Avro.
 SCHEMAS = os.environ.get("AVRO_SCHEMAS", "../../schemas/published/versions")
+# Only for Confluent's wire format.
+REGISTRY = os.environ.get("SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081")
 TIMEOUT_S = 30
 # A record is written a little after the time of its entry, by another clock.
 SLACK = timedelta(minutes=5)
@@ -40,7 +44,7 @@ def partition_of(account, partitions):
 
 
 def decoder():
-    """Values by their first bytes: Avro single-object, else JSON."""
+    """Values by their first bytes: Avro as a single object or by a registry's id, else JSON."""
     schemas = {}
     for path in Path(SCHEMAS).glob("transaction.*.avsc"):
         schema = fastavro.parse_schema(json.loads(path.read_text("utf-8")))
@@ -48,9 +52,17 @@ def decoder():
         mark = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
         schemas[bytes.fromhex(mark)] = schema
 
+    @functools.cache
+    def by_id(id):
+        with urllib.request.urlopen(f"{REGISTRY}/schemas/ids/{id}", timeout=TIMEOUT_S) as answer:
+            return fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
+
     def decode(value):
         if value[:2] == b"\xc3\x01":
             return fastavro.schemaless_reader(io.BytesIO(value[10:]), schemas[value[2:10]], None)
+        if value[:1] == b"\x00":
+            schema = by_id(int.from_bytes(value[1:5], "big"))
+            return fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
         return json.loads(value)
 
     return decode
