@@ -11,8 +11,10 @@ import traceback
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from plumbing import kafka
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
+from sinks.lag import Watch
 from sinks.owner import Owner, Phase, Tools
 from sinks.postgres import Abandoned
 from sinks.reading import BrokenJournal
@@ -52,17 +54,23 @@ class Group:
             on_revoke=self._revoke,
             on_lost=self._revoke,
         )
+        watch = Watch(self._tools.config, self._tools.names.journal, self._all)
+        watch.start()
         try:
             while not self._stopping.is_set():
                 message = member.poll(POLL_S)
                 if message is not None and (error := message.error()) is not None:
-                    _raise_unless_passing(error)
+                    self._raise_unless_passing(error)
         finally:
+            watch.stop()
             self._let_go(list(self._owners))
             member.close()
 
     def phases(self) -> dict[int, Phase]:
         return {partition: owner.phase for partition, owner in sorted(self._owners.items())}
+
+    def _all(self) -> list[Owner]:
+        return list(self._owners.values())
 
     def _assign(self, member: Consumer, given: list[TopicPartition]) -> None:
         numbers = [each.partition for each in given]
@@ -86,6 +94,14 @@ class Group:
         self._let_go([each.partition for each in taken])
         member.incremental_unassign(taken)
 
+    def _raise_unless_passing(self, error: KafkaError) -> None:
+        """The client goes on by itself after all but these."""
+        if (why := kafka.refusal(self._config, error)) is not None:
+            raise kafka.Refused(why)
+        if error.fatal() or error.code() == KafkaError._MAX_POLL_EXCEEDED:
+            raise KafkaException(error)
+        log.warning("the group is disturbed", error=error.str())
+
     def _let_go(self, partitions: list[int]) -> None:
         """Waits for the batches in flight."""
         owners = [self._owners.pop(number) for number in partitions if number in self._owners]
@@ -93,13 +109,6 @@ class Group:
             owner.ask_to_stop()
         for owner in owners:
             owner.stop()
-
-
-def _raise_unless_passing(error: KafkaError) -> None:
-    """The client goes on by itself after all but these."""
-    if error.fatal() or error.code() == KafkaError._MAX_POLL_EXCEEDED:
-        raise KafkaException(error)
-    log.warning("the group is disturbed", error=error.str())
 
 
 def crashed(partition: int, error: BaseException) -> None:

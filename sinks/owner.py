@@ -30,6 +30,7 @@ from typing import NamedTuple
 import structlog
 from confluent_kafka import KafkaException, Producer
 
+from plumbing import kafka
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
@@ -52,6 +53,8 @@ MAX_RETRIES = 5
 IDLE_S = 0.5
 # Where no record has an outcome, how far the results are is told only this often.
 TELL_EVERY = 10_000
+# An owner that has told no lag for so long waits for something.
+WAITS_S = 3.0
 
 
 class Phase(StrEnum):
@@ -85,6 +88,11 @@ class Owner:
         self._crashed = crashed
         self._reach = tools.crash_points.reach
         self._stopping = threading.Event()
+        # How far the tables are, once that is known; the log time of what is being written to them.
+        self._tables_end: int | None = None
+        self._writing_ms: int | None = None
+        self._told_at = time.monotonic()
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name=f"partition-{partition}")
 
     def start(self) -> None:
@@ -102,10 +110,11 @@ class Owner:
         try:
             self._own()
         except BaseException as error:
-            self._crashed(self.partition, error)
+            self._crashed(self.partition, kafka.explained(self._tools.config, error))
         finally:
-            self._enter(Phase.STOPPED)
-            self._tools.recorder.gone(self.partition)
+            with self._telling:
+                self._enter(Phase.STOPPED)
+                self._tools.recorder.gone(self.partition)
 
     def _enter(self, phase: Phase) -> None:
         self._tools.recorder.phase(self.partition, self.phase, phase)
@@ -116,6 +125,7 @@ class Owner:
         if self._stopping.is_set():
             return
         self._enter(Phase.CATCHING_UP)
+        self._tools.recorder.lag(self.partition, -1)
         journal = Journal(self._tools.config, self._tools.names, self.partition)
         try:
             self._take_over(journal)
@@ -170,6 +180,7 @@ class Owner:
         )
         results = Positions(tools.config, tools.names, tools.ledger_id, self._stopping)
         self._tables_at = self._ledger.position()
+        self._tables_end = self._tables_at.next_offset
         self._results_at = results.of(self.partition)
         self._reach("positioned")
         lower, higher = sorted((self._tables_at, self._results_at))
@@ -197,7 +208,23 @@ class Owner:
             self._tools.recorder.batch(self.partition, len(reads))
         if self.phase is Phase.CATCHING_UP and lag == 0:
             self._enter(Phase.RUNNING)
-        self._tools.recorder.lag(self.partition, lag)
+        with self._telling:
+            self._told_at = time.monotonic()
+            self._tools.recorder.lag(self.partition, lag)
+
+    def waits(self) -> bool:
+        """Whether others must tell how far behind it is; asked from their threads."""
+        return self._tables_end is not None and time.monotonic() - self._told_at > WAITS_S
+
+    def tell_waiting(self, end: int | None) -> None:
+        """In place of the owner, while it waits; the journal's end where that is known."""
+        with self._telling:
+            if self.phase is Phase.STOPPED or not self.waits():
+                return
+            if end is not None:
+                self._tools.recorder.lag(self.partition, max(0, end - (self._tables_end or 0)))
+            if (writing_ms := self._writing_ms) is not None:
+                self._tools.recorder.age(self.partition, writing_ms)
 
     def _take(self, reads: list[Read]) -> None:
         """All of it; where one record cannot be taken, all before that one, which ends it."""
@@ -246,8 +273,11 @@ class Owner:
         """2."""
         self._reach("before_rows")
         started = time.monotonic()
+        self._writing_ms = rows.last_ms
         self._ledger.write(self._tables_at, reached, rows)
+        self._writing_ms = None
         self._tables_at = reached
+        self._tables_end = reached.next_offset
         self._tools.recorder.rows(started, rows)
         self._reach("after_rows")
 

@@ -30,7 +30,7 @@ class Recorder:
 
     def rows(self, started: float, rows: Rows) -> None:
         self._rows_seconds.observe(time.monotonic() - started)
-        self._age.labels(rows.partition).set(time.time() - rows.last_ms / 1_000)
+        self.age(rows.partition, rows.last_ms)
         for table, count in (
             ("entries", len(rows.entries)),
             ("system_entries", len(rows.system_entries)),
@@ -42,6 +42,9 @@ class Recorder:
     def results(self, started: float, count: int) -> None:
         self._results_seconds.observe(time.monotonic() - started)
         self._results.inc(count)
+
+    def age(self, partition: int, last_ms: int) -> None:
+        self._age.labels(partition).set(time.time() - last_ms / 1_000)
 
     def lag(self, partition: int, records: int) -> None:
         self._lag.labels(partition).set(records)
