@@ -30,12 +30,14 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
+from plumbing import kafka, transactions
 from plumbing.crashpoints import CrashPoints
 from plumbing.kafka import ClientConfig
 from processor import outputs
 from processor.committed import CommittedReader
+from processor.encodings import Encode
 from processor.inputs import Batch, Inputs, Read, position_after
 from processor.outputs import Outputs
 from processor.recorder import Recorder
@@ -55,14 +57,11 @@ from schemas.topics import Names
 
 log = structlog.get_logger(__name__)
 
-TRANSACTION_TIMEOUT_MS = 10_000
 # Tried again until it succeeds; a revoked owner waits no longer than this for its thread.
 INITIALISE_TIMEOUT_S = 5.0
-COMMIT_TIMEOUT_S = 15.0
-MAX_RETRIES = 5
 IDLE_S = 0.5
 COMPLAIN_S = 5.0
-MARKERS_S = 0.004
+BETWEEN_S = 0.009
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # RocksDB counts its own size; asking costs more than a batch may.
@@ -102,6 +101,7 @@ class Owner:
         crash_points: CrashPoints,
         deliver: Callable[["Owner", Batch], None],
         crashed: Callable[[int, BaseException], None],
+        encode_transaction: Encode,
     ) -> None:
         self.partition = partition
         self.phase = Phase.FENCING
@@ -114,6 +114,7 @@ class Owner:
         self._reach = crash_points.reach
         self._deliver = deliver
         self._crashed = crashed
+        self._encode_transaction = encode_transaction
         self._stopping = threading.Event()
         self._offered: Batch | None = None
         self._given: Batch | None = None
@@ -123,10 +124,14 @@ class Owner:
 
     def _complain(self, error: KafkaError) -> None:
         """What the clients tell beside their answers. They go on by themselves."""
+        refusal = kafka.refusal(self._config, error)
+        if refusal is None and error.code() != KafkaError._ALL_BROKERS_DOWN:
+            return
         now = time.monotonic()
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and now - self._complained_at > COMPLAIN_S:
+        if now - self._complained_at > COMPLAIN_S:
             self._complained_at = now
-            log.warning("waiting for Kafka", partition=self.partition, error=error.str())
+            why = refusal or error.str()
+            log.warning("waiting for Kafka", partition=self.partition, error=why)
 
     def start(self) -> None:
         self._thread.start()
@@ -151,7 +156,7 @@ class Owner:
         try:
             self._own()
         except BaseException as error:
-            self._crashed(self.partition, error)
+            self._crashed(self.partition, kafka.explained(self._config, error))
         finally:
             self._enter(Phase.STOPPED)
             self._recorder.gone(self.partition)
@@ -161,7 +166,10 @@ class Owner:
         self.phase = phase
 
     def _own(self) -> None:
-        self._producer = self._fenced_producer()
+        # A.
+        self._producer = transactions.fenced_producer(
+            self._config, self.partition, INITIALISE_TIMEOUT_S, self._stopping
+        )
         if self._stopping.is_set():
             return
         self._enter(Phase.RESTORING)
@@ -177,35 +185,6 @@ class Owner:
             self._table.close()
 
     # Taking over.
-
-    def _fenced_producer(self) -> Producer:
-        """A. The broker may be away, or still be ending the last owner's transaction."""
-        producer = Producer(
-            {
-                **self._config,
-                "transactional.id": f"{self._config['client.id']}-{self.partition}",
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                "acks": "all",
-                "linger.ms": 5,
-                "batch.size": 1024 * 1024,
-                "batch.num.messages": 100_000,
-                "compression.type": "lz4",
-                "message.max.bytes": 4 * 1024 * 1024,
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 256 * 1024,
-            }
-        )
-        while not self._stopping.is_set():
-            try:
-                producer.init_transactions(INITIALISE_TIMEOUT_S)
-            except KafkaException as error:
-                if not error.args[0].retriable():
-                    raise
-                log.warning("waiting for Kafka", partition=self.partition, error=str(error))
-                self._stopping.wait(1.0)
-            else:
-                break
-        return producer
 
     def _take_over(self) -> None:
         """B to D."""
@@ -266,9 +245,10 @@ class Owner:
     # Running.
 
     def _turn(self, inputs: Inputs) -> None:
-        # The brokers may still be writing the markers of the last transaction. One that begins
-        # meanwhile is told to come again, and librdkafka waits 20 ms for that.
-        time.sleep(max(0.0, self._committed_at + MARKERS_S - time.monotonic()))
+        # The brokers may still be writing the markers of the last transaction: one that begins
+        # meanwhile is told to come again, and librdkafka waits 20 ms for that. And each costs them
+        # the same whatever it holds: what arrives meanwhile goes with this one.
+        time.sleep(max(0.0, self._committed_at + BETWEEN_S - time.monotonic()))
         batch = inputs.take(self._patience_s())
         if batch is None:
             self._recorder.lag(self.partition, inputs.lag(), 0)
@@ -313,7 +293,7 @@ class Owner:
         self._producer.produce(
             self._names.legs, outputs.encode_leg(legs.Tick()), None, self.partition
         )
-        self._commit_transaction()
+        transactions.commit(self._producer, self.partition)
 
     def _process(self, batch: Batch) -> None:
         position = self._position()
@@ -321,7 +301,7 @@ class Owner:
             raise BrokenInvariant(f"legs are read from {batch.legs_from}, not {position.legs}")
         if batch.commands_from != position.commands.next_offset:
             raise BrokenInvariant(f"read from {batch.commands_from}, not {position.commands}")
-        written = Outputs(self.partition, position.last_hash)
+        written = Outputs(self.partition, position.last_hash, self._encode_transaction)
         last: dict[str, Read] = {}
         outcomes: Counter[tuple[str, str]] = Counter()
         inputs = [self._input("legs", read) for read in batch.legs]
@@ -336,7 +316,7 @@ class Owner:
             last[input.topic] = read
             if written.full:
                 self._commit(written, last)
-                written = Outputs(self.partition, written.last_hash)
+                written = Outputs(self.partition, written.last_hash, self._encode_transaction)
         if written.bytes:
             self._commit(written, last)
         self._recorder.batch(len(inputs), outcomes)
@@ -385,7 +365,7 @@ class Owner:
             told.state,
         )
         reach("before_commit")
-        self._commit_transaction()
+        transactions.commit(self._producer, self.partition)
         self._committed_at = time.monotonic()
         reach("after_commit")
         told.wait(producer)
@@ -396,18 +376,6 @@ class Owner:
         table.commit(staged, position, local)
         reach("after_write")
         self._recorder.committed(started)
-
-    def _commit_transaction(self) -> None:
-        """3. Retried while the client says that this is safe; any other error leaves it unknown."""
-        for attempt in range(MAX_RETRIES):
-            try:
-                self._producer.commit_transaction(COMMIT_TIMEOUT_S)
-            except KafkaException as error:
-                if not error.args[0].retriable() or attempt + 1 == MAX_RETRIES:
-                    raise
-                log.warning("commit retried", partition=self.partition, error=str(error))
-            else:
-                return
 
     def _position(self) -> Position:
         position = self._table.position

@@ -13,6 +13,7 @@ import msgspec
 from confluent_kafka import KafkaException, Producer
 from rocksdict import AccessType, Options, Rdict
 
+from plumbing import transactions
 from plumbing.failures import Failure
 from processor.committed import CommittedReader
 from processor.inputs import position_after
@@ -22,7 +23,6 @@ from processor.table import LOCAL_KEY, Memory
 from schemas import state
 from schemas.state import InputPosition, Position
 
-TRANSACTION_TIMEOUT_MS = 10_000
 TIMEOUT_S = 30.0
 # Of one Kafka transaction: little enough for its time-out.
 MOST_RECORDS, MOST_BYTES = 20_000, 4 * 1024 * 1024
@@ -65,7 +65,7 @@ class _Partition:
             {
                 **config,
                 "transactional.id": f"{config['client.id']}-{self._number}",
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
+                "transaction.timeout.ms": transactions.TIMEOUT_MS,
                 "acks": "all",
                 "linger.ms": 5,
                 "compression.type": "lz4",

@@ -28,9 +28,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import structlog
-from confluent_kafka import KafkaException, Producer
 
-from plumbing import kafka
+from plumbing import kafka, transactions
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
@@ -45,11 +44,8 @@ from sinks.rows import BrokenRecord, Rows
 
 log = structlog.get_logger(__name__)
 
-TRANSACTION_TIMEOUT_MS = 10_000
 # Longer than any broker makes a new owner wait for the last one's transaction to end.
 INITIALISE_TIMEOUT_S = 30.0
-COMMIT_TIMEOUT_S = 15.0
-MAX_RETRIES = 5
 IDLE_S = 0.5
 # Where no record has an outcome, how far the results are is told only this often.
 TELL_EVERY = 10_000
@@ -121,7 +117,10 @@ class Owner:
         self.phase = phase
 
     def _own(self) -> None:
-        self._producer = self._fenced_producer()
+        # A.
+        self._producer = transactions.fenced_producer(
+            self._tools.config, self.partition, INITIALISE_TIMEOUT_S, self._stopping
+        )
         if self._stopping.is_set():
             return
         self._enter(Phase.CATCHING_UP)
@@ -135,36 +134,6 @@ class Owner:
             journal.close()
 
     # Taking over.
-
-    def _fenced_producer(self) -> Producer:
-        """A. The broker may be away, or still be ending the last owner's transaction."""
-        config = self._tools.config
-        producer = Producer(
-            {
-                **config,
-                "transactional.id": f"{config['client.id']}-{self.partition}",
-                "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-                "acks": "all",
-                "linger.ms": 5,
-                "batch.size": 1024 * 1024,
-                "batch.num.messages": 100_000,
-                "compression.type": "lz4",
-                "message.max.bytes": 4 * 1024 * 1024,
-                "queue.buffering.max.messages": 1_000_000,
-                "queue.buffering.max.kbytes": 256 * 1024,
-            }
-        )
-        while not self._stopping.is_set():
-            try:
-                producer.init_transactions(INITIALISE_TIMEOUT_S)
-            except KafkaException as error:
-                if not error.args[0].retriable():
-                    raise
-                log.warning("waiting for Kafka", partition=self.partition, error=str(error))
-                self._stopping.wait(1.0)
-            else:
-                break
-        return producer
 
     def _take_over(self, journal: Journal) -> None:
         """B and C."""
@@ -288,19 +257,7 @@ class Owner:
         self._reach("mid_results")
         results.produce(self._producer, self._tools.names, self.partition, reached)
         self._reach("before_results_commit")
-        self._commit_transaction()
+        transactions.commit(self._producer, self.partition)
         self._results_at = reached
         self._tools.recorder.results(started, len(results))
         self._reach("after_results")
-
-    def _commit_transaction(self) -> None:
-        """Retried while the client says that this is safe; any other error leaves it unknown."""
-        for attempt in range(MAX_RETRIES):
-            try:
-                self._producer.commit_transaction(COMMIT_TIMEOUT_S)
-            except KafkaException as error:
-                if not error.args[0].retriable() or attempt + 1 == MAX_RETRIES:
-                    raise
-                log.warning("commit retried", partition=self.partition, error=str(error))
-            else:
-                return

@@ -1,0 +1,67 @@
+"""The transactional producer of a partition's owner, of the processor and of the sink alike.
+
+Keeps two rules: who takes a partition fences whoever had it before anything else, and a commit is
+tried again only while the client says that this is safe. It knows no topic.
+"""
+
+import threading
+
+import structlog
+from confluent_kafka import KafkaException, Producer
+
+from plumbing.kafka import ClientConfig
+
+# A transaction that its producer left behind holds up every reader for so long.
+TIMEOUT_MS = 10_000
+COMMIT_TIMEOUT_S = 15.0
+MAX_RETRIES = 5
+PAUSE_S = 1.0
+MIB = 1024 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+def fenced_producer(
+    config: ClientConfig, partition: int, try_s: float, stopping: threading.Event
+) -> Producer:
+    """Older producers of the partition are fenced, and their transactions ended, when it returns;
+    unless it is told to stop meanwhile. The brokers may be away, or still be ending one."""
+    producer = Producer(
+        {
+            **config,
+            "transactional.id": f"{config['client.id']}-{partition}",
+            "transaction.timeout.ms": TIMEOUT_MS,
+            "acks": "all",
+            "linger.ms": 5,
+            "batch.size": MIB,
+            "batch.num.messages": 100_000,
+            "compression.type": "lz4",
+            "message.max.bytes": 4 * MIB,
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": 256 * 1024,
+        }
+    )
+    while not stopping.is_set():
+        try:
+            producer.init_transactions(try_s)
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise
+            log.warning("waiting for Kafka", partition=partition, error=str(error))
+            stopping.wait(PAUSE_S)
+        else:
+            break
+    return producer
+
+
+def commit(producer: Producer, partition: int) -> None:
+    """Any error that it raises leaves unknown whether the transaction was committed."""
+    for attempt in range(MAX_RETRIES):
+        try:
+            producer.commit_transaction(COMMIT_TIMEOUT_S)
+        except KafkaException as error:
+            if not error.args[0].retriable() or attempt + 1 == MAX_RETRIES:
+                raise
+            log.warning("commit retried", partition=partition, error=str(error))
+        else:
+            return
