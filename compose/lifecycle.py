@@ -49,6 +49,14 @@ Processors = Annotated[int, typer.Option(min=1, max=64, help="How many processor
 Brokers = Annotated[
     int, typer.Option(min=1, max=9, help="How many Kafka brokers to run; fixed at the first start.")
 ]
+Secure = Annotated[
+    bool | None,
+    typer.Option(
+        "--secure/--no-secure",
+        help="Whether Kafka asks who comes: SASL, and for each user an ACL of least rights.",
+        show_default="as the last time",
+    ),
+]
 FastStart = Annotated[bool, typer.Option("--fast-start", hidden=True)]  # for short test runs
 Json = Annotated[bool, typer.Option("--json", help="For programs to read.")]
 
@@ -63,6 +71,7 @@ def up(
     brokers: Brokers = 1,
     kafka_port: KafkaPort = None,
     postgres_port: PostgresPort = None,
+    secure: Secure = None,
     fast_start: FastStart = False,
 ) -> None:
     """Run all of it on this machine until Ctrl-C: Kafka, Postgres and every service."""
@@ -80,6 +89,7 @@ def up(
         brokers=brokers,
         processors=processors,
         fast_start=fast_start,
+        secure=secure,
     )
     settings = embedded.UpSettings.read()
     display = Display()

@@ -136,6 +136,7 @@ class Commands:
     ) -> None:
         self.tally = Tally()
         self._topic = settings.topics.commands
+        self._config = kafka.client(settings, client_id)
         self._producer = kafka.command_producer(settings, client_id)
         self._results = _Results(settings, client_id) if wait else None
         self._timeout_s = timeout_s
@@ -179,7 +180,8 @@ class Commands:
             self._in_flight -= 1
             if error is not None:
                 self.tally.not_sent += 1
-                why = f"not confirmed by Kafka, which may have it: {error.str()}"
+                refusal = kafka.refusal(self._config, error)
+                why = refusal or f"not confirmed by Kafka, which may have it: {error.str()}"
                 self._told.append(NotSent(number, why))
                 return
             position = (message.partition() or 0, message.offset() or 0)

@@ -97,7 +97,7 @@ def _create(admin: AdminClient, topics: list[NewTopic]) -> list[str]:
     return created
 
 
-def _wait_until_known(admin: AdminClient, settings: KafkaSettings) -> None:
+def _wait_until_known(admin: kafka.Admin, settings: KafkaSettings) -> None:
     """Brokers learn of a new topic a moment after it was made; who starts next must find it."""
     names = {settings.topics.of(topic) for topic in ALL}
     deadline = time.monotonic() + TIMEOUT_S

@@ -8,6 +8,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from compose.provision import ProvisionSettings
+from ingress.settings import IngressSettings
+from plumbing import kafka, topics_check
+from plumbing.kafka import ClientConfig
 
 
 def settings(data: Path) -> ProvisionSettings:
@@ -16,7 +19,8 @@ def settings(data: Path) -> ProvisionSettings:
     if not data.exists():
         return read
     # An installation without the embedded parts lacks what they import.
-    from compose.embedded import folder, postgres, report
+    from compose.acls import Role
+    from compose.embedded import folder, postgres, report, security
     from compose.embedded.supervisor import State
 
     kept = folder.DataFolder(data)
@@ -28,10 +32,38 @@ def settings(data: Path) -> ProvisionSettings:
     brokers = [part.address for part in ready if part.name.startswith("kafka")]
     if read.kafka_brokers is None and brokers:
         found["kafka_brokers"] = ",".join(brokers)
+        if kept.secured:
+            passwords = kept.passwords(security.USERS)
+            as_operator = security.settings(Role.OPERATOR, passwords[Role.OPERATOR])
+            found |= {name.lower(): value for name, value in as_operator.items()}
     server = next((part.address for part in ready if part.name == "postgres"), None)
     if read.database_url is None and server is not None:
         password = quote(kept.secrets()[folder.POSTGRES_PASSWORD], safe="")
         found["database_url"] = (
             f"postgresql://{postgres.USER}:{password}@{server}/{postgres.DATABASE}"
         )
-    return read.model_copy(update=found)
+    told = {name.upper(): value for name, value in found.items()}
+    return ProvisionSettings.model_validate({**read.model_dump(by_alias=True), **told})
+
+
+def reach(settings: ProvisionSettings, client_id: str) -> None:
+    """Whether Kafka is there and lets a command in: a time-out would not tell why."""
+    topics_check.cluster_layout(kafka.admin(settings, client_id), settings)
+
+
+def client(settings: ProvisionSettings, client_id: str) -> ClientConfig:
+    """What a command's clients begin with."""
+    reach(settings, client_id)
+    return kafka.client(settings, client_id)
+
+
+def url(data: Path) -> str:
+    """Where the ingress of an `up` that runs on this folder is; else where its settings put it."""
+    if data.exists():
+        from compose.embedded import folder, report
+
+        running, _ = report.look(folder.DataFolder(data))
+        if running is not None and running.url:
+            return running.url
+    read = IngressSettings.read()
+    return f"http://{read.http_host}:{read.http_port}"

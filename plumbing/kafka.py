@@ -1,18 +1,47 @@
 """Kafka clients: how they connect, made from one settings value, and the producer of commands.
 
 Keeps the rule that each command reaches the partition its account belongs to: librdkafka is told
-to hash as Java does. What is produced and consumed is the services' own affair.
+to hash as Java does. And that who is refused by the brokers is told so, with the settings to look
+at and never with a secret. What is produced and consumed is the services' own affair.
 """
 
 import ssl
-from typing import Any
+import time
+from collections.abc import Mapping
+from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from plumbing.failures import Failure
 from plumbing.settings import KafkaSettings, SettingsError
 
-ClientConfig = dict[str, str | int | float | bool]
+# Values, and functions that are called back: whatever the client takes.
+ClientConfig = dict[str, Any]
+
+COMPLAIN_S = 5.0
+_NO_ENTRY: Final = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.ILLEGAL_SASL_STATE,
+    }
+)
+_NO_RIGHT: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
+
+
+class Refused(Failure):
+    """The brokers do not let us in: another password or certificate is needed, not more time."""
+
+    exit_code = 2
 
 
 def client(settings: KafkaSettings, client_id: str) -> ClientConfig:
@@ -25,33 +54,64 @@ def client(settings: KafkaSettings, client_id: str) -> ClientConfig:
         # Its own lines on each broken connection are for no one; errors reach who calls.
         "log_level": 2,
     }
-    if settings.kafka_ssl_ca_location is not None:
-        config["ssl.ca.location"] = str(settings.kafka_ssl_ca_location)
-    if settings.kafka_sasl_mechanism is not None:
-        config |= {
-            "sasl.mechanism": settings.kafka_sasl_mechanism,
-            "sasl.username": settings.kafka_sasl_username or "",
-            "sasl.password": _password(settings) or "",
-        }
-    return config
-
-
-def aiokafka_client(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
-    """The same for aiokafka's clients, as keyword arguments."""
-    config: dict[str, Any] = {
-        "bootstrap_servers": settings.brokers.split(","),
-        "client_id": settings.topic_prefix + client_id,
-        "security_protocol": settings.kafka_security_protocol,
+    given = {
+        "ssl.ca.location": settings.kafka_ssl_ca_location,
+        "ssl.certificate.location": settings.kafka_ssl_certificate_location,
+        "ssl.key.location": settings.kafka_ssl_key_location,
+        "ssl.key.password": _secret(settings.kafka_ssl_key_password),
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": settings.kafka_sasl_username,
+        "sasl.password": _secret(settings.kafka_sasl_password),
     }
-    if settings.kafka_security_protocol.endswith("SSL"):
-        config["ssl_context"] = _ssl_context(settings)
-    if settings.kafka_sasl_mechanism is not None:
-        config |= {
-            "sasl_mechanism": settings.kafka_sasl_mechanism,
-            "sasl_plain_username": settings.kafka_sasl_username,
-            "sasl_plain_password": _password(settings),
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        given |= {
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.token.endpoint.url": settings.kafka_oauth_token_url,
+            "sasl.oauthbearer.client.id": settings.kafka_oauth_client_id,
+            "sasl.oauthbearer.client.secret": _secret(settings.kafka_oauth_client_secret),
+            "sasl.oauthbearer.scope": settings.kafka_oauth_scope,
+            "https.ca.location": settings.kafka_oauth_ca_location,
         }
-    return config
+    return config | {name: str(value) for name, value in given.items() if value is not None}
+
+
+def service(settings: KafkaSettings, client_id: str, log: Any) -> ClientConfig:
+    """The same for clients that go on by themselves, and say so when they are not let in."""
+    config = client(settings, client_id)
+    told_at = 0.0
+
+    def complain(error: KafkaError) -> None:
+        nonlocal told_at
+        why = refusal(config, error)
+        if why is not None and time.monotonic() - told_at > COMPLAIN_S:
+            told_at = time.monotonic()
+            log.error("Kafka refuses us", reason=why)
+
+    return {**config, "error_cb": complain}
+
+
+def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
+    """The same TLS for clients that are not librdkafka's; None where there is none."""
+    if not settings.kafka_security_protocol.endswith("SSL"):
+        return None
+    location = settings.kafka_ssl_ca_location
+    try:
+        context = ssl.create_default_context(cafile=location)
+    except OSError as error:
+        raise SettingsError(
+            f"KAFKA_SSL_CA_LOCATION={location}: not a file of certificates (PEM): {error}"
+        ) from None
+    certificate, key = settings.kafka_ssl_certificate_location, settings.kafka_ssl_key_location
+    if certificate is not None:
+        password = _secret(settings.kafka_ssl_key_password) or ""
+        try:
+            context.load_cert_chain(certificate, key, password)
+        except OSError as error:
+            raise SettingsError(
+                f"KAFKA_SSL_CERTIFICATE_LOCATION={certificate}, KAFKA_SSL_KEY_LOCATION={key}: not a"
+                f" certificate and its key (PEM), or another KAFKA_SSL_KEY_PASSWORD: {error}"
+            ) from None
+    return context
 
 
 def command_producer(settings: KafkaSettings, client_id: str) -> Producer:
@@ -67,8 +127,27 @@ def command_producer(settings: KafkaSettings, client_id: str) -> Producer:
     )
 
 
-def admin(settings: KafkaSettings, client_id: str) -> AdminClient:
-    return AdminClient(client(settings, client_id))
+class Admin(AdminClient):
+    """Remembers why it was not let in, which its calls only tell as a time-out."""
+
+    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+        self._config = client(settings, client_id)
+        self._refused: str | None = None
+        config: ClientConfig = {**self._config, "error_cb": self._hear}
+        super().__init__(config)
+
+    def refused(self) -> str | None:
+        """Why, if that is what it was told last."""
+        self.poll(0)
+        return self._refused
+
+    def _hear(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._refused = refusal(self._config, error)
+
+
+def admin(settings: KafkaSettings, client_id: str) -> Admin:
+    return Admin(settings, client_id)
 
 
 def reachable(admin: AdminClient, timeout_s: float) -> str | None:
@@ -77,20 +156,47 @@ def reachable(admin: AdminClient, timeout_s: float) -> str | None:
         admin.describe_cluster(request_timeout=timeout_s).result()
     except KafkaException as error:
         cause: KafkaError = error.args[0]
-        return str(cause.str())
+        refused = admin.refused() if isinstance(admin, Admin) else None
+        return refused or str(cause.str())
     return None
 
 
-def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
-    location = settings.kafka_ssl_ca_location
-    try:
-        return ssl.create_default_context(cafile=location)
-    except OSError as error:
-        raise SettingsError(
-            f"KAFKA_SSL_CA_LOCATION={location}: not a file of certificates (PEM): {error}"
-        ) from None
+def refusal(config: Mapping[str, Any], error: KafkaError) -> str | None:
+    """What an operator is told of an error that no waiting mends; None of any other."""
+    where = f"Kafka at {config['bootstrap.servers']}"
+    protocol = f"KAFKA_SECURITY_PROTOCOL={config['security.protocol']}"
+    if error.code() in _NO_ENTRY:
+        mechanism = config.get("sasl.mechanism")
+        look_at = f"KAFKA_SASL_MECHANISM={mechanism}, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+        if mechanism == "OAUTHBEARER":
+            look_at = "KAFKA_OAUTH_TOKEN_URL, KAFKA_OAUTH_CLIENT_ID, KAFKA_OAUTH_CLIENT_SECRET"
+        elif mechanism is None:
+            look_at = protocol
+        return f"{where} refuses {_who(config)}: {error.str()} ({look_at})"
+    if error.code() == KafkaError._SSL:
+        look_at = f"{protocol}, KAFKA_SSL_CA_LOCATION={config.get('ssl.ca.location', '')}"
+        return f"{where}: no TLS with it: {error.str()} ({look_at})"
+    if error.code() in _NO_RIGHT:
+        return f"{where} does not let {_who(config)} do that: {error.str()} (docs/securing.md)"
+    return None
 
 
-def _password(settings: KafkaSettings) -> str | None:
-    secret = settings.kafka_sasl_password
-    return secret.get_secret_value() if secret is not None else None
+def explained(config: Mapping[str, Any], error: BaseException) -> BaseException:
+    """The error, or in its place what an operator can do about it."""
+    if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
+        why = refusal(config, error.args[0])
+        if why is not None:
+            return Refused(why)
+    return error
+
+
+def _who(config: Mapping[str, Any]) -> str:
+    if (name := config.get("sasl.username")) is not None:
+        return f"the user {name!r}"
+    if (name := config.get("sasl.oauthbearer.client.id")) is not None:
+        return f"the client {name!r}"
+    return "us"
+
+
+def _secret(secret: Any) -> str | None:
+    return None if secret is None else str(secret.get_secret_value())

@@ -137,13 +137,13 @@ SINK_RESULTS_SECONDS = Metric(
 SINK_AGE_SECONDS = Metric(
     "streamledger_sink_age_seconds",
     "gauge",
-    "Age of the last record when its rows had been committed, in seconds.",
+    "Age of the last record when its rows had been committed, in seconds; grows while they wait.",
     ("partition",),
 )
 SINK_LAG_RECORDS = Metric(
     "streamledger_sink_lag_records",
     "gauge",
-    "Offsets of `journal` that were not read yet; 0 where no record waits.",
+    "Offsets of `journal` that are not in Postgres yet; 0 where no record waits.",
     ("partition",),
 )
 # The sink: 1 for the phase that each partition it owns is in.

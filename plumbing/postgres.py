@@ -9,6 +9,8 @@ from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 CONNECT_TIMEOUT_S = 5
+# How long one waits for a connection of the pool.
+TAKE_TIMEOUT_S = 5.0
 
 Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -20,6 +22,7 @@ def pool(database_url: str, size: int, application: str) -> Pool:
         kwargs={"application_name": application, "connect_timeout": CONNECT_TIMEOUT_S},
         min_size=1,
         max_size=size,
+        timeout=TAKE_TIMEOUT_S,
         open=False,
         name=application,
     )

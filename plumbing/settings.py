@@ -27,6 +27,15 @@ MIN_SECRET_LENGTH = 32
 MIN_SECRET_DISTINCT = 10
 PLACEHOLDERS = ("change", "default", "dev", "example", "insecure", "secret", "test")
 SHORT_BROKER_TXN_TIMEOUT_MS = 15_000
+PASSWORD_SETTINGS = ("kafka_sasl_username", "kafka_sasl_password")
+BEARER_SETTINGS = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
+BEARER_OPTIONS = ("kafka_oauth_scope", "kafka_oauth_ca_location")
+TLS_SETTINGS = (
+    "kafka_ssl_ca_location",
+    "kafka_ssl_certificate_location",
+    "kafka_ssl_key_location",
+    "kafka_ssl_key_password",
+)
 
 
 class SettingsError(Failure):
@@ -121,7 +130,8 @@ class AppSettings(Settings):
     )
     demo_data: bool = setting(
         False,
-        "Whether a fresh ledger is filled with demonstration accounts and transactions.",
+        "Whether `streamledger up` makes the people of the walk-through, with money.",
+        default_text="false; true where `streamledger up` runs its own Kafka and Postgres",
         development_only=True,
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
@@ -202,16 +212,59 @@ class KafkaSettings(Settings):
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
         "PLAINTEXT", "How clients connect to the brokers."
     )
-    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = setting(
-        None, "How clients authenticate; needed with SASL_PLAINTEXT and SASL_SSL."
+    kafka_sasl_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None
+    ) = setting(None, "How clients authenticate; needed with SASL_PLAINTEXT and SASL_SSL.")
+    kafka_sasl_username: str | None = setting(
+        None, "The user name for SASL, but for OAUTHBEARER.", min_length=1
     )
-    kafka_sasl_username: str | None = setting(None, "The user name for SASL.")
-    kafka_sasl_password: SecretStr | None = setting(None, "The password for SASL.", secret=True)
+    kafka_sasl_password: SecretStr | None = setting(
+        None, "The password for SASL, but for OAUTHBEARER.", secret=True
+    )
+    kafka_oauth_token_url: str | None = setting(
+        None,
+        "Where OAUTHBEARER gets its tokens: the token endpoint of an OpenID Connect provider, asked"
+        " with the grant client_credentials.",
+        allowed="http:// or https://, and a host",
+        pattern=r"^https?://[^/?#@]+(/.*)?$",
+    )
+    kafka_oauth_client_id: str | None = setting(
+        None, "The client id for KAFKA_OAUTH_TOKEN_URL.", min_length=1
+    )
+    kafka_oauth_client_secret: SecretStr | None = setting(
+        None, "The client secret for KAFKA_OAUTH_TOKEN_URL.", secret=True
+    )
+    kafka_oauth_scope: str | None = setting(
+        None, "The scope that a token is asked for.", default_text="unset: none is named"
+    )
+    kafka_oauth_ca_location: Path | None = setting(
+        None,
+        "A file of certificates (PEM) that sign that of KAFKA_OAUTH_TOKEN_URL.",
+        allowed="the path of a file that can be read",
+        default_text="unset: the system's certificates",
+    )
     kafka_ssl_ca_location: Path | None = setting(
         None,
         "A file of certificates (PEM) that sign the brokers' own.",
         allowed="the path of a file that can be read",
         default_text="unset: the system's certificates",
+    )
+    kafka_ssl_certificate_location: Path | None = setting(
+        None,
+        "A file with the certificate (PEM) that clients show to brokers that ask for one.",
+        allowed="the path of a file that can be read",
+        default_text="unset: none is shown",
+    )
+    kafka_ssl_key_location: Path | None = setting(
+        None,
+        "A file with the private key (PEM) of KAFKA_SSL_CERTIFICATE_LOCATION.",
+        allowed="the path of a file that can be read",
+    )
+    kafka_ssl_key_password: SecretStr | None = setting(
+        None,
+        "The password of the key in KAFKA_SSL_KEY_LOCATION.",
+        default_text="unset: it has none",
+        secret=True,
     )
 
     @property
@@ -228,22 +281,38 @@ class KafkaSettings(Settings):
         return self.kafka_brokers
 
     def refusals(self) -> list[str]:
-        refused = super().refusals()
-        sasl = self.kafka_security_protocol.startswith("SASL_")
-        for name in ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password"):
-            given = getattr(self, name) is not None
-            if given != sasl:
-                need = "needed" if sasl else "not allowed"
-                refused.append(
-                    f"{name.upper()}: {need} with KAFKA_SECURITY_PROTOCOL="
-                    f"{self.kafka_security_protocol}"
-                )
-        if self.kafka_ssl_ca_location is not None and not self.kafka_ssl_ca_location.is_file():
-            refused.append(f"KAFKA_SSL_CA_LOCATION={self.kafka_ssl_ca_location}: no such file")
+        refused = [*super().refusals(), *self._security_refusals()]
         taken = {topic.role for topic in topics.ALL} - {topics.TRANSACTIONS.role}
         if self.kafka_topic in taken:
             refused.append(f"KAFKA_TOPIC={self.kafka_topic}: that is the name of another topic")
         return refused
+
+    def _security_refusals(self) -> Iterator[str]:
+        sasl = self.kafka_security_protocol.startswith("SASL_")
+        tls = self.kafka_security_protocol.endswith("SSL")
+        protocol = f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol}"
+        yield from self._wanted(("kafka_sasl_mechanism",), sasl, protocol)
+        bearer = self.kafka_sasl_mechanism == "OAUTHBEARER"
+        mechanism = self.kafka_sasl_mechanism if sasl else None
+        with_what = f"KAFKA_SASL_MECHANISM={mechanism}" if mechanism is not None else protocol
+        yield from self._wanted(PASSWORD_SETTINGS, sasl and not bearer, with_what)
+        yield from self._wanted(BEARER_SETTINGS, bearer, with_what)
+        if not bearer:
+            yield from self._wanted(BEARER_OPTIONS, False, with_what)
+        if not tls:
+            yield from self._wanted(TLS_SETTINGS, False, protocol)
+        elif (self.kafka_ssl_certificate_location is None) != (self.kafka_ssl_key_location is None):
+            yield "KAFKA_SSL_CERTIFICATE_LOCATION, KAFKA_SSL_KEY_LOCATION: both or neither"
+        for name in (*TLS_SETTINGS * tls, *BEARER_OPTIONS * bearer):
+            value = getattr(self, name)
+            if isinstance(value, Path) and not value.is_file():
+                yield f"{name.upper()}={value}: no such file"
+
+    def _wanted(self, names: tuple[str, ...], wanted: bool, with_what: str) -> Iterator[str]:
+        for name in names:
+            if (getattr(self, name) is not None) != wanted:
+                need = "needed" if wanted else "not allowed"
+                yield f"{name.upper()}: {need} with {with_what}"
 
 
 def _postgres_url(value: object) -> object:

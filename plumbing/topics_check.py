@@ -16,6 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     ResourceType,
 )
 
+from plumbing import kafka
 from plumbing.failures import Failure
 from plumbing.settings import SHORT_BROKER_TXN_TIMEOUT_MS, KafkaSettings
 from schemas.topics import ALL, FOR_EVER, Topic
@@ -48,15 +49,16 @@ class Layout:
     brokers: tuple[int, ...]
 
 
-def check_topics(admin: AdminClient, settings: KafkaSettings) -> None:
+def check_topics(admin: kafka.Admin, settings: KafkaSettings) -> None:
     """Raises TopicsUnsafe with one line for each difference. It blocks."""
     found = differences(admin, settings)
     if found:
         raise TopicsUnsafe(*found)
 
 
-def wait_for_topics(admin: AdminClient, settings: KafkaSettings) -> None:
-    """The same for who may be started before Kafka is there. What is unsafe refuses at once."""
+def wait_for_topics(admin: kafka.Admin, settings: KafkaSettings) -> None:
+    """The same for who may be started before Kafka is there. What is unsafe, and being refused by
+    the brokers, ends it at once."""
     pause_s = FIRST_PAUSE_S
     while True:
         try:
@@ -69,12 +71,14 @@ def wait_for_topics(admin: AdminClient, settings: KafkaSettings) -> None:
             return
 
 
-def differences(admin: AdminClient, settings: KafkaSettings) -> list[str]:
+def differences(admin: kafka.Admin, settings: KafkaSettings) -> list[str]:
     layout = cluster_layout(admin, settings)
     names = {settings.topics.of(topic): topic for topic in ALL}
     there = {name: topic for name, topic in names.items() if name in layout.topics}
+    # To those who may not describe a topic it is not shown.
+    may = "" if settings.kafka_security_protocol == "PLAINTEXT" else ", or this user may not see it"
     found = [
-        f"topic {name}: not there; `streamledger topics create` makes it"
+        f"topic {name}: not there{may}; `streamledger topics create` makes it"
         for name in names
         if name not in layout.topics
     ]
@@ -85,10 +89,12 @@ def differences(admin: AdminClient, settings: KafkaSettings) -> list[str]:
     return found + _txn_timeout_differences(admin, layout, settings)
 
 
-def cluster_layout(admin: AdminClient, settings: KafkaSettings) -> Layout:
+def cluster_layout(admin: kafka.Admin, settings: KafkaSettings) -> Layout:
     try:
         metadata = admin.list_topics(timeout=CONTACT_TIMEOUT_S)
     except KafkaException as error:
+        if (why := admin.refused()) is not None:
+            raise kafka.Refused(why) from None
         cause: KafkaError = error.args[0]
         raise KafkaUnreachable(
             f"Kafka at {settings.brokers} gives no answer: {cause.str()}"
@@ -142,7 +148,7 @@ def _config_differences(
 
 
 def _txn_timeout_differences(
-    admin: AdminClient, layout: Layout, settings: KafkaSettings
+    admin: kafka.Admin, layout: Layout, settings: KafkaSettings
 ) -> list[str]:
     accepted = settings.allow_broker_txn_timeout_ms
     limit = accepted or SHORT_BROKER_TXN_TIMEOUT_MS

@@ -16,7 +16,7 @@ import uvloop
 from plumbing import failures, kafka, logging, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
-from processor import app, web
+from processor import app, encodings, web
 from processor.ledger import Ledger
 from processor.owner import Identity
 from processor.recorder import Recorder
@@ -46,17 +46,19 @@ def run(settings: ProcessorSettings) -> None:
     # Hardly anything in a processor is a cycle; looking for them must not stop its threads often.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    schemas = _schemas(settings)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
     ledger = Ledger(
         Identity(settings.ledger_id, settings.partitions, settings.deciding()),
-        kafka.client(settings, name),
+        kafka.service(settings, name, log),
         settings.topics,
         settings.data,
-        _schemas(settings),
+        schemas,
         Recorder(registry),
         CrashPoints(settings.crash_at, settings.crash_chance),
         rocksdb_mib=settings.rocksdb_mib,
         cache_entries=settings.cache_entries,
+        encode_transaction=encodings.transactions(settings, schemas),
     )
     uvloop.install()
     faust_app = app.make(settings, ledger, settings.topic_prefix + name)

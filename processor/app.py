@@ -6,10 +6,12 @@ from typing import Any
 
 import faust
 from aiohttp import web
+from aiokafka.abc import AbstractTokenProvider  # type: ignore[import-untyped]  # it has no types
+from faust.auth import OAuthCredentials
 from faust.types import TP, StreamT
 from yarl import URL
 
-from plumbing import kafka
+from plumbing import kafka, oauth
 from processor.ledger import Ledger
 from processor.settings import ProcessorSettings
 from processor.transport import BatchConsumer, BatchTransport
@@ -37,15 +39,28 @@ class LedgerApp(faust.App):
             await self._served.cleanup()
 
 
-def _credentials(settings: ProcessorSettings) -> Any:
-    """How Faust's own connections prove who they are: the same as librdkafka's."""
-    client = kafka.aiokafka_client(settings, "")
-    context = client.get("ssl_context")
-    if client.get("sasl_mechanism") is not None:
+class Bearer(AbstractTokenProvider):  # type: ignore[misc]  # it has no types
+    """Tokens as Faust's client asks for them."""
+
+    def __init__(self, tokens: oauth.Tokens) -> None:
+        self._tokens = tokens
+
+    async def token(self) -> str:
+        return await asyncio.to_thread(self._tokens.token)
+
+
+def credentials(settings: ProcessorSettings) -> Any:
+    """How Faust's own connection, to the group, proves who it is: the same as librdkafka's."""
+    context = kafka.ssl_context(settings)
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        return OAuthCredentials(oauth_cb=Bearer(oauth.Tokens(settings)), ssl_context=context)
+    if settings.kafka_sasl_mechanism is not None:
+        password = settings.kafka_sasl_password
+        assert password is not None, "the settings were checked"
         return faust.SASLCredentials(
-            username=client["sasl_plain_username"],
-            password=client["sasl_plain_password"],
-            mechanism=client["sasl_mechanism"],
+            username=settings.kafka_sasl_username,
+            password=password.get_secret_value(),
+            mechanism=settings.kafka_sasl_mechanism,
             ssl_context=context,
         )
     return None if context is None else faust.SSLCredentials(context)
@@ -58,7 +73,7 @@ def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
     app = LedgerApp(
         group,
         broker=[URL(f"aiokafka://{each}") for each in settings.brokers.split(",")],
-        broker_credentials=_credentials(settings),
+        broker_credentials=credentials(settings),
         broker_client_id=group,
         broker_session_timeout=session_s,
         # A member hears of a rebalance with its next heartbeat: this bounds a hand-over.

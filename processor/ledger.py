@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from plumbing import kafka
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
+from processor.encodings import Encode
 from processor.inputs import Batch
 from processor.owner import Abandoned, Identity, Owner, Phase
 from processor.recorder import Recorder
@@ -43,6 +45,7 @@ class Ledger:
         *,
         rocksdb_mib: int,
         cache_entries: int,
+        encode_transaction: Encode,
     ) -> None:
         self.topic = names.commands
         self.names = names
@@ -55,6 +58,7 @@ class Ledger:
         self._crash_points = crash_points
         self._memory = Memory(rocksdb_mib)
         self._cache_entries = cache_entries
+        self._encode_transaction = encode_transaction
         self._owners: dict[int, Owner] = {}
         # Whether the group has told what is ours; that may be nothing.
         self.assigned = False
@@ -84,6 +88,7 @@ class Ledger:
                 self._crash_points,
                 self.deliver,
                 self._crashed,
+                self._encode_transaction,
             )
             owner.start()
 
@@ -125,7 +130,12 @@ class Ledger:
         share = self._cache_entries // max(1, len(self._owners))
         return Table(self._data / f"partition-{partition}", partition, self._memory, share)
 
-    def _crashed(self, partition: int, error: BaseException) -> None:
+    def left_out(self, code: int, reason: str) -> None:
+        """The group does not take this worker. `code` is Kafka's."""
+        error = KafkaException(KafkaError(code, reason))
+        self._crashed(None, kafka.explained(self._config, error))
+
+    def _crashed(self, partition: int | None, error: BaseException) -> None:
         """The end of the process: nothing is skipped, and the next owner finds out the rest.
 
         A refusal stops it in order, so that the group need not wait for it; the unexpected ends it

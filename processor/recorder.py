@@ -6,6 +6,20 @@ from collections import Counter
 from prometheus_client import CollectorRegistry
 
 from plumbing import metrics
+from schemas.reasons import Reason
+
+# What a command is refused for. Told as 0 from the start: the first event of a counter that was
+# not there before is in no rate.
+REFUSED = (
+    Reason.TOO_LARGE,
+    Reason.SCHEMA_UNKNOWN,
+    Reason.MALFORMED,
+    Reason.UNKNOWN_FIELD,
+    Reason.AMOUNT_INVALID,
+    Reason.TIME_OUT_OF_RANGE,
+    Reason.MISROUTED,
+    Reason.IDEMPOTENCY_KEY_REUSED,
+)
 
 
 class Recorder:
@@ -18,6 +32,8 @@ class Recorder:
         self._restore = metrics.gauge(registry, metrics.RESTORE_RECORDS)
         self._table = metrics.gauge(registry, metrics.TABLE_BYTES)
         self._phase = metrics.gauge(registry, metrics.PARTITION_PHASE)
+        for reason in REFUSED:
+            self._commands.labels("refused", reason)
 
     def phase(self, partition: int, before: str, now: str) -> None:
         self._phase.labels(partition, before).set(0)

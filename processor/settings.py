@@ -1,6 +1,7 @@
 """What the processor reads from the environment and `.env`."""
 
 from pathlib import Path
+from typing import Literal
 
 from plumbing.settings import AppSettings, KafkaSettings, MetricsSettings, setting
 from schemas.settings import Settings as Deciding
@@ -44,6 +45,11 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
         default_text="unset: such commands are refused as schema_unknown",
         secret=True,
         pattern=r"^https?://[^/?#]+",
+    )
+    transactions_encoding: Literal["json", "avro", "confluent"] = setting(
+        "json",
+        "How entries are written to the topic `transactions`: JSON, Avro as single objects, or Avro"
+        " in Confluent's wire format by the id that SCHEMA_REGISTRY_URL gives its schema.",
     )
     commission_bps: int = setting(
         150,
@@ -89,6 +95,12 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
         ge=0,
         le=1,
     )
+
+    def refusals(self) -> list[str]:
+        refused = super().refusals()
+        if self.transactions_encoding == "confluent" and self.schema_registry_url is None:
+            refused.append("TRANSACTIONS_ENCODING=confluent: needs SCHEMA_REGISTRY_URL")
+        return refused
 
     def deciding(self) -> Deciding:
         return Deciding(

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 RETRY_BACKOFF_MS = 500
+LOOK_S = 1.0
 
 
 class Partitions(TransactionManager):
@@ -52,6 +53,29 @@ class Partitions(TransactionManager):
 
 class Membership(aiokafka.AIOKafkaConsumerThread):
     """Faust's connection to the group, in a thread of its own."""
+
+    app: Any
+    _watching: asyncio.Future[None] | None = None
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self._watching = asyncio.ensure_future(self._watch())
+
+    async def on_thread_stop(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        await super().on_thread_stop()
+
+    async def _watch(self) -> None:
+        """There are errors after which the client waits until it is asked for records, to tell
+        them: for ever, as nobody asks."""
+        while True:
+            try:
+                self._ensure_consumer()._coordinator.check_errors()
+            except KafkaError as error:
+                self.app.ledger.left_out(error.errno, str(error))
+                return
+            await asyncio.sleep(LOOK_S)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -8,6 +8,8 @@ import threading
 from importlib.metadata import version
 from types import FrameType
 
+import structlog
+
 from plumbing import failures, kafka, logging, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
 from sinks import postgres, web
@@ -17,6 +19,8 @@ from sinks.owner import Tools
 from sinks.postgres import Abandoned, Connections
 from sinks.recorder import Recorder
 from sinks.settings import SinkSettings
+
+log = structlog.get_logger(__name__)
 
 
 def main() -> None:
@@ -42,7 +46,7 @@ def run(settings: SinkSettings) -> None:
     except Abandoned:
         return
     registry = metrics.registry("sink", version("streamledger"), settings.ledger_id)
-    config = kafka.client(settings, name)
+    config = kafka.service(settings, name, log)
     connections = Connections(database, str(config["client.id"]), settings.database_pool_size)
     tools = Tools(
         settings.ledger_id,

@@ -24,14 +24,16 @@ from compose.embedded import java, programs
 from compose.embedded.artifacts import Silent
 from schemas.topics import Names
 from tests.conftest import beside, create, drop
-from tests.crash.workers import INHERITED, Worker
+from tests.crash.workers import Worker
+from tests.programs import inherited
 from tests.sink_rig import Sink
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 PARTITIONS = 8
-START_S = 60.0
-RUN_S = 180.0
+START_S = 120.0
+# A line of a page may start a Java machine or two, on a machine that has other things to do.
+RUN_S = 600.0
 CONSOLE = {
     "kafka-console-producer.sh": "org.apache.kafka.tools.ConsoleProducer",
     "kafka-console-consumer.sh": "org.apache.kafka.tools.consumer.ConsoleConsumer",
@@ -49,13 +51,14 @@ class Pipeline:
         provision.create_topics(kafka, provision.ProvisionSettings.model_validate(values))
         own = {**self.settings, "DATA": str(folder / "data")}
         self.worker = Worker(1, folder / "processor", own)
-        self.sink = Sink(folder / "sink", self.settings)
+        self.sink = Sink(1, folder / "sink", self.settings)
 
     def start(self) -> None:
         self.worker.start()
         self.sink.start()
         try:
-            eventually(self.worker.ready, START_S)
+            # Both: whoever waits for a result does not wait for a sink that is still starting.
+            eventually(lambda: self.worker.ready() and self.sink.ready(), START_S)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.told()}") from None
 
@@ -68,9 +71,9 @@ class Pipeline:
             deleted.result(30)
 
     def environment(self, **more: str) -> dict[str, str]:
-        inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        path = f"{Path(sys.executable).parent}:{inherited.get('PATH', os.defpath)}"
-        return {**inherited, **self.settings, "PATH": path, **more}
+        own = inherited()
+        path = f"{Path(sys.executable).parent}:{own.get('PATH', os.defpath)}"
+        return {**own, **self.settings, "PATH": path, **more}
 
     def run(
         self,

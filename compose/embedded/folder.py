@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,7 @@ from compose.embedded.problems import Problem
 SIGNING_KEY = "SIGNING_KEY"
 POSTGRES_PASSWORD = "POSTGRES_PASSWORD"
 MARKER = "streamledger.json"
+USERS = "users"
 LAYOUT = 1
 
 
@@ -90,6 +92,28 @@ class DataFolder:
             processes.write_private(path, text)
         lines = path.read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    @property
+    def secured(self) -> bool:
+        """Whether its Kafka asks who comes."""
+        return self._users.exists()
+
+    def passwords(self, users: Sequence[str]) -> dict[str, str]:
+        """Of Kafka's users, made when first asked for."""
+        known: dict[str, str] = json.loads(self._users.read_text()) if self.secured else {}
+        wanted = {user: known.get(user) or secrets.token_hex(32) for user in users}
+        if wanted != known:
+            processes.write_private(self._users, json.dumps(wanted, indent=2) + "\n")
+        return wanted
+
+    def open_to_all(self) -> None:
+        """From now on its Kafka asks nobody."""
+        self._users.unlink(missing_ok=True)
+        shutil.rmtree(self.path / USERS, ignore_errors=True)
+
+    @property
+    def _users(self) -> Path:
+        return self.path / "users.json"
 
     def _recognise(self) -> None:
         """Refuses a folder that has files of somebody else, which --fresh would delete."""

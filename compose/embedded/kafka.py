@@ -60,9 +60,11 @@ appender.out.layout.pattern = %d{ISO8601} %p %c{1} %m%n
 @dataclass(frozen=True)
 class Options:
     """What may differ from one cluster to the next. `properties` go over ours, for every broker;
-    `client` is what a client needs to reach them, where that is more than the address."""
+    `client` is what a client needs to reach them, where that is more than the address; `protocol`
+    is what clients and brokers speak, whose other needs are among the properties."""
 
     brokers: int = 1
+    protocol: str = "PLAINTEXT"
     port: int | None = None
     first_port: int = DEFAULT_PORT
     fast_start: bool = False
@@ -228,7 +230,7 @@ def settings(
     """What one broker is told."""
     copies = replicas(options.brokers)
     in_sync = 2 if copies > 2 else 1
-    client = f"PLAINTEXT://{ports.HOST}:{everyone[number].broker}"
+    client = f"{options.protocol}://{ports.HOST}:{everyone[number].broker}"
     controller = f"CONTROLLER://{ports.HOST}:{everyone[number].controller}"
     voters = [f"{n}@{ports.HOST}:{its.controller}" for n, its in everyone.items()]
     told: dict[str, object] = {
@@ -238,6 +240,7 @@ def settings(
         "listeners": f"{client},{controller}",
         "advertised.listeners": client,
         "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": options.protocol,
         "log.dirs": data,
         "default.replication.factor": copies,
         "min.insync.replicas": in_sync,

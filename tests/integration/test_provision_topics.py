@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import structlog
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not marked so
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -36,11 +35,11 @@ def settings(kafka: str, topic_prefix: str) -> provision.ProvisionSettings:
 
 
 @pytest.fixture
-def admin(settings: provision.ProvisionSettings) -> AdminClient:
+def admin(settings: provision.ProvisionSettings) -> kafka_clients.Admin:
     return kafka_clients.admin(settings, "test")
 
 
-def change(admin: AdminClient, topic: str, key: str, value: str) -> None:
+def change(admin: kafka_clients.Admin, topic: str, key: str, value: str) -> None:
     entry = ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     (changed,) = admin.incremental_alter_configs([resource]).values()
@@ -84,7 +83,7 @@ def test_missing_topics_are_named(settings: provision.ProvisionSettings) -> None
 
 
 def test_another_partition_count_is_refused(
-    kafka: str, topic_prefix: str, admin: AdminClient, settings: provision.ProvisionSettings
+    kafka: str, topic_prefix: str, admin: kafka_clients.Admin, settings: provision.ProvisionSettings
 ) -> None:
     provision.create_topics(kafka, settings)
     found = differences(settings_for(kafka, topic_prefix, partitions=3))
@@ -136,7 +135,7 @@ def test_a_topic_that_is_not_safe_is_refused(
     key: str,
     unsafe: str,
     settings: provision.ProvisionSettings,
-    admin: AdminClient,
+    admin: kafka_clients.Admin,
 ) -> None:
     provision.create_topics(settings.brokers, settings)
     name = settings.topics.of(topic)
@@ -161,7 +160,7 @@ def test_brokers_that_accept_long_transactions_are_refused_unless_told_otherwise
 
 
 def test_the_operator_may_keep_transactions_for_a_time_and_results_for_longer(
-    settings: provision.ProvisionSettings, admin: AdminClient
+    settings: provision.ProvisionSettings, admin: kafka_clients.Admin
 ) -> None:
     provision.create_topics(settings.brokers, settings)
     change(admin, settings.topics.transactions, "retention.ms", str(DAY_MS))

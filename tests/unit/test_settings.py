@@ -121,7 +121,10 @@ def test_every_unknown_key_and_every_bad_value_is_named_at_once(env_file: Path) 
         ("KAFKA_SECURITY_PROTOCOL", "TLS", "one of PLAINTEXT, SSL"),
         ("KAFKA_SASL_MECHANISM", "GSSAPI", "one of PLAIN, SCRAM-SHA-256"),
         ("KAFKA_SASL_USERNAME", "me", "not allowed with KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
-        ("KAFKA_SSL_CA_LOCATION", "/no/such.pem", "no such file"),
+        ("KAFKA_SASL_MECHANISM", "PLAIN", "not allowed with KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
+        ("KAFKA_SSL_CA_LOCATION", "/ca.pem", "not allowed with KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
+        ("KAFKA_OAUTH_SCOPE", "a", "not allowed with KAFKA_SECURITY_PROTOCOL=PLAINTEXT"),
+        ("KAFKA_OAUTH_TOKEN_URL", "idp/token", "http:// or https://"),
         ("DATABASE_URL", "mysql://h/d", "postgresql://user:password@host:port/name"),
         ("DATABASE_POOL_SIZE", "0", "a whole number from 1 to 1000"),
         ("HTTP_PORT", "65536", "a whole number from 1 to 65535"),
@@ -148,6 +151,21 @@ def test_a_bad_value_in_the_environment_is_refused_too(
 def test_sasl_needs_all_its_parts(env_file: Path) -> None:
     lines = refused("KAFKA_SECURITY_PROTOCOL=SASL_SSL\nKAFKA_SASL_USERNAME=me\n", env_file)
     assert [line.split(":")[0] for line in lines] == ["KAFKA_SASL_MECHANISM", "KAFKA_SASL_PASSWORD"]
+
+
+def test_tokens_and_certificates_need_all_their_parts(env_file: Path) -> None:
+    text = "KAFKA_SECURITY_PROTOCOL=SASL_SSL\nKAFKA_SASL_MECHANISM=OAUTHBEARER\n"
+    text += "KAFKA_OAUTH_CLIENT_ID=books\nKAFKA_SASL_PASSWORD=hunter2\n"
+    text += "KAFKA_SSL_CA_LOCATION=/no/ca.pem\nKAFKA_SSL_KEY_LOCATION=/no/key.pem\n"
+    with_what = "with KAFKA_SASL_MECHANISM=OAUTHBEARER"
+    assert refused(text, env_file) == [
+        f"KAFKA_SASL_PASSWORD: not allowed {with_what}",
+        f"KAFKA_OAUTH_TOKEN_URL: needed {with_what}",
+        f"KAFKA_OAUTH_CLIENT_SECRET: needed {with_what}",
+        "KAFKA_SSL_CERTIFICATE_LOCATION, KAFKA_SSL_KEY_LOCATION: both or neither",
+        "KAFKA_SSL_CA_LOCATION=/no/ca.pem: no such file",
+        "KAFKA_SSL_KEY_LOCATION=/no/key.pem: no such file",
+    ]
 
 
 def test_secrets_are_never_shown(env_file: Path) -> None:

@@ -1,0 +1,203 @@
+"""What each user of a secured cluster may do: of our services, and of those beside them.
+
+Keeps the rule that a topic is written by its one writer alone, and that nobody may do more than he
+does. All of it follows from the names of the topics and the ledger's id, so that two ledgers on the
+same brokers do not reach each other.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from enum import StrEnum
+from typing import NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not marked so
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from plumbing.failures import Failure
+from schemas.topics import ALL, Names
+
+TIMEOUT_S = 30.0
+CLUSTER = "kafka-cluster"
+# What clients that read by position call their group, because librdkafka wants one: it asks where
+# that is coordinated, and nobody ever joins it.
+NO_GROUP = "none"
+
+
+class Role(StrEnum):
+    """Who there is. The words are what `streamledger topics acls` takes."""
+
+    PROCESSOR = "processor"
+    SINK = "sink"
+    INGRESS = "ingress"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    PRODUCER = "producer"
+    ANALYST = "analyst"
+
+
+ABOUT = {
+    Role.PROCESSOR: "`streamledger processor`, `rebuild state`",
+    Role.SINK: "`streamledger sink`",
+    Role.INGRESS: "`streamledger ingress`",
+    Role.OPERATOR: "`topics create`, `topics check`, `configure`, `dead-letters`; all reading",
+    Role.AUDITOR: "`streamledger verify`, `rebuild postgres`, `consume`: all reading",
+    Role.PRODUCER: "another producer: sends commands, reads its results",
+    Role.ANALYST: "whoever reads `transactions`",
+}
+
+
+class Kind(StrEnum):
+    """Of what a right is one; the words are the options of `kafka-acls`."""
+
+    TOPIC = "topic"
+    GROUP = "group"
+    TRANSACTIONAL_ID = "transactional-id"
+    CLUSTER = "cluster"
+
+
+class Right(NamedTuple):
+    """Operations on everything of one kind that has this name, or one that begins with it."""
+
+    operations: tuple[str, ...]
+    kind: Kind
+    name: str
+    prefixed: bool = False
+
+
+def of(role: Role, user: str, names: Names, ledger_id: str) -> list[Right]:
+    """All rights of one role. Those who are not ours have their groups by their own name."""
+    ours = f"{names.prefix}{ledger_id}-{role}"
+    rights = [Right(("Describe",), Kind.GROUP, NO_GROUP)]
+    if role in (Role.PROCESSOR, Role.SINK, Role.INGRESS, Role.OPERATOR):
+        # For the check at the start.
+        rights += _topics(("Describe", "DescribeConfigs"), *map(names.of, ALL))
+        rights.append(Right(("DescribeConfigs",), Kind.CLUSTER, CLUSTER))
+    if role is Role.PROCESSOR:
+        written = (names.journal, names.transactions, names.state, names.commands_dead)
+        rights += _topics(("Read",), names.commands, names.state, names.journal)
+        # It deletes the records of `legs` that it has read, never the topic.
+        rights += _topics(("Read", "Write", "Delete"), names.legs)
+        rights += _topics(("Write",), *written)
+    elif role is Role.SINK:
+        rights += _topics(("Read",), names.journal)
+        rights += _topics(("Read", "Write"), names.results, names.results_positions)
+    elif role is Role.INGRESS:
+        rights += _topics(("Write",), names.commands)
+        rights += _topics(("Read",), names.results)
+    elif role is Role.OPERATOR:
+        rights += _topics(("Create", "Read"), *map(names.of, ALL))
+        rights += _topics(("Write",), names.commands, names.legs)
+    elif role is Role.AUDITOR:
+        rights += _topics(("Read",), *map(names.of, ALL))
+    elif role is Role.PRODUCER:
+        rights += _topics(("Write",), names.commands)
+        rights += _topics(("Read",), names.results)
+    else:
+        rights += _topics(("Read",), names.transactions)
+    if role in (Role.PROCESSOR, Role.SINK):
+        rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, f"{ours}-", True))
+        rights.append(Right(("Read",), Kind.GROUP, ours))
+    elif role is Role.INGRESS:
+        rights.append(Right(("Read",), Kind.GROUP, ours, True))
+    elif role in (Role.PRODUCER, Role.ANALYST):
+        rights.append(Right(("Read",), Kind.GROUP, f"{user}-", True))
+    if role is Role.PRODUCER:
+        rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, f"{user}-", True))
+    return rights
+
+
+class UnknownRole(Failure):
+    exit_code = 2
+
+
+class Wanted(NamedTuple):
+    """A role and the user who has it."""
+
+    role: Role
+    user: str
+
+
+def wanted(role: str | None, user: str | None) -> list[Wanted]:
+    """One role, or all of them, each of a user who is called like it."""
+    if role is None:
+        if user is not None:
+            raise UnknownRole(f"name the role of {user}: {', '.join(Role)}")
+        return [Wanted(each, str(each)) for each in Role]
+    if role not in set(Role):
+        raise UnknownRole(f"{role}: no such role; there are {', '.join(Role)}")
+    return [Wanted(Role(role), user or role)]
+
+
+def commands(wanted: Iterable[Wanted], names: Names, ledger_id: str) -> Iterator[str]:
+    """As an administrator types them, with Kafka's own tool."""
+    for role, user in wanted:
+        for right in of(role, user, names, ledger_id):
+            words = ["kafka-acls.sh", "--bootstrap-server", '"$KAFKA_BROKERS"']
+            words += ["--command-config", "admin.properties", "--add"]
+            words += ["--allow-principal", shlex.quote(f"User:{user}")]
+            words += [word for each in right.operations for word in ("--operation", each)]
+            words.append(f"--{right.kind}")
+            if right.kind is not Kind.CLUSTER:
+                words.append(right.name)
+            if right.prefixed:
+                words += ["--resource-pattern-type", "prefixed"]
+            yield " ".join(words)
+
+
+def apply(admin: AdminClient, wanted: Iterable[Wanted], names: Names, ledger_id: str) -> int:
+    """Gives the rights; those that are there already stay. How many there are."""
+    bindings = [
+        _binding(right, operation, user)
+        for role, user in wanted
+        for right in of(role, user, names, ledger_id)
+        for operation in right.operations
+    ]
+    told: dict[AclBinding, Future[None]] = admin.create_acls(bindings, request_timeout=TIMEOUT_S)
+    for done in told.values():
+        try:
+            done.result()
+        except KafkaException as error:
+            cause: KafkaError = error.args[0]
+            raise Failure(f"the ACLs cannot be made: {cause.str()}") from None
+    return len(told)
+
+
+def _topics(operations: tuple[str, ...], *names: str) -> list[Right]:
+    return [Right(operations, Kind.TOPIC, name) for name in names]
+
+
+_KINDS = {
+    Kind.TOPIC: ResourceType.TOPIC,
+    Kind.GROUP: ResourceType.GROUP,
+    Kind.TRANSACTIONAL_ID: ResourceType.TRANSACTIONAL_ID,
+    Kind.CLUSTER: ResourceType.BROKER,
+}
+_OPERATIONS = {
+    "Create": AclOperation.CREATE,
+    "Delete": AclOperation.DELETE,
+    "Describe": AclOperation.DESCRIBE,
+    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+}
+
+
+def _binding(right: Right, operation: str, user: str) -> AclBinding:
+    pattern = ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL
+    return AclBinding(
+        _KINDS[right.kind],
+        right.name,
+        pattern,
+        f"User:{user}",
+        "*",
+        _OPERATIONS[operation],
+        AclPermissionType.ALLOW,
+    )

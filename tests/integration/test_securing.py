@@ -1,0 +1,261 @@
+"""A shared Kafka that asks who comes: every service goes with the rights that are listed for it,
+nobody can do what is another's, and who is not let in is told why, once, and delays nobody.
+"""
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from compose import acls
+from compose.acls import Role, Wanted
+from compose.embedded.folder import DataFolder
+from schemas import topics
+from tests import secured
+from tests.conftest import beside, create, drop
+from tests.crash.workers import Worker
+from tests.programs import Program
+from tests.secured import PASSWORD, Env, Ledger, Secured, run
+from tests.sink_rig import Sink
+from tests.waiting import eventually
+
+ONE, TWO = Ledger("one"), Ledger("two")
+START_S = 60.0
+WRITES = {
+    Role.PROCESSOR: {"legs", "journal", "transactions", "state", "commands.dead"},
+    Role.SINK: {"results", "results.positions"},
+    Role.INGRESS: {"commands"},
+    Role.OPERATOR: {"commands", "legs"},
+    Role.AUDITOR: set[str](),
+    Role.PRODUCER: {"commands"},
+    Role.ANALYST: set[str](),
+}
+READS = {
+    Role.PROCESSOR: {"commands", "legs", "state", "journal"},
+    Role.SINK: {"journal", "results", "results.positions"},
+    Role.INGRESS: {"results"},
+    Role.OPERATOR: {topic.role for topic in topics.ALL},
+    Role.AUDITOR: {topic.role for topic in topics.ALL},
+    Role.PRODUCER: {"results"},
+    Role.ANALYST: {"transactions"},
+}
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    where = DataFolder(tmp_path_factory.mktemp("secured") / "data")
+    where.hold()
+    try:
+        with secured.broker(where) as made:
+            made.make(ONE)
+            made.make(TWO)
+            yield made
+    finally:
+        where.processes.stop_stale()
+        where.release()
+
+
+class Pipe:
+    """A processor and a sink of the first ledger, each a user of its own."""
+
+    def __init__(self, kafka: Secured, database: str, folder: Path) -> None:
+        self.kafka = kafka
+        self.database = {"DATABASE_URL": database}
+        self.folder = folder
+        self.worker = Worker(1, folder / "processor", self.settings(Role.PROCESSOR))
+        sink = self.settings(Role.SINK, "SCRAM-SHA-256") | self.database
+        self.sink = Sink(1, folder / "sink", sink)
+
+    def settings(self, role: Role, mechanism: str = "SCRAM-SHA-512") -> Env:
+        return self.kafka.settings(ONE, ONE.user(role), mechanism)
+
+    def wait(self) -> None:
+        try:
+            eventually(lambda: self.worker.ready() and self.sink.ready(), START_S)
+        except AssertionError:
+            raise AssertionError(f"{self.worker.tail()}\n{self.sink.tail()}") from None
+
+    def send(self, *commands: dict[str, object]) -> list[str]:
+        """As another producer; the outcomes."""
+        given = "".join(json.dumps(command) + "\n" for command in commands)
+        words = ("produce", "--wait", "--json")
+        ended = run(self.settings(Role.PRODUCER), *words, given=given)
+        return [json.loads(line)["outcome"] for line in ended.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pipe(
+    kafka: Secured, postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pipe]:
+    name = f"secured_{secrets.token_hex(5)}"
+    create(postgres, name, template)
+    made = Pipe(kafka, beside(postgres, name), tmp_path_factory.mktemp("pipe"))
+    try:
+        made.worker.start()
+        made.sink.start()
+        made.wait()
+        yield made
+    finally:
+        made.worker.kill()
+        made.sink.kill()
+        drop(postgres, name)
+
+
+def opened(account: str) -> dict[str, object]:
+    more = {"type": "wallet", "currency": "NGN", "id": "opened"}
+    return {"kind": "open_account", "account": account, **more}
+
+
+def credited(account: str, id: str) -> dict[str, object]:
+    return {"kind": "credit", "account": account, "amount": 1_000, "id": id}
+
+
+def test_with_the_rights_that_are_listed_the_whole_ledger_works(pipe: Pipe) -> None:
+    sent = (opened("ada"), opened("bem"), credited("ada", "1"))
+    assert pipe.send(*sent) == ["posted"] * 3
+    moved = {"kind": "transfer", "account": "ada", "to": "bem", "amount": 100, "id": "2"}
+    assert pipe.send(moved) == ["posted"]
+    analyst = pipe.settings(Role.ANALYST)
+    seen = run(analyst, "consume", "--from-beginning", "--json").stdout.splitlines()
+    amounts = [json.loads(line)["value"]["amount"] for line in seen]
+    assert sorted(amounts) == [100, 101 + 1, 1_000]
+    operator = pipe.settings(Role.OPERATOR, "PLAIN")
+    run(operator, "topics", "check")
+    run(operator, "configure", "--commission-bps", "100")
+    run(operator, "dead-letters", "list")
+    auditor = pipe.settings(Role.AUDITOR) | pipe.database
+    assert "all copies agree" in run(auditor, "verify", "--against-rules").stdout
+
+
+@pytest.mark.parametrize("role", Role)
+def test_nobody_writes_or_reads_what_is_not_his(kafka: Secured, role: Role) -> None:
+    config = kafka.client(TWO.user(role))
+    names = [TWO.prefix + each for each in secured.ALL]
+    ours = [ONE.prefix + each for each in secured.ALL]
+    assert secured.written(config, names + ours) == {TWO.prefix + each for each in WRITES[role]}
+    assert secured.read(config, names + ours) == {TWO.prefix + each for each in READS[role]}
+
+
+def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
+    """Who may begin a transaction by a processor's id has taken its partition from it."""
+    owners = {
+        f"{ledger.prefix}{ledger.id}-{role}": ledger.user(role)
+        for ledger in (ONE, TWO)
+        for role in (Role.PROCESSOR, Role.SINK)
+    }
+    for user in (TWO.user(role) for role in Role):
+        config = kafka.client(user)
+        for owned, owner in owners.items():
+            if owner != user:
+                assert not secured.takes_over(config, f"{owned}-0"), (user, owned)
+    for role in (Role.PRODUCER, Role.PROCESSOR):
+        config = kafka.client(TWO.user(role))
+        for owned in (f"{ONE.prefix}one-processor", f"{TWO.prefix}two-sink"):
+            assert not secured.joins(config, owned, TWO.names.results), (role, owned)
+    producer = kafka.client(TWO.user(Role.PRODUCER))
+    assert secured.takes_over(producer, f"{TWO.user(Role.PRODUCER)}-1")
+    assert secured.joins(producer, f"{TWO.user(Role.PRODUCER)}-mine", TWO.names.results)
+
+
+def test_who_is_not_let_in_is_told_why_and_delays_nobody(pipe: Pipe) -> None:
+    right = {role: pipe.settings(role) for role in (Role.PROCESSOR, Role.SINK)}
+    wrong = {"KAFKA_SASL_PASSWORD": "hunter3-is-wrong"}
+    no_ca = {"KAFKA_SSL_CA_LOCATION": ""}
+    bearer = pipe.kafka.bearer(ONE, ONE.user(Role.PROCESSOR))
+    bad_token = {"KAFKA_OAUTH_CLIENT_SECRET": "hunter3-is-wrong"}
+    more = pipe.database
+    tried: dict[str, Program] = {
+        "'one-processor' (": Worker(2, pipe.folder / "p2", right[Role.PROCESSOR] | wrong),
+        "'one-sink' (": Sink(2, pipe.folder / "s2", right[Role.SINK] | more | wrong),
+        "KAFKA_SSL_CA_LOCATION": Sink(3, pipe.folder / "s3", right[Role.SINK] | more | no_ca),
+        "KAFKA_OAUTH_TOKEN_URL": Worker(4, pipe.folder / "p4", bearer | bad_token),
+    }
+    for program in tried.values():
+        program.start()
+    try:
+        assert pipe.send(opened("cyd"), credited("cyd", "1")) == ["posted"] * 2
+        for told, program in tried.items():
+            assert program.wait(60) == 2, program.tail()
+            lines = program.told().splitlines()
+            assert "hunter" not in program.told()
+            user, _, marker = told.partition(" ")
+            assert user in lines[-1], program.tail()
+            assert marker in lines[-1], program.tail()
+            assert len(lines) == 1, program.tail()
+    finally:
+        for program in tried.values():
+            program.kill()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("topics", "check"),
+        ("verify", "--no-postgres"),
+        ("configure", "--commission-bps", "1"),
+        ("dead-letters", "list"),
+        ("produce",),
+        ("consume",),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_is_not_let_in_says_so(pipe: Pipe, words: tuple[str, ...]) -> None:
+    wrong = {"KAFKA_SASL_PASSWORD": "hunter3-is-wrong"}
+    ended = run(pipe.settings(Role.OPERATOR) | wrong, *words, exit_code=2)
+    assert "refuses the user 'one-operator'" in ended.stderr
+    assert "KAFKA_SASL_PASSWORD" in ended.stderr
+    assert "hunter" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_who_lacks_a_right_is_told_which(pipe: Pipe) -> None:
+    kafka = pipe.kafka
+    admin = AdminClient(kafka.cluster.client)
+    kafka.admit("half-sink", "half-processor", "nobody")
+    for role in (Role.SINK, Role.PROCESSOR):
+        user = f"half-{role}"
+        some = Wanted(role, user)
+        acls.apply(admin, [some], ONE.names, "another-ledger")
+    sink = kafka.settings(ONE, "half-sink") | pipe.database
+    tried: list[Program] = [
+        Sink(5, pipe.folder / "s5", sink),
+        Worker(5, pipe.folder / "p5", kafka.settings(ONE, "half-processor")),
+    ]
+    for program in tried:
+        program.start()
+    try:
+        for program in tried:
+            assert program.wait(60) in (1, 2), program.tail()
+            last = program.told().splitlines()[-1]
+            assert f"does not let the user 'half-{program.MODULE.removesuffix('s')}'" in last
+            assert "Group" in last, program.tail()
+            assert "hunter" not in program.told()
+    finally:
+        for program in tried:
+            program.kill()
+    ended = run(kafka.settings(ONE, "nobody"), "topics", "check", exit_code=1)
+    assert "not there, or this user may not see it" in ended.stderr
+
+
+def test_tokens_do_as_well(pipe: Pipe) -> None:
+    """Both clients of the processor, Faust's and librdkafka's, with tokens for passwords."""
+    pipe.worker.stop()
+    told = pipe.worker.told()
+    assert PASSWORD not in told + pipe.sink.told()
+    tokens = Worker(6, pipe.folder / "p6", pipe.kafka.bearer(ONE, ONE.user(Role.PROCESSOR)))
+    tokens.start()
+    try:
+        eventually(tokens.ready, START_S)
+        assert pipe.send(opened("dan"), credited("dan", "1")) == ["posted"] * 2
+        tokens.stop()
+        assert PASSWORD not in tokens.told()
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{tokens.tail()}") from None
+    finally:
+        tokens.kill()
+    assert {line.split()[1] for line in pipe.kafka.provider.given} == {ONE.user(Role.PROCESSOR)}
+    pipe.worker.start()
+    pipe.wait()

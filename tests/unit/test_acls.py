@@ -1,0 +1,80 @@
+"""The rights of each user: as the page lists them, and by names that two ledgers do not share."""
+
+from pathlib import Path
+
+import pytest
+
+from compose import acls
+from compose.acls import Kind, Right, Role, Wanted
+from schemas import topics
+from schemas.topics import Names
+
+PAGE = (Path(__file__).parents[2] / "docs" / "securing.md").read_text(encoding="utf-8")
+EVERYONE = [Wanted(role, str(role)) for role in Role]
+
+
+def shown(role: Role) -> str:
+    """As a row of the page's table has it."""
+    rights = acls.of(role, "<user>", Names("<p>"), "<l>")
+    topic_names = {each.name.removeprefix("<p>") for each in rights if each.kind is Kind.TOPIC}
+    may: dict[str, list[str]] = {}
+    for each in rights:
+        if each.kind is Kind.TOPIC:
+            for operation in each.operations:
+                may.setdefault(operation, []).append(each.name.removeprefix("<p>"))
+    cells = []
+    for operation, names in sorted(may.items(), key=lambda item: item[0]):
+        every = len(topic_names) == len(topics.ALL) and set(names) == topic_names
+        order = [topic.role for topic in topics.ALL if topic.role in names]
+        cells.append(f"{operation} {'all' if every else ', '.join(f'`{n}`' for n in order)}")
+    others = [
+        f"{', '.join(each.operations)} {each.kind} `{each.name}{'*' * each.prefixed}`"
+        for each in rights
+        if each.kind is not Kind.TOPIC
+    ]
+    return f"| `{role}` | {acls.ABOUT[role]} | {'; '.join(cells)} | {'; '.join(others)} |"
+
+
+@pytest.mark.parametrize("role", Role)
+def test_the_page_lists_the_rights_of(role: Role) -> None:
+    assert shown(role) in PAGE
+
+
+def test_the_page_has_the_commands_that_give_them() -> None:
+    wanted = list(acls.commands(EVERYONE, Names(), "streamledger"))
+    block = PAGE.split("<!-- streamledger topics acls -->")[1].split("```")[1]
+    assert block.removeprefix("sh\n").splitlines() == wanted
+
+
+def test_each_topic_but_two_has_one_writer() -> None:
+    writers: dict[str, list[Role]] = {}
+    for role in Role:
+        for right in acls.of(role, role, Names(), "books"):
+            if right.kind is Kind.TOPIC and "Write" in right.operations:
+                writers.setdefault(right.name, []).append(role)
+    shared = {name: roles for name, roles in writers.items() if len(roles) > 1}
+    # The operator sends `configure` as a leg, and dead letters again.
+    assert shared == {
+        "commands": [Role.INGRESS, Role.OPERATOR, Role.PRODUCER],
+        "legs": [Role.PROCESSOR, Role.OPERATOR],
+    }
+    assert set(writers) == {topic.role for topic in topics.ALL}
+
+
+def test_two_ledgers_share_no_name_but_that_of_no_group() -> None:
+    def named(prefix: str, ledger: str) -> set[tuple[Kind, str]]:
+        rights: list[Right] = []
+        for role in Role:
+            rights += acls.of(role, f"{ledger}-{role}", Names(prefix), ledger)
+        return {(right.kind, right.name) for right in rights}
+
+    both = named("a.", "one") & named("b.", "two")
+    assert both == {(Kind.GROUP, acls.NO_GROUP), (Kind.CLUSTER, acls.CLUSTER)}
+
+
+def test_a_role_that_is_none_is_named() -> None:
+    with pytest.raises(acls.UnknownRole, match="clerk: no such role; there are processor, sink"):
+        acls.wanted("clerk", None)
+    with pytest.raises(acls.UnknownRole, match="name the role of ada"):
+        acls.wanted(None, "ada")
+    assert acls.wanted("sink", "ada") == [(Role.SINK, "ada")]
