@@ -28,8 +28,9 @@ STAMP_DEV := .venv/installed-dev
 
 # Left out of the quick tests: what takes minutes.
 SLOW := tests/crash tests/languages $(wildcard $(addprefix tests/integration/, \
-	test_producing*.py test_analytics.py test_consuming.py test_embedded_up.py test_processor_*s.py \
-	test_rebuild_state.py test_sink_crashes.py test_verify_live.py))
+	test_producing*.py test_analytics.py test_consuming.py test_embedded_secure.py \
+	test_embedded_up.py test_processor_*s.py \
+	test_rebuild_state.py test_securing.py test_sink_crashes.py test_verify_live.py))
 
 .PHONY: run test test-quick check bench chaos lint types lock reference clean
 
@@ -49,6 +50,7 @@ bench: $(STAMP_DEV)
 	$(BIN)/python -m benchmarks.processor $(if $(FULL),--full)
 	$(BIN)/python -m benchmarks.sink
 	$(BIN)/python -m benchmarks.pipeline $(if $(FULL),--full)
+	$(BIN)/python -m benchmarks.ingress $(if $(FULL),--full)
 
 chaos: SEED := $(SEED)
 chaos: HALF = $$(awk 'BEGIN { print $(MINUTES) / 2 }')

@@ -29,6 +29,7 @@ app = typer.Typer(
 topics = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 dead_letters = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 rebuild = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+users = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 Position = Annotated[
     str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the command lies in `commands`.")
@@ -90,7 +91,6 @@ def configure(
 ) -> None:
     """Change the settings that decide, in every partition of the ledger."""
     from compose import running
-    from plumbing import kafka
     from processor import configure as service
 
     asked = {
@@ -102,7 +102,7 @@ def configure(
     }
     changes = {name: value for name, value in asked.items() if value is not None}
     settings = running.settings(data)
-    config = kafka.client(settings, f"{settings.ledger_id}-configure")
+    config = running.client(settings, f"{settings.ledger_id}-configure")
     for done in service.configure(config, settings.topics, settings.partitions, changes):
         typer.echo(f"partition {done.partition}: version {done.version}: {done.after}")
 
@@ -134,11 +134,45 @@ def produce(
 
     settings = running.settings(data)
     client_id = f"{settings.ledger_id}-produce"
+    running.reach(settings, client_id)
     with service.lines(file) as lines:
         commands = service.Commands(settings, client_id, wait=wait or strict, timeout_s=timeout)
         for told in commands.send(lines):
             service.show(told, as_json)
     raise typer.Exit(service.report(commands.tally, strict))
+
+
+@app.command()
+def transfer(
+    sender: Annotated[str, typer.Option("--from", help="The sender's e-mail address.")],
+    receiver: Annotated[str, typer.Option("--to", help="The receiver's e-mail address.")],
+    amount: Annotated[
+        str, typer.Option(help="Of each: an integer of minor units, or major units as 1.50.")
+    ],
+    count: Annotated[int, typer.Option(min=1, help="How many transfers in all.")] = 1,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many send at once.")] = 1,
+    password: Annotated[
+        str, typer.Option(help="The sender's.", envvar="STREAMLEDGER_PASSWORD")
+    ] = "password",
+    url: Annotated[
+        str | None, typer.Option(help="Where the ingress is.", show_default="that of `up`")
+    ] = None,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Send money from one user to another, over HTTP, as often as asked; exit code 1 unless all
+    were posted."""
+    from collections import Counter
+
+    from compose import running
+    from compose import transfer as service
+
+    where = url or running.url(data)
+    asked = service.Asked(where, "/api/v1", sender, password, receiver, amount, count)
+    told: Counter[str] = Counter()
+    for share in service.run(asked, processes):
+        told.update(share)
+    typer.echo("  ".join(f"{name} {number}" for name, number in told.most_common()))
+    raise typer.Exit(0 if told["posted"] == count else 1)
 
 
 @app.command()
@@ -165,9 +199,11 @@ def consume(
     from compose import running
 
     settings = running.settings(data)
+    client_id = f"{settings.ledger_id}-consume"
+    running.reach(settings, client_id)
     found = service.records(
         settings,
-        f"{settings.ledger_id}-consume",
+        client_id,
         topic,
         service.schemas(registry),
         key=key,
@@ -192,12 +228,11 @@ def verify(
 ) -> None:
     """Prove that journal, commands, state and Postgres agree: exit code 0 if all do."""
     from compose import running
-    from plumbing import kafka
     from sinks.verify import progress, run
 
     settings = running.settings(data)
     asked = run.Asked(
-        config=kafka.client(settings, f"{settings.ledger_id}-verify"),
+        config=running.client(settings, f"{settings.ledger_id}-verify"),
         names=settings.topics,
         partitions=settings.partitions,
         database_url=settings.database if postgres else None,
@@ -218,13 +253,12 @@ def rebuild_postgres(
 ) -> None:
     """Make the books in Postgres anew from the journal, beside the live ones, and switch."""
     from compose import running
-    from plumbing import kafka
     from sinks import rebuild as service
     from sinks.verify import progress
 
     settings = running.settings(data)
     sources = service.Sources(
-        kafka.client(settings, f"{settings.ledger_id}-rebuild"),
+        running.client(settings, f"{settings.ledger_id}-rebuild"),
         settings.topics,
         settings.ledger_id,
         settings.partitions,
@@ -279,14 +313,34 @@ def rebuild_state_topic(
 def _state_sources(data: Path) -> "Sources":
     """By the processor's own client id: who rewrites its state takes its place."""
     from compose import running
-    from plumbing import kafka
     from processor.rebuild import Sources
 
     settings = running.settings(data)
-    config = kafka.client(settings, f"{settings.ledger_id}-processor")
+    config = running.client(settings, f"{settings.ledger_id}-processor")
     return Sources(config, settings.topics, settings.ledger_id, settings.partitions)
 
 
+@users.command("create-admin")
+def create_admin(
+    email: Annotated[str, typer.Option(help="The address to sign in with.")],
+    first_name: Annotated[str, typer.Option(help="Shown to others.")] = "Admin",
+    last_name: Annotated[str, typer.Option(help="Shown to others.")] = "",
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Make an admin, who can give others their roles. Asks for the password, or reads a line."""
+    from compose import running
+    from ingress import first_admin
+
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    database = running.settings(data).database
+    first_admin.create(database, email, first_name, last_name, password)
+    typer.echo(f"{email} is an admin")
+
+
+app.add_typer(users, name="users", help="People who may sign in.")
 app.add_typer(rebuild, name="rebuild", help="Make copies of the ledger anew from its log.")
 app.add_typer(topics, name="topics", help="Make and check the topics.")
 app.add_typer(dead_letters, name="dead-letters", help="What could not be read, and why.")
@@ -296,12 +350,11 @@ app.add_typer(dead_letters, name="dead-letters", help="What could not be read, a
 def list_dead_letters(data: lifecycle.Data = lifecycle.DATA) -> None:
     """A line for each: position, reason, size, label."""
     from compose import running
-    from plumbing import kafka
     from processor import dead_letters as service
     from processor.committed import CommittedReader
 
     settings = running.settings(data)
-    with CommittedReader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
+    with CommittedReader(running.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
         for letter in service.letters(reader, settings.topics):
             position = f"{letter.partition}:{letter.offset}"
             told = (
@@ -320,12 +373,11 @@ def show_dead_letter(position: Position, data: lifecycle.Data = lifecycle.DATA) 
     import msgspec
 
     from compose import running
-    from plumbing import kafka
     from processor import dead_letters as service
     from processor.committed import CommittedReader
 
     settings = running.settings(data)
-    with CommittedReader(kafka.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
+    with CommittedReader(running.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
         letter, original = service.find(reader, settings.topics, position)
     typer.echo(msgspec.json.format(msgspec.json.encode(letter), indent=2).decode())
     sys.stdout.flush()
@@ -342,13 +394,12 @@ def resubmit_dead_letter(
 ) -> None:
     """Write the command anew, by the key and partition of its account."""
     from compose import running
-    from plumbing import kafka
     from processor import dead_letters as service
     from processor.committed import CommittedReader
 
     settings = running.settings(data)
     client_id = f"{settings.ledger_id}-dead-letters"
-    with CommittedReader(kafka.client(settings, client_id)) as reader:
+    with CommittedReader(running.client(settings, client_id)) as reader:
         _, original = service.find(reader, settings.topics, position)
     sent = value.read_bytes() if value is not None else original.value or b""
     account, partition, offset = service.resubmit(settings, client_id, sent)
@@ -373,6 +424,34 @@ def check_topics(data: lifecycle.Data = lifecycle.DATA) -> None:
     settings = running.settings(data)
     provision.check_topics(settings.brokers, settings)
     typer.echo("the topics are as they must be")
+
+
+@topics.command("acls")
+def topic_acls(
+    role: Annotated[
+        str | None, typer.Argument(help="Only this one's.", show_default="all of them")
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Who has the role.", show_default="as the role is called")
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Make them, which an administrator may.")
+    ] = False,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Show the ACLs of each user of a secured Kafka, as commands of its own tool."""
+    from compose import acls, running
+    from plumbing import kafka, topics_check
+
+    wanted = acls.wanted(role, user)
+    settings = running.settings(data)
+    names, ledger_id = settings.topics, settings.ledger_id
+    if apply:
+        admin = kafka.admin(settings, f"{ledger_id}-acls")
+        topics_check.cluster_layout(admin, settings)
+        typer.echo(f"{acls.apply(admin, wanted, names, ledger_id)} ACLs are there")
+    else:
+        typer.echo("\n".join(acls.commands(wanted, names, ledger_id)))
 
 
 @app.command()

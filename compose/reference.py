@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from compose import api_reference
 from ingress.settings import IngressSettings
 from plumbing import metrics, setting_names
 from plumbing.settings import Settings, allowed, metadata
@@ -32,6 +33,8 @@ def pages() -> dict[str, str]:
         "docs/reference/settings.md": settings_page(),
         "docs/reference/topics.md": topics_page(),
         "docs/reference/metrics.md": metrics_page(),
+        "docs/reference/routes.md": api_reference.routes_page(GENERATED),
+        "docs/problems.md": api_reference.problems_page(GENERATED),
         ".env.example": env_example(),
     }
 

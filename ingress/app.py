@@ -1,24 +1,49 @@
 """The wiring of the ingress: every part made here, once, and handed its arguments plainly.
 
 Keeps the rule that nothing is served before the topics were found safe, and that a stop signal
-ends it cleanly at any moment. It holds no rule about money and no handler of its own.
+ends it cleanly at any moment. Making the parts opens nothing. It holds no rule about money and no
+handler of its own.
 """
 
 import asyncio
 import signal
 import time
+from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import structlog
-from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp import web
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
+from ingress import openapi, reading, serving
+from ingress.about import Pages
+from ingress.audit_log import AuditLog
+from ingress.first_admin import make_first_admin
 from ingress.health import Health, Probe
+from ingress.ledger.service import Ledger
+from ingress.openings import Openings
+from ingress.people import People
+from ingress.relay import Relay
+from ingress.roles import PUBLIC
+from ingress.routes import Answer, Call, Route
+from ingress.sessions.access import AccessTokens
+from ingress.sessions.api_keys import ApiKeys
+from ingress.sessions.endings import Endings
+from ingress.sessions.guard import Guard
+from ingress.sessions.own import Own
+from ingress.sessions.passwords import Passwords
+from ingress.sessions.registration import Registration
+from ingress.sessions.signing_in import SigningIn
+from ingress.sessions.sweeping import Sweeping
 from ingress.settings import IngressSettings
+from ingress.signing import Keys
+from ingress.users import Users
 from plumbing import kafka, logging, metrics, postgres, topics_check
+from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
+from plumbing.postgres import Pool
 
 START_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 2.0
@@ -28,13 +53,40 @@ SHUTDOWN_TIMEOUT_S = 5.0
 log = structlog.stdlib.get_logger(__name__)
 
 
-def application(
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All that serves. Nothing of it is open yet."""
+
+    settings: IngressSettings
+    registry: CollectorRegistry
+    pool: Pool
+    guard: Guard
+    endings: Endings
+    passwords: Passwords
+    people: People
+    openings: Openings
+    ledger: Ledger
+    pages: Pages
+    routes: list[Route]
+    about: dict[str, str]
+
+    def application(self) -> web.Application:
+        app = web.Application(
+            middlewares=[serving.edge(self.registry)], client_max_size=reading.MAX_BODY_BYTES
+        )
+        serving.add(app, self.routes, self.guard, self.settings.api_v1_prefix)
+        document = openapi.document(self.routes, self.settings.api_v1_prefix, self.about)
+        self.pages.tell(document)
+        return app
+
+
+def parts(
     settings: IngressSettings,
     version: str,
-    registry: CollectorRegistry,
+    pool: Pool,
     kafka_probe: Probe,
     postgres_probe: Probe,
-) -> web.Application:
+) -> Parts:
     about = {
         "name": settings.app_name,
         "service": "ingress",
@@ -42,25 +94,61 @@ def application(
         "ledger": settings.ledger_id,
         "environment": settings.app_env,
     }
+    registry = metrics.registry("ingress", version, settings.ledger_id)
+    crash = CrashPoints(settings.crash_at, settings.crash_chance)
+    keys = Keys.of(settings)
+    access = AccessTokens(keys, settings.ledger_id, settings.access_token_ttl_s)
+    endings = Endings(
+        settings.database_url or "", _client_id(settings), settings.access_token_ttl_s
+    )
+    passwords = Passwords(settings.password_concurrency, settings.password_memory_kib)
+    people = People(pool)
+    openings = Openings(pool)
+    endings.on_any(people.forget)
+    signing_in = SigningIn(settings, pool, keys, access, passwords, people, openings)
+    registration = Registration(settings, pool, passwords, openings, signing_in, crash)
     health = Health(about, {"kafka": kafka_probe, "postgres": postgres_probe})
-    app = web.Application(middlewares=[_measured(registry)])
-    app.add_routes(health.routes())
-    app.router.add_get("/metrics", metrics.handler(registry))
-    return app
+    pages = Pages()
+    ledger = Ledger(settings, pool, keys, people, openings, crash)
+    routes = [
+        *registration.routes(),
+        *signing_in.routes(),
+        *Own(pool, passwords, people).routes(),
+        *ApiKeys(pool).routes(),
+        *Users(pool, people).routes(),
+        *AuditLog(pool, people).routes(),
+        *ledger.routes(),
+        *pages.routes(),
+        *health.routes(),
+        _metrics_route(registry),
+    ]
+    return Parts(
+        settings=settings,
+        registry=registry,
+        pool=pool,
+        guard=Guard(pool, keys, access, endings),
+        endings=endings,
+        passwords=passwords,
+        people=people,
+        openings=openings,
+        ledger=ledger,
+        pages=pages,
+        routes=routes,
+        about=about,
+    )
 
 
 async def run(settings: IngressSettings) -> None:
     """Serves until SIGTERM or SIGINT."""
     logging.configure("ingress", settings)
     version = metadata.version("streamledger")
-    client_id = f"{settings.ledger_id}-ingress"
-    database = settings.database
+    client_id = _client_id(settings)
     admin = kafka.admin(settings, client_id)
     stop = _stop_on_signal()
+    pool = postgres.pool(settings.database, settings.database_pool_size, client_id)
     if not await _kafka_is_there(admin, settings, stop):
         return
     await asyncio.to_thread(topics_check.check_topics, admin, settings)
-    pool = postgres.pool(database, settings.database_pool_size, client_id)
 
     async def kafka_probe(timeout_s: float) -> str | None:
         return await asyncio.to_thread(kafka.reachable, admin, timeout_s)
@@ -68,19 +156,69 @@ async def run(settings: IngressSettings) -> None:
     async def postgres_probe(timeout_s: float) -> str | None:
         return await postgres.reachable(pool, timeout_s)
 
-    registry = metrics.registry("ingress", version, settings.ledger_id)
-    app = application(settings, version, registry, kafka_probe, postgres_probe)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    made = parts(settings, version, pool, kafka_probe, postgres_probe)
+    relay = Relay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
+    made.openings.nudge = relay.nudge
+    sweeping = Sweeping(pool)
+    runner = serving.Runner(
+        made.application(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+    )
     try:
         await pool.open()
+        first_admin = asyncio.get_running_loop().create_task(
+            make_first_admin(settings, pool, made.passwords)
+        )
+        await made.ledger.start()
+        made.endings.start()
+        relay.start()
+        sweeping.start()
         await runner.setup()
         await _listen(runner, settings)
         log.info("serving", host=settings.http_host, port=settings.http_port, version=version)
-        await stop.wait()
+        await _stopped(stop, first_admin, made.endings.task, relay.task, sweeping.task)
         log.info("stopping")
     finally:
         await runner.cleanup()
+        await sweeping.close()
+        await relay.close()
+        await made.ledger.close()
+        await made.endings.close()
+        made.passwords.close()
         await pool.close()
+
+
+def _client_id(settings: IngressSettings) -> str:
+    return f"{settings.ledger_id}-ingress"
+
+
+def _metrics_route(registry: CollectorRegistry) -> Route:
+    show = metrics.handler(registry)
+
+    async def told(call: Call[None, None]) -> Answer | web.StreamResponse:
+        return await show(call.request)
+
+    return Route(
+        method="GET",
+        path="/metrics",
+        handler=told,
+        summary="Measurements, for Prometheus",
+        tag="About",
+        roles=PUBLIC,
+        answers={200: "text/plain"},
+        versioned=False,
+    )
+
+
+async def _stopped(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+    """Told to, or because one of these has failed: then with its error."""
+    told = asyncio.get_running_loop().create_task(stop.wait())
+    waiting: set[asyncio.Task[Any]] = {told, *tasks}
+    while not told.done():
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    for task in waiting:
+        task.cancel()
 
 
 def _stop_on_signal() -> asyncio.Event:
@@ -119,29 +257,3 @@ async def _listen(runner: web.AppRunner, settings: IngressSettings) -> None:
         raise Failure(
             f"cannot listen at {where} (HTTP_HOST, HTTP_PORT): {error.strerror}"
         ) from None
-
-
-def _measured(registry: CollectorRegistry) -> Middleware:
-    requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
-    seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
-
-    @web.middleware
-    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
-        resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "none"
-        # A client may make methods up; a label has few values.
-        method = request.method if request.method in hdrs.METH_ALL else "other"
-        started = time.perf_counter()
-        status = 500
-        try:
-            response = await handler(request)
-            status = response.status
-        except web.HTTPException as answer:
-            status = answer.status
-            raise
-        finally:
-            seconds.labels(method, route).observe(time.perf_counter() - started)
-            requests.labels(method, route, str(status)).inc()
-        return response
-
-    return measure

@@ -8,9 +8,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
+import msgspec
 import structlog
-from aiohttp import web
+
+from ingress.roles import PUBLIC
+from ingress.routes import Answer, Call, Route, Shown
 
 PROBE_TIMEOUT_S = 2.0
 FRESH_S = 1.0
@@ -19,6 +23,28 @@ FRESH_S = 1.0
 Probe = Callable[[float], Awaitable[str | None]]
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+class Part(Shown):
+    reachable: bool
+
+
+class HealthShown(Shown):
+    name: str
+    service: str
+    version: str
+    ledger: str
+    environment: str
+    status: Literal["ok", "degraded"]
+    uptime_s: float
+    kafka: Part
+    postgres: Part
+
+
+class ReadyShown(Shown):
+    ready: bool
+    kafka: bool
+    postgres: bool
 
 
 @dataclass(slots=True)
@@ -30,24 +56,45 @@ class Health:
     _asked_at: float = float("-inf")
     _reached: dict[str, bool] = field(default_factory=dict)
 
-    def routes(self) -> list[web.RouteDef]:
-        return [web.get("/health", self.health), web.get("/ready", self.ready)]
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/health",
+                handler=self.health,
+                summary="What runs, and what it reaches",
+                tag="About",
+                roles=PUBLIC,
+                answers={200: HealthShown},
+                versioned=False,
+            ),
+            Route(
+                method="GET",
+                path="/ready",
+                handler=self.ready,
+                summary="Whether to send it requests",
+                tag="About",
+                roles=PUBLIC,
+                answers={200: ReadyShown, 503: ReadyShown},
+                versioned=False,
+            ),
+        ]
 
-    async def health(self, _: web.Request) -> web.Response:
+    async def health(self, _: Call[None, None]) -> Answer:
         reached = await self._reach()
-        return web.json_response(
-            {
-                **self.about,
-                "status": "ok" if all(reached.values()) else "degraded",
-                "uptime_s": round(time.monotonic() - self.started_at, 3),
-                **{part: {"reachable": reachable} for part, reachable in reached.items()},
-            }
-        )
+        told = {
+            **self.about,
+            "status": "ok" if all(reached.values()) else "degraded",
+            "uptime_s": round(time.monotonic() - self.started_at, 3),
+            **{part: {"reachable": reachable} for part, reachable in reached.items()},
+        }
+        return Answer(msgspec.json.encode(told))
 
-    async def ready(self, _: web.Request) -> web.Response:
+    async def ready(self, _: Call[None, None]) -> Answer:
         reached = await self._reach()
         ready = all(reached.values())
-        return web.json_response({"ready": ready, **reached}, status=200 if ready else 503)
+        told = msgspec.json.encode({"ready": ready, **reached})
+        return Answer(told, 200 if ready else 503)
 
     async def _reach(self) -> dict[str, bool]:
         async with self._asking:

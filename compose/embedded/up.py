@@ -2,17 +2,18 @@
 
 1. take the data folder; 2. stop what an earlier run left behind; 3. choose the ports; 4. fetch the
 programs; 5. Kafka and Postgres, at the same time; 6. topics and tables; 7. the services, at the
-same time; 8. keep all of it running. Stopping goes the other way, from wherever it had come to.
+same time; 8. people to try it with, where there are none; 9. keep all of it running. Stopping goes
+the other way, from wherever it had come to.
 """
 
 import os
 import shlex
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,8 +23,9 @@ import psycopg
 from pydantic import SecretStr
 
 from compose import provision
+from compose.acls import Role
+from compose.embedded import demo, kafka, ports, postgres, processes, programs, report, security
 from compose.embedded import folder as folders
-from compose.embedded import kafka, ports, postgres, processes, programs, report
 from compose.embedded.artifacts import Progress
 from compose.embedded.display import Display, short
 from compose.embedded.folder import SIGNING_KEY, DataFolder
@@ -63,6 +65,8 @@ class Options:
     brokers: int = 1
     processors: int = 1
     fast_start: bool = False
+    # None: as it was the last time.
+    secure: bool | None = None
 
     @property
     def copies(self) -> dict[str, int]:
@@ -90,6 +94,7 @@ class Up:
         self._folder = DataFolder(options.data)
         self._supervisor = Supervisor(display, stop, self._tell)
         self._url = ""
+        self._passwords: dict[str, str] = {}
         self._telling = threading.Lock()
 
     def run(self) -> None:
@@ -135,6 +140,7 @@ class Up:
             )
         self._port = self._choose_port()
         self._check_asked_for()
+        self._choose_security()
 
     def _choose_port(self) -> int:
         """The HTTP port: as asked for on the command line or in a setting, else the next free."""
@@ -152,6 +158,11 @@ class Up:
         if self._options.postgres_port is not None:
             ports.asked_for(self._options.postgres_port, "Postgres", "--postgres-port")
         if self._settings.kafka_brokers is not None:
+            if self._options.secure is not None:
+                raise Problem(
+                    "--secure is for the embedded Kafka; yours is asked for with "
+                    "KAFKA_SECURITY_PROTOCOL."
+                )
             admin = kafka_clients.admin(self._settings, CLIENT_ID)
             if (why := kafka_clients.reachable(admin, PROBE_TIMEOUT_S)) is not None:
                 raise Problem(f"No Kafka answers at {self._settings.brokers}: {why}.")
@@ -162,6 +173,15 @@ class Up:
         if self._settings.database_url is not None:
             reach_postgres(self._settings.database_url)
 
+    def _choose_security(self) -> None:
+        """A Kafka that asks who comes goes on asking, until it is told not to."""
+        if self._settings.kafka_brokers is not None:
+            return
+        if self._options.secure is False:
+            self._folder.open_to_all()
+        elif self._options.secure or self._folder.secured:
+            self._passwords = self._folder.passwords(security.USERS)
+
     def _fetch(self, download: Progress) -> None:
         wanted = [programs.KAFKA] * (self._settings.kafka_brokers is None)
         wanted += [programs.POSTGRES] * (self._settings.database_url is None)
@@ -171,15 +191,27 @@ class Up:
     def _start(self) -> None:
         brokers, database = self._start_stores()
         with self._display.step("topics and tables"):
-            provision.create_topics(brokers, self._settings)
+            provision.create_topics(brokers, self._as_operator())
             provision.migrate(database)
-        environment = {**os.environ, **self._found(brokers, database)}
+        found = self._found(brokers, database)
+        self._write_settings(brokers, found)
+        environment = {**os.environ, **found}
         parts = [
             self._launched(service, number, environment)
             for service in SERVICES
             for number in range(1, copies(service, self._options.copies) + 1)
         ]
         results(self._together([partial(self._wait_for, part) for part in parts]))
+        if self._wants_demo():
+            with self._display.step("demo data"):
+                demo.seed(self._url, database, self._settings.api_v1_prefix)
+
+    def _wants_demo(self) -> bool:
+        """As DEMO_DATA says; else wherever all of the ledger is ours."""
+        if "demo_data" in self._settings.model_fields_set:
+            return self._settings.demo_data
+        own = self._settings.kafka_brokers is None and self._settings.database_url is None
+        return own and not self._settings.production
 
     def _start_stores(self) -> tuple[str, str]:
         """Kafka and Postgres; one that has started is stopped with the rest if the other fails."""
@@ -208,9 +240,24 @@ class Up:
             port=self._options.kafka_port,
             fast_start=self._options.fast_start,
         )
+        if self._passwords:
+            password = self._passwords[security.ADMIN]
+            options = replace(
+                options,
+                protocol=security.PROTOCOL,
+                properties=security.properties(password),
+                client=security.client(security.ADMIN, password),
+            )
         with self._display.step("Kafka"):
             cluster = programs.cluster(self._folder, options, self._stop)
             bootstrap = cluster.start(self._stop)
+        if self._passwords:
+            names, ledger_id = self._settings.topics, self._settings.ledger_id
+            try:
+                security.admit(cluster.client, self._passwords, names, ledger_id)
+            except BaseException:
+                cluster.stop()
+                raise
         parts = [
             Part(
                 name=cluster.name(number),
@@ -263,6 +310,7 @@ class Up:
             address=url,
             environment={
                 **environment,
+                **self._as_user(service.name),
                 service.port_setting: str(port),
                 "DATA": str(self._folder.path.absolute() / name),
             },
@@ -279,14 +327,32 @@ class Up:
         with self._display.step(part.name):
             self._supervisor.wait(part, SERVICE_TIMEOUT_S)
 
+    def _as_user(self, user: str) -> dict[str, str]:
+        """Settings with which the embedded Kafka takes one for that user, where it asks."""
+        return security.settings(user, self._passwords[user]) if self._passwords else {}
+
+    def _as_operator(self) -> UpSettings:
+        told = {**self._settings.model_dump(by_alias=True), **self._as_user(Role.OPERATOR)}
+        return UpSettings.model_validate(told) if self._passwords else self._settings
+
     def _found(self, brokers: str, database: str) -> dict[str, str]:
-        """The settings that only this run knows, for its services and, in a file, for people."""
+        """The settings that only this run knows."""
         found = {"KAFKA_BROKERS": brokers, "DATABASE_URL": database}
         if self._settings.signing_key is None:
             found[SIGNING_KEY] = self._folder.secrets()[SIGNING_KEY]
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in found.items()]
-        processes.write_private(self._folder.path / SETTINGS_FILE, "".join(lines))
         return found
+
+    def _write_settings(self, brokers: str, found: dict[str, str]) -> None:
+        """For people: all of them, as the operator; and what each user of Kafka needs."""
+        exported(self._folder.path / SETTINGS_FILE, found | self._as_user(Role.OPERATOR))
+        users = self._folder.path / folders.USERS
+        if self._passwords:
+            users.mkdir(mode=0o700, exist_ok=True)
+        for user, password in self._passwords.items():
+            exported(users / f"{user}.sh", {"KAFKA_BROKERS": brokers, **self._as_user(user)})
+            lines = security.java_properties(user, password).items()
+            text = "".join(f"{name}={value}\n" for name, value in lines)
+            processes.write_private(users / f"{user}.properties", text)
 
     def _tell(self, parts: Sequence[Part]) -> None:
         rows = [report.PartReport(p.name, p.address, str(p.state), p.log) for p in parts]
@@ -296,12 +362,19 @@ class Up:
     def _show(self) -> None:
         self._display.say("")
         self._display.table([part.row() for part in self._supervisor.parts])
+        users = short(str(self._folder.path / folders.USERS))
+        secure = (
+            f"  (. {users}/{Role.PRODUCER}.sh; streamledger produce --wait)",
+            f"  (. {users}/{Role.ANALYST}.sh; streamledger consume --from-beginning)",
+            f"Kafka asks who comes: each service is a user of its own, all others are in {users}.",
+        )
         for line in (
             "",
             "StreamLedger is ready. Try next:",
             f"  curl {self._url}/health",
             "  streamledger status",
             f"  . {short(str(self._folder.path / SETTINGS_FILE))} && streamledger topics check",
+            *(secure if self._passwords else ()),
             f"Data is kept in {self._folder.path}. Ctrl-C stops everything.",
         ):
             self._display.say(line)
@@ -313,6 +386,12 @@ def reach_postgres(url: str) -> None:
     except psycopg.Error as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Problem(f"No Postgres answers at the address given: {first}.") from error
+
+
+def exported(path: Path, settings: Mapping[str, str]) -> None:
+    """A private file that a shell reads."""
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+    processes.write_private(path, "".join(lines))
 
 
 def yours(name: str, address: str, shown: str) -> Store:

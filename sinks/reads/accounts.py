@@ -46,6 +46,15 @@ class Account(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
 
 
+class Facts(Struct, frozen=True):
+    """What never changes about an account."""
+
+    id: str
+    type: AccountType
+    currency: str
+    owner: str | None
+
+
 class PastBalance(Struct, frozen=True):
     """After the entry that gave it; `time` is that entry's, None before the first."""
 
@@ -107,6 +116,11 @@ async def version_before(of: Connection, account: str, time: datetime) -> int | 
 
 async def account(of: Connection, id: str) -> Account | None:
     return await queries.one(of, "account", Account, {"account": id})
+
+
+async def facts(of: Connection, ids: Sequence[str]) -> list[Facts]:
+    """Of those that there are, in no order."""
+    return await queries.every(of, "account_facts", Facts, {"ids": list(ids)})
 
 
 async def accounts(

@@ -40,6 +40,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     counterparty: str | None
     fee: int | None
     label: str | None
+    external_id: str | None
     reference: str | None
     description: str | None
     metadata: Metadata | None

@@ -148,10 +148,12 @@ def test_a_sink_at_work_goes_on_as_if_nothing_had_been(halves: Copies) -> None:
                     one.legs[len(half.legs) :],
                     one.journal[len(half.journal) :],
                     one.last_hash,
+                    one.transactions[len(half.transactions) :],
+                    one.letters[len(half.letters) :],
                 )
                 for one, half in zip(WHOLE, HALF, strict=True)
             ]
-            kept_topics.write(halves.bootstrap, halves.names, rest, WHOLE)
+            kept_topics.write(halves.bootstrap, halves.names, rest, WHOLE, [])
             for sink in sinks:
                 sink.write(50)
 

@@ -1,0 +1,43 @@
+"""E-mail addresses: one key for all ways to write the same one, and none for what looks alike.
+
+The part before the @ is ASCII, as nearly all mailboxes are: so no letter of another script can pass
+for one of ours. A domain of another script is taken by its ASCII form.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+MAX_LENGTH = 254
+_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def read(text: str) -> str | None:
+    """The address as it is kept: two that differ in case alone are the same. None: not one."""
+    local, at, domain = text.strip(" ").rpartition("@")
+    if not at or not 1 <= len(local) <= 64 or not _LOCAL.fullmatch(local):
+        return None
+    try:
+        ascii_domain = domain.encode("idna").decode().lower()
+    except UnicodeError:
+        return None
+    if not _DOMAIN.fullmatch(ascii_domain) or len(local) + 1 + len(ascii_domain) > MAX_LENGTH:
+        return None
+    return f"{local}@{ascii_domain}"
+
+
+def _required(text: str) -> str:
+    found = read(text)
+    if found is None:
+        raise PydanticCustomError("email_invalid", "is not an e-mail address")
+    return found
+
+
+Email = Annotated[
+    str,
+    Field(max_length=MAX_LENGTH, json_schema_extra={"format": "email"}),
+    AfterValidator(_required),
+]

@@ -1,0 +1,103 @@
+"""How an outcome is answered: 201 with the transaction, the reason of a rejection, or 202 with the
+address to poll at; a replay as the first time.
+"""
+
+from typing import Any, Final
+
+from ingress import problems
+from ingress.ledger import asking, shown
+from ingress.ledger.facts import Facts
+from ingress.ledger.known import Accounts, Known
+from ingress.ledger.location import Locations
+from ingress.ledger.outcomes import Outcome
+from ingress.ledger.shown import Accepted, TransactionShown
+from ingress.ledger.submissions import Submissions, Undecided
+from ingress.problems import Problem
+from ingress.roles import READERS
+from ingress.routes import Answer, Call, Caller
+from schemas.commands import Command
+from schemas.reasons import Reason
+
+REPLAYED: Final = "Idempotent-Replayed"
+
+
+class Answers:
+    def __init__(self, known: Accounts, submissions: Submissions, locations: Locations) -> None:
+        self._known = known
+        self._submissions = submissions
+        self._locations = locations
+
+    async def of(self, call: Call[Any, Any], command: Command, on: Known) -> Answer:
+        """`on` is the command's account."""
+        found = await self.outcome(call, command, on)
+        if isinstance(found, Undecided):
+            return self.accepted(call.caller, found, command.external_id)
+        facts = posted(found)
+        told = await self.shown(facts, call.caller, facts.account)
+        headers = {"ETag": etag(facts)}
+        if found.replayed:
+            headers[REPLAYED] = "true"
+        return Answer(told, 201, headers)
+
+    async def outcome(
+        self, call: Call[Any, Any], command: Command, on: Known
+    ) -> Outcome | Undecided:
+        """Raises the Problem of a rejection."""
+        wait_s = asking.wait_s(call.request)
+        found = await self._submissions.submit(command, on.currency, wait_s)
+        if isinstance(found, Outcome) and found.status == "rejected":
+            raise rejection(found)
+        return found
+
+    def accepted(self, caller: Caller, found: Undecided, trans_id: str | None) -> Answer:
+        location = self._locations.of(caller.id, found.transaction_id, found.position)
+        told = Accepted(
+            id=found.transaction_id,
+            trans_id=trans_id,
+            status="pending" if found.pending else "accepted",
+            uncertain=found.position is None,
+            location=location,
+        )
+        return Answer(told, 202, {"Location": location, "Retry-After": "1"})
+
+    async def may_see(self, caller: Caller, found: Outcome) -> bool:
+        """The receiver sees what it has received."""
+        if caller.role in READERS:
+            return True
+        facts = posted(found)
+        parties = [facts.account, facts.counterparty if found.status == "posted" else None]
+        known = await self._known.all_of(parties)
+        return any(each.owner == caller.id for each in known.values())
+
+    async def view(self, caller: Caller, facts: Facts) -> str | None:
+        """From whose side the caller looks at it: their own, where they have one."""
+        known = await self._known.all_of([facts.account, facts.counterparty])
+        for id in (facts.account, facts.counterparty):
+            if id in known and known[id].owner == caller.id:
+                return id
+        return None
+
+    async def shown(self, facts: Facts, caller: Caller, view: str | None) -> TransactionShown:
+        wanted = [facts.account, facts.counterparty, *(line.account for line in facts.entries)]
+        known = await self._known.all_of(wanted)
+        return shown.transaction(facts, view, known, whole=caller.role in READERS)
+
+
+def posted(found: Outcome) -> Facts:
+    assert found.facts is not None, "what was posted owns its id"
+    return found.facts
+
+
+def rejection(found: Outcome) -> Problem:
+    assert found.reason is not None, "a rejection has a reason"
+    headers = {REPLAYED: "true"} if found.replayed else None
+    more = {} if found.transaction_id is None else {"transaction_id": found.transaction_id}
+    return Problem(Reason(found.reason), found.detail, headers=headers, more=more)
+
+
+def words(problem: Problem) -> str:
+    return problem.detail or problems.title(problem.code)
+
+
+def etag(facts: Facts) -> str:
+    return f'"{facts.version}{"r" if facts.reversed_by else ""}"'

@@ -1,0 +1,75 @@
+"""What became of a command, as the books have it: by its position in Kafka, or by the id of its
+transaction.
+
+It waits for nothing and decides nothing.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from ingress.ledger import facts
+from ingress.ledger.facts import Facts
+from ingress.ledger.known import Accounts
+from plumbing.postgres import Pool
+from sinks.reads import transactions
+from sinks.reads.queries import Connection
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """`transaction_id` is None where it never owned one; `facts` is None then, too."""
+
+    status: Literal["pending", "posted", "rejected"]
+    transaction_id: str | None
+    facts: Facts | None = None
+    reason: str | None = None
+    detail: str | None = None
+    replayed: bool = False
+
+
+class Outcomes:
+    def __init__(self, pool: Pool, accounts: Accounts) -> None:
+        self._pool = pool
+        self._accounts = accounts
+
+    async def of(self, transaction_id: str) -> Outcome | None:
+        """None: the books have no such transaction."""
+        async with self._pool.connection() as connection:
+            return await self._of(connection, transaction_id)
+
+    async def at(self, partition: int, offset: int) -> Outcome | None:
+        """None: the books are not there yet."""
+        async with self._pool.connection() as connection:
+            command = await transactions.command_at(connection, partition, offset)
+            if command is None:
+                return None
+            if command.transaction_id is None:
+                return Outcome(
+                    status="rejected",
+                    transaction_id=None,
+                    reason=command.reason,
+                    detail=command.detail,
+                )
+            found = await self._of(connection, command.transaction_id)
+        replayed = command.outcome == "replayed"
+        assert found is not None, "its transaction is written with it, or before"
+        return Outcome(
+            status=found.status,
+            transaction_id=found.transaction_id,
+            facts=found.facts,
+            reason=found.reason,
+            replayed=replayed,
+        )
+
+    async def _of(self, connection: Connection, transaction_id: str) -> Outcome | None:
+        row = await transactions.transaction(connection, transaction_id)
+        if row is None:
+            return None
+        entries = []
+        if row.status == "posted":
+            entries = await transactions.entries_of(connection, transaction_id)
+        known = await self._accounts.all_of([row.account, row.counterparty], connection)
+        account = known.get(row.account)
+        currency = "" if account is None else account.currency
+        made = facts.of_rows(row, entries, currency)
+        return Outcome(status=row.status, transaction_id=row.id, facts=made, reason=row.reason)

@@ -1,0 +1,110 @@
+"""What became of a command: polled for by its transaction id, or by the signed address that its
+submission was answered with.
+
+Keeps the rules that what is not decided is never told as rejected, and that another's command is
+not there.
+"""
+
+import asyncio
+from typing import Final
+
+from pydantic import Field
+
+from ingress import problems
+from ingress.ledger import answers, asking, location
+from ingress.ledger.answers import Answers
+from ingress.ledger.location import Locations
+from ingress.ledger.outcomes import Outcome
+from ingress.ledger.shown import CommandShown
+from ingress.ledger.submissions import Submissions
+from ingress.problems import Code, Problem, ProblemDocument
+from ingress.roles import Role, Scope
+from ingress.routes import Answer, Call, Query, Route
+
+POLLERS: Final = frozenset({Role.USER, Role.OPERATOR, Role.AUDITOR})
+
+
+class Id(Query):
+    id: asking.TransactionId
+
+
+class Asked(asking.WaitQuery):
+    position: str | None = Field(
+        default=None,
+        pattern=r"^(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,18})$",
+        description="As in `Location`.",
+    )
+    signature: str | None = Field(default=None, max_length=100, description="As in `Location`.")
+
+
+class Polling:
+    def __init__(
+        self,
+        submissions: Submissions,
+        locations: Locations,
+        told: Answers,
+    ) -> None:
+        self._submissions = submissions
+        self._locations = locations
+        self._answers = told
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/commands/{id}",
+                handler=self.poll,
+                summary="What became of a command",
+                tag="Transactions",
+                roles=POLLERS,
+                scope=Scope.READ,
+                params=Id,
+                query=Asked,
+                answers={200: CommandShown},
+                problems=(Code.NOT_DECIDED_OR_UNKNOWN,),
+                description="By the `Location` of its submission, or by the transaction's id"
+                " alone. `wait` polls long.",
+            )
+        ]
+
+    async def poll(self, call: Call[None, Asked]) -> Answer:
+        id, query = call.path["id"], call.query
+        deadline = asyncio.get_running_loop().time() + query.wait
+        if query.signature is None:
+            if query.position is not None:
+                raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
+            found = await self._submissions.until_decided(id, None, deadline)
+            if found is None or not await self._answers.may_see(call.caller, found):
+                raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
+            return Answer(await self._shown(call, id, found))
+        place = query.position or ""
+        if not self._locations.is_ours(call.caller.id, id, place, query.signature):
+            raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
+        position = location.position(place)
+        found = await self._submissions.until_decided(id, position, deadline)
+        if found is None:
+            return Answer(CommandShown(id=id, status="accepted", uncertain=position is None))
+        return Answer(await self._shown(call, id, found))
+
+    async def _shown(self, call: Call[None, Asked], id: str, found: Outcome) -> CommandShown:
+        if found.status == "rejected":
+            refused = _document(answers.rejection(found))
+            return CommandShown(id=id, status="rejected", problem=refused)
+        facts = answers.posted(found)
+        view = await self._answers.view(call.caller, facts)
+        told = await self._answers.shown(facts, call.caller, view)
+        return CommandShown(id=id, status=found.status, transaction=told)
+
+
+def _document(problem: Problem) -> ProblemDocument:
+    code = problem.code
+    return ProblemDocument(
+        type=f"{problems.PAGES}{code}",
+        title=problems.title(code),
+        status=problems.status(code),
+        code=code,
+        detail=problem.detail,
+        errors=None,
+        request_id=None,
+        transaction_id=None if problem.more is None else problem.more.get("transaction_id"),
+    )

@@ -1,0 +1,82 @@
+"""All of the API that is about money, wired: one way to the ledger and back, and the routes on it.
+
+Making it opens nothing.
+"""
+
+from confluent_kafka import KafkaError, KafkaException
+
+from ingress.ledger.accounts import AccountRoutes
+from ingress.ledger.answers import Answers
+from ingress.ledger.channel import Channel, Full
+from ingress.ledger.holds import Holds
+from ingress.ledger.known import Accounts
+from ingress.ledger.listing import Listing
+from ingress.ledger.location import Locations
+from ingress.ledger.older import Older
+from ingress.ledger.outcomes import Outcomes
+from ingress.ledger.polling import Polling
+from ingress.ledger.submissions import Submissions
+from ingress.ledger.transactions import Transactions
+from ingress.ledger.wallets import Wallets
+from ingress.openings import Openings
+from ingress.people import People
+from ingress.routes import Route
+from ingress.settings import IngressSettings
+from ingress.signing import Keys
+from plumbing.crashpoints import CrashPoints
+from plumbing.postgres import Pool
+from schemas.commands import Command
+
+SEND_S = 10.0
+
+
+class Ledger:
+    def __init__(
+        self,
+        settings: IngressSettings,
+        pool: Pool,
+        keys: Keys,
+        people: People,
+        openings: Openings,
+        crash: CrashPoints,
+    ) -> None:
+        self._channel = Channel(settings, f"{settings.ledger_id}-ingress", crash)
+        known = Accounts(pool, people, openings)
+        outcomes = Outcomes(pool, known)
+        submissions = Submissions(self._channel, outcomes, crash)
+        locations = Locations(keys, settings.api_v1_prefix)
+        answers = Answers(known, submissions, locations)
+        lists = Listing(pool, known, people, openings, outcomes, answers)
+        wallets = Wallets(settings.default_currency, pool, known, people, openings, lists)
+        self._parts = (
+            Transactions(settings, pool, known, people, openings, answers),
+            lists,
+            Holds(settings, pool, known, submissions, answers),
+            Polling(submissions, locations, answers),
+            wallets,
+            AccountRoutes(settings.default_currency, pool, known, people, answers, lists, wallets),
+            Older(pool, known, people, openings, lists, answers),
+        )
+
+    def routes(self) -> list[Route]:
+        return [route for part in self._parts for route in part.routes()]
+
+    async def start(self) -> None:
+        await self._channel.start()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def send(self, command: Command) -> tuple[int, int]:
+        """For the relay: where Kafka has it. Raises KafkaException where that is not certain."""
+        try:
+            submission = self._channel.submit(command)
+        except Full:
+            raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None
+        try:
+            position = await submission.placed(SEND_S)
+        finally:
+            self._channel.forget(submission)
+        if position is None:
+            raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
+        return position

@@ -1,0 +1,145 @@
+"""From a command to its answer, in this order:
+
+1. what can be checked here was checked: nothing is written yet;
+2. the command is handed to the producer: from here on the answer always has its transaction id;
+3. Kafka has it (acks=all);
+4. it is decided, and the books have the outcome: its result has come, or is read in the books.
+
+An end of the process between any two leaves a command that is in Kafka or not, and a client that
+repeats it with the same key: it happens once. Where 3 is not certain that is said, never an error
+that would make somebody pay twice.
+"""
+
+import asyncio
+from typing import Final
+
+import psycopg
+from msgspec import Struct
+from psycopg_pool import PoolTimeout
+
+from ingress.ledger import channel, facts
+from ingress.ledger.channel import Channel, Position, Submission
+from ingress.ledger.outcomes import Outcome, Outcomes
+from ingress.problems import Code, Problem
+from plumbing.crashpoints import CrashPoints
+from schemas.commands import Command
+from schemas.messages import Result
+from schemas.reasons import Reason
+
+# How long the append alone is waited for, where the outcome is not.
+APPEND_S: Final = 5.0
+LOOK_AGAIN_S: Final = 1.0
+BOOKS_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+
+
+class Undecided(Struct, frozen=True):
+    """`position` None: it is not certain that Kafka has it."""
+
+    transaction_id: str
+    position: Position | None
+    pending: bool = False
+
+
+class Submissions:
+    def __init__(self, line: Channel, outcomes: Outcomes, crash: CrashPoints) -> None:
+        self._channel = line
+        self._outcomes = outcomes
+        self._crash = crash
+
+    async def submit(self, command: Command, currency: str, wait_s: float) -> Outcome | Undecided:
+        deadline = asyncio.get_running_loop().time() + wait_s
+        self._crash.reach("submit.1-checked")
+        try:
+            submission = self._channel.submit(command)
+        except channel.Full:
+            raise Problem(Code.BUSY, headers={"Retry-After": "1"}) from None
+        except channel.TooLarge:
+            raise Problem(Reason.TOO_LARGE) from None
+        self._crash.reach("submit.2-handed-over")
+        try:
+            result = await submission.decided(wait_s)
+            if result is None:
+                return await self._without_result(submission, command, wait_s)
+            self._crash.reach("submit.4-decided")
+            return await self._of_result(submission, command, currency, result, deadline)
+        except BOOKS_AWAY:
+            return _undecided(submission)
+        finally:
+            self._channel.forget(submission)
+
+    async def _of_result(
+        self,
+        submission: Submission,
+        command: Command,
+        currency: str,
+        result: Result,
+        deadline: float,
+    ) -> Outcome | Undecided:
+        if result.transaction_id is None or (result.outcome == "rejected" and not result.replay):
+            return Outcome(
+                status="rejected",
+                transaction_id=result.transaction_id,
+                reason=result.reason,
+                detail=result.detail,
+            )
+        if not result.replay and isinstance(command, facts.TOLD_BY_RESULT):
+            told = facts.of_result(command, result.transaction_id, currency, result)
+            return Outcome(status="posted", transaction_id=told.id, facts=told)
+        found = await self.decided(result.transaction_id, deadline)
+        if found is None or found.status == "pending":
+            return _undecided(submission, pending=found is not None)
+        return self._as_first_told(found, command, replayed=result.replay)
+
+    async def _without_result(
+        self, submission: Submission, command: Command, wait_s: float
+    ) -> Outcome | Undecided:
+        """It is late, or nobody wanted to wait."""
+        position = await submission.placed(APPEND_S if wait_s == 0 else 0)
+        if position is None or wait_s == 0:
+            return _undecided(submission)
+        found = await self._outcomes.at(*position)
+        if found is None or found.status == "pending":
+            return _undecided(submission, pending=found is not None)
+        return self._as_first_told(found, command, replayed=found.replayed)
+
+    def _as_first_told(self, found: Outcome, command: Command, *, replayed: bool) -> Outcome:
+        told = None if found.facts is None else facts.as_first_told(found.facts, command)
+        return Outcome(
+            status=found.status,
+            transaction_id=found.transaction_id,
+            facts=told,
+            reason=found.reason,
+            detail=found.detail,
+            replayed=replayed,
+        )
+
+    async def decided(self, transaction_id: str, deadline: float) -> Outcome | None:
+        """The outcome of a transaction, waited for; pending, or None, where it is late."""
+        return await self.until_decided(transaction_id, None, deadline)
+
+    async def until_decided(
+        self, transaction_id: str, position: Position | None, deadline: float
+    ) -> Outcome | None:
+        """By its position where that is given."""
+        loop = asyncio.get_running_loop()
+        keys: list[str | Position] = [transaction_id]
+        if position is not None:
+            keys.append(position)
+        with self._channel.watching(*keys) as watch:
+            while True:
+                if position is None:
+                    found = await self._outcomes.of(transaction_id)
+                else:
+                    found = await self._outcomes.at(*position)
+                left_s = deadline - loop.time()
+                if (found is not None and found.status != "pending") or left_s <= 0:
+                    return found
+                # Should a result have been missed, it is looked for all the same.
+                await watch.wait(min(left_s, LOOK_AGAIN_S))
+
+
+def _undecided(submission: Submission, *, pending: bool = False) -> Undecided:
+    result, position = submission.result, submission.position
+    if position is None and result is not None:
+        position = (result.partition, result.offset)
+    return Undecided(submission.transaction_id, position, pending)

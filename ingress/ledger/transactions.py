@@ -1,0 +1,275 @@
+"""Transactions over HTTP: one endpoint for all that moves money, told apart by shape, and what is
+read of them.
+
+It checks form and whose wallet it is; whether money may move is for the ledger to say.
+"""
+
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from pydantic import Discriminator, Field, Tag
+
+from ingress.ledger import asking
+from ingress.ledger.answers import Answers
+from ingress.ledger.asking import AccountId, Amount, Currency, Described, UserReference
+from ingress.ledger.known import Accounts, Known, not_found
+from ingress.ledger.shown import Accepted, TransactionShown
+from ingress.openings import Openings
+from ingress.people import People
+from ingress.problems import Code, Problem
+from ingress.roles import USERS, Role, Scope
+from ingress.routes import Answer, Body, Call, Caller, Route
+from ingress.settings import IngressSettings
+from plumbing.postgres import Pool
+from processor.rules import plans
+from schemas import commands
+from schemas.commands import Command
+from schemas.reasons import Reason
+from sinks.reads import accounts
+
+TAG: Final = "Transactions"
+
+
+class Funding(Described):
+    """Money comes into a wallet, or leaves it."""
+
+    entry: Literal["credit", "debit"]
+    amount: Amount
+    wallet_id: AccountId | None = Field(
+        default=None, description="The default one where it is not given."
+    )
+
+
+class Transfer(Described):
+    """From a wallet of the caller's to another; the commission is paid by the sender beside it."""
+
+    receiver_id: UserReference | None = None
+    receiver_email: str | None = Field(default=None, max_length=254)
+    receiver_wallet_id: AccountId | None = None
+    amount: Amount
+    wallet_id: AccountId | None = Field(
+        default=None, description="The sender's; else the default one."
+    )
+
+
+class PostEntry(Body):
+    account_id: AccountId
+    direction: Literal["debit", "credit"]
+    amount: Amount
+
+
+class Post(Described):
+    """Balanced entries of any accounts, for operators."""
+
+    currency: Currency
+    entries: list[PostEntry] = Field(min_length=1, max_length=1_000)
+    idempotency_key: asking.Key | None = Field(default=None, description="The same as `trans_id`.")
+
+
+def _shape(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return FUNDING
+    if "entries" in value:
+        return POST
+    return TRANSFER if any(name in value for name in RECEIVERS) else FUNDING
+
+
+# What begins so is left out of the names of bad fields.
+FUNDING, TRANSFER, POST = "shape:funding", "shape:transfer", "shape:post"
+RECEIVERS: Final = ("receiver_id", "receiver_email", "receiver_wallet_id")
+Asked = Annotated[
+    Annotated[Funding, Tag(FUNDING)]
+    | Annotated[Transfer, Tag(TRANSFER)]
+    | Annotated[Post, Tag(POST)],
+    Discriminator(_shape),
+]
+
+MONEY_PROBLEMS: Final = (
+    Code.WALLET_OPENING,
+    Code.TRANS_ID_REQUIRED,
+    Code.KEY_AND_TRANS_ID_DIFFER,
+    Code.HEADERS_INVALID,
+    Code.BUSY,
+    Reason.TOO_LARGE,
+    Reason.AMOUNT_INVALID,
+    Reason.IDEMPOTENCY_KEY_REUSED,
+    Reason.ACCOUNT_NOT_FOUND,
+    Reason.ACCOUNT_CLOSED,
+    Reason.ACCOUNT_FROZEN,
+    Reason.CURRENCY_MISMATCH,
+    Reason.INSUFFICIENT_FUNDS,
+    Reason.BALANCE_OVERFLOW,
+    Reason.CONDITION_FAILED,
+    Reason.TOO_MANY_PENDING,
+    Reason.PARTICIPANT_TIMEOUT,
+)
+
+
+class Transactions:
+    def __init__(
+        self,
+        settings: IngressSettings,
+        pool: Pool,
+        known: Accounts,
+        people: People,
+        openings: Openings,
+        answers: Answers,
+    ) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._known = known
+        self._people = people
+        self._openings = openings
+        self._answers = answers
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="POST",
+                path="/transactions",
+                handler=self.submit,
+                summary="Move money",
+                tag=TAG,
+                roles=USERS,
+                scope=Scope.MONEY,
+                body=Asked,
+                query=asking.ValidateOnly,
+                headers=asking.MoneyHeaders,
+                answers={201: TransactionShown, 202: Accepted, 204: None},
+                problems=(
+                    *MONEY_PROBLEMS,
+                    Code.SELF_CREDIT_OFF,
+                    Reason.SELF_TRANSFER,
+                    Reason.CURRENCY_UNKNOWN,
+                    Reason.SYSTEM_ACCOUNT,
+                    Reason.TOO_FEW_ENTRIES,
+                    Reason.TOO_MANY_ENTRIES,
+                    Reason.DUPLICATE_ACCOUNT,
+                    Reason.UNBALANCED,
+                ),
+                description="Waits for the decision, 2 seconds by default: 201 with the"
+                " transaction, the reason of a rejection, or 202 with the address to poll at. The"
+                " same key and body again is answered as the first time, with"
+                " `Idempotent-Replayed: true`.",
+            )
+        ]
+
+    async def submit(self, call: Call[Funding | Transfer | Post, asking.ValidateOnly]) -> Answer:
+        body = call.body
+        given = body.trans_id
+        if isinstance(body, Post):
+            if given is not None and body.idempotency_key not in (None, given):
+                raise Problem(Code.KEY_AND_TRANS_ID_DIFFER)
+            given = given or body.idempotency_key
+        key = asking.key(call.request, given, self._settings.require_trans_id)
+        common = asking.common(call, body, key or str(uuid.uuid4()))
+        if isinstance(body, Funding):
+            command, on = await self._funding(call, body, common)
+        elif isinstance(body, Transfer):
+            command, on = await self._transfer(call, body, common)
+        else:
+            command, on = self._post(call.caller, body, common)
+        if call.query.validate_only:
+            await self._check(command)
+            return Answer(None, 204)
+        return await self._answers.of(call, command, on)
+
+    async def _funding(
+        self, call: Call[Any, Any], body: Funding, common: dict[str, Any]
+    ) -> tuple[Command, Known]:
+        caller = call.caller
+        operator = caller.role == Role.OPERATOR
+        if body.entry == "credit" and not operator and not self._settings.self_credit:
+            raise Problem(Code.SELF_CREDIT_OFF)
+        if body.wallet_id is None:
+            wallet = await self._known.default(caller)
+        else:
+            wallet = await self._known.may_use(caller, body.wallet_id, "wallet_id")
+        await self._known.require_open(wallet, asking.WAIT_S)
+        amount = asking.minor(body.amount, wallet.currency)
+        kind = commands.Credit if body.entry == "credit" else commands.Debit
+        return kind(account=wallet.id, amount=amount, **common), wallet
+
+    async def _transfer(
+        self, call: Call[Any, Any], body: Transfer, common: dict[str, Any]
+    ) -> tuple[Command, Known]:
+        caller = call.caller
+        if body.wallet_id is None:
+            sender = await self._known.default(caller)
+        else:
+            sender = await self._known.may_use(caller, body.wallet_id, "wallet_id")
+        receiver = await self.receiver(sender, body)
+        await self._known.require_open(sender, asking.WAIT_S)
+        await self._known.require_open(receiver, asking.WAIT_S)
+        amount = asking.minor(body.amount, sender.currency)
+        return commands.Transfer(account=sender.id, to=receiver.id, amount=amount, **common), sender
+
+    async def receiver(self, sender: Known, body: Transfer) -> Known:
+        """The wallet that is named, or the user's: the default one, or one of the currency."""
+        named = [name for name in RECEIVERS if getattr(body, name) is not None]
+        if len(named) != 1:
+            raise asking.bad_field(
+                Code.FIELDS_INVALID, RECEIVERS[0], "name the receiver, by one field"
+            )
+        field = named[0]
+        if body.receiver_wallet_id is not None:
+            found = await self._known.find(body.receiver_wallet_id)
+            if found is None:
+                raise not_found(field, "There is no such wallet.")
+            if found.id == sender.id:
+                raise asking.bad_field(Reason.SELF_TRANSFER, field, "is the sender's own")
+            return found
+        if body.receiver_email is not None:
+            user = await self._people.by_email(body.receiver_email)
+        else:
+            assert body.receiver_id is not None, "it is the one that is named"
+            user = await self._people.by_reference(body.receiver_id)
+        if user is None:
+            raise not_found(field, "There is no such user.")
+        if user.id == sender.owner:
+            raise asking.bad_field(Reason.SELF_TRANSFER, field, "is the sender")
+        wallet = await self._openings.default(user.id)
+        if wallet is None or wallet.currency != sender.currency:
+            its = await self._openings.of(user.id)
+            wallet = next((each for each in its if each.currency == sender.currency), wallet)
+        if wallet is None:
+            raise not_found(field, "The user has no wallet.")
+        return await self._known.of_wallet(wallet)
+
+    def _post(self, caller: Caller, body: Post, common: dict[str, Any]) -> tuple[Command, Known]:
+        if caller.role != Role.OPERATOR:
+            raise Problem(Code.FORBIDDEN, "Entries are posted by operators.")
+        entries = tuple(
+            commands.PostEntry(
+                account=each.account_id,
+                direction=each.direction,
+                amount=asking.minor(each.amount, body.currency, f"entries.{index}.amount"),
+            )
+            for index, each in enumerate(body.entries)
+        )
+        command = commands.Post(account="-", currency=body.currency, entries=entries, **common)
+        account = plans.coordinating_account(command)
+        if account is None:
+            raise asking.bad_field(Reason.SYSTEM_ACCOUNT, "entries", "has no ordinary account")
+        return msgspec.structs.replace(command, account=account), Known(account, body.currency)
+
+    async def _check(self, command: Command) -> None:
+        """What would be said now, as far as it is known without asking the ledger."""
+        if isinstance(command, commands.Post):
+            reason = plans.static_post(command)
+            if reason is not None:
+                raise Problem(reason)
+            return
+        async with self._pool.connection() as connection:
+            account = await accounts.account(connection, command.account)
+        if account is None:
+            raise Problem(Reason.ACCOUNT_NOT_FOUND)
+        if account.status != "open":
+            closed = account.status == "closed"
+            raise Problem(Reason.ACCOUNT_CLOSED if closed else Reason.ACCOUNT_FROZEN)
+        if isinstance(command, commands.Debit | commands.Transfer):
+            left = account.available - command.amount
+            if account.min_balance is not None and left < account.min_balance:
+                raise Problem(Reason.INSUFFICIENT_FUNDS)

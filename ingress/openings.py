@@ -1,0 +1,140 @@
+"""Wallets that are opened over HTTP: asked for in one Postgres transaction with the outbox row that
+the relay sends, and open once the books have them.
+
+Keeps the rule that no command for such a wallet is sent before it is open: who asks earlier waits,
+and is told to come again where that takes too long. Facts about a wallet never change, so they are
+remembered.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from ingress import queries
+from ingress.problems import Code, Problem
+from plumbing.postgres import Pool
+from schemas import ids
+from schemas.commands import OpenAccount
+from sinks.reads import accounts
+
+REMEMBERED: Final = 100_000
+POLL_S: Final = 0.01
+LONGEST_POLL_S: Final = 0.1
+RETRY_AFTER_S: Final = "1"
+# The idempotency key of the command that opens a wallet: there is one for each.
+OPENING_KEY: Final = "open"
+
+
+class Wallet(Struct, frozen=True, kw_only=True):
+    id: str
+    user_id: str
+    currency: str
+    is_default: bool
+    created_at: datetime
+
+
+class Openings:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._wallets: dict[str, Wallet] = {}
+        self._defaults: dict[str, Wallet] = {}
+        self._open: set[str] = set()
+        self.nudge: Callable[[], None] = lambda: None  # wakes the relay
+
+    async def wallet(self, id: str) -> Wallet | None:
+        return self._wallets.get(id) or await self._find("wallet", id=id)
+
+    async def default(self, user_id: str) -> Wallet | None:
+        """None: a user without wallets, as an admin made at the command line is."""
+        return self._defaults.get(user_id) or await self._find("wallet_default", user_id=user_id)
+
+    async def of(self, user_id: str) -> list[Wallet]:
+        """The default one first."""
+        async with self._pool.connection() as connection:
+            return await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
+
+    async def open(self, user_id: str, currency: str, trace: str | None = None) -> Wallet:
+        """Written down; the relay sends it."""
+        async with self._pool.connection() as connection, connection.transaction():
+            made = await self.add(connection, user_id, currency, is_default=False, trace=trace)
+        self.nudge()
+        return made
+
+    async def add(
+        self,
+        connection: queries.Connection,
+        user_id: str,
+        currency: str,
+        *,
+        is_default: bool,
+        trace: str | None,
+    ) -> Wallet:
+        """Within the caller's transaction; nudge the relay after it."""
+        id = str(uuid.uuid4())
+        command = OpenAccount(
+            account=id,
+            type="wallet",
+            currency=currency,
+            owner=user_id,
+            idempotency_key=OPENING_KEY,
+            actor=user_id,
+            trace=trace,
+        )
+        made = await queries.one(
+            connection,
+            "wallet_add",
+            Wallet,
+            id=id,
+            user_id=user_id,
+            currency=currency,
+            is_default=is_default,
+            transaction_id=ids.transaction_id(id, OPENING_KEY),
+            command=msgspec.json.encode(command).decode(),
+        )
+        assert made is not None, "it was inserted"
+        return made
+
+    async def is_open(self, id: str, wait_s: float) -> bool:
+        """Whether the books have it, now or within the time."""
+        if id in self._open:
+            return True
+        deadline = time.monotonic() + wait_s
+        pause_s = POLL_S
+        while not await self._has_account(id):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(1.5 * pause_s, LONGEST_POLL_S)
+        self._open.add(id)
+        return True
+
+    async def require_open(self, wallet: Wallet, wait_s: float) -> None:
+        if wallet.id not in self._open and not await self.is_open(wallet.id, wait_s):
+            raise Problem(Code.WALLET_OPENING, headers={"Retry-After": RETRY_AFTER_S})
+
+    async def _has_account(self, id: str) -> bool:
+        async with self._pool.connection() as connection:
+            return await accounts.balance(connection, id) is not None
+
+    async def _find(self, query: str, **given: str) -> Wallet | None:
+        async with self._pool.connection() as connection:
+            found = await queries.one(connection, query, Wallet, **given)
+        if found is not None:
+            self._remember(found)
+        return found
+
+    def _remember(self, wallet: Wallet) -> None:
+        if len(self._wallets) >= REMEMBERED:
+            self._wallets.clear()
+            self._defaults.clear()
+            self._open.clear()
+        self._wallets[wallet.id] = wallet
+        if wallet.is_default:
+            self._defaults[wallet.user_id] = wallet

@@ -1,0 +1,98 @@
+"""Users: found by either of their ids or by e-mail, and remembered.
+
+Accounts name their owner by `id`, a uuid; `number` is the integer id. It does not know passwords.
+"""
+
+import re
+import uuid
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from ingress import emails, queries
+from ingress.roles import Role
+from ingress.routes import Instant, Shown
+from plumbing.postgres import Pool
+
+REMEMBERED: Final = 50_000
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}\Z").match
+
+
+class User(Struct, frozen=True, kw_only=True):
+    id: str
+    number: int
+    email: str
+    first_name: str
+    last_name: str
+    role: str
+    disabled: bool
+    created_at: datetime
+
+
+class UserShown(Shown):
+    id: int
+    uuid: str
+    first_name: str
+    last_name: str
+    email: str
+    role: Role
+    created_at: Instant
+
+
+def shown(user: User) -> UserShown:
+    return UserShown(
+        id=user.number,
+        uuid=user.id,
+        first_name=user.first_name,
+        last_name=user.last_name,
+        email=user.email,
+        role=Role(user.role),
+        created_at=user.created_at,
+    )
+
+
+class People:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._known: dict[str | int, User] = {}
+
+    def forget(self) -> None:
+        """Called when somebody's role has changed."""
+        self._known.clear()
+
+    async def by_id(self, id: str) -> User | None:
+        return self._known.get(id) or await self._find("user_by_id", id=id)
+
+    async def by_reference(self, reference: str | int) -> User | None:
+        """By the integer id or the uuid, as a field that takes a user takes either."""
+        if isinstance(reference, int) or _NUMBER(reference):
+            return await self._by_number(int(reference))
+        try:
+            return await self.by_id(str(uuid.UUID(reference)))
+        except ValueError:
+            return None
+
+    async def by_email(self, text: str) -> User | None:
+        email = emails.read(text)
+        if email is None:
+            return None
+        email = email.lower()
+        return self._known.get(email) or await self._find("user_by_email", email=email)
+
+    async def _by_number(self, number: int) -> User | None:
+        if not 0 < number < 2**63:
+            return None
+        return self._known.get(number) or await self._find("user_by_number", number=number)
+
+    async def _find(self, query: str, **given: str | int) -> User | None:
+        async with self._pool.connection() as connection:
+            found = await queries.one(connection, query, User, **given)
+        if found is not None:
+            self._remember(found)
+        return found
+
+    def _remember(self, user: User) -> None:
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[user.id] = self._known[user.number] = self._known[user.email.lower()] = user

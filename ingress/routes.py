@@ -1,0 +1,120 @@
+"""A route, declared once: what validates a request, what documents it and who may call it.
+
+The dispatcher, the OpenAPI document and the matrix of roles all read the same declaration. A
+handler gets a Call that is already authenticated, allowed and validated, and gives an Answer or
+raises a Problem.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from ingress.problems import AnyCode
+from ingress.roles import Role, Roles, Scope
+
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+JSON: Final = "application/json"
+
+
+class Body(BaseModel):
+    """The base of what is sent: types as they are in JSON, and no field that is not known."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """The base of a query, a path or headers: all text, so read as what each field is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shown(BaseModel):
+    """The base of what is answered."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# As it is answered: in UTC, whatever zone the database speaks.
+Instant = Annotated[datetime, AfterValidator(lambda time: time.astimezone(UTC))]
+
+
+class Meta(Shown):
+    """What is said of a list beside its items. `next_cursor` is null on the last page."""
+
+    limit: int
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `id` is the user's uuid, which accounts call `owner`; `number` the integer id."""
+
+    id: str
+    number: int
+    role: Role
+    session_id: str | None = None  # None: by an API key
+    scopes: frozenset[Scope] | None = None  # None: no API key, so all of the role
+    by_cookie: bool = False
+
+
+@dataclass(slots=True)
+class Call(Generic[B, Q]):
+    request: web.Request
+    request_id: str
+    trace: str  # a W3C traceparent; commands carry it as `trace`
+    body: B
+    query: Q
+    path: Mapping[str, str]  # validated by `path`, where the route has that
+    who: Caller | None
+
+    @property
+    def caller(self) -> Caller:
+        assert self.who is not None, "the route is not public"
+        return self.who
+
+
+@dataclass(slots=True)
+class Answer:
+    """`value` is a Shown, or bytes of `content_type`, or None for an empty body."""
+
+    value: BaseModel | bytes | None = None
+    status: int = 200
+    headers: Mapping[str, str] | None = None
+    content_type: str = JSON
+
+
+Handler = Callable[[Any], Awaitable[Answer | web.StreamResponse]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """`path` has {names} and stands under API_V1_PREFIX unless `versioned` is False. `roles` None
+    is for everybody; `scope` None keeps API keys out. `answers` gives each status with its model,
+    None being an empty body; `problems` are those of its own, besides what every such route has."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    roles: Roles | None
+    scope: Scope | None = None
+    body: Any = None
+    body_required: bool = True
+    query: type[Query] | None = None
+    params: type[Query] | None = None
+    headers: type[Query] | None = None  # documented, not validated: the handler reads them
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    problems: tuple[AnyCode, ...] = ()
+    description: str = ""
+    versioned: bool = True
+    hidden: bool = False  # not in the OpenAPI document: pages and files
+
+    def full_path(self, prefix: str) -> str:
+        return prefix + self.path if self.versioned else self.path

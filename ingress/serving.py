@@ -1,0 +1,218 @@
+"""From a request to a route's handler and back: who asks, may they, is it well-formed; then one
+answer, whatever happened.
+
+Keeps the rules that every error is a problem document that leaks nothing, and that a request that
+is refused has written nothing. It is one layer, as it stands in the path of every request. It
+knows no route.
+"""
+
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
+from typing import Any, Final, Protocol
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from confluent_kafka import KafkaException
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel, TypeAdapter
+
+from ingress import problems, queries, reading
+from ingress.problems import Code, Problem
+from ingress.routes import Answer, Call, Caller, Query, Route
+from plumbing import metrics
+from schemas import door
+
+RETRY_AFTER_S: Final = "1"
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+TRACE: Final = web.RequestKey("trace", str)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z").match
+_TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z").match
+
+# What passes when a part is back; nothing tells which part.
+_AWAY = (*queries.AWAY, KafkaException)
+_OF_HTTP = {
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    408: Code.BODY_TOO_SLOW,
+    413: Code.BODY_TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+}
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Runner(web.AppRunner):
+    """Answers what cannot be read as HTTP by a problem document, too."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server
+        return server
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        handler = super().__call__()
+        handler.__class__ = _RequestHandler
+        return handler
+
+
+class _RequestHandler(web.RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        code = _OF_HTTP.get(status, Code.MALFORMED_REQUEST)
+        answer = problems.answer(Problem(code), os.urandom(16).hex())
+        answer.headers["Server"] = "streamledger"
+        answer.force_close()
+        return answer
+
+
+class Guard(Protocol):
+    """Finds out who asks."""
+
+    def caller(self, request: web.Request) -> Awaitable[Caller | None]:
+        """None: nobody says who they are. Raises a Problem for credentials that are not valid."""
+
+
+def handler(route: Route, guard: Guard) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The declaration at work."""
+    body = TypeAdapter(route.body) if route.body is not None else None
+    query = TypeAdapter(route.query) if route.query is not None else None
+    path = TypeAdapter(route.params) if route.params is not None else None
+    roles, act, takes_no_query = route.roles, route.handler, query is None
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        who = None
+        if roles is not None:
+            who = await guard.caller(request)
+            if who is None:
+                raise Problem(Code.UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
+            _check_allowed(route, who)
+        found = request.match_info
+        if found:
+            if door.unfit_text(dict(found)):
+                raise Problem(Code.NOT_FOUND)
+            if path is not None:
+                reading.validated(path, dict(found), Code.QUERY_INVALID)
+        asked = None
+        if query is not None:
+            asked = reading.query(request, query)
+        elif takes_no_query and roles is not None and request.query_string:
+            reading.query(request, _NO_QUERY)
+        sent = None
+        if body is not None and (route.body_required or request.body_exists):
+            sent = reading.validated(body, await reading.json_body(request), Code.FIELDS_INVALID)
+        call = Call(request, request[REQUEST_ID], request[TRACE], sent, asked, found, who)
+        answer = await act(call)
+        return answer if isinstance(answer, web.StreamResponse) else response(answer)
+
+    return handle
+
+
+def response(answer: Answer) -> web.Response:
+    value = answer.value
+    if isinstance(value, BaseModel):
+        value = value.__pydantic_serializer__.to_json(value, by_alias=True)
+    if value is None:
+        return web.Response(status=answer.status, headers=answer.headers)
+    return web.Response(
+        status=answer.status, body=value, headers=answer.headers, content_type=answer.content_type
+    )
+
+
+_NO_QUERY: TypeAdapter[Any] = TypeAdapter(Query)
+
+
+def _check_allowed(route: Route, who: Caller) -> None:
+    assert route.roles is not None, "a public route asks nobody"
+    if who.role not in route.roles:
+        raise Problem(Code.FORBIDDEN)
+    if who.scopes is not None and (route.scope is None or route.scope not in who.scopes):
+        raise Problem(Code.FORBIDDEN, "The scopes of this API key do not reach so far.")
+
+
+def add(app: web.Application, routes: Iterable[Route], guard: Guard, prefix: str) -> None:
+    for route in routes:
+        # HEAD comes with GET, as HTTP has it.
+        if route.method == "GET":
+            app.router.add_get(route.full_path(prefix), handler(route, guard))
+        else:
+            app.router.add_route(route.method, route.full_path(prefix), handler(route, guard))
+
+
+def edge(registry: CollectorRegistry) -> Middleware:
+    """The one layer around every handler, and around what the router refuses."""
+    requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
+    seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
+    # Looking a child up by its labels takes a lock and longer than counting.
+    count_of = cache(requests.labels)
+    seconds_of = cache(seconds.labels)
+
+    @web.middleware
+    async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.perf_counter()
+        _identify(request)
+        response = await _answer(request, handler)
+        headers = response.headers
+        if not response.prepared:
+            headers["X-Request-Id"] = request[REQUEST_ID]
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Server"] = "streamledger"
+            headers.setdefault("Cache-Control", "no-store")
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        # A client may make methods up; a label has few values.
+        method = request.method if request.method in hdrs.METH_ALL else "other"
+        seconds_of(method, route).observe(time.perf_counter() - started)
+        count_of(method, route, str(response.status)).inc()
+        return response
+
+    return serve
+
+
+def _identify(request: web.Request) -> None:
+    trace = request.headers.get("traceparent", "")
+    if not _TRACE(trace):
+        new = os.urandom(16).hex()
+        trace = f"00-{new}-{new[:16]}-01"
+    request[TRACE] = trace
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if _REQUEST_ID(given) else trace[3:35]
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request_id = request[REQUEST_ID]
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return problems.answer(problem, request_id)
+    except web.HTTPException as raised:
+        if raised.status < 400:
+            raise
+        code = _OF_HTTP.get(raised.status, Code.MALFORMED_REQUEST)
+        allow = raised.headers.get("Allow")
+        headers = {"Allow": allow} if allow is not None else None
+        return problems.answer(Problem(code, headers=headers), request_id)
+    except _AWAY as error:
+        log.warning("a part is out of reach", request_id=request_id, error=str(error).strip())
+        headers = {"Retry-After": RETRY_AFTER_S}
+        return problems.answer(Problem(Code.UNAVAILABLE, headers=headers), request_id)
+    except Exception:
+        # A defect. It must not end the others' requests, and its text is for the log alone.
+        log.exception("request failed", request_id=request_id, path=request.path)
+        return problems.answer(Problem(Code.INTERNAL_ERROR), request_id)

@@ -1,0 +1,129 @@
+"""Who asks: found out once for each token, then remembered, so that a request asks no database.
+
+Keeps the rule that what was ended is not taken: Postgres tells every ingress of endings, and what
+is remembered of cookies and API keys is asked again before long. Credentials that are not valid are
+a problem, never "nobody".
+"""
+
+import time
+from typing import Final, NamedTuple
+
+from aiohttp import web
+from msgspec import Struct
+
+from ingress import queries
+from ingress.problems import Code, Problem
+from ingress.roles import Role, Scope
+from ingress.routes import Caller
+from ingress.sessions import cookies, tokens
+from ingress.sessions.access import AccessTokens
+from ingress.sessions.cookies import SESSION_COOKIE
+from ingress.sessions.endings import Endings
+from ingress.signing import Keys
+from plumbing.postgres import Pool
+
+REMEMBERED: Final = 20_000
+# How long a cookie or an API key is believed without asking, should an ending not have been told.
+BELIEVED_S: Final = 30.0
+USED_EVERY_S: Final = 60.0
+
+
+class _Known(NamedTuple):
+    caller: Caller
+    until: float
+
+
+class Holder(Struct, frozen=True):
+    """Whose token it is, where it is valid now."""
+
+    session_id: str
+    kind: str
+    user_id: str
+    number: int
+    role: str
+    scopes: list[str]
+    expires_in_s: float | None
+
+
+class Guard:
+    def __init__(self, pool: Pool, keys: Keys, access: AccessTokens, endings: Endings) -> None:
+        self._pool = pool
+        self._keys = keys
+        self._access = access
+        self._endings = endings
+        # Apart, as what comes by cookie is asked for more than a bearer token is.
+        self._known: dict[str, _Known] = {}
+        self._cookies: dict[str, _Known] = {}
+        endings.on_any(self._known.clear)
+        endings.on_any(self._cookies.clear)
+
+    async def caller(self, request: web.Request) -> Caller | None:
+        header = request.headers.get("Authorization")
+        if header is None:
+            cookie = request.cookies.get(SESSION_COOKIE)
+            return None if cookie is None else await self._by_cookie(request, cookie)
+        scheme, _, token = header.partition(" ")
+        if scheme != "Bearer" and scheme.lower() != "bearer":
+            raise unauthenticated("The scheme of `Authorization` is `Bearer`.")
+        known = self._known.get(token)
+        if known is not None and time.time() < known.until:
+            return known.caller
+        if token.startswith(tokens.API_KEY):
+            return await self._by_secret(token, tokens.API_KEY, self._known)
+        return self._by_access_token(token)
+
+    def _by_access_token(self, token: str) -> Caller:
+        access = self._access.read(token)
+        if access is None or self._endings.ended(access):
+            raise unauthenticated("The access token is not valid, or has expired.")
+        _remember(self._known, token, access.caller, access.expires_at)
+        return access.caller
+
+    async def _by_cookie(self, request: web.Request, cookie: str) -> Caller:
+        known = self._cookies.get(cookie)
+        if known is not None and time.time() < known.until:
+            caller = known.caller
+        else:
+            caller = await self._by_secret(cookie, tokens.COOKIE, self._cookies)
+        assert caller.session_id is not None, "a cookie is a session's"
+        cookies.check_csrf(request, self._keys, caller.session_id)
+        return caller
+
+    async def _by_secret(self, token: str, kind: str, known: dict[str, _Known]) -> Caller:
+        if not tokens.is_one(token, kind):
+            raise unauthenticated()
+        endings = self._endings.count
+        async with self._pool.connection() as connection:
+            found = await queries.one(
+                connection, "holder", Holder, hash=tokens.hashed(token), used_every_s=USED_EVERY_S
+            )
+        if found is None:
+            raise unauthenticated()
+        caller = _caller(found)
+        left_s = BELIEVED_S if found.expires_in_s is None else found.expires_in_s
+        # Something was ended meanwhile, perhaps this: it is asked for again.
+        if endings == self._endings.count:
+            _remember(known, token, caller, time.time() + min(BELIEVED_S, left_s))
+        return caller
+
+
+def _remember(known: dict[str, _Known], token: str, caller: Caller, until: float) -> None:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[token] = _Known(caller, until)
+
+
+def unauthenticated(detail: str | None = None) -> Problem:
+    return Problem(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _caller(found: Holder) -> Caller:
+    by_key = found.kind == "api_key"
+    return Caller(
+        id=found.user_id,
+        number=found.number,
+        role=Role(found.role),
+        session_id=None if by_key else found.session_id,
+        scopes=frozenset(map(Scope, found.scopes)) if by_key else None,
+        by_cookie=not by_key,
+    )

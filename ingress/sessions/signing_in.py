@@ -1,0 +1,266 @@
+"""Signing in and out: by password for tokens or for a browser's cookie, refreshing, ending.
+
+Keeps the rule that an unknown address and a wrong password are told apart by nothing: same words,
+same work. It does not know what a session may be used for.
+"""
+
+from typing import Annotated
+
+from aiohttp import web
+from msgspec import Struct
+from pydantic import Field
+
+from ingress import audit, emails, people, queries, wallet_shown
+from ingress.openings import Openings
+from ingress.people import People, User, UserShown
+from ingress.problems import Code, Problem
+from ingress.roles import PUBLIC, SIGNED_IN, Role
+from ingress.routes import Answer, Body, Call, Caller, Route, Shown
+from ingress.serving import response
+from ingress.sessions import cookies, store, tokens
+from ingress.sessions.access import AccessTokens
+from ingress.sessions.passwords import MAX_LENGTH, Passwords
+from ingress.settings import IngressSettings
+from ingress.signing import Keys
+from ingress.wallet_shown import WalletShown
+from plumbing.postgres import Pool
+
+TAG = "Sessions"
+
+
+class Login(Body):
+    email: Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
+    password: Annotated[str, Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"})]
+
+
+class Refresh(Body):
+    refresh_token: Annotated[str, Field(max_length=100)]
+
+
+class TokensShown(Shown):
+    access_token: str
+    token_type: str = "Bearer"
+    expires_in: int = Field(description="Seconds until the access token is no longer taken.")
+    refresh_token: str = Field(description="To be used once, at `/auth/refresh`.")
+
+
+class SignedInShown(TokensShown):
+    user: UserShown
+    wallet: WalletShown | None = Field(description="The default wallet.")
+    token: str = Field(description="The access token once more.")
+
+
+class BrowserShown(Shown):
+    user: UserShown
+    wallet: WalletShown | None
+    csrf_token: str = Field(
+        description=f"For the header `{cookies.CSRF_HEADER}` of what changes something."
+    )
+    expires_in: int
+
+
+class Credentials(Struct, frozen=True):
+    id: str
+    password_hash: str | None
+    disabled: bool
+
+
+class SigningIn:
+    def __init__(
+        self,
+        settings: IngressSettings,
+        pool: Pool,
+        keys: Keys,
+        access: AccessTokens,
+        passwords: Passwords,
+        people: People,
+        openings: Openings,
+    ) -> None:
+        self._session_ttl_s = settings.session_ttl_s
+        self._cookie_ttl_s = settings.cookie_ttl_s
+        self._pool = pool
+        self._keys = keys
+        self._access = access
+        self._passwords = passwords
+        self._people = people
+        self._openings = openings
+
+    def routes(self) -> list[Route]:
+        return [
+            *(
+                Route(
+                    method="POST",
+                    path=path,
+                    handler=self.login,
+                    summary="Sign in",
+                    tag=TAG,
+                    roles=PUBLIC,
+                    body=Login,
+                    answers={200: SignedInShown},
+                    problems=(Code.CREDENTIALS_WRONG, Code.BUSY),
+                )
+                for path in ("/login", "/auth/login")
+            ),
+            Route(
+                method="POST",
+                path="/auth/cookie",
+                handler=self.login_by_cookie,
+                summary="Sign a browser in",
+                description="Sets a cookie that scripts cannot read. What changes something needs"
+                f" the header `{cookies.CSRF_HEADER}`, too.",
+                tag=TAG,
+                roles=PUBLIC,
+                body=Login,
+                answers={200: BrowserShown},
+                problems=(Code.CREDENTIALS_WRONG, Code.BUSY),
+            ),
+            Route(
+                method="GET",
+                path="/auth/cookie",
+                handler=self.browser,
+                summary="Who this browser is signed in as",
+                tag=TAG,
+                roles=SIGNED_IN,
+                answers={200: BrowserShown},
+                problems=(Code.NOT_FOUND,),
+            ),
+            Route(
+                method="POST",
+                path="/auth/refresh",
+                handler=self.refresh,
+                summary="New tokens for a refresh token",
+                description="A refresh token is used once. Used again, it ends its session.",
+                tag=TAG,
+                roles=PUBLIC,
+                body=Refresh,
+                answers={200: TokensShown},
+                problems=(Code.REFRESH_INVALID,),
+            ),
+            *(
+                Route(
+                    method="POST",
+                    path=path,
+                    handler=self.logout,
+                    summary="Sign out",
+                    description="Ends this session; its tokens are no longer taken.",
+                    tag=TAG,
+                    roles=SIGNED_IN,
+                    answers={204: None},
+                )
+                for path in ("/logout", "/auth/logout")
+            ),
+        ]
+
+    async def login(self, call: Call[Login, None]) -> Answer:
+        user = await self._checked(call)
+        async with self._pool.connection() as connection:
+            begun = await self._begin(connection, call, user, tokens.REFRESH, self._session_ttl_s)
+        return Answer(await self.signed_in(user, begun))
+
+    async def login_by_cookie(self, call: Call[Login, None]) -> web.Response:
+        user = await self._checked(call)
+        async with self._pool.connection() as connection:
+            begun = await self._begin(connection, call, user, tokens.COOKIE, self._cookie_ttl_s)
+        shown = await self._browser(user, begun.id)
+        made = response(Answer(shown))
+        cookies.set_session(made, begun.token, self._cookie_ttl_s)
+        return made
+
+    async def browser(self, call: Call[None, None]) -> Answer:
+        caller = call.caller
+        if not caller.by_cookie or caller.session_id is None:
+            raise Problem(Code.NOT_FOUND, "You are not signed in by cookie.")
+        user = await self._people.by_id(caller.id)
+        assert user is not None, "a session is a user's"
+        return Answer(await self._browser(user, caller.session_id))
+
+    async def refresh(self, call: Call[Refresh, None]) -> Answer:
+        async with self._pool.connection() as connection:
+            done = await store.refresh(connection, call.body.refresh_token, self._session_ttl_s)
+        if done is None:
+            raise Problem(Code.REFRESH_INVALID)
+        session, token = done
+        user = await self._people.by_id(session.user_id)
+        assert user is not None, "a session is a user's"
+        return Answer(
+            TokensShown(
+                access_token=self._access_token(user, session.session_id),
+                expires_in=self._access.ttl_s,
+                refresh_token=token,
+            )
+        )
+
+    async def logout(self, call: Call[None, None]) -> web.Response:
+        assert call.caller.session_id is not None, "no scope of a key reaches here"
+        async with self._pool.connection() as connection:
+            await store.end(connection, [call.caller.session_id])
+            await audit.note(connection, call, "signed out", call.caller.session_id)
+        made = web.Response(status=204)
+        if call.caller.by_cookie:
+            cookies.end_session(made)
+        return made
+
+    async def signed_in(self, user: User, begun: store.Begun) -> SignedInShown:
+        access = self._access_token(user, begun.id)
+        return SignedInShown(
+            user=people.shown(user),
+            wallet=await self._wallet(user),
+            access_token=access,
+            token=access,
+            expires_in=self._access.ttl_s,
+            refresh_token=begun.token,
+        )
+
+    async def _checked(self, call: Call[Login, None]) -> User:
+        """The user whose password it is."""
+        found = None
+        email = emails.read(call.body.email)
+        async with self._pool.connection() as connection:
+            if email is not None:
+                found = await queries.one(
+                    connection, "credentials", Credentials, email=email.lower()
+                )
+        hashed = found.password_hash if found is not None else None
+        fits = await self._passwords.check(call.body.password, hashed)
+        if not fits or found is None or found.disabled:
+            raise Problem(Code.CREDENTIALS_WRONG)
+        if hashed is not None and self._passwords.is_old(hashed):
+            await self._hash_again(found.id, hashed, call.body.password)
+        user = await self._people.by_id(found.id)
+        assert user is not None, "it was there just now"
+        return user
+
+    async def _hash_again(self, user_id: str, old: str, password: str) -> None:
+        new = await self._passwords.hash(password)
+        async with self._pool.connection() as connection:
+            await queries.run(connection, "password_rehash", id=user_id, old=old, new=new)
+
+    async def _begin(
+        self,
+        connection: queries.Connection,
+        call: Call[Login, None],
+        user: User,
+        kind: str,
+        ttl_s: int,
+    ) -> store.Begun:
+        begun = await store.begin(connection, call.request, user.id, kind, ttl_s)
+        await audit.note(connection, call, "signed in", begun.id, user_id=user.id)
+        return begun
+
+    def _access_token(self, user: User, session_id: str) -> str:
+        return self._access.make(Caller(user.id, user.number, Role(user.role), session_id))
+
+    async def _browser(self, user: User, session_id: str) -> BrowserShown:
+        return BrowserShown(
+            user=people.shown(user),
+            wallet=await self._wallet(user),
+            csrf_token=cookies.csrf_token(self._keys, session_id),
+            expires_in=self._cookie_ttl_s,
+        )
+
+    async def _wallet(self, user: User) -> WalletShown | None:
+        wallet = await self._openings.default(user.id)
+        if wallet is None:
+            return None
+        async with self._pool.connection() as connection:
+            return await wallet_shown.read(connection, wallet, user)

@@ -1,0 +1,27 @@
+"""Secrets that clients keep: refresh tokens, cookies, API keys. Random, and kept as hashes only.
+
+Each begins with what it is, and the hash is of all of it: none can be used as another.
+"""
+
+import hashlib
+import secrets
+from typing import Final
+
+REFRESH: Final = "slr_"
+COOKIE: Final = "slc_"
+API_KEY: Final = "slk_"
+_LENGTH: Final = len(REFRESH) + 43
+
+
+def make(kind: str) -> str:
+    return kind + secrets.token_urlsafe(32)
+
+
+def is_one(text: str, kind: str) -> bool:
+    """Whether it can be one: what cannot is not looked for."""
+    return len(text) == _LENGTH and text.startswith(kind) and text.isascii()
+
+
+def hashed(token: str) -> bytes:
+    # Random enough that a slow hash adds nothing.
+    return hashlib.sha256(token.encode()).digest()

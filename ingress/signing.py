@@ -1,0 +1,71 @@
+"""What clients carry and bring back is signed with keys that follow from SIGNING_KEY.
+
+Each purpose has a key of its own, so that nothing signed for one is taken for another. Access
+tokens are signed with a new key each day, by its id; SIGNING_KEY_PREVIOUS is still believed, so
+that SIGNING_KEY can be changed while people are signed in.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Sequence
+from functools import cache
+from typing import Final
+
+import structlog
+
+from ingress.settings import IngressSettings
+
+DAY_S: Final = 24 * 3_600
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Keys:
+    """The first master signs; all are believed."""
+
+    def __init__(self, masters: Sequence[bytes]) -> None:
+        self._masters = {_derive(each, b"name").hex()[:8]: each for each in masters}
+        self._current = next(iter(self._masters))
+
+    @classmethod
+    def of(cls, settings: IngressSettings) -> "Keys":
+        given = [settings.signing_key, settings.signing_key_previous]
+        masters = [each.get_secret_value().encode() for each in given if each is not None]
+        if settings.signing_key is None:
+            log.warning("SIGNING_KEY is not set: access tokens and cookies end with this process")
+            masters.insert(0, secrets.token_bytes(32))
+        return cls(masters)
+
+    def mac(self, purpose: str, data: bytes) -> bytes:
+        return _mac(self._masters[self._current], purpose, data)
+
+    def check(self, purpose: str, data: bytes, mac: bytes) -> bool:
+        masters = self._masters.values()
+        return any(hmac.compare_digest(_mac(each, purpose, data), mac) for each in masters)
+
+    def access_key(self, now_s: float) -> tuple[str, bytes]:
+        """The id and the key that access tokens are signed with at a time."""
+        kid = f"{self._current}-{int(now_s) // DAY_S}"
+        return kid, self._access(kid, self._current)
+
+    def access_key_of(self, kid: str, now_s: float) -> bytes | None:
+        """None: no key of that id is believed now."""
+        name, _, day = kid.partition("-")
+        today = int(now_s) // DAY_S
+        # Access tokens live a day at most.
+        if name not in self._masters or day not in (str(today), str(today - 1), str(today + 1)):
+            return None
+        return self._access(kid, name)
+
+    def _access(self, kid: str, name: str) -> bytes:
+        return _derive(self._masters[name], b"access " + kid.encode())
+
+
+@cache
+def _derive(master: bytes, purpose: bytes) -> bytes:
+    return hmac.digest(master, b"streamledger " + purpose, hashlib.sha256)
+
+
+def _mac(master: bytes, purpose: str, data: bytes) -> bytes:
+    return hmac.digest(_derive(master, purpose.encode()), data, hashlib.sha256)

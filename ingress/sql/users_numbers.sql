@@ -1,0 +1,3 @@
+SELECT id, number
+FROM ledger.users
+WHERE id = ANY(%(ids)s)

@@ -1,0 +1,169 @@
+"""Users as admins see them: who there is, their roles, shutting one out.
+
+There is always an admin. A change of role or a shutting out ends what was handed out under the old
+one.
+"""
+
+from typing import Annotated
+
+from msgspec import Struct
+from pydantic import Field
+
+from ingress import audit, people, queries
+from ingress.emails import read as read_email
+from ingress.people import People, User, UserShown
+from ingress.problems import Code, FieldError, Problem
+from ingress.roles import ADMINS, Role, Scope
+from ingress.routes import Answer, Body, Call, Meta, Query, Route, Shown
+from ingress.sessions import store
+from ingress.sessions.endings import USER
+from plumbing.postgres import Pool
+
+TAG = "Users"
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+
+
+class UserAdminShown(UserShown):
+    disabled: bool
+
+
+class UserList(Shown):
+    data: list[UserAdminShown]
+    meta: Meta
+
+
+class UserQuery(Query):
+    email: Annotated[str | None, Field(max_length=320)] = None
+    role: Role | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: Annotated[
+        str | None, Field(pattern=r"^[1-9][0-9]{0,17}$", description="As `next_cursor` gave it.")
+    ] = None
+
+
+class UserChange(Body):
+    role: Annotated[Role | None, Field(strict=False)] = None
+    disabled: Annotated[
+        bool | None, Field(description="Whether they are shut out: no session or key is taken.")
+    ] = None
+
+
+class _Count(Struct, frozen=True):
+    admins: int
+
+
+class Users:
+    def __init__(self, pool: Pool, people: People) -> None:
+        self._pool = pool
+        self._people = people
+
+    def routes(self) -> list[Route]:
+        readers = ADMINS | {Role.AUDITOR}
+        return [
+            Route(
+                method="GET",
+                path="/users",
+                handler=self.list,
+                summary="All users",
+                tag=TAG,
+                roles=readers,
+                scope=Scope.READ,
+                query=UserQuery,
+                answers={200: UserList},
+            ),
+            Route(
+                method="GET",
+                path="/users/{user}",
+                handler=self.show,
+                summary="A user",
+                description="By integer id or uuid.",
+                tag=TAG,
+                roles=readers,
+                scope=Scope.READ,
+                answers={200: UserAdminShown},
+                problems=(Code.NOT_FOUND,),
+            ),
+            Route(
+                method="PATCH",
+                path="/users/{user}",
+                handler=self.change,
+                summary="Change a user's role, or shut one out",
+                description="Access tokens of the user are no longer taken: they are refreshed, or"
+                " end.",
+                tag=TAG,
+                roles=ADMINS,
+                scope=Scope.USERS,
+                body=UserChange,
+                answers={200: UserAdminShown},
+                problems=(Code.NOT_FOUND, Code.LAST_ADMIN),
+            ),
+        ]
+
+    async def list(self, call: Call[None, UserQuery]) -> Answer:
+        asked = call.query
+        email = None
+        if asked.email is not None and (email := read_email(asked.email)) is None:
+            error = FieldError(field="email", code="email_invalid", detail="is no e-mail address")
+            raise Problem(Code.QUERY_INVALID, errors=[error])
+        async with self._pool.connection() as connection:
+            found = await queries.every(
+                connection,
+                "users",
+                User,
+                email=email.lower() if email is not None else None,
+                role=asked.role,
+                after=int(asked.cursor or 0),
+                most=asked.limit + 1,
+            )
+        page = found[: asked.limit]
+        more = str(page[-1].number) if len(found) > asked.limit else None
+        return Answer(
+            UserList(
+                data=[_shown(each) for each in page],
+                meta=Meta(limit=asked.limit, next_cursor=more),
+            )
+        )
+
+    async def show(self, call: Call[None, None]) -> Answer:
+        return Answer(_shown(await self._found(call)))
+
+    async def change(self, call: Call[UserChange, None]) -> Answer:
+        user = await self._found(call)
+        asked = call.body
+        async with self._pool.connection() as connection:
+            # One change at a time: of two that each leave one admin, none might be left.
+            await queries.run(connection, "users_lock")
+            changed = await queries.one(
+                connection,
+                "user_change",
+                User,
+                id=user.id,
+                role=asked.role,
+                disabled=asked.disabled,
+            )
+            left = await queries.one(connection, "admins", _Count)
+            assert changed is not None and left is not None, "users are never deleted"
+            if left.admins == 0:
+                raise Problem(Code.LAST_ADMIN)
+            if changed.disabled:
+                await store.end_all(connection, user.id)
+            await store.tell(connection, USER, user.id)
+            await audit.note(
+                connection, call, "changed a user", user.id, detail=asked.model_dump(mode="json")
+            )
+        self._people.forget()
+        return Answer(_shown(changed))
+
+    async def _found(self, call: Call[UserChange, None] | Call[None, None]) -> User:
+        known = await self._people.by_reference(call.path["user"])
+        if known is None:
+            raise Problem(Code.NOT_FOUND)
+        # What is remembered of a user may be a moment old.
+        async with self._pool.connection() as connection:
+            user = await queries.one(connection, "user_by_id", User, id=known.id)
+        assert user is not None, "users are never deleted"
+        return user
+
+
+def _shown(user: User) -> UserAdminShown:
+    return UserAdminShown(**people.shown(user).model_dump(), disabled=user.disabled)
