@@ -151,7 +151,7 @@ def watching(
     client: Config, topic: str, begin: list[int], count: int, outcome_of: OutcomeOf | None = None
 ) -> Iterator[Watch]:
     """Of the journal, unless `outcome_of` reads something else."""
-    of = outcome_of or _outcome_of
+    of = outcome_of or outcome_of_record
     spawning = multiprocessing.get_context("spawn")
     ours, theirs = spawning.Pipe()
     process = spawning.Process(target=_watch, args=(theirs, client, topic, begin, count, of))
@@ -167,7 +167,7 @@ def watching(
         process.kill()
 
 
-def _outcome_of(message: Message) -> tuple[int, int] | None:
+def outcome_of_record(message: Message) -> tuple[int, int] | None:
     record = _decode(message.value() or b"")
     if record.step not in OUTCOMES:
         return None
