@@ -19,6 +19,7 @@ from tests import brokers
 from tests.waiting import eventually
 
 READY_S = 90.0
+STOP_S = 60.0
 COMMAND = [sys.executable, "-m", "compose.cli"]
 OPEN = (
     '{"kind": "open_account", "account": "ada", "id": "1", "type": "wallet", "currency": "NGN"}\n'
@@ -58,10 +59,11 @@ class Place:
             eventually(lambda: self.ready(started), READY_S)
             yield
             started.terminate()
-            assert started.wait(60) == 0, self.output()
+            assert started.wait(STOP_S) == 0, self.output()
         finally:
-            started.kill()
-            started.wait()
+            # Killed, it would leave its parts behind.
+            started.terminate()
+            started.wait(STOP_S)
 
     def ready(self, up: "subprocess.Popen[bytes]") -> bool:
         assert up.poll() is None, self.output()
