@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from plumbing.failures import Failure
@@ -36,6 +36,18 @@ _NO_RIGHT: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
+
+
+# What a broker says that has just started: it learns a moment later whom it leads.
+_PASSING: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError._TRANSPORT,
+    }
+)
+AGAIN_S: Final = 0.2
 
 
 class Refused(Failure):
@@ -159,6 +171,18 @@ def reachable(admin: AdminClient, timeout_s: float) -> str | None:
         refused = admin.refused() if isinstance(admin, Admin) else None
         return refused or str(cause.str())
     return None
+
+
+def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> tuple[int, int]:
+    """The partition's first offset and its end, asked again while brokers come back."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return consumer.get_watermark_offsets(where, timeout=timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                raise
+            time.sleep(AGAIN_S)
 
 
 def refusal(config: Mapping[str, Any], error: KafkaError) -> str | None:

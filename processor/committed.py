@@ -20,6 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # OffsetSpec 
     OffsetSpec,
 )
 
+from plumbing import kafka
 from plumbing.failures import Failure
 from processor.inputs import MOST_BYTES, Read, as_read
 
@@ -66,7 +67,7 @@ class CommittedReader:
 
     def range(self, topic: str, partition: int) -> Range:
         asked = TopicPartition(topic, partition)
-        return Range(*self._consumer.get_watermark_offsets(asked, timeout=TIMEOUT_S))
+        return Range(*kafka.watermarks(self._consumer, asked, TIMEOUT_S))
 
     def open_from(self, topic: str, partition: int) -> int | None:
         """The offset from which on a transaction is open; None where all are ended."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from plumbing import kafka
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from schemas.topics import Names
@@ -52,7 +53,7 @@ class Journal:
 
     def start(self, position: Position) -> None:
         topic, partition = self._where.topic, self._where.partition
-        there = Range(*self._consumer.get_watermark_offsets(self._where, timeout=TIMEOUT_S))
+        there = Range(*kafka.watermarks(self._consumer, self._where, TIMEOUT_S))
         self._next_offset = position.next_offset
         if not there.start <= self._next_offset <= there.end:
             raise Failure(

@@ -10,6 +10,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from msgspec import Struct
 
+from plumbing import kafka
 from plumbing.kafka import ClientConfig
 from schemas.messages import Result
 from schemas.reasons import Reason
@@ -147,7 +148,7 @@ class Positions:
     def _end_of_all(self, where: TopicPartition) -> int:
         consumer = self._consumer("read_uncommitted")
         try:
-            return int(consumer.get_watermark_offsets(where, timeout=TIMEOUT_S)[1])
+            return int(kafka.watermarks(consumer, where, TIMEOUT_S)[1])
         finally:
             consumer.close()
 
@@ -155,7 +156,7 @@ class Positions:
         """Partitions share the topic's: another one's open transaction may lie before our last
         record, and hide it until it has ended or timed out."""
         deadline = time.monotonic() + STABLE_TIMEOUT_S
-        while committed.get_watermark_offsets(where, timeout=TIMEOUT_S)[1] < end:
+        while kafka.watermarks(committed, where, TIMEOUT_S)[1] < end:
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             if self._stopping.wait(POLL_S):
@@ -163,7 +164,7 @@ class Positions:
 
 
 def _last(consumer: Consumer, where: TopicPartition, end: int, key: str) -> Told | None:
-    start, _ = consumer.get_watermark_offsets(where, timeout=TIMEOUT_S)
+    start, _ = kafka.watermarks(consumer, where, TIMEOUT_S)
     for window in (*WINDOWS, end):
         first = max(start, end - window)
         told = _last_since(consumer, TopicPartition(where.topic, where.partition, first), end, key)

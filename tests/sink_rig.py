@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not marked so
 from psycopg.rows import dict_row
 
 from compose import provision
@@ -147,6 +148,17 @@ class Rig:
             for value in values[start : start + chunk]:
                 producer.produce(self.names.journal, value, None, partition)
             producer.commit_transaction(30)
+
+    def stable(self) -> bool:
+        """Whether the brokers have ended every transaction of the journal, markers and all."""
+        admin = AdminClient({"bootstrap.servers": self.kafka})
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
+        asked = {TopicPartition(self.names.journal, p): latest for p in range(PARTITIONS)}
+        ends = []
+        for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
+            found = admin.list_offsets(asked, isolation_level=level)
+            ends.append([end.result().offset for end in found.values()])
+        return ends[0] == ends[1]
 
     def publish_part(self, cluster: Cluster, part: int, parts: int) -> None:
         """One of so many equal parts of every partition's journal, in their order."""

@@ -45,6 +45,7 @@ def test_a_broker_that_goes_and_comes_back(cluster: kafka.Cluster, rig: Rig, how
     eventually(rig.sequences, 60)
     for part in (2, 3):
         broker = cluster.processes[1]
+        eventually(rig.stable, 60)
         if how == "killed":
             broker.kill()
         else:
@@ -61,6 +62,7 @@ def test_a_broker_that_goes_and_comes_back(cluster: kafka.Cluster, rig: Rig, how
 def test_a_sink_that_starts_before_its_broker(cluster: kafka.Cluster, rig: Rig) -> None:
     whole = history()
     rig.publish_all(whole)
+    eventually(rig.stable, 60)
     cluster.processes[1].kill()
     sink = rig.sink().start()
     eventually(lambda: "waiting for" in sink.told(), 60)
