@@ -29,8 +29,9 @@ STAMP_DEV := .venv/installed-dev
 # Left out of the quick tests: what takes minutes.
 SLOW := tests/crash tests/languages $(wildcard $(addprefix tests/integration/, \
 	test_producing*.py test_analytics.py test_consuming.py test_embedded_secure.py \
-	test_embedded_up.py test_processor_*s.py \
-	test_rebuild_state.py test_securing.py test_sink_crashes.py test_verify_live.py))
+	test_embedded_up.py test_ingress_registration.py test_processor_*s.py \
+	test_rebuild_state.py test_securing.py test_sink_crashes.py test_sink_kafka.py \
+	test_sink_lag.py test_verify.py test_verify_live.py))
 
 .PHONY: run test test-quick check bench chaos lint types lock reference clean
 
