@@ -104,8 +104,8 @@ def test_what_came_the_wrong_way_is_misrouted_and_its_id_is_still_free(
 def test_librdkafkas_own_partitioner_is_told_misrouted_and_murmur2_is_not(
     ledger: Pipeline,
 ) -> None:
-    """Of 24 accounts its hash puts some elsewhere, with any names; the page says which to set."""
-    names = [f"w{secrets.token_hex(5)}" for _ in range(24)]
+    """Of these 24 accounts its hash puts most elsewhere; the page says which to set."""
+    names = [f"partitioned-{number}" for number in range(24)]
     own = [r["reason"] for r in ledger.results_of(freeze(ledger, names))]
     assert set(own) == {"misrouted", "account_not_found"}
     asked = [r["reason"] for r in ledger.results_of(freeze(ledger, names, "murmur2_random"))]
