@@ -47,6 +47,15 @@ class SetLimit(_Command, frozen=True, kw_only=True, gc=False, tag="set_limit"):
     min_balance: fields.Balance | None = None
 
 
+class ChangeAccount(_Command, frozen=True, kw_only=True, gc=False, tag="change_account"):
+    """What is given is changed, all else stays. Each name in `metadata` is set in the account's, or
+    with an empty text taken out of it; `no_limit` true takes the limit away.
+    """
+
+    min_balance: fields.Balance | None = None
+    no_limit: bool | None = None
+
+
 class Credit(_Command, frozen=True, kw_only=True, gc=False, tag="credit"):
     amount: fields.Amount
     currency: fields.Currency | None = None
@@ -111,6 +120,7 @@ class Close(_Command, frozen=True, kw_only=True, gc=False, tag="close"):
 Command = (
     OpenAccount
     | SetLimit
+    | ChangeAccount
     | Credit
     | Debit
     | Transfer

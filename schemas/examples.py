@@ -31,6 +31,13 @@ COMMANDS: Final[dict[str, c.Command]] = {
         metadata={"tier": "basic"},
     ),
     "set_limit": c.SetLimit(account="w1", id="limit-1", min_balance=-50_000, actor="operator-1"),
+    "change_account": c.ChangeAccount(
+        account="w1",
+        id="change-1",
+        min_balance=-75_000,
+        metadata={"name": "Ada's savings", "campaign": ""},
+        actor="operator-1",
+    ),
     "credit": c.Credit(
         account="w1", id="credit-1", amount=1_000_000, currency="NGN", reference="pay-in 7781"
     ),

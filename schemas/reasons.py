@@ -41,6 +41,7 @@ class Reason(StrEnum):
     HOLD_EXPIRED = "hold_expired"
     CAPTURE_EXCEEDS_HOLD = "capture_exceeds_hold"
     ACCOUNT_NOT_EMPTY = "account_not_empty"
+    METADATA_TOO_LARGE = "metadata_too_large"
     INSUFFICIENT_FUNDS = "insufficient_funds"
     BALANCE_OVERFLOW = "balance_overflow"
     CONDITION_FAILED = "condition_failed"
@@ -103,6 +104,9 @@ CATALOGUE: Final[dict[Reason, Meaning]] = {
     Reason.CAPTURE_EXCEEDS_HOLD: Meaning(422, False, "The capture is larger than the hold."),
     Reason.ACCOUNT_NOT_EMPTY: Meaning(
         409, True, "The account has a balance, a hold or a transaction under way."
+    ),
+    Reason.METADATA_TOO_LARGE: Meaning(
+        422, True, "The account's metadata would have more than 4096 bytes."
     ),
     Reason.INSUFFICIENT_FUNDS: Meaning(
         422, True, "The available balance would fall below the account's limit."

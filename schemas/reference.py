@@ -133,6 +133,8 @@ def _commands() -> str:
     for kind, known in by_kind.items():
         own = [f for f in known if f.name not in every]
         parts.append(f"### `{kind.__struct_config__.tag}`\n")
+        if words := kind.__dict__.get("__doc__"):
+            parts.append(f"{' '.join(words.split())}\n")
         parts.append(_table(own) if own else "Nothing of its own.\n")
     parts += _tables(commands.PostEntry)
     return "\n".join(parts)

@@ -6,6 +6,8 @@ Pure, but for the names of the statements in sql/ledger.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from sinks.rows import Rows
 
 
@@ -40,6 +42,10 @@ def _accounts(rows: Rows) -> Iterator[Change]:
             **_totals(rows, changed),
             "status": array(account.status for account in accounts),
             "min_balance": array(account.min_balance for account in accounts),
+            "metadata": [
+                msgspec.json.encode(account.metadata).decode() if account.metadata else None
+                for account in accounts
+            ],
         },
     )
 

@@ -48,6 +48,7 @@ def funding(partition: int = 0, currency: str = "NGN") -> str:
 # How the words of a step become a command
 
 
+_KINDS = {"open": "open_account", "limit": "set_limit", "change": "change_account"}
 _OPTIONS = {
     "key": "idempotency_key",
     "id": "id",
@@ -78,7 +79,7 @@ def _options(words: Words) -> Body:
         elif name == "to":
             given[_OPTIONS[name]] = account_id(text)
         elif name == "meta":
-            given["metadata"] = dict([text.split(":")])
+            given["metadata"] = dict(pair.split(":") for pair in text.split(","))
         else:
             given[_OPTIONS[name]] = text
     return given
@@ -103,6 +104,8 @@ def _arguments(verb: str, account: str, rest: Words) -> Body:
             return {"type": type, "currency": currency}
         case "limit", [least]:
             return {} if least == "none" else {"min_balance": amount(least)}
+        case "change", ["nolimit"]:
+            return {"no_limit": True}
         case (("credit" | "debit" | "hold"), [much]):
             return {"amount": amount(much)}
         case "transfer", [to, much]:
@@ -113,7 +116,7 @@ def _arguments(verb: str, account: str, rest: Words) -> Body:
             return {"hold_id": transaction(account, held)}
         case "reverse", [key]:
             return {"transaction_id": transaction(account, key)}
-        case (("freeze" | "unfreeze" | "close"), []):
+        case (("change" | "freeze" | "unfreeze" | "close"), []):
             return {}
     raise AssertionError(f"no step: {verb} {rest}")
 
@@ -127,7 +130,7 @@ def transaction(account: str, key: str) -> str:
 def command(step: str, key: str = "key") -> Body:
     verb, *words = step.split()
     plain = [word for word in words if "=" not in word]
-    body: Body = {"kind": {"open": "open_account", "limit": "set_limit"}.get(verb, verb)}
+    body: Body = {"kind": _KINDS.get(verb, verb)}
     if verb == "post":
         entries = _post_entries(plain)
         ordinary = [e["account"] for e in entries if not ids.is_system(e["account"])]

@@ -1,12 +1,14 @@
-"""Commands about what an account is: open, limit, freeze, unfreeze, close. None of them moves
-money.
+"""Commands about what an account is: open, limit, change, freeze, unfreeze, close. None of them
+moves money.
 """
+
+from msgspec.structs import replace
 
 from processor.rules import checks, outcomes, state
 from processor.rules.decision import Decision
 from processor.rules.outcomes import Asked
-from schemas import fields
-from schemas.commands import Close, Freeze, OpenAccount, SetLimit, Unfreeze
+from schemas import door, fields
+from schemas.commands import ChangeAccount, Close, Freeze, OpenAccount, SetLimit, Unfreeze
 from schemas.journal import AccountChange
 from schemas.reasons import Reason
 from schemas.settings import Settings
@@ -43,9 +45,15 @@ def static_open(command: OpenAccount) -> Reason | None:
     return static_limit(command)
 
 
-def static_limit(command: OpenAccount | SetLimit) -> Reason | None:
+def static_limit(command: OpenAccount | SetLimit | ChangeAccount) -> Reason | None:
     limit = command.min_balance
     return Reason.LIMIT_OUT_OF_BOUNDS if limit is not None and limit > 0 else None
+
+
+def static_change(command: ChangeAccount) -> Reason | None:
+    if command.no_limit and command.min_balance is not None:
+        return Reason.LIMIT_OUT_OF_BOUNDS
+    return static_limit(command)
 
 
 def set_limit(asked: Asked, command: SetLimit, account: Account, settings: Settings) -> Decision:
@@ -56,19 +64,35 @@ def set_limit(asked: Asked, command: SetLimit, account: Account, settings: Setti
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
     if limit is not None and account.available < limit:
         return outcomes.rejected(asked, Reason.INSUFFICIENT_FUNDS)
-    return _changed(asked, account, status=account.status, min_balance=limit)
+    return _changed(asked, replace(account, min_balance=limit))
+
+
+def change(asked: Asked, command: ChangeAccount, account: Account, settings: Settings) -> Decision:
+    limit, metadata = command.min_balance, _merged(account.metadata, command.metadata)
+    limited = limit is not None or command.no_limit
+    # A limit that is not asked for stays, also where the bound is narrower now.
+    if limited and _limit_out_of_bounds(account.type, limit, settings):
+        return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
+    if account.status == "closed":
+        return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
+    if door.metadata_bytes(metadata) > fields.MAX_METADATA_BYTES:
+        return outcomes.rejected(asked, Reason.METADATA_TOO_LARGE)
+    if limit is not None and account.available < limit:
+        return outcomes.rejected(asked, Reason.INSUFFICIENT_FUNDS)
+    after = replace(account, metadata=metadata)
+    return _changed(asked, replace(after, min_balance=limit) if limited else after)
 
 
 def freeze(asked: Asked, command: Freeze, account: Account) -> Decision:
     if account.status == "closed":
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
-    return _changed(asked, account, status="frozen", min_balance=account.min_balance)
+    return _changed(asked, replace(account, status="frozen"))
 
 
 def unfreeze(asked: Asked, command: Unfreeze, account: Account) -> Decision:
     if account.status == "closed":
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
-    return _changed(asked, account, status="open", min_balance=account.min_balance)
+    return _changed(asked, replace(account, status="open"))
 
 
 def close(asked: Asked, command: Close, account: Account) -> Decision:
@@ -76,7 +100,7 @@ def close(asked: Asked, command: Close, account: Account) -> Decision:
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
     if account.balance or account.held or account.incoming:
         return outcomes.rejected(asked, Reason.ACCOUNT_NOT_EMPTY)
-    return _changed(asked, account, status="closed", min_balance=account.min_balance)
+    return _changed(asked, replace(account, status="closed"))
 
 
 def _limit_out_of_bounds(type: str, limit: int | None, settings: Settings) -> bool:
@@ -85,20 +109,24 @@ def _limit_out_of_bounds(type: str, limit: int | None, settings: Settings) -> bo
     return type == "wallet" and limit < -settings.max_overdraft
 
 
-def _changed(
-    asked: Asked, account: Account, *, status: fields.AccountStatus, min_balance: int | None
-) -> Decision:
-    if not outcomes.conditions_hold(asked.command, account.version, account.available):
+def _merged(before: fields.Metadata, given: fields.Metadata) -> fields.Metadata:
+    """An empty text takes its name out; what was opened with one, and is not given, stays."""
+    taken_out = {name for name, text in given.items() if not text}
+    return {name: text for name, text in {**before, **given}.items() if name not in taken_out}
+
+
+def _changed(asked: Asked, after: Account) -> Decision:
+    if not outcomes.conditions_hold(asked.command, after.version, after.available):
         return outcomes.rejected(asked, Reason.CONDITION_FAILED)
     return outcomes.posted(
         asked,
         account=AccountChange(
             id=asked.command.account,
-            type=account.type,
-            currency=account.currency,
-            status=status,
-            owner=account.owner,
-            min_balance=min_balance,
-            metadata=account.metadata,
+            type=after.type,
+            currency=after.currency,
+            status=after.status,
+            owner=after.owner,
+            min_balance=after.min_balance,
+            metadata=after.metadata,
         ),
     )

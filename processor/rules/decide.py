@@ -147,6 +147,8 @@ def _static(command: Command) -> Reason | None:
             reason = accounts.static_open(command)
         case commands.SetLimit():
             reason = accounts.static_limit(command)
+        case commands.ChangeAccount():
+            reason = accounts.static_change(command)
         case _:
             reason = None
     if ids.is_system(command.account):
@@ -181,6 +183,8 @@ def _decide_on(asked: Asked, command: Command, account: Account, settings: Setti
             return _settle(asked, account, reversal, settings)
         case commands.SetLimit():
             return accounts.set_limit(asked, command, account, settings)
+        case commands.ChangeAccount():
+            return accounts.change(asked, command, account, settings)
         case commands.Freeze():
             return accounts.freeze(asked, command, account)
         case commands.Unfreeze():

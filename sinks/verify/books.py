@@ -21,6 +21,7 @@ from schemas.journal import (
     Reservation,
 )
 from schemas.settings import Settings
+from sinks.verify import changes
 from sinks.verify.report import Differences
 
 Status = Literal["pending", "posted", "rejected"]
@@ -283,25 +284,29 @@ class Books:
         return parts[2]
 
     def _account(self, record: JournalRecord, change: AccountChange) -> None:
-        account = self.accounts.get(change.id)
-        opens = isinstance(record.command, commands.OpenAccount)
+        account, command = self.accounts.get(change.id), record.command
         if account is None:
-            if not opens:
+            if isinstance(command, commands.OpenAccount):
+                self._same_account(change, changes.opened(command))
+            else:
                 self.note("changes an account that was never opened", change.id)
             raised = change.type in _RAISED_BY_DEBIT
             self.accounts[change.id] = Account(change, record.time_ms, record.sequence, raised)
             return
         before = account.change
-        if opens:
+        if isinstance(command, commands.OpenAccount):
             self.note("opens an account a second time", change.id)
-        for name in ("type", "currency", "owner", "metadata"):
-            self._same(name, getattr(change, name), getattr(before, name), change.id)
+        self._same_account(change, changes.changed(before, command))
         if before.status == "closed":
             self.note("changes an account that is closed", change.id)
         empty = not (account.balance or account.held or account.incoming)
         if change.status == "closed" and not empty:
             self.note("closes an account that is not empty", change.id)
         account.change, account.sequence = change, record.sequence
+
+    def _same_account(self, told: AccountChange, expected: AccountChange) -> None:
+        for name in changes.FIELDS:
+            self._same(name, getattr(told, name), getattr(expected, name), told.id)
 
     def _hold(self, record: JournalRecord, change: HoldChange) -> None:
         hold = self.holds.get(change.id)

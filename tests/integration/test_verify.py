@@ -312,6 +312,10 @@ BY_HAND = {
         "UPDATE ledger.accounts SET balance = balance + 1 WHERE id = '{account}'",
         "accounts {account}: balance is",
     ),
+    "an account's metadata": (
+        """UPDATE ledger.accounts SET metadata = '{{"name": "forged"}}' WHERE id = '{account}'""",
+        "accounts {account}: metadata is {{'name': 'forged'}}, by the journal",
+    ),
     "one row removed": (
         "DELETE FROM ledger.entries WHERE account = '{account}' AND version = 2",
         "entries has no row version 2",
@@ -433,7 +437,10 @@ def test_tables_ahead_of_the_journal(kafka: str, postgres: str, template: str) -
 
 
 SMALL = histories.of_seed(SEED, 900).partitions
-ENTRY = SMALL[0].transactions[20]
+# An entry that is the only one of its record.
+_records = [each.sequence for each in SMALL[0].transactions]
+PLACE = next(n for n in range(20, len(_records)) if _records.count(_records[n]) == 1)
+ENTRY = SMALL[0].transactions[PLACE]
 RESULT = kept_topics.results_of(SMALL[0])[30]
 SEQUENCE, KEY, LETTER = SMALL[0].letters[1]
 MISPLACED = "is there, of which the journal has nothing, or has it once"
@@ -463,7 +470,7 @@ ENTRIES: dict[str, tuple[Kept, str]] = {
         f"version {ENTRY.version} of {ENTRY.account_id} is not there",
     ),
     "removed at the end": (with_entries(lambda all: all[:-1]), "is not there"),
-    "doubled": (with_entries(lambda all: [*all[:21], *all[20:]]), MISPLACED),
+    "doubled": (with_entries(lambda all: [*all[: PLACE + 1], *all[PLACE:]]), MISPLACED),
     "doubled at the end": (with_entries(lambda all: [*all, ENTRY]), MISPLACED),
     "made up": (
         with_entries(lambda all: [*all, msgspec.structs.replace(ENTRY, sequence=10**6)]),

@@ -99,6 +99,10 @@ OWN: Mapping[str, Mapping[str, Test]] = {
         "min_balance": BALANCE,
     },
     "set_limit": {"min_balance": BALANCE},
+    "change_account": {
+        "min_balance": BALANCE,
+        "no_limit": lambda value: isinstance(value, bool),
+    },
     "credit": {"amount": _any, "currency": CURRENCY},
     "debit": {"amount": _any, "currency": CURRENCY},
     "transfer": {"to": _account, "amount": _any, "currency": CURRENCY},

@@ -14,7 +14,8 @@ from tests.model.values import Account, Fault, Hold, Item, Transaction, fault, r
 
 LARGEST = 2**53 - 1
 REVERSIBLE = {"credit", "debit", "transfer", "post", "capture"}
-STATUS_MATTERS = {"hold", "capture", "freeze", "unfreeze", "close", "set_limit"}
+STATUS_MATTERS = {"hold", "capture", "freeze", "unfreeze", "close", "set_limit", "change_account"}
+MOST_METADATA = 4_096
 
 
 class Faults(Books):
@@ -76,7 +77,11 @@ class Faults(Books):
             yield [fault(Reason.HOLD_EXPIRED)]
         if kind == "close" and (account.balance or account.held or account.incoming):
             yield [fault(Reason.ACCOUNT_NOT_EMPTY)]
-        if kind == "set_limit":
+        if kind == "change_account":
+            told = "".join(map("".join, self._metadata_after(account, command).items()))
+            if len(told.encode()) > MOST_METADATA:
+                yield [fault(Reason.METADATA_TOO_LARGE)]
+        if kind in ("set_limit", "change_account"):
             limit = command.get("min_balance")
             if limit is not None and limit > account.balance - account.held:
                 yield [fault(Reason.INSUFFICIENT_FUNDS)]
@@ -117,7 +122,7 @@ class Faults(Books):
     def _limit_faults(
         self, partition: int, command: door.Body, account: Account | None
     ) -> list[Fault]:
-        if command["kind"] not in ("open_account", "set_limit"):
+        if command["kind"] not in ("open_account", "set_limit", "change_account"):
             return []
         limit = command.get("min_balance")
         if command["kind"] == "open_account":
@@ -128,6 +133,7 @@ class Faults(Books):
             limit > 0 or (wallet and limit < -self._settings(partition).max_overdraft)
         )
         bad = bad or (limit is None and wallet and command["kind"] == "set_limit")
+        bad = bad or (command.get("no_limit", False) and (wallet or limit is not None))
         return [fault(Reason.LIMIT_OUT_OF_BOUNDS)] if bad else []
 
     def _currency_faults(
@@ -180,6 +186,12 @@ class Faults(Books):
             yield [fault(Reason.CONDITION_FAILED)]
 
     # What a command means
+
+    def _metadata_after(self, account: Account, command: door.Body) -> dict[str, str]:
+        """What changes an account sets each name that it gives; an empty text takes it out."""
+        given = command.get("metadata", {})
+        kept = {name: text for name, text in account.metadata.items() if name not in given}
+        return kept | {name: text for name, text in given.items() if text != ""}
 
     def _fee(self, partition: int, command: door.Body) -> tuple[int, int]:
         if command["kind"] != "transfer":

@@ -183,6 +183,14 @@ class Ledger(Faults):
         elif kind == "set_limit":
             self.accounts[account_id].min_balance = command.get("min_balance")
             said.account = self.accounts[account_id].facts()
+        elif kind == "change_account":
+            account = self.accounts[account_id]
+            if "min_balance" in command:
+                account.min_balance = command["min_balance"]
+            elif command.get("no_limit"):
+                account.min_balance = None
+            account.metadata = self._metadata_after(account, command)
+            said.account = account.facts()
         elif kind in ("freeze", "unfreeze", "close"):
             wanted = {"freeze": "frozen", "unfreeze": "open", "close": "closed"}[kind]
             if self.accounts[account_id].status != wanted:

@@ -16,6 +16,7 @@ HOLD_ID = "00000000-0000-5000-8000-000000000000"
 OWN_FIELDS: dict[str, dict[str, Any]] = {
     "open_account": {"type": "wallet", "currency": "NGN"},
     "set_limit": {},
+    "change_account": {},
     "credit": {"amount": 1},
     "debit": {"amount": 1},
     "transfer": {"to": "b", "amount": 1},

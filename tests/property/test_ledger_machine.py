@@ -32,6 +32,8 @@ amounts = st.one_of(
     st.integers(1, 60), st.integers(1, 5_000), st.sampled_from((LARGEST - 1, LARGEST))
 )
 currencies = st.sampled_from((None, None, None, "NGN", "USD", "ABC"))
+texts = st.sampled_from(("", "x", "é" * 1_100))
+metadata = st.dictionaries(st.sampled_from(("a", "b", "c")), texts, max_size=2)
 limits = st.sampled_from((None, None, 0, -500, -1_001, 3, -LARGEST))
 extras = st.fixed_dictionaries(
     {},
@@ -206,6 +208,24 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(account=accounts, limit=limits, extra=extras)
     def set_limit(self, account: str, limit: int | None, extra: dict[str, Any]) -> None:
         self.write("set_limit", account, min_balance=limit, **extra)
+
+    @rule(
+        account=accounts,
+        limit=limits,
+        no_limit=st.sampled_from((None, None, False, True)),
+        metadata=metadata,
+        extra=extras,
+    )
+    def change_account(
+        self,
+        account: str,
+        limit: int | None,
+        no_limit: bool | None,
+        metadata: dict[str, str],
+        extra: dict[str, Any],
+    ) -> None:
+        told = {"min_balance": limit, "no_limit": no_limit, "metadata": metadata, **extra}
+        self.write("change_account", account, **told)
 
     @rule(original=sent, change=st.sampled_from(({}, {}, {"id": "other"}, {"reference": "other"})))
     def again(self, original: dict[str, Any], change: dict[str, Any]) -> None:

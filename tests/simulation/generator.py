@@ -56,7 +56,8 @@ WEIGHTS = {
     "freeze": 0.4,
     "unfreeze": 3,
     "close": 0.8,
-    "set_limit": 1.6,
+    "set_limit": 1.2,
+    "change_account": 1.2,
     "open_account": 1.3,
 }
 MOVING = ("credit", "debit", "transfer", "post", "capture")
@@ -92,6 +93,7 @@ class Generator:
             "void": self._void,
             "reverse": self._reverse,
             "set_limit": self._set_limit,
+            "change_account": self._change_account,
             "open_account": self._open_again,
         }
 
@@ -303,6 +305,16 @@ class Generator:
         command = self._new("set_limit", self._anyone().name)
         if limit is not None:
             command["min_balance"] = limit
+        return command
+
+    def _change_account(self, now_ms: int) -> Body:
+        command = self._set_limit(now_ms) | {"kind": "change_account"}
+        if self.random.random() < 0.2:
+            command["no_limit"] = self.random.random() < 0.8
+        if self.random.random() < 0.7:
+            names = self.random.sample(("name", "tier", "note"), self.random.randint(1, 3))
+            texts = ("", "", f"text {self.count}", "naïve ✓")
+            command["metadata"] = {name: self.random.choice(texts) for name in names}
         return command
 
     def _open_again(self, now_ms: int) -> Body:

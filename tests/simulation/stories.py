@@ -81,6 +81,19 @@ def lowers_its_limit(dice: random.Random, cast: Cast) -> list[Body]:
     ]
 
 
+def is_told_too_much(dice: random.Random, cast: Cast) -> list[Body]:
+    """An account's metadata grows until there is room for no more, and some is taken out again."""
+    text = "é" * dice.randrange(1_100, 1_900)
+    change = {"kind": "change_account", "account": cast.new}
+    return [
+        {**_opened(cast), "metadata": {"first": text, "empty": ""}},
+        {**change, "metadata": {"second": text}},
+        {**change, "metadata": {"first": "", "second": text, "empty": ""}, "min_balance": -5},
+        {"kind": "freeze", "account": cast.new},
+        {**change, "metadata": {"third": "short"}, "no_limit": dice.random() < 0.3},
+    ]
+
+
 def _opened(cast: Cast) -> Body:
     command = {"kind": "open_account", "account": cast.new, "type": "wallet", "currency": "NGN"}
     return command if cast.owner is None else {**command, "owner": cast.owner}
@@ -94,4 +107,5 @@ STORIES: tuple[Callable[[random.Random, Cast], list[Body]], ...] = (
     limits_the_system,
     frees_what_is_held,
     lowers_its_limit,
+    is_told_too_much,
 )

@@ -126,7 +126,7 @@ def test_more_entries_than_may_be_read_are_malformed() -> None:
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ({"kind": "pay"}, "kind must be one of open_account, set_limit, credit"),
+        ({"kind": "pay"}, "kind must be one of open_account, set_limit, change_account, credit"),
         ({"account": None}, "account is required: 1 to 64 of A-Z a-z 0-9 : _ -"),
         ({"account": "w 1"}, "account must be 1 to 64 of A-Z a-z 0-9 : _ -"),
         ({"reference": 5}, "reference must be text of 1 to 200 characters"),

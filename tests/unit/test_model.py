@@ -308,6 +308,22 @@ def test_limits(alone: Books) -> None:
     assert alone.do("set_limit", ALICE).reason is Reason.LIMIT_OUT_OF_BOUNDS
 
 
+def test_changes(alone: Books) -> None:
+    alone.open(ALICE, metadata={"a": "1", "b": "2"})
+
+    def change(**given: Any) -> Reason | None:
+        return alone.do("change_account", ALICE, **given).reason
+
+    assert change(metadata={"a": "", "c": "3"}, min_balance=-5) is None
+    assert alone.ledger.accounts[ALICE].metadata == {"b": "2", "c": "3"}
+    assert alone.ledger.accounts[ALICE].min_balance == -5
+    assert change(no_limit=True) is Reason.LIMIT_OUT_OF_BOUNDS
+    assert change(min_balance=0, no_limit=True) is Reason.LIMIT_OUT_OF_BOUNDS
+    assert change(metadata={"d": "x" * 4_092}) is Reason.METADATA_TOO_LARGE
+    assert change(metadata={"d": "x" * 4_091}, no_limit=False) is None
+    assert alone.ledger.accounts[ALICE].min_balance == -5
+
+
 def test_conditions_are_tested_after_the_money(alone: Books) -> None:
     alone.open(ALICE, balance=100)
     failed = alone.do("debit", ALICE, amount=50, min_available_after=51)

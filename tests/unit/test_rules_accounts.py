@@ -1,4 +1,6 @@
-"""Open, limit, freeze, unfreeze, close. One line a case, in the notation of `stories.play`."""
+"""Open, limit, change, freeze, unfreeze, close. One line a case, in the notation of
+`stories.play`.
+"""
 
 import pytest
 
@@ -58,6 +60,31 @@ LIMITS = [
     "a=3; limit a -1 leaves=4 | condition_failed",
 ]
 
+CHANGES = [
+    "a=0; change a limit=-50; debit a 50 | posted | a=-50; debit a 1 | insufficient_funds",
+    "a=0,limit:-50; change a meta=b:c; debit a 50 | posted | a=-50",
+    "a=0; change a | posted | a=0,v:0",
+    "a=0; change a limit=1 | limit_out_of_bounds",
+    "a=0; change a limit=-100000001 | limit_out_of_bounds",
+    "a=0; change a nolimit | limit_out_of_bounds",
+    "a=0,liability; change a nolimit limit=0 | limit_out_of_bounds",
+    "a=0,asset,limit:0; change a nolimit; credit a 5 | posted | a=-5",
+    "a=0,liability; change a limit=-5; debit a 6 | insufficient_funds",
+    "a=-50,limit:-50; change a limit=-49 | insufficient_funds; change a limit=-50 | posted",
+    "a=0,limit:-50; hold a 50; change a limit=0 | insufficient_funds; change a meta=b:c | posted",
+    "change a meta=b:c | account_not_found",
+    "change system:fees:NGN meta=b:c | system_account",
+    "change system:fees:NGN limit=1 | system_account",
+    "a=0,closed; change a meta=b:c | account_closed",
+    "a=0,closed; change a limit=-1 | account_closed",
+    "a=0,frozen; change a limit=-1 meta=b:c | posted | a=0,frozen",
+    "a=3; change a meta=b:c version=1 leaves=3 | posted",
+    "a=3; change a meta=b:c version=2 | condition_failed",
+    "a=3; change a meta=b:c leaves=4 | condition_failed",
+    "a=3; change a meta=b:c key=k; change a meta=b:c key=k actor=x | replayed",
+    "a=3; change a meta=b:c key=k; change a meta=b:d key=k | idempotency_key_reused",
+]
+
 STATUSES = [
     "a=5; freeze a | posted | a=5,v:1,frozen",
     "a=5; freeze a; freeze a | posted | a=5,frozen",
@@ -113,7 +140,7 @@ CLOSING = [
 ]
 
 
-@pytest.mark.parametrize("story", [*OPENING, *LIMITS, *STATUSES, *CLOSING])
+@pytest.mark.parametrize("story", [*OPENING, *LIMITS, *CHANGES, *STATUSES, *CLOSING])
 def test_story(story: str) -> None:
     stories.play(story)
 
@@ -150,6 +177,42 @@ def test_a_change_of_status_or_limit_keeps_everything_else() -> None:
     assert (after.owner, after.metadata, after.type) == (before.owner, before.metadata, "wallet")
     assert (after.balance, after.held, after.version) == (7, 2, before.version)
     assert (after.status, after.min_balance) == ("open", -9)
+
+
+def test_a_change_sets_what_it_gives_and_nothing_else() -> None:
+    stage = stories.play("open a wallet NGN owner=ada meta=colour:red,empty: limit=-5; credit a 7")
+    before = stage.account("a")
+    stage.play("hold a 2; freeze a; change a meta=name:Ada,colour: limit=-9")
+    after = stage.account("a")
+    assert (after.metadata, after.min_balance) == ({"empty": "", "name": "Ada"}, -9)
+    assert (after.owner, after.type, after.status) == (before.owner, "wallet", "frozen")
+    assert (after.balance, after.held, after.version) == (7, 2, before.version)
+    stage.play("change a meta=absent:,empty:,name:Bem | posted")
+    assert stage.account("a").metadata == {"name": "Bem"}
+    stage.play("change a limit=-10 | posted")
+    assert (stage.account("a").metadata, stage.account("a").min_balance) == ({"name": "Bem"}, -10)
+
+
+def test_a_change_is_whole_or_not_at_all() -> None:
+    stage = stories.play("open a wallet NGN meta=colour:red")
+    stage.play("change a meta=colour:blue limit=1 | limit_out_of_bounds")
+    assert (stage.account("a").metadata, stage.account("a").min_balance) == ({"colour": "red"}, 0)
+
+
+def test_metadata_has_room_for_4_096_bytes_in_all() -> None:
+    stage = stories.play("a=0")
+    for name in "bc":
+        stage.play(f"change a meta={name}:{'x' * 2_047} | posted")
+    stage.play("change a meta=d: | posted; change a meta=d:x | metadata_too_large")
+    stage.play(f"change a meta=b:{'x' * 2_048} | metadata_too_large; change a limit=-1 | posted")
+    stage.play("change a meta=b:,d:x | posted")
+    assert stage.account("a").metadata == {"c": "x" * 2_047, "d": "x"}
+
+
+def test_a_limit_from_before_a_narrower_bound_stays() -> None:
+    stage = stories.play("a=0,limit:-50; configure 0 max_overdraft=9")
+    stage.play("change a meta=b:c | posted; change a limit=-50 | limit_out_of_bounds")
+    assert stage.account("a").min_balance == -50
 
 
 def test_the_bound_of_limits_is_a_setting() -> None:

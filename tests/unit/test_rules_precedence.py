@@ -217,6 +217,22 @@ KINDS = {
             Fault(R.INSUFFICIENT_FUNDS, a={"balance": -60, "limit": -60}),
         ),
     ),
+    "change_account": Kind(
+        "change a limit=-50 meta=name:Ada",
+        {"a": {"balance": 0}},
+        (
+            *ANY,
+            Fault(R.LIMIT_OUT_OF_BOUNDS, command={"min_balance": 1}),
+            Fault(
+                R.LIMIT_OUT_OF_BOUNDS, command={"min_balance": -100_000_001}, a={"type": "wallet"}
+            ),
+            Fault(R.LIMIT_OUT_OF_BOUNDS, command={"no_limit": True}),
+            A_CLOSED,
+            Fault(R.METADATA_TOO_LARGE, command={"metadata": {"name": "x" * 4_080}}),
+            Fault(R.INSUFFICIENT_FUNDS, a={"balance": -60, "limit": -60}),
+        ),
+        before="change a meta=colour:red,note:n",
+    ),
     "credit": Kind(
         "credit a 5",
         {"a": {"balance": 0}},

@@ -27,6 +27,7 @@ TOUR = """
     credit a 6 key=k             | idempotency_key_reused
     debit a 5000                 | insufficient_funds
     limit a -100
+    change a limit=-90 meta=n:1,m:
     transfer a d 30
     transfer a b1 100 key=t      | pending
     transfer a e1 100            | pending

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sinks import copies
+from sinks import changes, copies
 from sinks.reading import Chain, Read, beginning
 from sinks.rows import BrokenRecord, Rows
 from tests.builders import account_id, transaction
@@ -48,6 +48,26 @@ def test_an_account_of_before_is_changed_by_what_the_batch_adds() -> None:
     assert (totals.balance, totals.version, totals.entries, totals.net) == (75, 3, 2, -25)
     assert rows.opened == {}
     assert [account.status for account in rows.changed.values()] == ["frozen"]
+
+
+def test_metadata_is_as_the_batch_leaves_it() -> None:
+    stage = play("open a wallet NGN meta=b:c; credit a 5; change a meta=b:d,name:Ada")
+    id = account_id("a")
+    assert rows_of(stage).opened[id].account.metadata == {"b": "d", "name": "Ada"}
+    start = length(stage)
+    stage.play('change a meta=b:,name:"; freeze a; change a meta=x:y limit=-5')
+    stage.play(
+        "open b wallet NGN; change b; limit b -1",
+    )
+    rows = rows_of(stage, start=start)
+    changed = rows.changed[id]
+    assert (changed.metadata, changed.status, changed.min_balance) == (
+        {"name": '"', "x": "y"},
+        "frozen",
+        -5,
+    )
+    (change,) = [each for each in changes.of(rows) if each.ids == [id]]
+    assert change.given["metadata"] == ['{"name":"\\"","x":"y"}']
 
 
 def test_a_hold_placed_and_captured_is_one_row() -> None:

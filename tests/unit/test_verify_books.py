@@ -113,6 +113,11 @@ def steps(step: str, apply: Callable[[Value], bool]) -> Callable[[Value], bool]:
     return lambda r: r["step"] == step and "command_offset" not in r and apply(r)
 
 
+def changed_by(kind: str, change: Callable[[Value], None]) -> Callable[[Value], bool]:
+    told = inside("account", change)
+    return lambda r: r.get("command", {}).get("kind") == kind and told(r)
+
+
 def more(name: str) -> Callable[[Value], None]:
     return lambda of: of.update({name: of[name] + 1})
 
@@ -175,6 +180,26 @@ LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
     "an account's type": (
         inside("account", lambda a: a.update(currency="XXX")),
         "",
+    ),
+    "an opened account's metadata": (
+        changed_by("open_account", lambda a: a.update(metadata={"forged": "x"})),
+        "metadata is {'forged': 'x'}, by the records before it",
+    ),
+    "an account's limit": (
+        changed_by("change_account", lambda a: a.update(min_balance=a.get("min_balance", 0) - 1)),
+        "min_balance is",
+    ),
+    "an account's metadata": (
+        changed_by("change_account", lambda a: a.update(metadata={"forged": "x"})),
+        "metadata is {'forged': 'x'}, by the records before it",
+    ),
+    "metadata that nobody changed": (
+        changed_by("freeze", lambda a: a.update(metadata={"forged": "x"})),
+        "metadata is {'forged': 'x'}, by the records before it",
+    ),
+    "an account's status": (
+        changed_by("unfreeze", lambda a: a.update(status="frozen")),
+        "status is frozen, by the records before it open",
     ),
     "a first's status": (
         steps(
