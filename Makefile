@@ -50,6 +50,7 @@ bench: $(STAMP_DEV)
 	$(BIN)/python -m benchmarks.rules
 	$(BIN)/python -m benchmarks.processor $(if $(FULL),--full)
 	$(BIN)/python -m benchmarks.sink
+	$(BIN)/python -m benchmarks.reads $(if $(FULL),--full)
 	$(BIN)/python -m benchmarks.pipeline $(if $(FULL),--full)
 	$(BIN)/python -m benchmarks.ingress $(if $(FULL),--full)
 

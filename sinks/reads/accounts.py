@@ -15,7 +15,7 @@ from sinks.reads.pages import Page
 from sinks.reads.queries import Connection
 
 # Times are kept to the microsecond.
-_INSTANT = timedelta(microseconds=1)
+INSTANT = timedelta(microseconds=1)
 
 
 class Balance(Struct, frozen=True):
@@ -95,7 +95,7 @@ async def balance_at_version(of: Connection, account: str, version: int) -> Past
 
 async def balance_at(of: Connection, account: str, time: datetime) -> PastBalance | None:
     """After all entries up to and with this log time."""
-    return await balance_before(of, account, time + _INSTANT)
+    return await balance_before(of, account, time + INSTANT)
 
 
 async def balance_before(of: Connection, account: str, time: datetime) -> PastBalance | None:
@@ -104,14 +104,26 @@ async def balance_before(of: Connection, account: str, time: datetime) -> PastBa
 
 
 class _Version(Struct, frozen=True):
+    account: str
     version: int
 
 
 async def version_before(of: Connection, account: str, time: datetime) -> int | None:
     """How many entries the account had before a time; None where there is no such account."""
-    asked = {"account": account, "time": time}
-    found = await queries.one(of, "version_before", _Version, asked)
-    return None if found is None else found.version
+    return (await versions_before(of, [account], time)).get(account)
+
+
+async def versions_before(of: Connection, ids: Sequence[str], time: datetime) -> dict[str, int]:
+    """The same of several at once; those that are not there are left out."""
+    asked = {"accounts": list(ids), "time": time}
+    found = await queries.every(of, "versions_before", _Version, asked)
+    return {each.account: each.version for each in found}
+
+
+async def versions_of(of: Connection, owner: str) -> dict[str, int]:
+    """All accounts of an owner, and how many entries each has now."""
+    found = await queries.every(of, "accounts_of_owner", _Version, {"owner": owner})
+    return {each.account: each.version for each in found}
 
 
 async def account(of: Connection, id: str) -> Account | None:

@@ -1,11 +1,14 @@
-"""An account's history: its entries, page by page, and its statement of a time.
+"""The history of an account, or of all accounts of an owner: its entries, page by page, and an
+account's statement of a time.
 
 The versions of an account have no gaps and time never falls from one to the next. So a page of an
-unfiltered history is a range of versions, whatever its number; a range of time is one too.
+unfiltered history is a range of versions, whatever its number; a range of time is one too, and what
+comes after an entry of another account is one in each.
 """
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
@@ -55,6 +58,14 @@ class EntryFilter(Struct, frozen=True, kw_only=True):
     reference: str | None = None
     least: int | None = None
     most: int | None = None
+
+
+class _Range(NamedTuple):
+    """The entries of the versions after one, up to another."""
+
+    account: str
+    after: int
+    last: int
 
 
 class Statement(Struct, frozen=True):
@@ -180,6 +191,8 @@ async def _between(
     offset: int | None = None,
     oldest_first: bool | None = None,
 ) -> list[Entry]:
+    if filter.statuses is not None and set(filter.statuses) <= {"rejected"}:
+        return []  # what was rejected has no entries: a long history need not be searched for them
     return await queries.every(
         of,
         "entries",
@@ -188,17 +201,125 @@ async def _between(
             "account": account,
             "after": first,
             "last": last,
-            "direction": filter.direction,
-            "kinds": None if filter.kinds is None else list(filter.kinds),
-            "statuses": None if filter.statuses is None else list(filter.statuses),
-            "reference": filter.reference,
-            "least": filter.least,
-            "most": filter.most,
-            "limit": limit,
-            "offset": offset or None,
-            "oldest_first": oldest_first,
+            **_asked(filter, limit, offset, oldest_first),
         },
     )
+
+
+def _asked(
+    filter: EntryFilter, limit: int, offset: int | None, oldest_first: bool | None
+) -> dict[str, Any]:
+    return {
+        "direction": filter.direction,
+        "kinds": None if filter.kinds is None else list(filter.kinds),
+        "statuses": None if filter.statuses is None else list(filter.statuses),
+        "reference": filter.reference,
+        "least": filter.least,
+        "most": filter.most,
+        "limit": limit,
+        "offset": offset or None,
+        "oldest_first": oldest_first,
+    }
+
+
+async def entries_of_owner(
+    of: Connection,
+    owner: str,
+    filter: EntryFilter = NO_FILTER,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int = 20,
+    page: int | None = None,
+    cursor: str | None = None,
+) -> Page[Entry]:
+    """Of all accounts of an owner together, the latest first; a transaction between several of them
+    is told once, from the side of the one whose command it was.
+
+    By cursor, or by number: where the owner has one account and nothing is filtered at any depth,
+    else up to page x limit = 10,000, else PageTooDeep.
+    """
+    pages.check(limit, page)
+    at = pages.read("entries of an owner", cursor, datetime, str, int) if page is None else None
+    if filter.statuses is not None and set(filter.statuses) <= {"rejected"}:
+        return Page(items=())  # as above
+    ranges = await _ranges(of, owner, since, until)
+    one = len(ranges) == 1 and filter == NO_FILTER
+    total = sum(each.last - each.after for each in ranges) if one or not ranges else None
+    offset = None
+    if at is not None:
+        ranges = await _beyond_cursor(of, ranges, at)
+    elif one and page is not None:
+        only = ranges[0]
+        passed = min((page - 1) * limit, only.last - only.after)
+        ranges = [only._replace(last=only.last - passed)]
+    else:
+        offset = pages.offset_of(page, limit)
+    backwards = at is not None and at.backwards
+    found = await _between_all(of, ranges, filter, limit + 1, offset, backwards or None)
+    first = at is None and page in (None, 1)
+    made = pages.cut("entries of an owner", found, limit, at, _place, first)
+    return Page(items=made.items, next=made.next, previous=made.previous, total=total)
+
+
+async def _between_all(
+    of: Connection,
+    ranges: Sequence[_Range],
+    filter: EntryFilter,
+    limit: int,
+    offset: int | None,
+    oldest_first: bool | None,
+) -> list[Entry]:
+    if len(ranges) == 1:
+        # Postgres plans by how much there is of an account that is named.
+        account, after, last = ranges[0]
+        return await _between(of, account, filter, after, last, limit, offset, oldest_first)
+    return await queries.every(
+        of,
+        "entries_of_owner",
+        Entry,
+        {
+            "accounts": [each.account for each in ranges],
+            "after": [each.after for each in ranges],
+            "last": [each.last for each in ranges],
+            "several": True if len(ranges) > 1 else None,
+            "reach": limit + (offset or 0),
+            **_asked(filter, limit, offset, oldest_first),
+        },
+    )
+
+
+def _place(entry: Entry) -> pages.Key:
+    return (entry.time, entry.account, entry.version)
+
+
+async def _ranges(
+    of: Connection, owner: str, since: datetime | None, until: datetime | None
+) -> list[_Range]:
+    last = await accounts.versions_of(of, owner)
+    if until is not None:
+        last = await accounts.versions_before(of, list(last), until)
+    first: dict[str, int] = {}
+    if since is not None:
+        first = await accounts.versions_before(of, list(last), since)
+    return [_Range(id, min(first.get(id, 0), to), to) for id, to in last.items()]
+
+
+async def _beyond_cursor(
+    of: Connection, ranges: Sequence[_Range], at: pages.Cursor
+) -> list[_Range]:
+    """By time, at one time by account: in each account it is a version beyond which they lie."""
+    time, account, version = at.key
+    lesser = [each.account for each in ranges if each.account < account]
+    greater = [each.account for each in ranges if each.account > account]
+    older = {
+        **await accounts.versions_before(of, lesser, time + accounts.INSTANT),
+        **await accounts.versions_before(of, greater, time),
+        account: version if at.backwards else version - 1,
+    }
+    if at.backwards:
+        return [each._replace(after=max(each.after, older[each.account])) for each in ranges]
+    return [each._replace(last=min(each.last, older[each.account])) for each in ranges]
 
 
 async def statement(

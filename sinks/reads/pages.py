@@ -6,10 +6,11 @@ A cursor is opaque to who holds it, names the list that it was made for and fits
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 T = TypeVar("T")
 
@@ -48,6 +49,12 @@ class Cursor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     key: Key
 
 
+# Whoever holds a cursor can change it: what Postgres could not compare with is none.
+_STRICT: Final[dict[type, Any]] = {
+    datetime: Annotated[datetime, Meta(tz=True)],
+    str: Annotated[str, Meta(pattern=r"^[^\x00]*$")],
+}
+
 _decode = msgspec.msgpack.Decoder(Cursor).decode
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -64,7 +71,8 @@ def read(list: str, text: str | None, *types: type) -> Cursor | None:
         cursor = _decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if cursor.list != list:
             raise BadCursor(f"a cursor of {cursor.list}, not of {list}")
-        key = msgspec.convert(cursor.key, tuple[types])  # type: ignore[valid-type]  # built here
+        wanted = tuple(_STRICT.get(each, each) for each in types)
+        key = msgspec.convert(cursor.key, tuple[wanted])  # type: ignore[valid-type]  # built here
     except (ValueError, binascii.Error) as error:
         raise BadCursor("not a cursor") from error
     return Cursor(cursor.list, cursor.backwards, key)

@@ -1,8 +1,9 @@
 """The SQL of the reads, from its files: made for what is asked, run, and given as typed values.
 
 A line of a file that ends with `-- if name` is kept only where that parameter is given, one with
-`-- unless name` only where it is not: so Postgres plans for the filters that there are. It knows no
-table.
+`-- unless name` only where it is not: so Postgres plans for the filters that there are. Such a
+query is planned anew each time, for their values, too: a plan for any value would look for the few
+of a rare kind by reading all. It knows no table.
 """
 
 import re
@@ -32,7 +33,9 @@ async def every(of: Connection, name: str, type: type[T], parameters: Parameters
     """The rows of a query. A parameter that is None is not given."""
     given = {key: value for key, value in parameters.items() if value is not None}
     async with of.cursor(row_factory=class_row(type)) as cursor:
-        await cursor.execute(text(name, frozenset(given)), given)
+        # None: prepared when it has come some times.
+        prepare = False if any(line.mark for line in _lines(name)) else None
+        await cursor.execute(text(name, frozenset(given)), given, prepare=prepare)
         return await cursor.fetchall()
 
 

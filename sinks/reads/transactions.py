@@ -7,7 +7,8 @@ transactions. It decides nothing.
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -17,6 +18,7 @@ from sinks.reads import pages, queries
 from sinks.reads.pages import Page
 from sinks.reads.queries import Connection
 
+T = TypeVar("T")
 TransactionStatus = Literal["pending", "posted", "rejected"]
 CommandOutcome = Literal["pending", "posted", "rejected", "refused", "replayed"]
 
@@ -174,7 +176,8 @@ async def transactions(
             zip((f"{side}_time", f"{side}_sequence", f"{side}_partition"), at.key, strict=True)
         )
     if filter.account is None and filter.reference is None:
-        found = await _in_windows(of, asked, at, limit + 1 + (offset or 0))
+        reach = limit + 1 + (offset or 0)
+        found = await _in_windows(of, "transactions", Transaction, asked, at, reach)
     else:
         found = await queries.every(of, "transactions", Transaction, asked)
     first = at is None and page in (None, 1)
@@ -186,25 +189,32 @@ def _key(one: Transaction) -> pages.Key:
 
 
 async def _in_windows(
-    of: Connection, asked: dict[str, Any], at: pages.Cursor | None, wanted: int
-) -> list[Transaction]:
+    of: Connection,
+    query: str,
+    type: type[T],
+    asked: dict[str, Any],
+    at: pages.Cursor | None,
+    wanted: int,
+) -> list[T]:
     """Ever wider ranges of time, until one has enough: rows lie in the order of time on the disk,
     so that a range is found without an index of its own."""
-    since, until = asked["since"] or _EARLIEST, asked["until"] or _LATEST
+    # Within what log time can be, whatever is asked: the search ends at its edges.
+    since = max(asked.get("since") or _EARLIEST, _EARLIEST)
+    until = min(max(asked.get("until") or _LATEST, _EARLIEST), _LATEST)
     newest = await queries.one(of, "latest", _Latest, {})
     if newest is None or newest.time is None:
         return []
     until = min(until, newest.time + timedelta(microseconds=1))
     forwards = at is not None and at.backwards
-    start = until if at is None else at.key[0]
+    start = until if at is None else min(max(at.key[0], _EARLIEST), _LATEST)
     width = _FIRST_WINDOW
     while True:
         low = start if forwards else max(since, start - width)
         high = min(until, start + width) if forwards else until
         window = {**asked, "since": max(low, since), "until": high}
-        found = await queries.every(of, "transactions", Transaction, window)
+        found = await queries.every(of, query, type, window)
         whole = high >= until if forwards else low <= since
-        if whole or len(found) + (asked["offset"] or 0) >= wanted:
+        if whole or len(found) + (asked.get("offset") or 0) >= wanted:
             return found
         # Nothing may be older than the earliest: no window needs to be wider than all of time.
         width = min(width * _WIDER, _LATEST - _EARLIEST)
@@ -239,20 +249,23 @@ async def hold(of: Connection, id: str) -> Hold | None:
 
 async def holds(
     of: Connection,
-    account: str,
+    accounts: Sequence[str] | None,
     statuses: Sequence[HoldStatus] = _HOLD_STATUSES,
     *,
     limit: int = 20,
     cursor: str | None = None,
 ) -> Page[Hold]:
-    """An account's holds, the latest first."""
+    """Of these accounts, or of all, the latest first."""
     pages.check(limit)
-    at = pages.read("holds", cursor, datetime, str)
-    asked: dict[str, Any] = {"account": account, "statuses": list(statuses), "limit": limit + 1}
+    at = pages.read("holds", cursor, datetime, UUID)
+    asked: dict[str, Any] = {"statuses": list(statuses), "limit": limit + 1}
     if at is not None:
         side = "newer" if at.backwards else "older"
         asked |= dict(zip((f"{side}_time", f"{side}_id"), at.key, strict=True))
-    found = await queries.every(of, "holds", Hold, asked)
+    if accounts is None:
+        found = await _in_windows(of, "holds_of_all", Hold, asked, at, limit + 1)
+    else:
+        found = await queries.every(of, "holds", Hold, {**asked, "accounts": list(accounts)})
     return pages.cut(
         "holds", found, limit, at, lambda one: (one.placed_at, one.id), first=at is None
     )

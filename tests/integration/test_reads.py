@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from schemas.fields import AccountStatus, AccountType
 from schemas.journal import HoldStatus
 from sinks.reads import accounts, history, pages, transactions
-from sinks.reads.history import Entry, EntryFilter
+from sinks.reads.history import NO_FILTER, Entry, EntryFilter
 from sinks.reads.pages import BadCursor, Page, PageTooDeep
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter, TransactionStatus
@@ -238,6 +238,56 @@ async def test_an_accounts_entries_with_filters(
         assert [one.version for one in page.items] == expected[3:6]
 
 
+async def test_entries_of_all_accounts_of_an_owner(
+    ledger: Connection, rows: Rows, dice: random.Random
+) -> None:
+    entries = list(rows.tables["entries"].values())
+    owner_of = {id: row["owner"] for id, row in rows.tables["accounts"].items()}
+    owners = sorted({owner for owner in owner_of.values() if owner is not None})
+    times = sorted(row["time"] for row in entries)
+    several = 0
+    for owner in (*owners, *dice.choices(owners, k=15)):
+        filter = dice.choice((NO_FILTER, some_filter(dice, rows)))
+        since, until = (dice.choice((None, None, dice.choice(times))) for _ in range(2))
+        shown: dict[str, Row] = {}
+        for row in entries:
+            if owner_of[row["account"]] == owner:
+                asked = rows.tables["transactions"][row["transaction_id"]]["account"]
+                other = shown.setdefault(row["transaction_id"], row)
+                several += other is not row
+                first = min(other, row, key=lambda r, a=asked: (r["account"] != a, r["account"]))  # type: ignore[misc]  # bound at once
+                shown[row["transaction_id"]] = first
+        expected = [
+            (row["account"], row["version"])
+            for row in sorted(
+                shown.values(), key=lambda r: (r["time"], r["account"], r["version"]), reverse=True
+            )
+            if wanted(row, rows.tables["transactions"][row["transaction_id"]], filter)
+            and (since is None or row["time"] >= since)
+            and (until is None or row["time"] < until)
+        ]
+
+        async def read(cursor: str | None, *, page: int | None = None, at: Any) -> Page[Entry]:
+            of, by, first, last = at
+            return await history.entries_of_owner(
+                ledger, of, by, since=first, until=last, limit=7, page=page, cursor=cursor
+            )
+
+        at = owner, filter, since, until
+        await walk(lambda c, a=at: read(c, at=a), expected, lambda one: (one.account, one.version))  # type: ignore[misc]  # bound at once
+        for number in (1, 3, len(expected) // 7 + 2):
+            page = await read(None, page=number, at=at)
+            found = [(one.account, one.version) for one in page.items]
+            assert found == expected[7 * number - 7 : 7 * number]
+            assert page.total in (None, len(expected))
+            if page.next is not None:
+                following = await read(page.next, at=at)
+                found = [(one.account, one.version) for one in following.items]
+                assert found == expected[7 * number : 7 * number + 7]
+    assert several, "no transaction between accounts of one owner"
+    assert await history.entries_of_owner(ledger, "nobody") == Page(items=(), total=0)
+
+
 async def test_statements(ledger: Connection, rows: Rows, dice: random.Random) -> None:
     by_account = rows.by_account()
     for account in dice.sample(list(by_account), 20):
@@ -394,9 +444,26 @@ async def test_holds(ledger: Connection, rows: Rows, dice: random.Random) -> Non
             async def read(
                 cursor: str | None, at: Any = (account, statuses)
             ) -> Page[transactions.Hold]:
-                return await transactions.holds(ledger, at[0], at[1], limit=3, cursor=cursor)
+                return await transactions.holds(ledger, [at[0]], at[1], limit=3, cursor=cursor)
 
             await walk(read, [row["id"] for row in expected], lambda one: one.id)
+    for some, statuses in ((None, all_statuses), (None, ("voided",)), (of[::2], ("open",))):
+        expected = sorted(
+            (
+                row
+                for row in rows.of("holds")
+                if row["status"] in statuses and (some is None or row["account"] in some)
+            ),
+            key=lambda row: (row["placed_at"], row["id"]),
+            reverse=True,
+        )
+
+        async def read_some(
+            cursor: str | None, at: Any = (some, statuses)
+        ) -> Page[transactions.Hold]:
+            return await transactions.holds(ledger, at[0], at[1], limit=9, cursor=cursor)
+
+        await walk(read_some, [row["id"] for row in expected], lambda one: one.id)
 
 
 async def test_positions(ledger: Connection, rows: Rows) -> None:

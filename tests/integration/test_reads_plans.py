@@ -10,7 +10,7 @@ import pytest
 from psycopg import AsyncConnection, AsyncCursor
 
 from sinks.reads import accounts, history, transactions
-from sinks.reads.history import EntryFilter
+from sinks.reads.history import NO_FILTER, EntryFilter
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter
 from tests.integration.test_reads import filled
@@ -52,7 +52,8 @@ INSERT INTO ledger.transactions (sequence, decided_sequence, source_offset, amou
                                  label, reference)
 SELECT sequence, sequence, row_number() OVER (PARTITION BY partition ORDER BY sequence),
        amount, 0, time, time, transaction_id, 'posted',
-       0, partition, 'credit', account, 'label-' || sequence / 2,
+       0, partition, CASE WHEN sequence % 50 = 0 THEN 'hold' ELSE 'credit' END, account,
+       'label-' || sequence / 2,
        CASE WHEN sequence % 3 = 0 THEN 'reference-' || sequence END
 FROM (SELECT * FROM ledger.entries ORDER BY sequence) AS entry;
 INSERT INTO ledger.commands (source_offset, sequence, time, transaction_id, outcome, partition,
@@ -150,6 +151,28 @@ async def test_filters(ledger: Connection, filter: EntryFilter) -> None:
     assert await history.entries(ledger, BUSY, filter, since=BEGAN, until=until, page=2)
 
 
+@pytest.mark.parametrize(
+    "filter", [EntryFilter(kinds=("void", "freeze")), EntryFilter(statuses=("rejected",))]
+)
+async def test_what_an_account_does_not_have(ledger: Connection, filter: EntryFilter) -> None:
+    found = await history.entries(ledger, BUSY, filter)
+    assert found is not None and not found.items
+
+
+@pytest.mark.parametrize("filter", [NO_FILTER, EntryFilter(kinds=("credit",), least=1)])
+async def test_entries_of_an_owner(ledger: Connection, filter: EntryFilter) -> None:
+    page = await history.entries_of_owner(ledger, "owner0", filter)
+    assert len(page.items) == 20 and page.next
+    second = await history.entries_of_owner(ledger, "owner0", filter, cursor=page.next)
+    assert second.items[0].time < page.items[-1].time and second.previous
+    back = await history.entries_of_owner(ledger, "owner0", filter, cursor=second.previous)
+    assert back.items == page.items
+    assert (await history.entries_of_owner(ledger, "owner0", filter, page=2)).items == second.items
+    until = BEGAN + MANY // 2 * STEP
+    some = await history.entries_of_owner(ledger, "owner0", filter, since=BEGAN, until=until)
+    assert some.items[0].time < until
+
+
 async def test_statement(ledger: Connection) -> None:
     since = BEGAN + MANY // 2 * STEP
     found = await history.statement(ledger, BUSY, since, since + 500 * STEP)
@@ -196,10 +219,11 @@ async def test_one_transaction_command_hold(ledger: Connection) -> None:
     assert await transactions.hold(ledger, id)
 
 
-async def test_holds(ledger: Connection) -> None:
-    page = await transactions.holds(ledger, BUSY)
+@pytest.mark.parametrize("of", [[BUSY], [BUSY, "a1", "a2"], None])
+async def test_holds(ledger: Connection, of: list[str] | None) -> None:
+    page = await transactions.holds(ledger, of)
     assert len(page.items) == 20 and page.next
-    second = await transactions.holds(ledger, BUSY, cursor=page.next)
+    second = await transactions.holds(ledger, of, cursor=page.next)
     assert second.previous
-    assert (await transactions.holds(ledger, BUSY, cursor=second.previous)).items == page.items
-    assert (await transactions.holds(ledger, BUSY, ("open",))).items
+    assert (await transactions.holds(ledger, of, cursor=second.previous)).items == page.items
+    assert (await transactions.holds(ledger, of, ("open",))).items

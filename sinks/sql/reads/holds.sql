@@ -1,11 +1,13 @@
--- An account's holds, the latest first: each status in the order of its index, then merged.
+-- Holds of some accounts, the latest first: each account and status in the order of its index, then
+-- merged.
 SELECT hold.*
-FROM unnest(%(statuses)s::ledger.hold_status[]) AS wanted (status)
+FROM unnest(%(accounts)s::text[]) AS named (account)
+CROSS JOIN unnest(%(statuses)s::ledger.hold_status[]) AS wanted (status)
 CROSS JOIN LATERAL (
     SELECT id::text AS id, account, currency, status, amount, captured, placed_at, changed_at,
            expires_at, partition, sequence
     FROM ledger.holds
-    WHERE account = %(account)s
+    WHERE holds.account = named.account
       AND status = wanted.status
       AND (placed_at, id) < (%(older_time)s, %(older_id)s::uuid) -- if older_time
       AND (placed_at, id) > (%(newer_time)s, %(newer_id)s::uuid) -- if newer_time

@@ -1,0 +1,39 @@
+-- The entries of an owner's accounts between two versions of each, with what is known of their
+-- transactions; another partition's row may come a moment later. A transaction between several of the
+-- accounts is there once: from the side of the one whose command it was, else of the least.
+SELECT entry.*
+FROM unnest(%(accounts)s::text[], %(after)s::bigint[], %(last)s::bigint[])
+     AS wanted (account, after, last)
+CROSS JOIN LATERAL (
+    SELECT entry.account, entry.version, entry.direction, entry.amount, entry.balance, entry.held,
+           entry.time, entry.partition, entry.sequence,
+           entry.transaction_id::text AS transaction_id,
+           made.kind, made.status, made.account AS from_account, made.counterparty, made.fee,
+           made.label, made.external_id, made.reference, made.description, made.metadata,
+           made.reverses::text AS reverses, made.reversed_by::text AS reversed_by
+    FROM ledger.entries AS entry
+    LEFT JOIN ledger.transactions AS made ON made.id = entry.transaction_id
+    WHERE entry.account = wanted.account
+      AND entry.version > wanted.after
+      AND entry.version <= wanted.last
+      AND entry.direction = %(direction)s::ledger.direction -- if direction
+      AND entry.amount >= %(least)s -- if least
+      AND entry.amount <= %(most)s -- if most
+      AND made.kind = ANY(%(kinds)s) -- if kinds
+      AND made.status = ANY(%(statuses)s::ledger.transaction_status[]) -- if statuses
+      AND made.reference = %(reference)s -- if reference
+      AND NOT EXISTS ( -- if several
+          SELECT FROM ledger.entries AS other -- if several
+          WHERE other.transaction_id = entry.transaction_id -- if several
+            AND other.account = ANY(%(accounts)s::text[]) -- if several
+            AND (other.account IS DISTINCT FROM made.account, other.account) -- if several
+                < (entry.account IS DISTINCT FROM made.account, entry.account) -- if several
+      ) -- if several
+    ORDER BY entry.version DESC -- unless oldest_first
+    ORDER BY entry.version -- if oldest_first
+    LIMIT %(reach)s
+) AS entry
+ORDER BY entry.time DESC, entry.account DESC, entry.version DESC -- unless oldest_first
+ORDER BY entry.time, entry.account, entry.version -- if oldest_first
+LIMIT %(limit)s
+OFFSET %(offset)s -- if offset
