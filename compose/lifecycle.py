@@ -57,7 +57,8 @@ Secure = Annotated[
         show_default="as the last time",
     ),
 ]
-FastStart = Annotated[bool, typer.Option("--fast-start", hidden=True)]  # for short test runs
+# For short test runs: it also ends with whoever started it.
+FastStart = Annotated[bool, typer.Option("--fast-start", hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="For programs to read.")]
 
 
@@ -94,6 +95,8 @@ def up(
     settings = embedded.UpSettings.read()
     display = Display()
     stop = threading.Event()
+    if fast_start:
+        stop_with_parent(stop)
     run = embedded.Up(options, settings, display, stop).run
     with ThreadPoolExecutor(1) as pool:
         listen(stop)
@@ -165,6 +168,19 @@ def listen(stop: threading.Event) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN or number is signal.SIGTERM:
             signal.signal(number, told)
+
+
+def stop_with_parent(stop: threading.Event) -> None:
+    """By a look now and then: who was killed by kill -9 tells nobody."""
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            if stop.wait(LOOK_S):
+                return
+        stop.set()
+
+    threading.Thread(target=look, name="parent", daemon=True).start()
 
 
 def wait_for(work: "Future[None]") -> None:

@@ -212,13 +212,3 @@ def handler(registry: CollectorRegistry) -> Handler:
         )
 
     return show
-
-
-async def serve(registry: CollectorRegistry, host: str, port: int) -> web.AppRunner:
-    """For a service without an HTTP side of its own; `await runner.cleanup()` ends it."""
-    app = web.Application()
-    app.router.add_get("/metrics", handler(registry))
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    return runner

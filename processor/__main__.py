@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import fcntl
-import gc
 import sys
 from functools import partial
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from typing import IO
 import structlog
 import uvloop
 
-from plumbing import failures, kafka, logging, metrics, topics_check
+from plumbing import failures, kafka, logging, memory, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from processor import app, encodings, web
@@ -27,7 +26,6 @@ from schemas.registry import HttpRegistry
 log = structlog.get_logger(__name__)
 
 M_ARENA_MAX = -8
-GC_THRESHOLDS = (50_000, 20, 100)
 # Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
 QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
 
@@ -43,9 +41,7 @@ def run(settings: ProcessorSettings) -> None:
     lock = _locked(settings.data)
     topics_check.wait_for_topics(kafka.admin(settings, name), settings)
     _few_arenas()
-    # Hardly anything in a processor is a cycle; looking for them must not stop its threads often.
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    memory.collect_seldom()
     schemas = _schemas(settings)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
     ledger = Ledger(

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
 from plumbing.kafka import ClientConfig
@@ -52,6 +52,7 @@ class Inputs:
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
@@ -66,6 +67,7 @@ class Inputs:
             }
         )
         self._next_commands = self._next_legs = 0
+        self._commands_at_end = False
 
     def start(self, commands_next_offset: int, legs_next_offset: int) -> None:
         self._next_commands, self._next_legs = commands_next_offset, legs_next_offset
@@ -77,23 +79,29 @@ class Inputs:
         )
 
     def take(self, timeout_s: float) -> Batch | None:
-        """All that has arrived, as soon as anything has; None if nothing did in time."""
+        """All that has arrived, as soon as anything has; None if nothing did in time, or the end of
+        a topic was all that came."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return None
         batch = Batch(self._next_legs, [], self._next_commands, [])
-        commands = self._commands.topic
         for message in (first, *self._consumer.consume(MAX_RECORDS - 1, 0)):
-            read = as_read(message)
-            (batch.commands if message.topic() == commands else batch.legs).append(read)
+            of_commands, ends = message.topic() == self._commands.topic, _ends(message)
+            if of_commands:
+                self._commands_at_end = ends
+            if not ends:
+                (batch.commands if of_commands else batch.legs).append(as_read(message))
         if batch.commands:
             self._next_commands = batch.commands[-1].offset + 1
         if batch.legs:
             self._next_legs = batch.legs[-1].offset + 1
-        return batch
+        return batch if batch.commands or batch.legs else None
 
     def lag(self) -> int:
-        """Records of `commands` that are known to be there and were not taken; -1 if not known."""
+        """Offsets of `commands` that are known to be there and were not taken, transaction markers
+        among them; 0 where no record was left; -1 if not known."""
+        if self._commands_at_end:
+            return 0
         try:
             _, end = self._consumer.get_watermark_offsets(self._commands, cached=True)
         except KafkaException:
@@ -102,6 +110,12 @@ class Inputs:
 
     def close(self) -> None:
         self._consumer.close()
+
+
+def _ends(message: Message) -> bool:
+    """Whether it is none, but tells that nothing more lies in its topic."""
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
 
 
 def as_read(message: Message) -> Read:

@@ -3,7 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
-from plumbing.settings import AppSettings, KafkaSettings, MetricsSettings, setting
+from plumbing.settings import (
+    AppSettings,
+    KafkaSettings,
+    MetricsSettings,
+    RehearsalSettings,
+    setting,
+)
 from schemas.settings import Settings as Deciding
 
 _FIRST_OWNER = (
@@ -12,7 +18,7 @@ _FIRST_OWNER = (
 )
 
 
-class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
+class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSettings):
     data: Path = setting(
         Path(".streamledger/processor"),
         "The folder for the processor's local copy of its partitions; one for each instance.",
@@ -81,19 +87,6 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings):
         "How many transactions of a partition may wait for other partitions." + _FIRST_OWNER,
         ge=1,
         le=10_000_000,
-    )
-    crash_at: str = setting(
-        "",
-        "For rehearsals: the named step at which the process kills itself.",
-        allowed="a step of docs/failure-scenarios.md, or *",
-        development_only=True,
-    )
-    crash_chance: float = setting(
-        1.0,
-        "For rehearsals: the chance of it, each time the step is reached.",
-        allowed="a number from 0 to 1",
-        ge=0,
-        le=1,
     )
 
     def refusals(self) -> list[str]:

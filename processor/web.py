@@ -3,29 +3,16 @@
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from plumbing import metrics
+from plumbing import status
+from plumbing.status import Readiness
 from processor.ledger import Ledger
 from processor.owner import Phase
 
 
 async def serve(ledger: Ledger, registry: CollectorRegistry, host: str, port: int) -> web.AppRunner:
-    async def health(_: web.Request) -> web.Response:
-        return web.json_response({"status": "alive", "ledger": ledger.identity.ledger_id})
-
-    async def ready(_: web.Request) -> web.Response:
+    def readiness() -> Readiness:
         phases = ledger.phases()
-        there = ledger.assigned and all(phase is Phase.RUNNING for phase in phases.values())
-        told = {str(partition): phase for partition, phase in phases.items()}
-        return web.json_response(
-            {"status": "ready" if there else "not ready", "partitions": told},
-            status=200 if there else 503,
-        )
+        running = all(phase is Phase.RUNNING for phase in phases.values())
+        return Readiness(ledger.assigned and running, phases)
 
-    app = web.Application()
-    app.router.add_get("/metrics", metrics.handler(registry))
-    app.router.add_get("/health", health)
-    app.router.add_get("/ready", ready)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, host, port).start()
-    return runner
+    return await status.serve(readiness, registry, ledger.identity.ledger_id, host, port)

@@ -10,7 +10,7 @@ from types import FrameType
 
 import structlog
 
-from plumbing import failures, kafka, logging, metrics, topics_check
+from plumbing import failures, kafka, logging, memory, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
 from sinks import postgres, web
 from sinks.group import Group
@@ -45,6 +45,7 @@ def run(settings: SinkSettings) -> None:
         postgres.migrate(database, stopping)
     except Abandoned:
         return
+    memory.collect_seldom()
     registry = metrics.registry("sink", version("streamledger"), settings.ledger_id)
     config = kafka.service(settings, name, log)
     connections = Connections(database, str(config["client.id"]), settings.database_pool_size)

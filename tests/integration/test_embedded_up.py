@@ -16,12 +16,19 @@ from confluent_kafka.admin import AdminClient
 
 from compose.embedded import report
 from compose.embedded.folder import DataFolder
-from compose.embedded.processes import Identity
+from compose.embedded.processes import Identity, identify
 from tests import brokers
 from tests.waiting import eventually
 
 READY_S = 60
 COMMAND = [sys.executable, "-m", "compose.cli"]
+START_AND_WAIT = """
+import pathlib, sys
+from tests.integration.test_embedded_up import Terminal
+up = Terminal(pathlib.Path(sys.argv[1])).up()
+print(up.pid, flush=True)
+up.wait()
+"""
 OURS = ("DATABASE_URL", "KAFKA_BROKERS", "HTTP_PORT", "SIGNING_KEY")
 
 
@@ -178,6 +185,25 @@ def test_down_stops_it_from_outside_also_while_it_starts(terminal: Terminal) -> 
     assert up.wait(READY_S) == 0
     assert terminal.data.processes.records() == []
     assert terminal.status()["pid"] is None
+
+
+def test_one_that_a_killed_test_run_started_stops_too(terminal: Terminal) -> None:
+    # A test run in small: it starts one, and then it is killed before it can stop it.
+    starter = subprocess.Popen(
+        [sys.executable, "-c", START_AND_WAIT, str(terminal.cwd)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert starter.stdout is not None
+    pid = int(starter.stdout.readline())
+    eventually(lambda: "postgres" in terminal.identities(), READY_S)
+    up, parts = identify(pid), terminal.identities()
+    assert up is not None
+    starter.kill()
+    starter.communicate()
+    eventually(lambda: not any(each.alive() for each in (up, *parts.values())), READY_S)
+    assert terminal.data.processes.records() == []
 
 
 def test_down_stops_what_a_killed_one_left_behind(terminal: Terminal) -> None:

@@ -1,0 +1,80 @@
+"""How far behind a processor is ends at 0, whatever other producers leave in `commands` that is no
+record: the markers of their transactions, and what they aborted."""
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Producer
+
+from compose import provision
+from processor.inputs import Batch, Inputs
+from schemas.topics import Names
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def names(kafka: str, topic_prefix: str) -> Names:
+    values = {"KAFKA_BROKERS": kafka, "TOPIC_PREFIX": topic_prefix, "PARTITIONS": "1"}
+    provision.create_topics(kafka, provision.ProvisionSettings.model_validate(values))
+    return Names(topic_prefix)
+
+
+@pytest.fixture
+def producer(kafka: str, names: Names) -> Producer:
+    made = Producer(
+        {
+            "bootstrap.servers": kafka,
+            "transactional.id": f"{names.prefix}somebody",
+            "transaction.timeout.ms": 10_000,
+            "log_level": 0,
+        }
+    )
+    made.init_transactions(30)
+    return made
+
+
+@pytest.fixture
+def inputs(kafka: str, names: Names) -> Iterator[Inputs]:
+    made = Inputs({"bootstrap.servers": kafka}, names, 0)
+    made.start(0, 0)
+    yield made
+    made.close()
+
+
+def write(producer: Producer, names: Names, count: int, *, committed: bool) -> None:
+    producer.begin_transaction()
+    for _ in range(count):
+        producer.produce(names.commands, b"{}", b"w1", 0)
+    if committed:
+        producer.commit_transaction(30)
+    else:
+        producer.flush(30)
+        producer.abort_transaction(30)
+
+
+def taken(inputs: Inputs, count: int) -> list[Batch]:
+    """Until so many commands have come and nothing else is told to be there."""
+    found: list[Batch] = []
+
+    def all_are_there() -> bool:
+        batch = inputs.take(0.1)
+        if batch is not None:
+            found.append(batch)
+        return sum(len(each.commands) for each in found) == count and inputs.lag() == 0
+
+    eventually(all_are_there, 30)
+    return found
+
+
+def test_markers_and_aborted_records_are_not_waited_for(
+    inputs: Inputs, names: Names, producer: Producer
+) -> None:
+    write(producer, names, 3, committed=True)
+    taken(inputs, 3)
+    write(producer, names, 5, committed=False)
+    write(producer, names, 2, committed=True)
+    write(producer, names, 4, committed=False)
+    batches = taken(inputs, 2)
+    # Each batch begins where the one before it ended, as if nothing lay between.
+    assert batches[0].commands_from == 3
+    assert [read.offset for batch in batches for read in batch.commands] == [10, 11]
