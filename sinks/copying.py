@@ -23,28 +23,9 @@ _int8 = Packed(">iq").pack
 _length = Packed(">i").pack
 
 
-class Column(bytes):
-    """A value in Postgres's binary form, of whatever type its column has."""
-
-
 def copy(rows: Iterable[bytes]) -> bytes:
     """All that is sent in one COPY."""
     return b"".join((_HEADER, *rows, _TRAILER))
-
-
-def columns(row: bytes) -> list[Column | None]:
-    """The values of one row, to be sent one by one instead."""
-    found: list[Column | None] = []
-    at = 2
-    while at < len(row):
-        length = int.from_bytes(row[at : at + 4], "big", signed=True)
-        at += 4
-        if length < 0:
-            found.append(None)
-        else:
-            found.append(Column(row[at : at + length]))
-            at += length
-    return found
 
 
 # Columns

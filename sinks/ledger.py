@@ -5,7 +5,6 @@ before, so that whoever else has written the partition is found out, and rows ar
 they follow on what is there. It knows no Kafka.
 """
 
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
@@ -23,9 +22,6 @@ from sinks.reading import Position, beginning
 from sinks.rows import Rows
 
 log = structlog.get_logger(__name__)
-
-# Records of a batch that is not worth a COPY.
-SMALL = 16
 
 
 class Superseded(Exception):
@@ -47,26 +43,8 @@ class Queries:
             if each.name.endswith(".sql")
         }
 
-        self._inserts = {
-            name.removeprefix("copy_"): _insert(text)
-            for name, text in self._text.items()
-            if name.startswith("copy_")
-        }
-
     def __getitem__(self, name: str) -> bytes:
         return self._text[name]
-
-    def insert(self, table: str) -> bytes:
-        """One row, with the columns of the table's COPY, in their binary form."""
-        return self._inserts[table]
-
-
-def _insert(copy: bytes) -> bytes:
-    found = re.match(rb"COPY (\w+) \((.*?)\)", copy, re.DOTALL)
-    assert found, "a COPY names its table and its columns"
-    table, columns = found.groups()
-    values = b", ".join([b"%b"] * len(columns.split(b",")))
-    return b"INSERT INTO %s (%s) VALUES (%s)" % (table, columns, values)
 
 
 class _Expected(NamedTuple):
@@ -152,24 +130,12 @@ class Ledger:
     def _write(
         self, connection: Connection[TupleRow], before: Position, after: Position, rows: Rows
     ) -> None:
-        if rows.records > SMALL:
-            self._check_moved(self._move(connection, before, after, rows.last_ms), before)
-            for table, lines in copies.of(rows):
-                with connection.cursor().copy(self._queries[f"copy_{table}"]) as copy:
-                    copy.write(copying.copy(lines))
-                self._reach("mid_rows")
-            self._check(list(self._changes(connection, rows)))
-            return
-        # A few rows cost less one by one, all sent at once, than a COPY for each table.
-        with connection.pipeline():
-            moved = self._move(connection, before, after, rows.last_ms)
-            for table, lines in copies.of(rows):
-                for line in lines:
-                    connection.execute(self._queries.insert(table), copying.columns(line))
-                self._reach("mid_rows")
-            expected = list(self._changes(connection, rows))
-        self._check_moved(moved, before)
-        self._check(expected)
+        self._check_moved(self._move(connection, before, after, rows.last_ms), before)
+        for table, lines in copies.of(rows):
+            with connection.cursor().copy(self._queries[f"copy_{table}"]) as copy:
+                copy.write(copying.copy(lines))
+            self._reach("mid_rows")
+        self._check(list(self._changes(connection, rows)))
 
     def _move(
         self, connection: Connection[TupleRow], before: Position, after: Position, time_ms: int

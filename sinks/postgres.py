@@ -11,13 +11,10 @@ from contextlib import contextmanager
 import psycopg
 import structlog
 from psycopg import Connection, errors, sql
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
 from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from sinks import migrations
-from sinks.copying import Column
 
 log = structlog.get_logger(__name__)
 
@@ -44,16 +41,6 @@ AWAY = (
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
 
 _HOPELESS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
-
-
-class _ColumnDumper(Dumper):
-    """Sends a value as it is; its type is that of the column it is for."""
-
-    format = Format.BINARY
-    oid = 0
-
-    def dump(self, obj: Column) -> bytes:
-        return obj
 
 
 class Abandoned(Exception):
@@ -98,7 +85,6 @@ class Connections:
             keepalives_count=3,
             tcp_user_timeout=30_000,
         )
-        connection.adapters.register_dumper(Column, _ColumnDumper)
         try:
             self._prepare(connection)
         except BaseException:

@@ -12,7 +12,8 @@ from sinks.ledger import Ledger, Queries, Superseded
 from sinks.postgres import Connections
 from sinks.reading import Chain, Read, beginning
 from sinks.rows import Rows
-from tests import sink_rig
+from tests import sink_rig, stories
+from tests.builders import account_id
 from tests.simulation.cluster import LEDGER_ID
 from tests.sink_rig import PARTITIONS, Rig, check_tables, history
 from tests.waiting import eventually
@@ -59,10 +60,8 @@ def connections(database: str) -> Iterator[Connections]:
     made.close()
 
 
-def ledger(connections: Connections, partition: int) -> Ledger:
-    return Ledger(
-        connections, Queries(), LEDGER_ID, partition, threading.Event(), lambda step: None
-    )
+def ledger(connections: Connections, partition: int, id: str = LEDGER_ID) -> Ledger:
+    return Ledger(connections, Queries(), id, partition, threading.Event(), lambda step: None)
 
 
 def reads(partition: int) -> Iterator[Read]:
@@ -85,6 +84,33 @@ def test_batches_of_any_size_make_the_same_tables(
             writer.write(before, chain.position, rows)
         assert writer.position() == chain.position
     check_tables(rig, history())
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_an_account_has_the_metadata_that_the_journal_left_it(
+    connections: Connections, size: int
+) -> None:
+    stage = stories.play("""
+        open a wallet NGN meta=name:Ada,colour:red
+        open b wallet NGN meta=name:Bem
+        change a meta=colour:,tier:"gold" limit=-5
+        credit a 7
+        freeze a
+        change a meta=name:
+        change b meta=name:
+        credit b 1
+        change a meta=name:A\\da
+    """)
+    chain = Chain(stories.LEDGER_ID, 0, beginning(stories.LEDGER_ID, 0))
+    writer, given = ledger(connections, 0, stories.LEDGER_ID), iter(stage.places[0].journal)
+    while batch := list(islice(given, size)):
+        before, rows = chain.position, Rows(0)
+        for value in batch:
+            rows.add(chain.follow(Read(chain.position.next_offset, value)))
+        writer.write(before, chain.position, rows)
+    with connections.use() as connection:
+        told = dict(connection.execute("SELECT id, metadata FROM ledger.accounts").fetchall())
+    assert told == {account_id("a"): {"tier": '"gold"', "name": "A\\da"}, account_id("b"): None}
 
 
 @pytest.mark.parametrize("size", [5, 50])
