@@ -3,13 +3,14 @@
     python -m benchmarks.ingress             # 10 s for each number of users
     python -m benchmarks.ingress --full      # every load at every number of users, 30 s
 
-Prints a JSON line for each measure. Kafka, Postgres, a processor, a sink, the ingress and the users
-are real and share the machine. Every answer must be 201, and at the end `streamledger verify` must
-agree: nothing fast is wrong.
+Prints a JSON line for each measure: how long they wait, and where the time goes. Kafka, Postgres, a
+processor, a sink, the ingress and the users are real and share the machine. Every answer must be
+201, and at the end `streamledger verify` must agree: nothing fast is wrong.
 """
 
 import argparse
 import http.client
+import itertools
 import json
 import os
 import random
@@ -23,10 +24,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import psutil
+from confluent_kafka import KafkaError, Message
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from benchmarks import children, machine, outcomes, users
 from benchmarks.machine import Ledger, Machine
@@ -35,6 +39,7 @@ from benchmarks.sink import Sink
 from benchmarks.users import Asked, Person, Told
 from compose import provision
 from compose.embedded import ports, postgres, programs
+from plumbing import kafka
 from schemas.partitioning import partition_of
 from schemas.topics import RESULTS
 from tests import brokers
@@ -44,9 +49,10 @@ HOST = "127.0.0.1"
 PATH = "/api/v1/transactions"
 START_S = 60.0
 WARM_UP_S = 3.0
+APPEND_EVERY_S = 0.02
 USERS = (10, 25, 50, 200)
 TARGET_USERS, PER_SECOND, P95_MS = 50, 1_000, 60
-OPERATOR = "operator@example.com"
+ADMIN, OPERATOR = "admin@example.com", "operator@example.com"
 PASSWORD = "a password of the benchmark"
 MONEY = 2**40
 
@@ -62,7 +68,7 @@ class Api:
             "HTTP_PORT": str(self._port),
             "SIGNING_KEY": os.urandom(32).hex(),
             "PASSWORD_MEMORY_KIB": "8192",
-            "ADMIN_EMAIL": OPERATOR,
+            "ADMIN_EMAIL": ADMIN,
             "ADMIN_PASSWORD": PASSWORD,
         }
         with self._log.open("wb") as log:
@@ -104,17 +110,36 @@ class Api:
 
     def person(self, number: int) -> Person:
         """Registered, with money."""
-        asked = {
-            "name": f"User {number}",
-            "email": f"user{number}@example.com",
-            "password": PASSWORD,
-        }
-        status, told = self.call("POST", "/api/v1/register", asked)
-        assert status == HTTPStatus.CREATED, told
-        made = Person(told["access_token"], told["user"]["id"], told["wallet"]["id"])
-        status, told = self.call("POST", PATH, {"entry": "credit", "amount": MONEY}, made.token)
-        assert status == HTTPStatus.CREATED, told
+        made = self._registered(f"user{number}@example.com")
+        self._made("POST", PATH, {"entry": "credit", "amount": MONEY}, made.token)
         return made
+
+    def _registered(self, email: str) -> Person:
+        asked = {"name": "A user", "email": email, "password": PASSWORD}
+        told = self._made("POST", "/api/v1/register", asked)
+        return Person(told["access_token"], told["user"]["id"], told["wallet"]["id"])
+
+    def operator(self) -> str:
+        """The token of somebody who may post entries."""
+
+        def signed_in(email: str) -> str:
+            asked = {"email": email, "password": PASSWORD}
+            token: str = self._made("POST", "/api/v1/login", asked)["access_token"]
+            return token
+
+        number = self._registered(OPERATOR).number
+        role = {"role": "operator"}
+        self._made("PATCH", f"/api/v1/users/{number}", role, signed_in(ADMIN))
+        return signed_in(OPERATOR)
+
+    def open(self, account: str, token: str) -> None:
+        asked = {"id": account, "account_type": "asset"}
+        self._made("POST", "/api/v1/accounts", asked, token)
+
+    def _made(self, method: str, path: str, body: object, token: str | None = None) -> Any:
+        status, told = self.call(method, path, body, token)
+        assert status in (HTTPStatus.OK, HTTPStatus.CREATED), told
+        return told
 
     def ask(self, bodies: list[tuple[str, list[bytes]]], seconds: float) -> Told:
         return users.ask(Asked(HOST, self._port, PATH, bodies, WARM_UP_S, seconds))
@@ -125,8 +150,19 @@ class Api:
             self._child.wait()
 
 
-# What each user sends in turn, by its number among the people.
-Load = Callable[[list[Person], int, int], list[bytes]]
+class Crowd(NamedTuple):
+    """Who asks, and an account of the house in each partition."""
+
+    people: list[Person]
+    operator: str
+    houses: list[str]
+
+    def partition(self, at: int) -> int:
+        return partition_of(self.people[at].wallet_id, len(self.houses))
+
+
+# What each user sends in turn, by its number among the people, and by whose token.
+Load = Callable[[Crowd, int], tuple[str, list[bytes]]]
 
 
 def _body(**fields: object) -> bytes:
@@ -134,19 +170,41 @@ def _body(**fields: object) -> bytes:
     return text.replace("%", "%%").replace("NUMBER", "%d").encode()
 
 
-def _credits(people: list[Person], at: int, partitions: int) -> list[bytes]:
-    return [_body(entry="credit", amount=100)]
+def _credits(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
+    return crowd.people[at].token, [_body(entry="credit", amount=100)]
 
 
-def _transfers(people: list[Person], at: int, partitions: int) -> list[bytes]:
+def _transfers(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
     """Each to somebody in another partition, where there is one."""
-    dice, own = random.Random(at), partition_of(people[at].wallet_id, partitions)
-    others = [p for p in people if partition_of(p.wallet_id, partitions) != own]
+    dice, own = random.Random(at), crowd.partition(at)
+    others = [p for n, p in enumerate(crowd.people) if crowd.partition(n) != own]
     chosen = dice.sample(others, min(20, len(others)))
-    return [_body(receiver_id=each.number, amount=100) for each in chosen]
+    return crowd.people[at].token, [_body(receiver_id=each.number, amount=100) for each in chosen]
 
 
-LOADS: dict[str, Load] = {"wallet credits": _credits, "transfers between partitions": _transfers}
+def _posts(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
+    return crowd.operator, [_post(crowd, at, crowd.houses[crowd.partition(at)])]
+
+
+def _posts_between(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
+    own = crowd.houses[crowd.partition(at)]
+    return crowd.operator, [_post(crowd, at, each) for each in crowd.houses if each != own]
+
+
+def _post(crowd: Crowd, at: int, to: str) -> bytes:
+    entries = [
+        {"account_id": crowd.people[at].wallet_id, "direction": "debit", "amount": 100},
+        {"account_id": to, "direction": "credit", "amount": 100},
+    ]
+    return _body(currency="NGN", entries=entries)
+
+
+LOADS: dict[str, Load] = {
+    "wallet credits": _credits,
+    "posts of two entries in one partition": _posts,
+    "posts of two entries in two partitions": _posts_between,
+    "transfers between partitions": _transfers,
+}
 
 
 class _Place(msgspec.Struct):
@@ -154,7 +212,51 @@ class _Place(msgspec.Struct):
     offset: int
 
 
-_decode = msgspec.json.Decoder(_Place).decode
+class _Key(msgspec.Struct):
+    idempotency_key: str | None = None
+
+
+_place = msgspec.json.Decoder(_Place).decode
+_key = msgspec.json.Decoder(_Key).decode
+Ends = tuple[list[int], list[int], list[int]]
+# From sending to Kafka's having it, to the decision, to its rows' commit, to the answer.
+STAGES = ("ingress", "decision", "postgres", "result")
+
+
+class Appending:
+    """Beside the commands, records like them by a producer like the ingress's, in a topic of their
+    own: how long Kafka takes to have one."""
+
+    def __init__(self, settings: dict[str, str], client: dict[str, Any]) -> None:
+        self._topic = f"{settings['TOPIC_PREFIX']}appended"
+        admin = AdminClient(client)
+        admin.create_topics([NewTopic(self._topic, 1, 1)])[self._topic].result(START_S)
+        own = provision.ProvisionSettings.model_validate(settings)
+        self._producer = kafka.command_producer(own, "benchmark-appending")
+
+    @contextmanager
+    def measured(self) -> Iterator[list[float]]:
+        """Milliseconds, of each."""
+        waits: list[float] = []
+        ended = threading.Event()
+        thread = threading.Thread(target=self._append, args=(waits, ended))
+        thread.start()
+        try:
+            yield waits
+        finally:
+            ended.set()
+            thread.join()
+
+    def _append(self, waits: list[float], ended: threading.Event) -> None:
+        while not ended.wait(APPEND_EVERY_S):
+            began = time.perf_counter()
+
+            def delivered(error: KafkaError | None, _: Message, began: float = began) -> None:
+                assert error is None, error
+                waits.append(1_000 * (time.perf_counter() - began))
+
+            self._producer.produce(self._topic, bytes(300), on_delivery=delivered)
+            self._producer.flush(START_S)
 
 
 class Bench:
@@ -167,19 +269,29 @@ class Bench:
         self._sink = sink
         self._database = database
         self._server = psutil.Process(server)
+        self._appending = Appending(ledger.settings, dict(ledger.client))
         names, client = ledger.names, ledger.client
         self._commands = outcomes.Ends(client, names.commands, ledger.partitions)
         self._journal = outcomes.Ends(client, names.journal, ledger.partitions)
         self._results = outcomes.Ends(client, names.results, RESULTS.partitions or 0)
 
-    def measure(
-        self, people: list[Person], load: Load, count: int, seconds: float
-    ) -> dict[str, Any]:
-        own = [(people[at].token, load(people, at, self._ledger.partitions)) for at in range(count)]
+    def crowd(self, count: int) -> Crowd:
+        people = [self.api.person(number) for number in range(count)]
+        operator, houses = self.api.operator(), []
+        for partition in range(self._ledger.partitions):
+            names = (f"house-{number}" for number in itertools.count())
+            own = (n for n in names if partition_of(n, self._ledger.partitions) == partition)
+            houses.append(next(own))
+            self.api.open(houses[-1], operator)
+        return Crowd(people, operator, houses)
+
+    def measure(self, crowd: Crowd, load: Load, count: int, seconds: float) -> dict[str, Any]:
+        own = [load(crowd, at) for at in range(count)]
         begin, cpu = self._ends(), self._cpu_s()
-        told = self.api.ask(own, seconds)
+        with self._appending.measured() as appends:
+            told = self.api.ask(own, seconds)
         used = {part: now - cpu[part] for part, now in self._cpu_s().items()}
-        waits = sorted(told.waits_ms)
+        waits = sorted(1_000 * (each.answered - each.sent) for each in told.requests)
         whole = (WARM_UP_S + seconds) / seconds * len(waits)
         return {
             "users": count,
@@ -188,38 +300,52 @@ class Bench:
             **{f"p{part}_ms": round(percentile(waits, part), 1) for part in (50, 95, 99)},
             "errors": sum(n for status, n in told.statuses.items() if status != 201),
             "statuses": told.statuses,
-            "stages_p50_ms": self._stages(begin),
+            "stages_ms": self._stages(begin, told, appends),
             **{f"{part}_cpu_us": round(s / whole * 1e6) for part, s in used.items()},
             "load_average": machine.load_average(),
         }
 
-    def _ends(self) -> tuple[list[int], list[int], list[int]]:
+    def _ends(self) -> Ends:
         return self._commands.read(), self._journal.read(), self._results.read()
 
-    def _stages(self, begin: tuple[list[int], list[int], list[int]]) -> dict[str, float]:
-        """From append to decision, and from there to rows in Postgres and a result, by the brokers'
-        and producers' clocks; the rest of what a user waits is the ingress's."""
+    def _stages(self, begin: Ends, told: Told, appends: list[float]) -> dict[str, Any]:
+        """Where the time between sending and the answer goes, by the brokers' and the producers'
+        clocks: of the way to Kafka the append is what it takes beside, the rest is the ingress's.
+        The means add up to the mean of all."""
         names, client, end = self._ledger.names, self._ledger.client, self._ends()
-        appended: dict[tuple[int, int], int] = {}
+        sent = {str(each.number): each for each in told.requests}
+        placed: dict[tuple[int, int], tuple[users.Request, float]] = {}
         for message in outcomes.records(client, names.commands, begin[0], end[0]):
-            appended[message.partition() or 0, message.offset() or 0] = message.timestamp()[1]
-        decided: dict[tuple[int, int], int] = {}
+            request = sent.get(_key(message.value() or b"{}").idempotency_key or "")
+            if request is not None:
+                place = (message.partition() or 0, message.offset() or 0)
+                placed[place] = request, message.timestamp()[1] / 1_000
+        decided: dict[tuple[int, int], float] = {}
         for message in outcomes.records(client, names.journal, begin[1], end[1]):
-            place = outcomes.outcome_of_record(message)
-            if place is not None:
-                decided[place] = message.timestamp()[1]
-        decision, rows = [], []
+            decision = outcomes.outcome_of_record(message)
+            if decision is not None:
+                decided[decision] = message.timestamp()[1] / 1_000
+        stages: dict[str, list[float]] = {name: [] for name in STAGES}
         for message in outcomes.records(client, names.results, begin[2], end[2]):
-            result = _decode(message.value() or b"")
+            result = _place(message.value() or b"")
             place = (result.partition, result.offset)
-            if place in appended and place in decided:
-                decision.append(decided[place] - appended[place])
-                rows.append(message.timestamp()[1] - decided[place])
-        if not rows:
+            if place in placed and place in decided:
+                request, appended = placed[place]
+                rows = message.timestamp()[1] / 1_000
+                moments = (request.sent, appended, decided[place], rows, request.answered)
+                for name, (one, other) in zip(STAGES, itertools.pairwise(moments), strict=True):
+                    stages[name].append(1_000 * (other - one))
+        if not stages["ingress"] or not appends:
             return {}
+        mean = {name: sum(each) / len(each) for name, each in stages.items()}
+        p50 = {name: percentile(sorted(each), 50) for name, each in stages.items()}
+        mean["append"], p50["append"] = sum(appends) / len(appends), percentile(sorted(appends), 50)
+        mean["ingress"] -= mean["append"]
+        p50["ingress"] -= p50["append"]
+        order = ("ingress", "append", *STAGES[1:])
         return {
-            "append_to_decision": percentile(sorted(map(float, decision)), 50),
-            "decision_to_rows": percentile(sorted(map(float, rows)), 50),
+            "mean": {name: round(mean[name], 1) for name in order},
+            "p50": {name: round(p50[name], 1) for name in order},
         }
 
     def _cpu_s(self) -> dict[str, float]:
@@ -298,18 +424,17 @@ def main() -> None:
     )
     with running(given.partitions) as bench:
         began = time.monotonic()
-        people = [bench.api.person(number) for number in range(max(given.users))]
-        tell("registered", people=len(people), seconds=round(time.monotonic() - began, 1))
+        crowd = bench.crowd(max(given.users))
+        tell("registered", people=len(crowd.people), seconds=round(time.monotonic() - began, 1))
         # A broker that has just started is still being compiled.
-        warm = bench.measure(
-            people, _credits, min(TARGET_USERS, len(people)), given.warm_up_seconds
-        )
+        count = min(TARGET_USERS, len(crowd.people))
+        warm = bench.measure(crowd, _credits, count, given.warm_up_seconds)
         tell("warm-up", per_second=warm["per_second"])
         for name, load in LOADS.items():
             for count in given.users:
                 if not given.full and load is not _credits and count != TARGET_USERS:
                     continue
-                told = bench.measure(people, load, count, seconds)
+                told = bench.measure(crowd, load, count, seconds)
                 targets = {}
                 if count == TARGET_USERS and load is _credits:
                     targets = {

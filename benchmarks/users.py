@@ -2,7 +2,7 @@
 in a process of its own, so that it measures the ledger and not itself.
 
 Each has one connection, kept alive. What is asked is given as bytes; what is answered is told as
-milliseconds and statuses.
+times and statuses.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ import uvloop
 from benchmarks import children
 
 TIMEOUT_S = 30.0
+# More than anybody asks in one measure.
+MOST_EACH = 10**7
 
 
 class Person(NamedTuple):
@@ -27,8 +29,8 @@ class Person(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """`bodies` has for each user what to send in turn, for ever: `%d` in it is made the number of
-    the request, so that each has a key of its own."""
+    """`users` has for each a token and what to send in turn, for ever: `%d` in it is made the
+    number of the request, so that each has a key of its own."""
 
     host: str
     port: int
@@ -38,23 +40,32 @@ class Asked(NamedTuple):
     seconds: float
 
 
+class Request(NamedTuple):
+    """Sent and answered in seconds since 1970."""
+
+    number: int
+    sent: float
+    answered: float
+
+
 class Told(NamedTuple):
     """Of what was asked and answered after the warm-up."""
 
-    began: float
-    ended: float
-    waits_ms: list[float]
+    requests: list[Request]
     statuses: dict[int, int]
 
 
 class _User(asyncio.Protocol):
     """Speaks just enough HTTP/1.1 for answers that have a length."""
 
-    def __init__(self, asks: Iterator[bytes], done: Callable[[float, float, int], bool]) -> None:
+    def __init__(
+        self, asks: Iterator[tuple[int, bytes]], done: Callable[[int, float, int], bool]
+    ) -> None:
         self._asks = asks
         self._done = done
         self._got = b""
-        self._began = 0.0
+        self._number = 0
+        self._sent = 0.0
         self._transport: asyncio.WriteTransport | None = None
         self.closed = asyncio.get_running_loop().create_future()
 
@@ -73,7 +84,7 @@ class _User(asyncio.Protocol):
             return
         status = int(self._got[9:12])
         self._got = b""
-        if self._done(self._began, time.perf_counter(), status):
+        if self._done(self._number, self._sent, status):
             self._ask()
         elif self._transport is not None:
             self._transport.close()
@@ -84,11 +95,14 @@ class _User(asyncio.Protocol):
 
     def _ask(self) -> None:
         assert self._transport is not None, "connected"
-        self._began = time.perf_counter()
-        self._transport.write(next(self._asks))
+        self._number, request = next(self._asks)
+        self._sent = time.time()
+        self._transport.write(request)
 
 
-def _requests(asked: Asked, token: str, bodies: list[bytes], first: int) -> Iterator[bytes]:
+def _requests(
+    asked: Asked, token: str, bodies: list[bytes], first: int
+) -> Iterator[tuple[int, bytes]]:
     head = (
         f"POST {asked.path} HTTP/1.1\r\nHost: {asked.host}\r\nAuthorization: Bearer {token}\r\n"
         "Content-Type: application/json\r\nContent-Length: "
@@ -98,25 +112,27 @@ def _requests(asked: Asked, token: str, bodies: list[bytes], first: int) -> Iter
         for body in bodies:
             number += 1
             made = body % number
-            yield b"%s%d\r\n\r\n%s" % (head, len(made), made)
+            yield number, b"%s%d\r\n\r\n%s" % (head, len(made), made)
 
 
-async def _ask(asked: Asked) -> Told:
+async def _ask(asked: Asked) -> tuple[list[tuple[int, float, float]], dict[int, int]]:
     loop = asyncio.get_running_loop()
-    began = time.perf_counter() + asked.warm_up_s
+    began = time.time() + asked.warm_up_s
     ended = began + asked.seconds
-    waits: list[float] = []
+    told: list[tuple[int, float, float]] = []
     statuses: Counter[int] = Counter()
 
-    def done(asked_at: float, answered_at: float, status: int) -> bool:
-        if asked_at >= began and answered_at <= ended:
-            waits.append(1_000 * (answered_at - asked_at))
+    def done(number: int, sent: float, status: int) -> bool:
+        answered = time.time()
+        if sent >= began and answered <= ended:
+            told.append((number, sent, answered))
             statuses[status] += 1
-        return answered_at < ended
+        return answered < ended
 
     users = []
-    for token, bodies in asked.users:
-        requests = _requests(asked, token, bodies, time.time_ns() // 1_000)
+    first = time.time_ns() * len(asked.users) * MOST_EACH
+    for at, (token, bodies) in enumerate(asked.users):
+        requests = _requests(asked, token, bodies, first + at * MOST_EACH)
         _, user = await loop.create_connection(
             lambda requests=requests: _User(requests, done),  # type: ignore[misc]  # bound here
             asked.host,
@@ -126,11 +142,11 @@ async def _ask(asked: Asked) -> Told:
     closed = [user.closed for user in users]
     _, waiting = await asyncio.wait(closed, timeout=asked.warm_up_s + asked.seconds + TIMEOUT_S)
     assert not waiting, f"{len(waiting)} users had no answer"
-    return Told(began, ended, waits, dict(statuses))
+    return told, dict(statuses)
 
 
 def _run(ours: Connection, asked: Asked) -> None:
-    ours.send(tuple(uvloop.run(_ask(asked))))
+    ours.send(uvloop.run(_ask(asked)))
 
 
 def ask(asked: Asked) -> Told:
@@ -143,8 +159,8 @@ def ask(asked: Asked) -> Told:
     theirs.close()
     try:
         assert ours.poll(TIMEOUT_S + asked.warm_up_s + asked.seconds), "the users do not end"
-        told = Told(*ours.recv())
+        requests, statuses = ours.recv()
         process.join(TIMEOUT_S)
-        return told
+        return Told([Request(*each) for each in requests], statuses)
     finally:
         process.kill()

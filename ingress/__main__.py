@@ -6,11 +6,12 @@ import uvloop
 
 from ingress import app
 from ingress.settings import IngressSettings
-from plumbing import failures
+from plumbing import failures, memory
 
 
 def main() -> None:
     """Raises a Failure for what an operator can act on."""
+    memory.collect_seldom()
     uvloop.run(app.run(IngressSettings.read()))
 
 

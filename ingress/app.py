@@ -17,7 +17,7 @@ from aiohttp import web
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from ingress import openapi, reading, serving
+from ingress import openapi, proxies, reading, serving
 from ingress.about import Pages
 from ingress.audit_log import AuditLog
 from ingress.first_admin import make_first_admin
@@ -30,6 +30,7 @@ from ingress.roles import PUBLIC
 from ingress.routes import Answer, Call, Route
 from ingress.sessions.access import AccessTokens
 from ingress.sessions.api_keys import ApiKeys
+from ingress.sessions.attempts import Attempts
 from ingress.sessions.endings import Endings
 from ingress.sessions.guard import Guard
 from ingress.sessions.own import Own
@@ -72,7 +73,10 @@ class Parts:
 
     def application(self) -> web.Application:
         app = web.Application(
-            middlewares=[serving.edge(self.registry)], client_max_size=reading.MAX_BODY_BYTES
+            middlewares=[
+                serving.edge(self.registry, proxies.networks(self.settings.trusted_proxies))
+            ],
+            client_max_size=reading.MAX_BODY_BYTES,
         )
         serving.add(app, self.routes, self.guard, self.settings.api_v1_prefix)
         document = openapi.document(self.routes, self.settings.api_v1_prefix, self.about)
@@ -102,10 +106,11 @@ def parts(
         settings.database_url or "", _client_id(settings), settings.access_token_ttl_s
     )
     passwords = Passwords(settings.password_concurrency, settings.password_memory_kib)
+    attempts = Attempts(settings, keys)
     people = People(pool)
     openings = Openings(pool)
     endings.on_any(people.forget)
-    signing_in = SigningIn(settings, pool, keys, access, passwords, people, openings)
+    signing_in = SigningIn(settings, pool, keys, access, passwords, attempts, people, openings)
     registration = Registration(settings, pool, passwords, openings, signing_in, crash)
     health = Health(about, {"kafka": kafka_probe, "postgres": postgres_probe})
     pages = Pages()
@@ -113,7 +118,7 @@ def parts(
     routes = [
         *registration.routes(),
         *signing_in.routes(),
-        *Own(pool, passwords, people).routes(),
+        *Own(pool, passwords, attempts, people).routes(),
         *ApiKeys(pool).routes(),
         *Users(pool, people).routes(),
         *AuditLog(pool, people).routes(),
@@ -160,9 +165,7 @@ async def run(settings: IngressSettings) -> None:
     relay = Relay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
     made.openings.nudge = relay.nudge
     sweeping = Sweeping(pool)
-    runner = serving.Runner(
-        made.application(), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
-    )
+    runner = serving.Runner(made.application(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     try:
         await pool.open()
         first_admin = asyncio.get_running_loop().create_task(
@@ -175,7 +178,8 @@ async def run(settings: IngressSettings) -> None:
         await runner.setup()
         await _listen(runner, settings)
         log.info("serving", host=settings.http_host, port=settings.http_port, version=version)
-        await _stopped(stop, first_admin, made.endings.task, relay.task, sweeping.task)
+        tasks = (first_admin, made.endings.task, relay.task, sweeping.task)
+        await _stopped(stop, *tasks, made.ledger.ended)
         log.info("stopping")
     finally:
         await runner.cleanup()
@@ -209,10 +213,10 @@ def _metrics_route(registry: CollectorRegistry) -> Route:
     )
 
 
-async def _stopped(stop: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+async def _stopped(stop: asyncio.Event, *tasks: asyncio.Future[None]) -> None:
     """Told to, or because one of these has failed: then with its error."""
     told = asyncio.get_running_loop().create_task(stop.wait())
-    waiting: set[asyncio.Task[Any]] = {told, *tasks}
+    waiting: set[asyncio.Future[Any]] = {told, *tasks}
     while not told.done():
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

@@ -28,6 +28,7 @@ class Code(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     BODY_TOO_LARGE = "body_too_large"
     BODY_TOO_SLOW = "body_too_slow"
+    HEAD_TOO_SLOW = "head_too_slow"
     FIELDS_INVALID = "fields_invalid"
     QUERY_INVALID = "query_invalid"
     HEADERS_INVALID = "headers_invalid"
@@ -35,6 +36,7 @@ class Code(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UNAUTHENTICATED = "unauthenticated"
     CREDENTIALS_WRONG = "credentials_wrong"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
     REFRESH_INVALID = "refresh_invalid"
     FORBIDDEN = "forbidden"
     CSRF_FAILED = "csrf_failed"
@@ -71,7 +73,9 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         " U+0000 or half of a surrogate pair in a text. Nothing was written.",
     ),
     Code.UNSUPPORTED_MEDIA_TYPE: Meaning(
-        415, "The body's content type is not taken.", "Send `Content-Type: application/json`."
+        415,
+        "The body's content type is not taken.",
+        "Send `Content-Type: application/json`, without a `Content-Encoding`.",
     ),
     Code.BODY_TOO_LARGE: Meaning(
         413, "The body is too large.", "A body has at most 64 KiB. Nothing was written."
@@ -80,6 +84,11 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         408,
         "The body did not arrive in time.",
         "The connection is closed and nothing was written. Send it again, with the same key.",
+    ),
+    Code.HEAD_TOO_SLOW: Meaning(
+        408,
+        "The request's headers did not arrive in time.",
+        "They have 10 s from their first byte. The connection is closed and nothing was done.",
     ),
     Code.FIELDS_INVALID: Meaning(
         422,
@@ -112,6 +121,12 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         401,
         "E-mail and password do not go together.",
         "There is no such account, its password is another, or it is disabled; which, is not told.",
+    ),
+    Code.TOO_MANY_ATTEMPTS: Meaning(
+        429,
+        "There were too many wrong passwords.",
+        "For this e-mail address, or from where you are; nothing was checked now. Ask again after"
+        " the seconds of the header `Retry-After`. Who is signed in stays so.",
     ),
     Code.REFRESH_INVALID: Meaning(
         401,

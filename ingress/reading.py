@@ -33,7 +33,11 @@ async def json_body(request: web.Request) -> Any:
 
 
 async def body(request: web.Request) -> bytes:
-    """All of it, within size and time."""
+    """All of it, as it was sent, within size and time."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        words = "It is taken without a `Content-Encoding` alone."
+        headers = {"Accept-Encoding": "identity"}
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, words, headers=headers)
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
         raise Problem(Code.BODY_TOO_LARGE)
@@ -44,6 +48,8 @@ async def body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Problem(Code.BODY_TOO_SLOW, headers={"Connection": "close"}) from None
+    except web.RequestPayloadError:  # chunks that are none
+        raise Problem(Code.MALFORMED_REQUEST, headers={"Connection": "close"}) from None
 
 
 def parse(data: bytes) -> Any:

@@ -16,11 +16,11 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 import msgspec
-import structlog
 from confluent_kafka import KafkaException
 from msgspec import Struct
 
 from ingress import queries
+from ingress.background import Background
 from plumbing.crashpoints import CrashPoints
 from plumbing.postgres import Pool
 from schemas.commands import Command
@@ -31,8 +31,6 @@ IDLE_S: Final = 1.0
 PAUSE_S: Final = 0.5
 
 _decode: Final[Callable[[str], Command]] = msgspec.json.Decoder(Command).decode
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class Sender(Protocol):
@@ -45,43 +43,23 @@ class _Row(Struct, frozen=True):
     command: str
 
 
-class Relay:
+class Relay(Background):
     def __init__(self, pool: Pool, sender: Sender, crash: CrashPoints) -> None:
+        passing = (*queries.AWAY, KafkaException)
+        super().__init__("the outbox waits", PAUSE_S, passing=passing)
         self._pool = pool
         self._sender = sender
         self._crash = crash
         self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     def nudge(self) -> None:
         self._woken.set()
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    @property
-    def task(self) -> asyncio.Task[None]:
-        """Ends by an error that is not expected, or when it is closed."""
-        assert self._task is not None, "it was started"
-        return self._task
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                sent = await self._send_some()
-            except (*queries.AWAY, KafkaException) as error:
-                log.warning("the outbox waits", error=str(error).strip())
-                await asyncio.sleep(PAUSE_S)
-                continue
-            if sent < BATCH:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), IDLE_S)
+    async def turn(self) -> None:
+        self._woken.clear()
+        if await self._send_some() < BATCH:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), IDLE_S)
 
     async def _send_some(self) -> int:
         async with self._pool.connection() as connection, connection.transaction():

@@ -11,7 +11,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+)
+from pydantic_core import PydanticCustomError
 
 from ingress.problems import AnyCode
 from ingress.roles import Role, Roles, Scope
@@ -42,6 +50,17 @@ class Shown(BaseModel):
 
 # As it is answered: in UTC, whatever zone the database speaks.
 Instant = Annotated[datetime, AfterValidator(lambda time: time.astimezone(UTC))]
+
+
+def _written(given: Any) -> Any:
+    """pydantic would take a number, in JSON or in an address, for the seconds since 1970."""
+    if isinstance(given, datetime) or (isinstance(given, str) and given[4:5] == "-"):
+        return given
+    raise PydanticCustomError("time_invalid", "is no time of RFC 3339 with its offset")
+
+
+# As it is asked for.
+Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)]
 
 
 class Meta(Shown):
@@ -118,3 +137,28 @@ class Route:
 
     def full_path(self, prefix: str) -> str:
         return prefix + self.path if self.versioned else self.path
+
+
+def reading(
+    path: str,
+    handler: Handler,
+    summary: str,
+    tag: str,
+    roles: Roles,
+    model: Any,
+    *,
+    tagged: bool = False,
+    **more: Any,
+) -> Route:
+    """A route that tells and changes nothing; `tagged`: with an ETag, so that it may answer 304."""
+    return Route(
+        method="GET",
+        path=path,
+        handler=handler,
+        summary=summary,
+        tag=tag,
+        roles=roles,
+        scope=Scope.READ,
+        answers={200: model, 304: None} if tagged else {200: model},
+        **more,
+    )

@@ -6,10 +6,12 @@ is refused has written nothing. It is one layer, as it stands in the path of eve
 knows no route.
 """
 
+import asyncio
 import os
 import re
+import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Final, Protocol
 
@@ -20,13 +22,21 @@ from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, TypeAdapter
 
-from ingress import problems, queries, reading
+from ingress import problems, proxies, queries, reading
 from ingress.problems import Code, Problem
 from ingress.routes import Answer, Call, Caller, Query, Route
 from plumbing import metrics
 from schemas import door
 
 RETRY_AFTER_S: Final = "1"
+# From the first byte of a request's head to its last. The body has a time of its own.
+HEAD_TIMEOUT_S: Final = 10.0
+# How long a connection is kept on which nothing is asked; longer than common proxies keep theirs.
+IDLE_TIMEOUT_S: Final = 75.0
+# How long what comes of a refused body is still read, so that its sender gets to read the answer.
+LINGER_S: Final = 3.0
+# How long an answer lies unread.
+UNREAD_TIMEOUT_S: Final = 30.0
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 TRACE: Final = web.RequestKey("trace", str)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
@@ -48,7 +58,19 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Runner(web.AppRunner):
-    """Answers what cannot be read as HTTP by a problem document, too."""
+    """Answers what cannot be read as HTTP by a problem document, too, and keeps no connection for
+    a client that is slow on purpose."""
+
+    def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            shutdown_timeout=shutdown_timeout,
+            keepalive_timeout=IDLE_TIMEOUT_S,
+            lingering_time=LINGER_S,
+            # What is small on the way may be without end here: nothing is unpacked.
+            auto_decompress=False,
+        )
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
@@ -58,13 +80,50 @@ class Runner(web.AppRunner):
 
 class _Server(web.Server):
     def __call__(self) -> web.RequestHandler:
-        handler = super().__call__()
-        handler.__class__ = _RequestHandler
-        return handler
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
 
-class _RequestHandler(web.RequestHandler):
-    __slots__ = ()
+class _Connection(web.RequestHandler):
+    """aiohttp's own, which waits for the end of a head as long as for its beginning."""
+
+    __slots__ = ("_head_timer",)
+
+    def __init__(self, manager: web.Server, **given: Any) -> None:
+        super().__init__(manager, **given)
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
+            # Without it an answer that its asker does not read is kept as long as they like.
+            taken = transport.get_extra_info("socket")
+            unread_ms = int(UNREAD_TIMEOUT_S * 1000)
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        # Still waiting for a request after these bytes: they are a part of its head.
+        if self._request_count == 0 or (waiter is not None and not waiter.done()):
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(HEAD_TIMEOUT_S, self._head_too_slow)
+        elif self._head_timer is not None:
+            self._stop_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_too_slow(self) -> None:
+        self._head_timer = None
+        if self.transport is not None:
+            self.transport.write(_head_too_slow())
+        self.force_close()
 
     def handle_error(
         self,
@@ -80,6 +139,20 @@ class _RequestHandler(web.RequestHandler):
         answer.headers["Server"] = "streamledger"
         answer.force_close()
         return answer
+
+
+def _head_too_slow() -> bytes:
+    """The answer as it goes out: there is no request that it could be an answer to."""
+    answer = problems.answer(Problem(Code.HEAD_TOO_SLOW), os.urandom(16).hex())
+    assert isinstance(answer.body, bytes), "a document"
+    head = (
+        "HTTP/1.1 408 Request Timeout\r\n"
+        f"Content-Type: {problems.CONTENT_TYPE}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n"
+        "Server: streamledger\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + answer.body
 
 
 class Guard(Protocol):
@@ -155,7 +228,7 @@ def add(app: web.Application, routes: Iterable[Route], guard: Guard, prefix: str
             app.router.add_route(route.method, route.full_path(prefix), handler(route, guard))
 
 
-def edge(registry: CollectorRegistry) -> Middleware:
+def edge(registry: CollectorRegistry, trusted: Sequence[proxies.Network] = ()) -> Middleware:
     """The one layer around every handler, and around what the router refuses."""
     requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
     seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
@@ -166,6 +239,8 @@ def edge(registry: CollectorRegistry) -> Middleware:
     @web.middleware
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
+        if trusted:
+            request = proxies.seen_through(request, trusted)
         _identify(request)
         response = await _answer(request, handler)
         headers = response.headers

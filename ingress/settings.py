@@ -2,10 +2,17 @@
 
 from pydantic import SecretStr
 
-from plumbing.settings import AppSettings, KafkaSettings, PostgresSettings, setting
+from ingress import proxies
+from plumbing.settings import (
+    AppSettings,
+    KafkaSettings,
+    PostgresSettings,
+    RehearsalSettings,
+    setting,
+)
 
 
-class IngressSettings(AppSettings, KafkaSettings, PostgresSettings):
+class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSettings):
     http_host: str = setting("127.0.0.1", "The address that the HTTP port is opened on.")
     http_port: int = setting(8000, "The HTTP port.", ge=1, le=65535)
     api_v1_prefix: str = setting(
@@ -49,6 +56,31 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings):
     password_memory_kib: int = setting(
         19_456, "The memory that one hash of a password takes, in KiB.", ge=8_192, le=1_048_576
     )
+    login_failures_per_email: int = setting(
+        10,
+        "How many wrong passwords for one e-mail address are taken within LOGIN_WINDOW_S.",
+        ge=1,
+        le=1_000,
+    )
+    login_failures_per_address: int = setting(
+        100,
+        "How many wrong passwords from one network address are taken within LOGIN_WINDOW_S. Behind"
+        " a proxy it is the proxy's, unless TRUSTED_PROXIES names it.",
+        ge=1,
+        le=1_000_000,
+    )
+    login_window_s: int = setting(
+        900,
+        "How long a wrong password counts, in seconds. At the limit one more is taken each time"
+        " that one's share of it has passed.",
+        ge=1,
+        le=86_400,
+    )
+    trusted_proxies: str = setting(
+        "",
+        "The proxies in front: what they say in X-Forwarded-For of who asks is believed.",
+        allowed="IP addresses or networks, with commas between them",
+    )
     admin_email: str | None = setting(
         None,
         "The e-mail address of the first admin, who is made at the start where there is none.",
@@ -65,16 +97,11 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings):
         True,
         "Whether users may credit their own wallets. Off, operators alone bring money in.",
     )
-    crash_at: str = setting(
-        "",
-        "For rehearsals: the named step at which the process kills itself.",
-        allowed="a step of docs/failure-scenarios.md, or *",
-        development_only=True,
-    )
-    crash_chance: float = setting(
-        1.0,
-        "For rehearsals: the chance of it, each time the step is reached.",
-        allowed="a number from 0 to 1",
-        ge=0,
-        le=1,
-    )
+
+    def refusals(self) -> list[str]:
+        found = super().refusals()
+        try:
+            proxies.networks(self.trusted_proxies)
+        except ValueError as error:
+            found.append(f"TRUSTED_PROXIES: {error}")
+        return found

@@ -4,7 +4,7 @@ Amounts are minor units, and beside them decimal text. It decides nothing: what 
 yet is shown as it will be, empty.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from ingress.openings import Wallet
 from ingress.people import User
@@ -30,6 +30,13 @@ class WalletShown(Shown):
     updated_at: Instant
 
 
+def amounts(balance: int, held: int, currency: str) -> dict[str, Any]:
+    """What an account has, in both ways."""
+    minor = {"balance": balance, "held": held, "available": balance - held}
+    major = {f"{name}_decimal": money.to_major(has, currency) for name, has in minor.items()}
+    return {**minor, **major}
+
+
 async def read(connection: Connection, wallet: Wallet, owner: User) -> WalletShown:
     account = await accounts.account(connection, wallet.id)
     last = None
@@ -40,12 +47,7 @@ async def read(connection: Connection, wallet: Wallet, owner: User) -> WalletSho
         id=wallet.id,
         user_id=owner.number,
         currency=wallet.currency,
-        balance=balance,
-        held=held,
-        available=balance - held,
-        balance_decimal=money.to_major(balance, wallet.currency),
-        held_decimal=money.to_major(held, wallet.currency),
-        available_decimal=money.to_major(balance - held, wallet.currency),
+        **amounts(balance, held, wallet.currency),
         version=account.version if account is not None else 0,
         status=account.status if account is not None else "opening",
         created_at=wallet.created_at,

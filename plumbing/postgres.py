@@ -1,24 +1,65 @@
 """Postgres connections: one pool per process, opened late and closed at the end.
 
-It knows no table: SQL belongs to the sink and to what it offers for reading.
+Keeps the rule that a server which gives no answer is as good as away: whoever asks is told so in
+time. It knows no table: SQL belongs to the sink and to what it offers for reading.
 """
 
+import asyncio
+import os
+import socket
+from typing import TypeVar
+
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, waiting
+from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-CONNECT_TIMEOUT_S = 5
-# How long one waits for a connection of the pool.
-TAKE_TIMEOUT_S = 5.0
+T = TypeVar("T")
 
-Pool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+CONNECT_TIMEOUT_S = 5
+# How long one waits for a connection of the pool, and for an answer of the server.
+TAKE_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 5.0
+_INTERVAL_S = 0.1
+
+
+class Connection(AsyncConnection[TupleRow]):
+    """Hangs up on a server that gives no answer in time, and when nobody waits for it any more:
+    whoever asked has an OperationalError then, and the pool makes another."""
+
+    answer_timeout_s = ANSWER_TIMEOUT_S
+
+    async def wait(
+        self,
+        gen: PQGen[T],
+        interval: float = _INTERVAL_S,
+        timeout: float | None = None,  # noqa: ASYNC109  # psycopg's own
+    ) -> T:
+        timer = asyncio.get_running_loop().call_later(self.answer_timeout_s, self._hang_up)
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval, timeout)
+        except asyncio.CancelledError:
+            # Asking a server that gives no answer to stop would take as long again.
+            self._hang_up()
+            raise
+        finally:
+            timer.cancel()
+
+    def _hang_up(self) -> None:
+        if not self.closed:
+            with socket.socket(fileno=os.dup(self.pgconn.socket)) as same:
+                same.shutdown(socket.SHUT_RDWR)
+
+
+Pool = AsyncConnectionPool[Connection]
 
 
 def pool(database_url: str, size: int, application: str) -> Pool:
     """Not yet open: `await pool.open()` starts connecting and does not wait for it."""
     return AsyncConnectionPool(
         database_url,
+        connection_class=Connection,
         kwargs={"application_name": application, "connect_timeout": CONNECT_TIMEOUT_S},
         min_size=1,
         max_size=size,
@@ -32,7 +73,9 @@ async def reachable(pool: Pool, timeout_s: float) -> str | None:
     """None when the database answers in time, else why not."""
     try:
         async with pool.connection(timeout=timeout_s) as connection:
+            connection.answer_timeout_s = timeout_s
             await connection.execute("SELECT 1")
+            connection.answer_timeout_s = ANSWER_TIMEOUT_S
     except PoolTimeout:
         return f"no connection within {timeout_s:g} s"
     except psycopg.Error as error:

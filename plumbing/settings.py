@@ -343,6 +343,23 @@ class PostgresSettings(Settings):
         return self.database_url
 
 
+class RehearsalSettings(Settings):
+    crash_at: str = setting(
+        "",
+        "For rehearsals: the named step at which the process kills itself; with `freeze:` before"
+        " its name, at which it stops once, as if by SIGSTOP, until somebody wakes it.",
+        allowed="a step of docs/failure-scenarios.md, or *; freeze: may stand before it",
+        development_only=True,
+    )
+    crash_chance: float = setting(
+        1.0,
+        "For rehearsals: the chance of it, each time the step is reached.",
+        allowed="a number from 0 to 1",
+        ge=0,
+        le=1,
+    )
+
+
 class MetricsSettings(Settings):
     metrics_host: str = setting("127.0.0.1", "The address that METRICS_PORT is opened on.")
     metrics_port: int | None = setting(

@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,23 @@ PASSWORD = "correct horse"
 START_S = 60.0
 TIMEOUT_S = 60.0
 SIGNING_KEY = secrets.token_hex(32)
+
+# All tests come from one address.
+UNLIMITED = {"LOGIN_FAILURES_PER_EMAIL": "1000", "LOGIN_FAILURES_PER_ADDRESS": "1000000"}
+
+# Texts that are something else where one is careless.
+HOSTILE = [
+    "'; DROP TABLE ledger.users; --",
+    '"; SELECT pg_sleep(9); --',
+    "%s %(id)s $1 {0} ${HOME} %n",
+    "=cmd|' /C calc'!A0",
+    "@SUM(1+1)*cmd",
+    '-2+3,"quoted"\r\n\ttab',
+    "<script>alert(1)</script>",
+    "\u202eright to left\u200b\ufeff",
+    "e\u0301 \U0001f4b8 \ufdfa",
+    "\\x00 \\u0000 NULL None undefined",
+]
 
 _numbers = itertools.count(1)
 
@@ -60,7 +78,7 @@ class Ingress:
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         # Hashing is slow on purpose; here it need not be.
-        own = {"SIGNING_KEY": SIGNING_KEY, "PASSWORD_MEMORY_KIB": "8192", **settings}
+        own = {"SIGNING_KEY": SIGNING_KEY, "PASSWORD_MEMORY_KIB": "8192", **UNLIMITED, **settings}
         self.process = _Process(1, folder, own)
         self.port = self.process.port
 
@@ -103,6 +121,14 @@ class Ingress:
             return Answer(answer.status, answer.headers, answer.read().decode())
         finally:
             connection.close()
+
+    def raw(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
+        """What is answered to bytes as they are."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S) as connection:
+            connection.sendall(data)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            return answer.status, dict(answer.getheaders()), answer.read()
 
     def get(self, path: str, token: str | None = None, **rest: Any) -> Answer:
         return self.call("GET", path, None, token, **rest)

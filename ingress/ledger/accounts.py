@@ -6,16 +6,17 @@ What changes an account is a command like any other; whether it may happen is fo
 import uuid
 from typing import Any, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from ingress.ledger import asking, listing
+from ingress import routes, wallet_shown
+from ingress.ledger import answers, asking, listing
 from ingress.ledger.answers import Answers
 from ingress.ledger.asking import AccountId, Currency
 from ingress.ledger.known import Accounts, Known
 from ingress.ledger.listing import Listing, Paged
+from ingress.ledger.outcomes import Outcome
 from ingress.ledger.shown import Accepted, PageMeta, TransactionList
-from ingress.ledger.submissions import Undecided
 from ingress.ledger.wallets import At, BalanceShown, Wallets
 from ingress.people import People
 from ingress.problems import Code, Problem
@@ -31,7 +32,10 @@ from sinks.reads.history import NO_FILTER
 TAG: Final = "Accounts"
 Type = Literal["wallet", "asset", "liability", "equity", "revenue", "expense"]
 Status = Literal["open", "frozen", "closed"]
+# Where an account's metadata has its name.
 NAME: Final = "name"
+# Room for a name beside it.
+MAX_METADATA_BYTES: Final = fields.MAX_METADATA_BYTES - 1_024
 Limit = Field(
     default=None,
     ge=-money.MAX_AMOUNT,
@@ -52,13 +56,28 @@ class NewAccount(Body):
     @field_validator("metadata")
     @classmethod
     def _fits(cls, value: dict[str, str]) -> dict[str, str]:
-        if door.metadata_bytes(value) > fields.MAX_METADATA_BYTES - 1_024:
-            raise PydanticCustomError("too_large", "has more than 3,072 bytes")
-        return value
+        return _fitting(value)
 
 
 class Changes(Body):
+    """What is given is changed, all of it or nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    name: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Null takes it away."
+    )
     limit: int | None = Limit
+    metadata: dict[str, str | None] = Field(
+        default={},
+        description="Each name that is given is set, or with null or an empty text taken away; the"
+        " others stay. At most 3 KiB, and 4 KiB with what is there.",
+    )
+
+    @field_validator("metadata")
+    @classmethod
+    def _fits(cls, value: dict[str, str | None]) -> dict[str, str]:
+        return _fitting({name: text or "" for name, text in value.items()})
 
 
 class AccountShown(Shown):
@@ -186,7 +205,7 @@ class AccountRoutes:
                 method="PATCH",
                 path="/accounts/{id}",
                 handler=self.change,
-                summary="Change an account's limit",
+                summary="Change an account's name, limit and metadata",
                 tag=TAG,
                 roles=OPERATORS,
                 scope=Scope.ACCOUNTS,
@@ -194,8 +213,9 @@ class AccountRoutes:
                 body=Changes,
                 headers=asking.MoneyHeaders,
                 answers={200: AccountShown, 202: Accepted},
-                problems=PROBLEMS,
-                description="`limit` null takes it away, but from wallets.",
+                problems=(*PROBLEMS, Reason.METADATA_TOO_LARGE),
+                description="Any of them, as one command: all or nothing. `limit` null takes it"
+                " away, but from wallets.",
             ),
             *(self._step(name) for name in STEPS),
         ]
@@ -204,17 +224,16 @@ class AccountRoutes:
         self, path: str, handler: Any, summary: str, model: Any, query: type[Query] | None
     ) -> Route:
         one = "{id}" in path
-        return Route(
-            method="GET",
-            path=path,
-            handler=handler,
-            summary=summary,
-            tag=TAG,
-            roles=READERS,
-            scope=Scope.READ,
+        return routes.reading(
+            path,
+            handler,
+            summary,
+            TAG,
+            READERS,
+            model,
+            tagged=model is AccountShown,
             params=Id if one else None,
             query=query,
-            answers={200: model, 304: None} if model is AccountShown else {200: model},
             problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP) if one else (),
         )
 
@@ -264,9 +283,15 @@ class AccountRoutes:
         return await self._told(call, command, Known(id, currency, owner), 201)
 
     async def change(self, call: Call[Changes, None]) -> Answer:
-        if "limit" not in call.body.model_fields_set:
-            raise asking.bad_field(Code.FIELDS_INVALID, "limit", "is required")
-        return await self._decide(call, commands.SetLimit, {"min_balance": call.body.limit})
+        body, given = call.body, call.body.model_fields_set
+        if not given:
+            raise asking.bad_field(Code.FIELDS_INVALID, "limit", "or name or metadata is required")
+        change: dict[str, Any] = {"metadata": dict(body.metadata)}
+        if "name" in given:
+            change["metadata"][NAME] = body.name or ""
+        if "limit" in given:
+            change |= {"min_balance": body.limit, "no_limit": True if body.limit is None else None}
+        return await self._decide(call, commands.ChangeAccount, change)
 
     async def _decide(self, call: Call[Any, Any], kind: Any, more: dict[str, Any]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
@@ -277,11 +302,11 @@ class AccountRoutes:
     async def _told(
         self, call: Call[Any, Any], command: Command, known: Known, status: int
     ) -> Answer:
-        found = await self._answers.outcome(call, command, known)
-        if isinstance(found, Undecided):
-            return self._answers.accepted(call.caller, found, command.external_id)
-        told = await self._shown(known.id)
-        return Answer(told, status, {"ETag": f'"{told.version}"'})
+        async def show(found: Outcome) -> Answer:
+            told = await self._shown(known.id)
+            return Answer(told, status, {"ETag": f'"{told.version}"', **answers.replayed(found)})
+
+        return await self._answers.submitted(call, command, known, show)
 
     async def _shown(self, id: str) -> AccountShown:
         async with self._pool.connection() as connection:
@@ -292,10 +317,7 @@ class AccountRoutes:
 
     async def show(self, call: Call[None, None]) -> Answer:
         told = await self._shown(call.path["id"])
-        tag = f'"{told.version}"'
-        if listing.not_modified(call, tag):
-            return Answer(None, 304, {"ETag": tag})
-        return Answer(told, 200, {"ETag": tag})
+        return answers.tagged(call, told, f'"{told.version}"')
 
     async def browse(self, call: Call[None, Which]) -> Answer:
         query, owner = call.query, None
@@ -324,7 +346,7 @@ class AccountRoutes:
     async def entries(self, call: Call[None, Paged]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
         page = await self._lists.history(known, call.query, NO_FILTER, None, None)
-        items = await self._lists.items(call.caller, known, page)
+        items = await self._lists.items(call.caller, page)
         return Answer(TransactionList(data=items, meta=listing.meta(call.query, page)))
 
     async def trial(self, call: Call[None, Money]) -> Answer:
@@ -360,6 +382,12 @@ def _common(call: Call[Any, Any], key: str | None) -> dict[str, Any]:
     }
 
 
+def _fitting(metadata: dict[str, str]) -> dict[str, str]:
+    if door.metadata_bytes(metadata) > MAX_METADATA_BYTES:
+        raise PydanticCustomError("too_large", "has more than 3,072 bytes")
+    return metadata
+
+
 def _account(of: accounts.Account, known: dict[str, Known]) -> AccountShown:
     currency = of.currency
     metadata = dict(of.metadata)
@@ -373,12 +401,7 @@ def _account(of: accounts.Account, known: dict[str, Known]) -> AccountShown:
         limit=of.min_balance,
         limit_decimal=None if of.min_balance is None else money.to_major(of.min_balance, currency),
         user_id=None if owner is None else owner.owner_number,
-        balance=of.balance,
-        held=of.held,
-        available=of.available,
-        balance_decimal=money.to_major(of.balance, currency),
-        held_decimal=money.to_major(of.held, currency),
-        available_decimal=money.to_major(of.available, currency),
+        **wallet_shown.amounts(of.balance, of.held, currency),
         version=of.version,
         metadata=metadata,
         created_at=of.opened_at,

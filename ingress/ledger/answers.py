@@ -2,9 +2,10 @@
 address to poll at; a replay as the first time.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from ingress import problems
+from ingress import problems, queries
 from ingress.ledger import asking, shown
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts, Known
@@ -14,7 +15,7 @@ from ingress.ledger.shown import Accepted, TransactionShown
 from ingress.ledger.submissions import Submissions, Undecided
 from ingress.problems import Problem
 from ingress.roles import READERS
-from ingress.routes import Answer, Call, Caller
+from ingress.routes import Answer, Call, Caller, Shown
 from schemas.commands import Command
 from schemas.reasons import Reason
 
@@ -29,27 +30,35 @@ class Answers:
 
     async def of(self, call: Call[Any, Any], command: Command, on: Known) -> Answer:
         """`on` is the command's account."""
-        found = await self.outcome(call, command, on)
-        if isinstance(found, Undecided):
-            return self.accepted(call.caller, found, command.external_id)
-        facts = posted(found)
-        told = await self.shown(facts, call.caller, facts.account)
-        headers = {"ETag": etag(facts)}
-        if found.replayed:
-            headers[REPLAYED] = "true"
-        return Answer(told, 201, headers)
 
-    async def outcome(
-        self, call: Call[Any, Any], command: Command, on: Known
-    ) -> Outcome | Undecided:
-        """Raises the Problem of a rejection."""
+        async def show(found: Outcome) -> Answer:
+            facts = posted(found)
+            told = await self.shown(facts, call.caller, facts.account)
+            return Answer(told, 201, {"ETag": etag(facts), **replayed(found)})
+
+        return await self.submitted(call, command, on, show)
+
+    async def submitted(
+        self,
+        call: Call[Any, Any],
+        command: Command,
+        on: Known,
+        show: Callable[[Outcome], Awaitable[Answer]],
+    ) -> Answer:
+        """What is shown of one that was posted, or where to poll: also where it cannot be shown
+        now, as who has submitted is always told the id. Raises the Problem of a rejection."""
         wait_s = asking.wait_s(call.request)
         found = await self._submissions.submit(command, on.currency, wait_s)
-        if isinstance(found, Outcome) and found.status == "rejected":
-            raise rejection(found)
-        return found
+        if isinstance(found, Outcome):
+            if found.status == "rejected":
+                raise rejection(found)
+            try:
+                return await show(found)
+            except queries.AWAY:
+                found = Undecided(posted(found).id, found.position)
+        return self._accepted(call.caller, found, command.external_id)
 
-    def accepted(self, caller: Caller, found: Undecided, trans_id: str | None) -> Answer:
+    def _accepted(self, caller: Caller, found: Undecided, trans_id: str | None) -> Answer:
         location = self._locations.of(caller.id, found.transaction_id, found.position)
         told = Accepted(
             id=found.transaction_id,
@@ -88,11 +97,14 @@ def posted(found: Outcome) -> Facts:
     return found.facts
 
 
+def replayed(found: Outcome) -> dict[str, str]:
+    return {REPLAYED: "true"} if found.replayed else {}
+
+
 def rejection(found: Outcome) -> Problem:
     assert found.reason is not None, "a rejection has a reason"
-    headers = {REPLAYED: "true"} if found.replayed else None
     more = {} if found.transaction_id is None else {"transaction_id": found.transaction_id}
-    return Problem(Reason(found.reason), found.detail, headers=headers, more=more)
+    return Problem(Reason(found.reason), found.detail, headers=replayed(found), more=more)
 
 
 def words(problem: Problem) -> str:
@@ -101,3 +113,12 @@ def words(problem: Problem) -> str:
 
 def etag(facts: Facts) -> str:
     return f'"{facts.version}{"r" if facts.reversed_by else ""}"'
+
+
+def tagged(call: Call[Any, Any], told: Shown, tag: str) -> Answer:
+    """With its ETag; 304 where who asks has it already."""
+    headers = {"ETag": tag}
+    given = call.request.headers.get("If-None-Match", "")
+    if given == "*" or tag in (each.strip().removeprefix("W/") for each in given.split(",")):
+        return Answer(None, 304, headers)
+    return Answer(told, 200, headers)

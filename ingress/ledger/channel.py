@@ -58,15 +58,25 @@ class TooLarge(Exception):
 
 class Submission:
     """One command on its way. `position` is None until Kafka has it; `failed` says why that is not
-    certain; `result` is its outcome."""
+    certain, and `refused` that the producer did not take it; `result` is its outcome."""
 
-    __slots__ = ("_any", "_waiter", "failed", "label", "position", "result", "transaction_id")
+    __slots__ = (
+        "_any",
+        "_waiter",
+        "failed",
+        "label",
+        "position",
+        "refused",
+        "result",
+        "transaction_id",
+    )
 
     def __init__(self, label: str, transaction_id: str) -> None:
         self.label = label
         self.transaction_id = transaction_id
         self.position: Position | None = None
         self.failed: str | None = None
+        self.refused = False
         self.result: Result | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._any = False
@@ -104,8 +114,8 @@ class Submission:
         if self._waiter is not None and (self._any or error is not None):
             _wake(self._waiter)
 
-    def lost(self, why: str) -> None:
-        self.failed = why
+    def not_taken(self, why: str) -> None:
+        self.failed, self.refused = why, True
         if self._waiter is not None:
             _wake(self._waiter)
 
@@ -155,10 +165,22 @@ class Channel:
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False
         self._complained_at = 0.0
+        self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Ends by an error that is not expected: nothing more would be sent, or told."""
+        assert self._ended is not None, "started"
+        return self._ended
+
+    def _end(self, error: Exception) -> None:
+        if not self.ended.done():
+            self.ended.set_exception(error)
 
     async def start(self) -> None:
         """Results that are written from now on are told."""
         self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
         self._producer = kafka.command_producer(self._settings, self._client_id)
         self._results = await asyncio.to_thread(_results, self._settings, self._client_id)
         self._tick()
@@ -221,7 +243,11 @@ class Channel:
                     on_delivery=self._delivery(made),
                 )
             except BufferError as error:
-                made.lost(str(error))
+                made.not_taken(str(error))
+            except KafkaException as error:
+                why = error.args[0].str()
+                made.not_taken(why)
+                self._end(Failure(f"the producer of commands takes no more: {why}"))
             else:
                 self._undelivered += 1
 
@@ -268,6 +294,8 @@ class Channel:
                 self._take(message)
         except KafkaException as error:
             self._complain(error.args[0])
+        except Exception as error:
+            self._end(error)
         busy = self._undelivered or self._awaited or self._watches
         self._schedule(TICK_S if busy else IDLE_TICK_S)
 

@@ -9,26 +9,27 @@ import asyncio
 import uuid
 from typing import Any, Final, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
+from ingress import routes
 from ingress.ledger import asking, listing
 from ingress.ledger.answers import Answers, posted
 from ingress.ledger.asking import AccountId, Amount, Described
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts, Known
-from ingress.ledger.listing import LOOKERS
+from ingress.ledger.listing import LOOKERS, Listing, Owner
 from ingress.ledger.shown import Accepted, PageMeta, TransactionShown
 from ingress.ledger.submissions import Submissions
 from ingress.ledger.transactions import MONEY_PROBLEMS
 from ingress.problems import Problem
 from ingress.roles import OPERATORS, READERS, USERS, Role, Scope
-from ingress.routes import Answer, Call, Caller, Instant, Query, Route, Shown
+from ingress.routes import Answer, Call, Caller, Instant, Moment, Query, Route, Shown
 from ingress.settings import IngressSettings
 from plumbing.postgres import Pool
 from schemas import commands, fields, money
 from schemas.commands import Command
 from schemas.reasons import Reason
-from sinks.reads import transactions
+from sinks.reads import accounts, transactions
 from sinks.reads.transactions import Hold
 
 TAG: Final = "Holds and reversals"
@@ -38,7 +39,7 @@ Status = Literal["open", "capturing", "captured", "voided", "expired"]
 class NewHold(Described):
     amount: Amount
     wallet_id: AccountId | None = Field(default=None, description="Else the default one.")
-    expires_at: AwareDatetime | None = Field(default=None, strict=False)
+    expires_at: Moment | None = None
 
 
 class CaptureAsked(Described):
@@ -79,6 +80,8 @@ class Id(Query):
 
 class Which(Query):
     wallet_id: AccountId | None = None
+    account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
+    user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
     status: Status | None = None
     limit: int = Field(default=20, ge=1, le=listing.MAX_LIMIT)
     cursor: str | None = Field(default=None, max_length=500)
@@ -92,12 +95,14 @@ class Holds:
         known: Accounts,
         submissions: Submissions,
         answers: Answers,
+        lists: Listing,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._known = known
         self._submissions = submissions
         self._answers = answers
+        self._lists = lists
 
     def routes(self) -> list[Route]:
         return [
@@ -126,28 +131,26 @@ class Holds:
                     Reason.REVERSAL_PENDING,
                 ),
             ),
-            Route(
-                method="GET",
-                path="/holds",
-                handler=self.browse,
-                summary="A wallet's holds, the latest first",
-                tag=TAG,
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/holds",
+                self.browse,
+                "Holds, the latest first",
+                TAG,
+                LOOKERS,
+                HoldList,
                 query=Which,
-                answers={200: HoldList},
                 problems=(Reason.ACCOUNT_NOT_FOUND,),
+                description="A user's: those of all their wallets, or of `wallet_id`. Operators and"
+                " auditors see all, and those of any account or user.",
             ),
-            Route(
-                method="GET",
-                path="/holds/{id}",
-                handler=self.show,
-                summary="One hold as it is now",
-                tag=TAG,
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/holds/{id}",
+                self.show,
+                "One hold as it is now",
+                TAG,
+                LOOKERS,
+                HoldShown,
                 params=Id,
-                answers={200: HoldShown},
                 problems=(Reason.HOLD_NOT_FOUND,),
             ),
         ]
@@ -178,11 +181,8 @@ class Holds:
         )
 
     async def place(self, call: Call[NewHold, None]) -> Answer:
-        body, caller = call.body, call.caller
-        if body.wallet_id is None:
-            wallet = await self._known.default(caller)
-        else:
-            wallet = await self._known.may_use(caller, body.wallet_id, "wallet_id")
+        body = call.body
+        wallet = await self._known.chosen(call.caller, body.wallet_id)
         await self._known.require_open(wallet, asking.WAIT_S)
         expires = None
         if body.expires_at is not None:
@@ -265,15 +265,17 @@ class Holds:
 
     async def browse(self, call: Call[None, Which]) -> Answer:
         query = call.query
-        if query.wallet_id is None:
-            wallet = await self._known.default(call.caller)
-        else:
-            wallet = await self._known.may_use(call.caller, query.wallet_id, "wallet_id")
+        whose = await self._lists.whose(
+            call.caller, query.wallet_id, query.account_id, query.user_id
+        )
         async with self._pool.connection() as connection:
+            named = None if whose is None else [whose.id]
+            if isinstance(whose, Owner):
+                named = list(await accounts.versions_of(connection, whose.id))
             statuses = {} if query.status is None else {"statuses": [query.status]}
             page = await listing.paged(
                 transactions.holds(
-                    connection, wallet.id, limit=query.limit, cursor=query.cursor, **statuses
+                    connection, named, limit=query.limit, cursor=query.cursor, **statuses
                 )
             )
         meta = PageMeta(limit=query.limit, next_cursor=page.next, previous_cursor=page.previous)

@@ -92,6 +92,12 @@ class Accounts:
             raise not_found(field)
         return known
 
+    async def chosen(self, caller: Caller, id: str | None, field: str = "wallet_id") -> Known:
+        """The one that is named, or else the caller's default one."""
+        if id is None:
+            return await self.default(caller, field)
+        return await self.may_use(caller, id, field)
+
     async def default(self, caller: Caller, field: str = "wallet_id") -> Known:
         wallet = await self._openings.default(caller.id)
         if wallet is None:

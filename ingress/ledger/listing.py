@@ -1,16 +1,18 @@
 """Transactions as they are read: one by its id, and page by page.
 
-A user's list is the history of one wallet, what came in without their asking included; who may read
-all has the list of all commands' transactions, or the history of any account. Keeps the rule that
-what is another's is not there.
+A user's list is the history of all their wallets together, or of one, what came in without their
+asking included; who may read all has the list of all commands' transactions, or the history of any
+account or user. Keeps the rule that what is another's is not there.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AwareDatetime, Field
+from msgspec import Struct
+from pydantic import Field
 
+from ingress import routes
 from ingress.ledger import answers, asking, facts, shown
 from ingress.ledger.answers import Answers
 from ingress.ledger.asking import AccountId
@@ -18,10 +20,9 @@ from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts, Known
 from ingress.ledger.outcomes import Outcomes
 from ingress.ledger.shown import PageMeta, TransactionList, TransactionShown
-from ingress.openings import Openings
 from ingress.people import People
 from ingress.problems import Code, FieldError, Problem
-from ingress.roles import READERS, Role, Scope
+from ingress.roles import READERS, Role
 from ingress.routes import Answer, Call, Caller, Query, Route
 from plumbing.postgres import Pool
 from schemas.reasons import Reason
@@ -36,6 +37,7 @@ MAX_LIMIT: Final = 100
 Kind = Literal[
     "open_account",
     "set_limit",
+    "change_account",
     "credit",
     "debit",
     "transfer",
@@ -48,7 +50,7 @@ Kind = Literal[
     "unfreeze",
     "close",
 ]
-Moment = Annotated[AwareDatetime, Field(description="RFC 3339, with its offset.")]
+Moment = Annotated[routes.Moment, Field(description="RFC 3339, with its offset.")]
 
 
 class Paged(Query):
@@ -77,49 +79,51 @@ class Id(Query):
     id: asking.TransactionId
 
 
+class Owner(Struct, frozen=True):
+    """A user, for all accounts that are theirs."""
+
+    id: str
+
+
 class Listing:
     def __init__(
         self,
         pool: Pool,
         known: Accounts,
         people: People,
-        openings: Openings,
         outcomes: Outcomes,
         told: Answers,
     ) -> None:
         self._pool = pool
         self._known = known
         self._people = people
-        self._openings = openings
         self._outcomes = outcomes
         self._answers = told
 
     def routes(self) -> list[Route]:
         return [
-            Route(
-                method="GET",
-                path="/transactions",
-                handler=self.browse,
-                summary="Transactions, the latest first",
-                tag="Transactions",
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/transactions",
+                self.browse,
+                "Transactions, the latest first",
+                "Transactions",
+                LOOKERS,
+                TransactionList,
                 query=Filters,
-                answers={200: TransactionList},
                 problems=(Code.PAGE_TOO_DEEP, Reason.ACCOUNT_NOT_FOUND),
-                description="A user's: the history of the default wallet, or of `wallet_id`."
-                " Operators and auditors see all, and any account's history.",
+                description="A user's: the history of all their wallets, or of `wallet_id`; a"
+                " transaction between their own is told once, from the side that sent it. Operators"
+                " and auditors see all, and the history of any account or user.",
             ),
-            Route(
-                method="GET",
-                path="/transactions/{id}",
-                handler=self.show,
-                summary="One transaction",
-                tag="Transactions",
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/transactions/{id}",
+                self.show,
+                "One transaction",
+                "Transactions",
+                LOOKERS,
+                TransactionShown,
+                tagged=True,
                 params=Id,
-                answers={200: TransactionShown, 304: None},
                 problems=(Code.NOT_FOUND,),
             ),
         ]
@@ -129,17 +133,15 @@ class Listing:
         if found is None or not await self._answers.may_see(call.caller, found):
             raise Problem(Code.NOT_FOUND)
         of = answers.posted(found)
-        tag = answers.etag(of)
-        if not_modified(call, tag):
-            return Answer(None, 304, {"ETag": tag})
         view = await self._answers.view(call.caller, of)
-        return Answer(await self._answers.shown(of, call.caller, view), 200, {"ETag": tag})
+        told = await self._answers.shown(of, call.caller, view)
+        return answers.tagged(call, told, answers.etag(of))
 
     async def browse(self, call: Call[None, Filters]) -> Answer:
         query, caller = call.query, call.caller
-        on = await self._account(caller, query)
-        if on is None:
-            return Answer(await self._all(caller, query))
+        whose = await self.whose(caller, query.wallet_id, query.account_id, query.user_id)
+        if whose is None:
+            return Answer(await self._all(query))
         narrow = EntryFilter(
             direction=query.entry,
             kinds=None if query.kind is None else [query.kind],
@@ -148,23 +150,24 @@ class Listing:
             least=query.min_amount,
             most=query.max_amount,
         )
-        page = await self.history(on, query, narrow, query.since, query.until)
-        items = await self.items(caller, on, page)
+        page = await self.history(whose, query, narrow, query.since, query.until)
+        items = await self.items(caller, page)
         return Answer(TransactionList(data=items, meta=meta(query, page)))
 
     async def history(
         self,
-        on: Known,
+        of: Known | Owner,
         query: Paged,
         narrow: EntryFilter,
         since: datetime | None,
         until: datetime | None,
     ) -> Page[Entry]:
+        read: Any = history.entries if isinstance(of, Known) else history.entries_of_owner
         async with self._pool.connection() as connection:
-            found = await paged(
-                history.entries(
+            found: Page[Entry] | None = await paged(
+                read(
                     connection,
-                    on.id,
+                    of.id,
                     narrow,
                     since=since,
                     until=until,
@@ -175,29 +178,40 @@ class Listing:
             )
         return found or Page(items=(), total=0)
 
-    async def items(self, caller: Caller, on: Known, page: Page[Entry]) -> list[TransactionShown]:
-        of = [_facts(entry, on.currency) for entry in page.items]
-        known = await self._known.all_of(_parties(of))
+    async def items(self, caller: Caller, page: Page[Entry]) -> list[TransactionShown]:
+        """Each as it is seen from the account whose entry it is."""
+        parties = {
+            party
+            for entry in page.items
+            for party in (entry.account, entry.from_account, entry.counterparty)
+        }
+        known = await self._known.all_of(parties)
         whole = caller.role in READERS
-        return [shown.transaction(each, on.id, known, whole=whole) for each in of]
+        return [
+            shown.transaction(
+                _facts(entry, known[entry.account].currency), entry.account, known, whole=whole
+            )
+            for entry in page.items
+        ]
 
-    async def _account(self, caller: Caller, query: Filters) -> Known | None:
-        """Whose history is asked for; None: all that there is, for those who may."""
-        named = query.wallet_id or query.account_id
-        field = "wallet_id" if query.wallet_id else "account_id"
-        if query.wallet_id and query.account_id and query.wallet_id != query.account_id:
+    async def whose(
+        self, caller: Caller, wallet_id: str | None, account_id: str | None, user_id: str | None
+    ) -> Known | Owner | None:
+        """What a list is asked of: an account, all of an owner's, or all that there is, for those
+        who may."""
+        if wallet_id and account_id and wallet_id != account_id:
             raise asking.bad_field(Code.QUERY_INVALID, "account_id", "differs from wallet_id")
-        if named is not None:
-            return await self._known.may_use(caller, named, field)
-        if query.user_id is not None:
-            user = await self._people.by_reference(query.user_id)
-            wallet = None if user is None else await self._openings.default(user.id)
-            if wallet is None:
+        if wallet_id or account_id:
+            field = "wallet_id" if wallet_id else "account_id"
+            return await self._known.may_use(caller, wallet_id or account_id or "", field)
+        if user_id is not None:
+            user = await self._people.by_reference(user_id)
+            if user is None or not (user.id == caller.id or caller.role in READERS):
                 raise asking.bad_field(Reason.ACCOUNT_NOT_FOUND, "user_id", "has no wallet")
-            return await self._known.may_use(caller, wallet.id, "user_id")
-        return None if caller.role in READERS else await self._known.default(caller)
+            return Owner(user.id)
+        return None if caller.role in READERS else Owner(caller.id)
 
-    async def _all(self, caller: Caller, query: Filters) -> TransactionList:
+    async def _all(self, query: Filters) -> TransactionList:
         narrow = TransactionFilter(
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
@@ -246,11 +260,6 @@ def meta(query: Paged, page: Page[Any]) -> PageMeta:
     )
 
 
-def not_modified(call: Call[Any, Any], tag: str) -> bool:
-    given = call.request.headers.get("If-None-Match", "")
-    return given == "*" or tag in (each.strip().removeprefix("W/") for each in given.split(","))
-
-
 def _facts(entry: Entry, currency: str) -> Facts:
     kind = entry.kind or "unknown"
     asker = entry.from_account or entry.account
@@ -279,10 +288,3 @@ def _facts(entry: Entry, currency: str) -> Facts:
         balances={entry.account: entry.balance},
         version=entry.version,
     )
-
-
-def _parties(of: list[Facts]) -> list[str | None]:
-    named: Mapping[str | None, None] = dict.fromkeys(
-        party for each in of for party in (each.account, each.counterparty)
-    )
-    return list(named)

@@ -17,8 +17,8 @@ from ingress.ledger import answers, asking, listing
 from ingress.ledger.answers import Answers
 from ingress.ledger.known import Accounts, Known
 from ingress.ledger.listing import Listing
+from ingress.ledger.outcomes import Outcome
 from ingress.ledger.shown import Accepted, TransactionShown
-from ingress.ledger.submissions import Undecided
 from ingress.openings import Openings
 from ingress.people import People
 from ingress.problems import Problem
@@ -159,7 +159,7 @@ class Older:
             now = await accounts.balance(connection, wallet.id)
         asked = listing.Paged(page=query.page, limit=query.per_page)
         page = await self._lists.history(wallet, asked, NO_FILTER, None, None)
-        items = await self._lists.items(caller, wallet, page)
+        items = await self._lists.items(caller, page)
         balance = 0 if now is None else now.balance
         return Answer(
             Told(
@@ -198,17 +198,18 @@ class Older:
             actor=caller.id,
             trace=call.trace,
         )
+
+        async def show(found: Outcome) -> Answer:
+            told = await self._answers.shown(answers.posted(found), caller, sender.id)
+            return Answer(_item(told), 201, answers.replayed(found))
+
         try:
-            found = await self._answers.outcome(call, command, sender)
+            return await self._answers.submitted(call, command, sender, show)
         except Problem as problem:
             if not isinstance(problem.code, Reason):
                 raise
             words = answers.words(problem)
             return invalid({"amount": [words]})
-        if isinstance(found, Undecided):
-            return self._answers.accepted(caller, found, key)
-        told = await self._answers.shown(answers.posted(found), caller, sender.id)
-        return Answer(_item(told), 201, {answers.REPLAYED: "true"} if found.replayed else None)
 
     async def _receiver(
         self, given: Any, sender: Known, errors: dict[str, list[str]]

@@ -11,13 +11,15 @@ from msgspec import Struct
 from ingress.ledger import facts
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts
+from ingress.ledger.location import Position
 from plumbing.postgres import Pool
 from sinks.reads import transactions
 from sinks.reads.queries import Connection
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """`transaction_id` is None where it never owned one; `facts` is None then, too."""
+    """`transaction_id` is None where it never owned one; `facts` is None then, too. `position` is
+    that of the command, where it was submitted here."""
 
     status: Literal["pending", "posted", "rejected"]
     transaction_id: str | None
@@ -25,6 +27,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     reason: str | None = None
     detail: str | None = None
     replayed: bool = False
+    position: Position | None = None
 
 
 class Outcomes:

@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import Field
 
-from ingress import problems
+from ingress import problems, routes
 from ingress.ledger import answers, asking, location
 from ingress.ledger.answers import Answers
 from ingress.ledger.location import Locations
@@ -18,7 +18,7 @@ from ingress.ledger.outcomes import Outcome
 from ingress.ledger.shown import CommandShown
 from ingress.ledger.submissions import Submissions
 from ingress.problems import Code, Problem, ProblemDocument
-from ingress.roles import Role, Scope
+from ingress.roles import Role
 from ingress.routes import Answer, Call, Query, Route
 
 POLLERS: Final = frozenset({Role.USER, Role.OPERATOR, Role.AUDITOR})
@@ -50,17 +50,15 @@ class Polling:
 
     def routes(self) -> list[Route]:
         return [
-            Route(
-                method="GET",
-                path="/commands/{id}",
-                handler=self.poll,
-                summary="What became of a command",
-                tag="Transactions",
-                roles=POLLERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/commands/{id}",
+                self.poll,
+                "What became of a command",
+                "Transactions",
+                POLLERS,
+                CommandShown,
                 params=Id,
                 query=Asked,
-                answers={200: CommandShown},
                 problems=(Code.NOT_DECIDED_OR_UNKNOWN,),
                 description="By the `Location` of its submission, or by the transaction's id"
                 " alone. `wait` polls long.",

@@ -3,6 +3,8 @@
 Making it opens nothing.
 """
 
+import asyncio
+
 from confluent_kafka import KafkaError, KafkaException
 
 from ingress.ledger.accounts import AccountRoutes
@@ -46,12 +48,12 @@ class Ledger:
         submissions = Submissions(self._channel, outcomes, crash)
         locations = Locations(keys, settings.api_v1_prefix)
         answers = Answers(known, submissions, locations)
-        lists = Listing(pool, known, people, openings, outcomes, answers)
+        lists = Listing(pool, known, people, outcomes, answers)
         wallets = Wallets(settings.default_currency, pool, known, people, openings, lists)
         self._parts = (
             Transactions(settings, pool, known, people, openings, answers),
             lists,
-            Holds(settings, pool, known, submissions, answers),
+            Holds(settings, pool, known, submissions, answers, lists),
             Polling(submissions, locations, answers),
             wallets,
             AccountRoutes(settings.default_currency, pool, known, people, answers, lists, wallets),
@@ -63,6 +65,11 @@ class Ledger:
 
     async def start(self) -> None:
         await self._channel.start()
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Ends by an error that is not expected."""
+        return self._channel.ended
 
     async def close(self) -> None:
         await self._channel.close()

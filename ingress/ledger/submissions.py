@@ -13,10 +13,10 @@ that would make somebody pay twice.
 import asyncio
 from typing import Final
 
-import psycopg
+import msgspec
 from msgspec import Struct
-from psycopg_pool import PoolTimeout
 
+from ingress import queries
 from ingress.ledger import channel, facts
 from ingress.ledger.channel import Channel, Position, Submission
 from ingress.ledger.outcomes import Outcome, Outcomes
@@ -29,7 +29,8 @@ from schemas.reasons import Reason
 # How long the append alone is waited for, where the outcome is not.
 APPEND_S: Final = 5.0
 LOOK_AGAIN_S: Final = 1.0
-BOOKS_AWAY: Final = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+# How long the books are looked in once the wait is over: no answer of theirs keeps back ours.
+LAST_LOOK_S: Final = 1.0
 
 
 class Undecided(Struct, frozen=True):
@@ -52,17 +53,19 @@ class Submissions:
         try:
             submission = self._channel.submit(command)
         except channel.Full:
-            raise Problem(Code.BUSY, headers={"Retry-After": "1"}) from None
+            raise _busy() from None
         except channel.TooLarge:
             raise Problem(Reason.TOO_LARGE) from None
         self._crash.reach("submit.2-handed-over")
         try:
             result = await submission.decided(wait_s)
+            if submission.refused:
+                raise _busy()
             if result is None:
-                return await self._without_result(submission, command, wait_s)
+                return await self._without_result(submission, command, wait_s, deadline)
             self._crash.reach("submit.4-decided")
             return await self._of_result(submission, command, currency, result, deadline)
-        except BOOKS_AWAY:
+        except (*queries.AWAY, TimeoutError):
             return _undecided(submission)
         finally:
             self._channel.forget(submission)
@@ -84,43 +87,33 @@ class Submissions:
             )
         if not result.replay and isinstance(command, facts.TOLD_BY_RESULT):
             told = facts.of_result(command, result.transaction_id, currency, result)
-            return Outcome(status="posted", transaction_id=told.id, facts=told)
-        found = await self.decided(result.transaction_id, deadline)
+            position = (result.partition, result.offset)
+            return Outcome(status="posted", transaction_id=told.id, facts=told, position=position)
+        async with asyncio.timeout_at(deadline + LAST_LOOK_S):
+            found = await self.until_decided(result.transaction_id, None, deadline)
         if found is None or found.status == "pending":
             return _undecided(submission, pending=found is not None)
-        return self._as_first_told(found, command, replayed=result.replay)
+        position = (result.partition, result.offset)
+        return _as_first_told(found, command, position, replayed=result.replay)
 
     async def _without_result(
-        self, submission: Submission, command: Command, wait_s: float
+        self, submission: Submission, command: Command, wait_s: float, deadline: float
     ) -> Outcome | Undecided:
         """It is late, or nobody wanted to wait."""
         position = await submission.placed(APPEND_S if wait_s == 0 else 0)
         if position is None or wait_s == 0:
             return _undecided(submission)
-        found = await self._outcomes.at(*position)
+        async with asyncio.timeout_at(deadline + LAST_LOOK_S):
+            found = await self._outcomes.at(*position)
         if found is None or found.status == "pending":
             return _undecided(submission, pending=found is not None)
-        return self._as_first_told(found, command, replayed=found.replayed)
-
-    def _as_first_told(self, found: Outcome, command: Command, *, replayed: bool) -> Outcome:
-        told = None if found.facts is None else facts.as_first_told(found.facts, command)
-        return Outcome(
-            status=found.status,
-            transaction_id=found.transaction_id,
-            facts=told,
-            reason=found.reason,
-            detail=found.detail,
-            replayed=replayed,
-        )
-
-    async def decided(self, transaction_id: str, deadline: float) -> Outcome | None:
-        """The outcome of a transaction, waited for; pending, or None, where it is late."""
-        return await self.until_decided(transaction_id, None, deadline)
+        return _as_first_told(found, command, position, replayed=found.replayed)
 
     async def until_decided(
         self, transaction_id: str, position: Position | None, deadline: float
     ) -> Outcome | None:
-        """By its position where that is given."""
+        """The outcome of a transaction, or of a position where that is given, waited for; pending,
+        or None, where it is late."""
         loop = asyncio.get_running_loop()
         keys: list[str | Position] = [transaction_id]
         if position is not None:
@@ -136,6 +129,17 @@ class Submissions:
                     return found
                 # Should a result have been missed, it is looked for all the same.
                 await watch.wait(min(left_s, LOOK_AGAIN_S))
+
+
+def _as_first_told(
+    found: Outcome, command: Command, position: Position, *, replayed: bool
+) -> Outcome:
+    told = None if found.facts is None else facts.as_first_told(found.facts, command)
+    return msgspec.structs.replace(found, facts=told, replayed=replayed, position=position)
+
+
+def _busy() -> Problem:
+    return Problem(Code.BUSY, headers={"Retry-After": "1"})
 
 
 def _undecided(submission: Submission, *, pending: bool = False) -> Undecided:

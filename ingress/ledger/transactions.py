@@ -183,10 +183,7 @@ class Transactions:
         operator = caller.role == Role.OPERATOR
         if body.entry == "credit" and not operator and not self._settings.self_credit:
             raise Problem(Code.SELF_CREDIT_OFF)
-        if body.wallet_id is None:
-            wallet = await self._known.default(caller)
-        else:
-            wallet = await self._known.may_use(caller, body.wallet_id, "wallet_id")
+        wallet = await self._known.chosen(caller, body.wallet_id)
         await self._known.require_open(wallet, asking.WAIT_S)
         amount = asking.minor(body.amount, wallet.currency)
         kind = commands.Credit if body.entry == "credit" else commands.Debit
@@ -195,11 +192,7 @@ class Transactions:
     async def _transfer(
         self, call: Call[Any, Any], body: Transfer, common: dict[str, Any]
     ) -> tuple[Command, Known]:
-        caller = call.caller
-        if body.wallet_id is None:
-            sender = await self._known.default(caller)
-        else:
-            sender = await self._known.may_use(caller, body.wallet_id, "wallet_id")
+        sender = await self._known.chosen(call.caller, body.wallet_id)
         receiver = await self.receiver(sender, body)
         await self._known.require_open(sender, asking.WAIT_S)
         await self._known.require_open(receiver, asking.WAIT_S)

@@ -7,8 +7,8 @@ from datetime import datetime
 
 from pydantic import Field
 
-from ingress import wallet_shown
-from ingress.ledger import asking, listing
+from ingress import routes, wallet_shown
+from ingress.ledger import answers, asking, listing
 from ingress.ledger.asking import Currency
 from ingress.ledger.known import Accounts, Known
 from ingress.ledger.listing import LOOKERS, Listing, Paged
@@ -102,27 +102,24 @@ class Wallets:
     def routes(self) -> list[Route]:
         gone = (Reason.ACCOUNT_NOT_FOUND,)
         return [
-            Route(
-                method="GET",
-                path="/wallet",
-                handler=self.own,
-                summary="The caller and the default wallet",
-                tag=TAG,
-                roles=SIGNED_IN,
-                scope=Scope.READ,
-                answers={200: OwnWallet, 304: None},
+            routes.reading(
+                "/wallet",
+                self.own,
+                "The caller and the default wallet",
+                TAG,
+                SIGNED_IN,
+                OwnWallet,
+                tagged=True,
                 problems=gone,
             ),
-            Route(
-                method="GET",
-                path="/wallets",
-                handler=self.browse,
-                summary="The wallets of the caller, the default one first",
-                tag=TAG,
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/wallets",
+                self.browse,
+                "The wallets of the caller, the default one first",
+                TAG,
+                LOOKERS,
+                WalletList,
                 query=Whose,
-                answers={200: WalletList},
                 problems=(Code.NOT_FOUND,),
                 description="Operators and auditors may ask for another user's.",
             ),
@@ -140,42 +137,37 @@ class Wallets:
                 problems=(Reason.CURRENCY_UNKNOWN,),
                 description="Its status is `opening` until the ledger has it.",
             ),
-            Route(
-                method="GET",
-                path="/wallets/{id}",
-                handler=self.show,
-                summary="One wallet",
-                tag=TAG,
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/wallets/{id}",
+                self.show,
+                "One wallet",
+                TAG,
+                LOOKERS,
+                WalletShown,
+                tagged=True,
                 params=Id,
-                answers={200: WalletShown, 304: None},
                 problems=gone,
             ),
-            Route(
-                method="GET",
-                path="/wallets/{id}/balance",
-                handler=self.balance,
-                summary="What a wallet has, or had at a time",
-                tag=TAG,
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/wallets/{id}/balance",
+                self.balance,
+                "What a wallet has, or had at a time",
+                TAG,
+                LOOKERS,
+                BalanceShown,
                 params=Id,
                 query=At,
-                answers={200: BalanceShown},
                 problems=gone,
             ),
-            Route(
-                method="GET",
-                path="/wallets/{id}/statement",
-                handler=self.statement,
-                summary="Balances at two times and the entries between them",
-                tag=TAG,
-                roles=LOOKERS,
-                scope=Scope.READ,
+            routes.reading(
+                "/wallets/{id}/statement",
+                self.statement,
+                "Balances at two times and the entries between them",
+                TAG,
+                LOOKERS,
+                StatementShown,
                 params=Id,
                 query=Times,
-                answers={200: StatementShown},
                 problems=(*gone, Code.PAGE_TOO_DEEP),
             ),
         ]
@@ -186,10 +178,8 @@ class Wallets:
         if user is None or wallet is None:
             raise Problem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
-        tag = f'"{told.version}"'
-        if listing.not_modified(call, tag):
-            return Answer(None, 304, {"ETag": tag})
-        return Answer(OwnWallet(user=person_shown(user), wallet=told), 200, {"ETag": tag})
+        both = OwnWallet(user=person_shown(user), wallet=told)
+        return answers.tagged(call, both, f'"{told.version}"')
 
     async def browse(self, call: Call[None, Whose]) -> Answer:
         user = await self._user(call.caller, call.query.user_id)
@@ -222,10 +212,7 @@ class Wallets:
         if wallet is None or user is None:
             raise Problem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
-        tag = f'"{told.version}"'
-        if listing.not_modified(call, tag):
-            return Answer(None, 304, {"ETag": tag})
-        return Answer(told, 200, {"ETag": tag})
+        return answers.tagged(call, told, f'"{told.version}"')
 
     async def _shown(self, wallet: Wallet, user: User) -> WalletShown:
         async with self._pool.connection() as connection:
@@ -262,7 +249,7 @@ class Wallets:
         async with self._pool.connection() as connection:
             found = await history.statement(connection, known.id, since, until)
         page = await self._lists.history(known, query, NO_FILTER, since, until)
-        items = await self._lists.items(call.caller, known, page)
+        items = await self._lists.items(call.caller, page)
         return Answer(_statement(known, found, items, listing.meta(query, page)))
 
 

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from msgspec import Struct
-from pydantic import AwareDatetime, Field, field_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from ingress import audit, queries
 from ingress.problems import Code, Problem
 from ingress.roles import SIGNED_IN, Scope
-from ingress.routes import Answer, Body, Call, Instant, Meta, Query, Route, Shown
+from ingress.routes import Answer, Body, Call, Instant, Meta, Moment, Query, Route, Shown
 from ingress.sessions import store, tokens
 from ingress.sessions.endings import KEY
 from plumbing.postgres import Pool
@@ -27,9 +27,7 @@ class NewKey(Body):
     scopes: Annotated[
         list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))
     ]
-    expires_at: Annotated[
-        AwareDatetime | None, Field(strict=False, description="RFC 3339; none: until revoked.")
-    ] = None
+    expires_at: Annotated[Moment | None, Field(description="RFC 3339; none: until revoked.")] = None
 
     @field_validator("expires_at")
     @classmethod

@@ -5,16 +5,15 @@ Postgres tells it with NOTIFY in the transaction that does it; who was not liste
 it missed, and asks again until it can hear. Endings are kept as long as an access token lives.
 """
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import psycopg
-import structlog
 from msgspec import Struct
 
 from ingress import queries
+from ingress.background import Background
 from ingress.sessions.access import Access
 
 CHANNEL: Final = "ledger_endings"
@@ -26,8 +25,6 @@ ALIVE_S: Final = 10.0
 # Clocks of ingresses and Postgres differ a little.
 SLACK_S: Final = 60.0
 
-log = structlog.stdlib.get_logger(__name__)
-
 
 class Ending(Struct, frozen=True):
     kind: str
@@ -35,15 +32,15 @@ class Ending(Struct, frozen=True):
     at: float
 
 
-class Endings:
+class Endings(Background):
     def __init__(self, database_url: str, application: str, access_ttl_s: int) -> None:
+        super().__init__("endings are not heard of", PAUSE_S)
         self._url = database_url
         self._application = application
         self._kept_s = access_ttl_s + SLACK_S
         self._sessions: dict[str, float] = {}
         self._users: dict[str, float] = {}
         self._then: list[Callable[[], None]] = []
-        self._task: asyncio.Task[None] | None = None
         self.count = 0
 
     def on_any(self, act: Callable[[], None]) -> None:
@@ -64,29 +61,7 @@ class Endings:
         for act in self._then:
             act()
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._listen())
-
-    @property
-    def task(self) -> asyncio.Task[None]:
-        """Ends by an error that is not expected, or when it is closed."""
-        assert self._task is not None, "it was started"
-        return self._task
-
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self._hear()
-            except queries.AWAY as error:
-                log.warning("endings are not heard of", error=str(error).strip())
-                await asyncio.sleep(PAUSE_S)
-
-    async def _hear(self) -> None:
+    async def turn(self) -> None:
         connection: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
             self._url, autocommit=True, application_name=self._application, connect_timeout=5
         )

@@ -15,6 +15,7 @@ from ingress.problems import Code, Problem
 from ingress.roles import SIGNED_IN, Scope
 from ingress.routes import Answer, Body, Call, Instant, Meta, Query, Route, Shown
 from ingress.sessions import store
+from ingress.sessions.attempts import Attempts
 from ingress.sessions.passwords import MAX_LENGTH, Passwords
 from ingress.sessions.registration import NewPassword
 from ingress.sessions.signing_in import TAG
@@ -54,9 +55,12 @@ class SessionId(Query):
 
 
 class Own:
-    def __init__(self, pool: Pool, passwords: Passwords, people: People) -> None:
+    def __init__(
+        self, pool: Pool, passwords: Passwords, attempts: Attempts, people: People
+    ) -> None:
         self._pool = pool
         self._passwords = passwords
+        self._attempts = attempts
         self._people = people
 
     def routes(self) -> list[Route]:
@@ -81,7 +85,7 @@ class Own:
                 roles=SIGNED_IN,
                 body=PasswordChange,
                 answers={204: None},
-                problems=(Code.CREDENTIALS_WRONG, Code.BUSY),
+                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
             ),
             Route(
                 method="GET",
@@ -138,15 +142,21 @@ class Own:
         return Answer(status=204)
 
     async def change_password(self, call: Call[PasswordChange, None]) -> Answer:
+        # Who holds a session, perhaps a stolen one, may not guess at will either.
+        counts = self._attempts.of_the_signed_in(call.caller.id)
         async with self._pool.connection() as connection:
             found = await queries.one(
                 connection, "password_of", store.PasswordOf, id=call.caller.id
             )
+            await self._attempts.check(connection, counts)
         hashed = found.password_hash if found is not None else None
         if not await self._passwords.check(call.body.current_password, hashed):
+            async with self._pool.connection() as connection:
+                await self._attempts.failed(connection, counts)
             raise Problem(Code.CREDENTIALS_WRONG)
         new = await self._passwords.hash(call.body.password)
         async with self._pool.connection() as connection:
+            await self._attempts.succeeded(connection, counts)
             # Of two changes at once the second finds its current password gone.
             done = await queries.run(
                 connection, "password_rehash", id=call.caller.id, old=hashed, new=new

@@ -1,7 +1,7 @@
 """Signing in and out: by password for tokens or for a browser's cookie, refreshing, ending.
 
 Keeps the rule that an unknown address and a wrong password are told apart by nothing: same words,
-same work. It does not know what a session may be used for.
+same work, counted alike. It does not know what a session may be used for.
 """
 
 from typing import Annotated
@@ -19,6 +19,7 @@ from ingress.routes import Answer, Body, Call, Caller, Route, Shown
 from ingress.serving import response
 from ingress.sessions import cookies, store, tokens
 from ingress.sessions.access import AccessTokens
+from ingress.sessions.attempts import Attempts
 from ingress.sessions.passwords import MAX_LENGTH, Passwords
 from ingress.settings import IngressSettings
 from ingress.signing import Keys
@@ -63,6 +64,7 @@ class Credentials(Struct, frozen=True):
     id: str
     password_hash: str | None
     disabled: bool
+    was_here: bool  # signed in from the address that asks, before
 
 
 class SigningIn:
@@ -73,6 +75,7 @@ class SigningIn:
         keys: Keys,
         access: AccessTokens,
         passwords: Passwords,
+        attempts: Attempts,
         people: People,
         openings: Openings,
     ) -> None:
@@ -82,6 +85,7 @@ class SigningIn:
         self._keys = keys
         self._access = access
         self._passwords = passwords
+        self._attempts = attempts
         self._people = people
         self._openings = openings
 
@@ -97,7 +101,7 @@ class SigningIn:
                     roles=PUBLIC,
                     body=Login,
                     answers={200: SignedInShown},
-                    problems=(Code.CREDENTIALS_WRONG, Code.BUSY),
+                    problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
                 )
                 for path in ("/login", "/auth/login")
             ),
@@ -112,7 +116,7 @@ class SigningIn:
                 roles=PUBLIC,
                 body=Login,
                 answers={200: BrowserShown},
-                problems=(Code.CREDENTIALS_WRONG, Code.BUSY),
+                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
             ),
             Route(
                 method="GET",
@@ -152,15 +156,11 @@ class SigningIn:
         ]
 
     async def login(self, call: Call[Login, None]) -> Answer:
-        user = await self._checked(call)
-        async with self._pool.connection() as connection:
-            begun = await self._begin(connection, call, user, tokens.REFRESH, self._session_ttl_s)
+        user, begun = await self._begin(call, tokens.REFRESH, self._session_ttl_s)
         return Answer(await self.signed_in(user, begun))
 
     async def login_by_cookie(self, call: Call[Login, None]) -> web.Response:
-        user = await self._checked(call)
-        async with self._pool.connection() as connection:
-            begun = await self._begin(connection, call, user, tokens.COOKIE, self._cookie_ttl_s)
+        user, begun = await self._begin(call, tokens.COOKIE, self._cookie_ttl_s)
         shown = await self._browser(user, begun.id)
         made = response(Answer(shown))
         cookies.set_session(made, begun.token, self._cookie_ttl_s)
@@ -211,41 +211,41 @@ class SigningIn:
             refresh_token=begun.token,
         )
 
-    async def _checked(self, call: Call[Login, None]) -> User:
-        """The user whose password it is."""
-        found = None
+    async def _begin(
+        self, call: Call[Login, None], kind: str, ttl_s: int
+    ) -> tuple[User, store.Begun]:
+        """The user whose password it is, and a session of theirs."""
         email = emails.read(call.body.email)
+        address = audit.address(call.request)
+        found = None
         async with self._pool.connection() as connection:
             if email is not None:
                 found = await queries.one(
-                    connection, "credentials", Credentials, email=email.lower()
+                    connection, "credentials", Credentials, email=email.lower(), address=address
                 )
+            was_here = found is not None and found.was_here
+            counts = self._attempts.at_signing_in(email or call.body.email, address, was_here)
+            await self._attempts.check(connection, counts)
         hashed = found.password_hash if found is not None else None
         fits = await self._passwords.check(call.body.password, hashed)
         if not fits or found is None or found.disabled:
+            async with self._pool.connection() as connection:
+                await self._attempts.failed(connection, counts)
             raise Problem(Code.CREDENTIALS_WRONG)
+        async with self._pool.connection() as connection:
+            await self._attempts.succeeded(connection, counts)
+            begun = await store.begin(connection, call.request, found.id, kind, ttl_s)
+            await audit.note(connection, call, "signed in", begun.id, user_id=found.id)
         if hashed is not None and self._passwords.is_old(hashed):
             await self._hash_again(found.id, hashed, call.body.password)
         user = await self._people.by_id(found.id)
         assert user is not None, "it was there just now"
-        return user
+        return user, begun
 
     async def _hash_again(self, user_id: str, old: str, password: str) -> None:
         new = await self._passwords.hash(password)
         async with self._pool.connection() as connection:
             await queries.run(connection, "password_rehash", id=user_id, old=old, new=new)
-
-    async def _begin(
-        self,
-        connection: queries.Connection,
-        call: Call[Login, None],
-        user: User,
-        kind: str,
-        ttl_s: int,
-    ) -> store.Begun:
-        begun = await store.begin(connection, call.request, user.id, kind, ttl_s)
-        await audit.note(connection, call, "signed in", begun.id, user_id=user.id)
-        return begun
 
     def _access_token(self, user: User, session_id: str) -> str:
         return self._access.make(Caller(user.id, user.number, Role(user.role), session_id))

@@ -1,3 +1,10 @@
-SELECT id, password_hash, disabled_at IS NOT NULL AS disabled
+SELECT
+    id,
+    password_hash,
+    disabled_at IS NOT NULL AS disabled,
+    EXISTS (
+        SELECT FROM ledger.tokens
+        WHERE user_id = users.id AND kind = 'session' AND address = %(address)s
+    ) AS was_here
 FROM ledger.users
 WHERE lower(email COLLATE "C") = %(email)s

@@ -1,13 +1,15 @@
-"""The ledger behind HTTP that the tests of the API share: starting one takes longer than any of
-them.
+"""What tests share because starting it takes longer than any of them: the ledger behind HTTP, and a
+broker that they may stop.
 """
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests import pipeline
+from compose.embedded import kafka as embedded_kafka
+from tests import brokers, pipeline
 from tests.api import Api, Ingress, beside
+from tests.crash import stage as stages
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,10 @@ def api(
 @pytest.fixture
 def ingress(api: Api) -> Ingress:
     return api.ingress
+
+
+@pytest.fixture(scope="session")
+def mortal_kafka() -> Iterator[embedded_kafka.Cluster]:
+    """A broker that nobody else uses meanwhile; who stops it has it come back."""
+    with brokers.data_folder() as own, stages.running(own, 1) as started:
+        yield started

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from compose import provision
 from plumbing import setting_names
+from tests.waiting import eventually
 
 DEADLINE_S = 30.0
 Env = dict[str, str]
@@ -77,15 +77,19 @@ async def health(env: Env) -> dict[str, object]:
 
 
 async def until(done: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
+    """Beside the loop, whose processes are asked."""
+    loop = asyncio.get_running_loop()
+
+    async def has_come() -> bool:
         try:
-            if await done():
-                return
+            return await done()
         except aiohttp.ClientConnectionError:
-            pass
-        assert time.monotonic() < deadline, "it did not come to be"
-        await asyncio.sleep(0.05)
+            return False
+
+    def come() -> bool:
+        return asyncio.run_coroutine_threadsafe(has_come(), loop).result(DEADLINE_S)
+
+    await asyncio.to_thread(eventually, come, DEADLINE_S)
 
 
 async def test_it_tells_what_runs_and_stops_on_sigterm(env: Env, tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
 """Money over HTTP: every shape of a transaction is decided, told and told again the same."""
 
-import threading
 from collections import Counter
-from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.api import PASSWORD, Answer, Api, Ingress, Person, beside
+from tests import clients
+from tests.api import PASSWORD, PREFIX, Answer, Api, Ingress, Person
+from tests.clients import Client, Told
 from tests.programs import KILLED
 from tests.waiting import eventually
 
@@ -34,18 +34,10 @@ def credited(ingress: Ingress, person: Person, amount: int) -> dict[str, Any]:
     return told
 
 
-def at_once(count: int, do: Callable[[int], Answer]) -> list[Answer]:
-    answers: list[Answer] = []
-    threads = [
-        threading.Thread(target=lambda number=number: answers.append(do(number)))
-        for number in range(count)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(answers) == count
-    return answers
+def at_once(ingress: Ingress, *senders: Client) -> list[Told]:
+    """What they are told, all together; each is a process of its own."""
+    told = clients.at_once(ingress.port, f"{PREFIX}/transactions", senders)
+    return [answer for answers in told for answer in answers]
 
 
 def test_a_credit_is_answered_when_it_is_decided(ingress: Ingress, ben: Person) -> None:
@@ -93,21 +85,23 @@ def test_a_transfer_moves_money_and_takes_commission(
 
 def test_one_key_from_fifty_clients_is_one_transaction(ingress: Ingress, ben: Person) -> None:
     asked = {"entry": "credit", "amount": 100, "trans_id": "the same"}
-    answers = at_once(50, lambda _: ingress.post("/transactions", asked, ben.token))
+    answers = at_once(ingress, *(50 * [Client(ben.token, [asked])]))
     assert Counter(answer.status for answer in answers) == {201: 50}, answers
     assert len({answer.text for answer in answers}) == 1
-    replayed = Counter(answer.headers["Idempotent-Replayed"] for answer in answers)
-    assert replayed == {"true": 49, None: 1}
+    assert sum(answer.replayed for answer in answers) == 49
+    assert ingress.get("/transactions", ben.token).json["meta"]["total"] == 1
     assert ingress.get("/wallet", ben.token).json["wallet"]["balance"] == 100
 
 
 def test_debits_take_a_wallet_down_to_exactly_zero(ingress: Ingress, ben: Person) -> None:
     credited(ingress, ben, 100)
     asked = {"entry": "debit", "amount": 5}
-    answers = at_once(30, lambda _: ingress.post("/transactions", asked, ben.token))
+    answers = at_once(ingress, *(6 * [Client(ben.token, 5 * [asked])]))
     assert Counter(answer.status for answer in answers) == {201: 20, 422: 10}, answers
-    refused = [answer for answer in answers if answer.status == 422]
-    assert {answer.code for answer in refused} == {"insufficient_funds"}
+    refused = [answer.json for answer in answers if answer.status == 422]
+    assert {each["code"] for each in refused} == {"insufficient_funds"}
+    left = sorted(answer.json["balance"] for answer in answers if answer.status == 201)
+    assert left == list(range(0, 100, 5))
     assert ingress.get("/wallet", ben.token).json["wallet"]["balance"] == 0
     # A rejection is as final as a posting.
     first = {"entry": "debit", "amount": 5, "trans_id": "late"}
@@ -116,6 +110,22 @@ def test_debits_take_a_wallet_down_to_exactly_zero(ingress: Ingress, ben: Person
     again = ingress.post("/transactions", first, ben.token)
     assert (again.status, again.code) == (422, "insufficient_funds")
     assert again.headers["Idempotent-Replayed"] == "true"
+
+
+def test_many_senders_pay_one_receiver(ingress: Ingress, ben: Person) -> None:
+    senders = [ingress.person() for _ in range(8)]
+    for each in senders:
+        credited(ingress, each, 5 * 203)
+    asked = {"receiver_id": ben.number, "amount": 200}
+    answers = at_once(ingress, *(Client(each.token, 6 * [asked]) for each in senders))
+    assert Counter(answer.status for answer in answers) == {201: 40, 422: 8}, answers
+
+    def received() -> bool:
+        return bool(ingress.get("/wallet", ben.token).json["wallet"]["balance"] == 40 * 200)
+
+    eventually(received, 30)
+    for each in senders:
+        assert ingress.get("/wallet", each.token).json["wallet"]["balance"] == 0
 
 
 def test_what_is_not_waited_for_is_polled_for(ingress: Ingress, ada: Person, ben: Person) -> None:
@@ -236,6 +246,62 @@ def test_between_ones_own_wallets_there_is_no_commission(ingress: Ingress, ada: 
     assert len(ingress.get("/wallets", ada.token).json["data"]) == 2
 
 
+def test_a_users_lists_are_of_all_their_wallets(ingress: Ingress, ada: Person, ben: Person) -> None:
+    operator = ingress.becomes(ingress.person(), "operator", ingress.admin())
+    other = ingress.post("/wallets", {}, ada.token).json["id"]
+    moved = ingress.post(
+        "/transactions", {"receiver_wallet_id": other, "amount": 700}, ada.token
+    ).json["id"]
+
+    def ids(path: str, token: str = ada.token) -> list[str]:
+        return [each["id"] for each in ingress.get(path, token).json["data"]]
+
+    def arrived() -> bool:
+        wallet = ingress.get(f"/wallets/{other}", ada.token).json
+        return bool(wallet["balance"] == 700)
+
+    eventually(arrived, 30)
+    spent = ingress.post(
+        "/transactions", {"entry": "debit", "amount": 50, "wallet_id": other}, ada.token
+    ).json["id"]
+    # What was between the two is told once, by who sent it.
+    listed = ingress.get("/transactions", ada.token).json
+    first, second, third = listed["data"]
+    assert [first["id"], second["id"], third["kind"]] == [spent, moved, "credit"]
+    assert (first["wallet_id"], first["balance"]) == (other, 650)
+    assert (second["wallet_id"], second["entry"]) == (ada.wallet_id, "debit")
+    walked, path = [], "/transactions?limit=1"
+    while path:
+        page = ingress.get(path, ada.token).json
+        walked += page["data"]
+        cursor = page["meta"]["next_cursor"]
+        path = f"/transactions?limit=1&cursor={cursor}" if cursor else ""
+    assert walked == listed["data"]
+    assert ids("/transactions?limit=1&page=2") == [moved]
+    assert ids("/transactions?kind=debit") == [spent]
+    assert ids("/transactions?entry=credit") == [third["id"]]
+    since = second["created_at"].replace("+", "%2B")
+    assert ids(f"/transactions?since={since}") == [spent, moved]
+    assert ids(f"/transactions?until={since}") == [third["id"]]
+    assert ids(f"/transactions?wallet_id={other}") == [spent, moved]
+    for user in (ada.number, ada.uuid):
+        assert ids(f"/transactions?user_id={user}", operator.token) == [spent, moved, third["id"]]
+    assert ingress.get(f"/transactions?user_id={ada.number}", ben.token).status == 404
+    assert ids("/transactions", ben.token) == []
+
+    holds = [
+        ingress.post("/holds", {"amount": 1, "wallet_id": wallet}, ada.token).json["id"]
+        for wallet in (other, ada.wallet_id)
+    ]
+    holds.reverse()
+    assert ids("/holds") == holds
+    assert ids(f"/holds?account_id={other}") == holds[1:]
+    assert ids(f"/holds?user_id={ada.number}", operator.token) == holds
+    assert ids("/holds?limit=2&status=open", operator.token) == holds
+    assert ids("/holds", ben.token) == []
+    assert ingress.get(f"/holds?user_id={ada.number}", ben.token).status == 404
+
+
 def test_holds_are_captured_or_voided(ingress: Ingress, ada: Person) -> None:
     held = ingress.post("/holds", {"amount": 5_000, "trans_id": "h"}, ada.token)
     assert held.status == 201, held
@@ -294,6 +360,55 @@ def test_operators_open_post_reverse_and_freeze(ingress: Ingress, ada: Person) -
     assert everything["data"][0]["id"] == undone.json["id"]
 
 
+def test_an_account_is_changed_whole_or_not_at_all(ingress: Ingress, ben: Person) -> None:
+    token = ingress.becomes(ingress.person(), "operator", ingress.admin()).token
+    asked = {"name": "Rent", "account_type": "expense", "metadata": {"team": "a", "floor": "2"}}
+    path = f"/accounts/{ingress.post('/accounts', asked, token).json['id']}"
+
+    def change(body: Any, **headers: str) -> Answer:
+        return ingress.call("PATCH", path, body, token, headers=headers)
+
+    both = {"name": "Rent and heat", "limit": -500, "metadata": {"team": "b", "floor": None}}
+    changed = change(both, **{"Idempotency-Key": "both", "If-Match": '"0"'})
+    assert changed.status == 200, changed
+    told = {name: changed.json[name] for name in ("name", "limit", "metadata")}
+    assert told == {"name": "Rent and heat", "limit": -500, "metadata": {"team": "b"}}
+    assert ingress.get(path, token).json == changed.json
+    again = change(both, **{"Idempotency-Key": "both", "If-Match": '"0"'})
+    assert (again.status, again.json) == (200, changed.json)
+    other = change({"name": "Other"}, **{"Idempotency-Key": "both"})
+    assert (other.status, other.code) == (409, "idempotency_key_reused")
+    # Each leaves alone what it does not name.
+    assert change({"limit": None}).json["limit"] is None
+    assert ingress.post(f"{path}/freeze", None, token).json["status"] == "frozen"
+    assert change({"metadata": {"tier": "gold"}}).json["metadata"] == {"team": "b", "tier": "gold"}
+    assert change({"name": None}).json["name"] is None
+    # What is refused changes nothing.
+    large = {"name": "Large", "limit": -1, "metadata": {"much": "x" * 3_000}}
+    assert change(large).status == 200
+    for body, code in (
+        ({"name": "More", "metadata": {"more": "x" * 1_100}}, "metadata_too_large"),
+        ({"name": "More", "limit": 1}, "fields_invalid"),
+        ({"name": ""}, "fields_invalid"),
+        ({"metadata": None}, "fields_invalid"),
+        ({"metadata": {"a": 1}}, "fields_invalid"),
+        ({}, "fields_invalid"),
+    ):
+        refused = change(body)
+        assert (refused.status, refused.code) == (422, code), refused
+    assert change({"metadata": {"a": "x" * 3_100}}).code == "too_large"
+    wallet = f"/accounts/{ben.wallet_id}"
+    unbounded = ingress.call("PATCH", wallet, {"name": "Ben's", "limit": None}, token)
+    assert unbounded.code == "limit_out_of_bounds"
+    assert ingress.get(wallet, token).json["name"] is None
+    assert change({"name": "Late"}, **{"If-Match": '"7"'}).code == "condition_failed"
+    assert (ingress.get(path, token).json["name"], change({"name": "x"}).status) == ("Large", 200)
+    assert ingress.post(f"{path}/close", None, token).json["status"] == "closed"
+    assert change({"name": "Closed"}).code == "account_closed"
+    made = ingress.get("/transactions?kind=change_account&status=posted&limit=1", token).json
+    assert made["data"][0]["wallet_id"] == path.removeprefix("/accounts/")
+
+
 def test_the_older_app_has_its_own_words(ingress: Ingress, ada: Person, ben: Person) -> None:
     def send(body: bytes) -> Answer:
         return ingress.post("/api/transactions", body, ada.token, prefix="")
@@ -326,19 +441,20 @@ STEPS = ("submit.1-checked", "submit.2-handed-over", "submit.3-appended", "submi
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_submission_that_was_killed_happens_once(api: Api, step: str, tmp_path: Path) -> None:
-    with beside(api.pipeline, tmp_path) as ingress:
-        ben = ingress.person()
-        ingress.process.kill()
-        ingress.start(CRASH_AT=step)
-        asked = {"entry": "credit", "amount": 100, "trans_id": "once"}
+    ben = api.ingress.person()
+    asked = {"entry": "credit", "amount": 100, "trans_id": "once"}
+    dying = Ingress(tmp_path, api.pipeline.settings).start(CRASH_AT=step)
+    try:
         with pytest.raises((OSError, HTTPException)):
-            ingress.post("/transactions", asked, ben.token)
-        assert ingress.process.wait(30) == KILLED
-        ingress.start()
-        again = ingress.post("/transactions", asked, ben.token)
-        assert again.status == 201, again
-        assert again.json["balance"] == 100
-        assert ingress.get("/wallet", ben.token).json["wallet"]["balance"] == 100
+            dying.post("/transactions", asked, ben.token)
+        assert dying.process.wait(30) == KILLED
+    finally:
+        dying.process.kill()
+    # Any other ingress goes on from there.
+    again = api.ingress.post("/transactions", asked, ben.token)
+    assert again.status == 201, again
+    assert again.json["balance"] == 100
+    assert api.ingress.get("/wallet", ben.token).json["wallet"]["balance"] == 100
 
 
 def test_many_processes_send_all_that_was_asked(api: Api) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compose.embedded import kafka
-from tests import brokers, sink_rig
+from tests import sink_rig
 from tests.crash import stage as stages
 from tests.sink_rig import Rig, history
 from tests.waiting import eventually
@@ -16,11 +16,9 @@ from tests.waiting import eventually
 PARTS = 4
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[kafka.Cluster]:
-    """A broker of these tests' own: they stop it."""
-    with brokers.data_folder() as own, stages.running(own, 1) as started:
-        yield started
+@pytest.fixture
+def cluster(mortal_kafka: kafka.Cluster) -> kafka.Cluster:
+    return mortal_kafka
 
 
 @pytest.fixture

@@ -1,0 +1,51 @@
+"""Work that goes on beside the requests for as long as the process: turn after turn, in one task.
+
+What passes by itself, Postgres being away for one, is told and waited out; any other error ends the
+task, and whoever watches it ends the process.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+
+import structlog
+
+from ingress import queries
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Background(ABC):
+    def __init__(
+        self, waits: str, pause_s: float, *, passing: tuple[type[Exception], ...] = queries.AWAY
+    ) -> None:
+        """`waits` is what is told of it, before each pause, while `passing` errors come."""
+        self._waits = waits
+        self._pause_s = pause_s
+        self._passing = passing
+        self._task: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    async def turn(self) -> None:
+        """One round of the work; at once followed by the next."""
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """Ends by an error that is not expected, or when it is closed."""
+        assert self._task is not None, "it was started"
+        return self._task
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.turn()
+            except self._passing as error:
+                log.warning(self._waits, error=str(error).strip())
+                await asyncio.sleep(self._pause_s)

@@ -1,0 +1,1 @@
+DELETE FROM ledger.attempts WHERE key = %(key)s
