@@ -306,7 +306,7 @@ class Bench:
 class ResultEnds:
     """How far the results are, as `results.positions` tells it."""
 
-    def __init__(self, client: machine.Config, names: Names) -> None:
+    def __init__(self, client: machine.Config, names: Names, partitions: int) -> None:
         self._consumer = Consumer(
             {
                 **client,
@@ -316,7 +316,7 @@ class ResultEnds:
                 "auto.offset.reset": "earliest",
             }
         )
-        count = RESULTS_POSITIONS.partitions or 0
+        count = RESULTS_POSITIONS.count(partitions)
         self._consumer.assign([TopicPartition(names.results_positions, n, 0) for n in range(count)])
         self._told: dict[int, int] = {}
 
@@ -440,7 +440,7 @@ def running(partitions: int, sinks: int) -> Iterator[Bench]:
                 maker,
                 started,
                 database,
-                ResultEnds(client, names),
+                ResultEnds(client, names, partitions),
                 psutil.Process(server.process.child.pid),
                 psutil.Process(cluster.processes[1].child.pid),
             )

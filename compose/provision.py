@@ -64,7 +64,7 @@ def migrate(database_url: str) -> list[str]:
 def _new(topic: Topic, settings: KafkaSettings, replicas: int) -> NewTopic:
     return NewTopic(
         settings.topics.of(topic),
-        num_partitions=topics_check.expected_partitions(topic, settings),
+        num_partitions=topic.count(settings.partitions),
         replication_factor=replicas,
         config=topic.config(replicas),
     )

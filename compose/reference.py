@@ -75,15 +75,16 @@ def topics_page() -> str:
         GENERATED,
         "",
         "Names have the value of `TOPIC_PREFIX` before them; `KAFKA_TOPIC` renames `transactions`.",
-        "N is `PARTITIONS`. `streamledger topics create` makes what is missing, with the settings",
-        "below; every service checks them when it starts. `min.insync.replicas` is a majority of",
-        "the replicas and no topic allows an unclean leader election.",
+        "N is `PARTITIONS`; there is a lane for each four of them, and two at least.",
+        "`streamledger topics create` makes what is missing, with the settings below; each service",
+        "checks them when it starts. `min.insync.replicas` is a majority of the replicas and no",
+        "topic allows an unclean leader election.",
         "",
         "| topic | partitions | key | who writes | who reads | kept |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for topic in topics.ALL:
-        count = "N" if topic.partitions is None else str(topic.partitions)
+        count = "lanes" if topic.lanes else str(topic.partitions or "N")
         cells = (f"`{topic.role}`", count, topic.key, topic.writers, topic.readers, topic.kept)
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "With three replicas:", ""]

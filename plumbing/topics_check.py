@@ -107,16 +107,12 @@ def cluster_layout(admin: kafka.Admin, settings: KafkaSettings) -> Layout:
     return Layout(topics, tuple(sorted(metadata.brokers)))
 
 
-def expected_partitions(topic: Topic, settings: KafkaSettings) -> int:
-    return settings.partitions if topic.partitions is None else topic.partitions
-
-
 def _layout_differences(
     name: str, topic: Topic, layout: Layout, settings: KafkaSettings
 ) -> list[str]:
     found = []
     partitions, replicas = layout.topics[name]
-    expected = expected_partitions(topic, settings)
+    expected = topic.count(settings.partitions)
     if partitions != expected:
         by = " (PARTITIONS)" if topic.partitions is None else ""
         found.append(f"topic {name}: has {partitions} partitions, must have {expected}{by}")

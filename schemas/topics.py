@@ -13,6 +13,21 @@ NAME_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
 FOR_EVER = -1
 
 
+# As many partitions are worth a sink of their own; and two sinks are the least that stand in for
+# each other.
+LANE_PARTITIONS, LEAST_LANES = 4, 2
+
+
+def lanes(partitions: int) -> int:
+    """In how many lanes sinks share a ledger's partitions; as many sinks have work at once."""
+    return min(partitions, max(LEAST_LANES, -(-partitions // LANE_PARTITIONS)))
+
+
+def lane(partition: int, partitions: int) -> int:
+    """The partition of `results.positions` that tells of one of the journal."""
+    return partition % lanes(partitions)
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     role: str
@@ -20,7 +35,9 @@ class Topic:
     writers: str
     readers: str
     kept: str
-    partitions: int | None = None  # None: the ledger's N
+    # None: the ledger's N, or of N the lanes.
+    partitions: int | None = None
+    lanes: bool = False
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = FOR_EVER
     retention_fixed: bool = True  # False: the operator may set another
@@ -28,6 +45,12 @@ class Topic:
     max_message_bytes: int = 4 * MIB
     delete_retention_ms: int | None = None
     min_compaction_lag_ms: int | None = None
+
+    def count(self, partitions: int) -> int:
+        """Its partitions, where the ledger has so many."""
+        if self.lanes:
+            return lanes(partitions)
+        return partitions if self.partitions is None else self.partitions
 
     def config(self, replication_factor: int) -> dict[str, str]:
         """The broker's settings of this topic. A write waits for a majority of the replicas."""
@@ -105,7 +128,7 @@ RESULTS_POSITIONS = Topic(
     writers="sink",
     readers="sink",
     kept="the last of each key",
-    partitions=8,
+    lanes=True,
     cleanup="compact",
 )
 COMMANDS_DEAD = Topic(

@@ -3,7 +3,7 @@
 Pure; the order of columns is that of the statement copy_*.sql of the same name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct as Packed
 
 import msgspec
@@ -17,8 +17,17 @@ _SHRINKS_BY_CREDIT = frozenset({"asset", "expense"})
 _three_bigints = Packed(">hiqiqiq").pack
 
 
-def of(rows: Rows) -> Iterator[tuple[str, list[bytes]]]:
-    """The name of each table that gets any, with them."""
+def of(batch: Sequence[Rows]) -> dict[str, list[bytes]]:
+    """Those of each table that gets any, by its name."""
+    words = _Words()
+    found: dict[str, list[bytes]] = {}
+    for rows in batch:
+        for table, lines in _of_partition(rows, words):
+            found.setdefault(table, []).extend(lines)
+    return found
+
+
+def _of_partition(rows: Rows, words: "_Words") -> Iterator[tuple[str, Iterable[bytes]]]:
     partition = copying.smallint(rows.partition)
     if rows.opened:
         opened = rows.opened.values()
@@ -27,7 +36,6 @@ def of(rows: Rows) -> Iterator[tuple[str, list[bytes]]]:
         yield "entries", rows.entries
     if rows.system_entries:
         yield "system_entries", rows.system_entries
-    words = _Words()
     if rows.transactions:
         transactions = rows.transactions.values()
         yield (

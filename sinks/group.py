@@ -1,7 +1,8 @@
-"""Which partitions this sink writes: as the consumer group shares them out, and nothing else of it.
+"""Which lanes this sink writes: as the consumer group shares them out, and nothing else of it.
 
-The member reads nothing: each partition's owner has a consumer of its own, at the offset that the
-tables and the results name. Any failure of an owner ends the process: nothing is skipped.
+A lane is a partition of `results.positions`, and the partitions of the journal of which that one
+tells. The member reads nothing: each lane's owner has a consumer of its own, at the offsets that
+the tables and the results name. Any failure of an owner ends the process: nothing is skipped.
 """
 
 import os
@@ -14,6 +15,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from plumbing import kafka
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
+from schemas import topics
 from sinks.lag import Watch
 from sinks.owner import Owner, Phase, Tools
 from sinks.postgres import Abandoned
@@ -49,7 +51,7 @@ class Group:
         """Until told to stop; then all batches in flight are done."""
         member = Consumer(self._config)
         member.subscribe(
-            [self._tools.names.journal],
+            [self._tools.names.results_positions],
             on_assign=self._assign,
             on_revoke=self._revoke,
             on_lost=self._revoke,
@@ -67,26 +69,22 @@ class Group:
             member.close()
 
     def phases(self) -> dict[int, Phase]:
-        return {partition: owner.phase for partition, owner in sorted(self._owners.items())}
+        owners = self._all()
+        return {p: owner.phase for owner in owners for p in owner.partitions}
 
     def _all(self) -> list[Owner]:
         return list(self._owners.values())
 
     def _assign(self, member: Consumer, given: list[TopicPartition]) -> None:
-        numbers = [each.partition for each in given]
-        beyond = [number for number in numbers if number >= self._partitions]
-        if beyond:
-            raise Failure(
-                f"the journal has partitions that the ledger has not: {beyond}; it has"
-                f" {self._partitions} for life"
-            )
-        topic = self._tools.names.journal
-        places = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in numbers]
+        lanes, count = [each.partition for each in given], self._partitions
+        topic = self._tools.names.results_positions
+        places = [TopicPartition(topic, lane, OFFSET_BEGINNING) for lane in lanes]
         member.incremental_assign(places)
         if places:
             member.pause(places)
-        for number in numbers:
-            owner = self._owners[number] = Owner(number, self._tools, crashed)
+        for lane in lanes:
+            partitions = [p for p in range(count) if topics.lane(p, count) == lane]
+            owner = self._owners[lane] = Owner(lane, partitions, self._tools, crashed)
             owner.start()
         self.assigned = True
 
@@ -102,16 +100,16 @@ class Group:
             raise KafkaException(error)
         log.warning("the group is disturbed", error=error.str())
 
-    def _let_go(self, partitions: list[int]) -> None:
+    def _let_go(self, lanes: list[int]) -> None:
         """Waits for the batches in flight."""
-        owners = [self._owners.pop(number) for number in partitions if number in self._owners]
+        owners = [self._owners.pop(lane) for lane in lanes if lane in self._owners]
         for owner in owners:
             owner.ask_to_stop()
         for owner in owners:
             owner.stop()
 
 
-def crashed(partition: int, error: BaseException) -> None:
+def crashed(lane: int, error: BaseException) -> None:
     """The end of the process, at once: nothing is skipped, and the next owner finds out the
     rest.
     """
@@ -119,11 +117,11 @@ def crashed(partition: int, error: BaseException) -> None:
         return
     if isinstance(error, Failure | BrokenJournal):
         for line in str(error).splitlines():
-            log.critical("stopped", partition=partition, reason=line)
+            log.critical("stopped", lane=lane, reason=line)
         os._exit(EXIT_REFUSED)
     log.critical(
-        "partition stopped the sink",
-        partition=partition,
+        "a lane stopped the sink",
+        lane=lane,
         error=repr(error),
         traceback="".join(traceback.format_exception(error)),
     )

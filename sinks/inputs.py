@@ -1,8 +1,9 @@
-"""What a sink reads: a partition's journal, from the offset that the tables and the results name.
+"""What a sink reads: the journals of a lane, from the offsets that the tables and the results name.
 
-One consumer for one partition, never in a group: where to read is for them to say.
+One consumer for one lane, never in a group: where to read is for them to say.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -26,9 +27,14 @@ class Range(NamedTuple):
     end: int
 
 
-class Journal:
-    def __init__(self, config: ClientConfig, names: Names, partition: int) -> None:
-        self._where = TopicPartition(names.journal, partition)
+class Taken(NamedTuple):
+    partition: int
+    read: Read
+
+
+class Journals:
+    def __init__(self, config: ClientConfig, names: Names) -> None:
+        self._topic = names.journal
         self._consumer = Consumer(
             {
                 **config,
@@ -48,48 +54,54 @@ class Journal:
                 "fetch.queue.backoff.ms": 5,
             }
         )
-        self._next_offset = 0
-        self._at_end = False
+        self._next_offsets: dict[int, int] = {}
+        self._at_end: set[int] = set()
 
-    def start(self, position: Position) -> None:
-        topic, partition = self._where.topic, self._where.partition
-        there = Range(*kafka.watermarks(self._consumer, self._where, TIMEOUT_S))
-        self._next_offset = position.next_offset
-        if not there.start <= self._next_offset <= there.end:
-            raise Failure(
-                f"partition {partition} of `{topic}` has offsets {there.start} to {there.end}; the"
-                f" tables or the results are at {self._next_offset}"
-            )
-        self._consumer.assign([TopicPartition(topic, partition, self._next_offset)])
+    def start(self, positions: Mapping[int, Position]) -> None:
+        for partition, position in positions.items():
+            where, at = TopicPartition(self._topic, partition), position.next_offset
+            there = Range(*kafka.watermarks(self._consumer, where, TIMEOUT_S))
+            if not there.start <= at <= there.end:
+                raise Failure(
+                    f"partition {partition} of `{self._topic}` has offsets {there.start} to"
+                    f" {there.end}; the tables or the results are at {at}"
+                )
+            self._next_offsets[partition] = at
+        self._consumer.assign(
+            [TopicPartition(self._topic, *each) for each in self._next_offsets.items()]
+        )
 
-    def take(self, timeout_s: float) -> list[Read]:
+    def take(self, timeout_s: float) -> list[Taken]:
         """All that has arrived, as soon as anything has; nothing if nothing did in time."""
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        reads = []
+        taken = []
         for message in (first, *self._consumer.consume(MAX_RECORDS - 1, 0)):
-            error, offset = message.error(), message.offset()
-            self._at_end = error is not None
+            error, offset, partition = message.error(), message.offset(), message.partition()
+            assert partition is not None, "a message is of a partition, and so is an end"
             if error is None:
                 assert offset is not None, "a message without error has an offset"
-                reads.append(Read(offset, message.value() or b""))
-            elif error.code() != KafkaError._PARTITION_EOF:
+                self._at_end.discard(partition)
+                self._next_offsets[partition] = offset + 1
+                taken.append(Taken(partition, Read(offset, message.value() or b"")))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._at_end.add(partition)
+            else:
                 raise KafkaException(error)
-        if reads:
-            self._next_offset = reads[-1].offset + 1
-        return reads
+        return taken
 
-    def lag(self) -> int:
+    def lag(self, partition: int) -> int:
         """Offsets that are known to be there and were not taken, transaction markers among them; 0
         where no record was left; -1 if not known."""
-        if self._at_end:
+        if partition in self._at_end:
             return 0
+        where = TopicPartition(self._topic, partition)
         try:
-            _, end = self._consumer.get_watermark_offsets(self._where, cached=True)
+            _, end = self._consumer.get_watermark_offsets(where, cached=True)
         except KafkaException:
             return -1
-        return max(0, end - self._next_offset) if end >= 0 else -1
+        return max(0, end - self._next_offsets[partition]) if end >= 0 else -1
 
     def close(self) -> None:
         self._consumer.close()

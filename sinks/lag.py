@@ -54,13 +54,17 @@ class Watch:
         self._admin = self._admin or AdminClient(self._config)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
         asked: dict[TopicPartition, Future[Any]] = self._admin.list_offsets(
-            {TopicPartition(self._topic, each.partition): latest for each in waiting},
+            {
+                TopicPartition(self._topic, partition): latest
+                for owner in waiting
+                for partition in owner.partitions
+            },
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=ANSWER_S,
         )
         ends = {where.partition: _end(answer) for where, answer in asked.items()}
         for owner in waiting:
-            owner.tell_waiting(ends[owner.partition])
+            owner.tell_waiting(ends)
 
 
 def _end(answer: Future[Any]) -> int | None:

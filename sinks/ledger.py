@@ -1,6 +1,6 @@
-"""The journal in Postgres: a batch's rows and the partition's position in one transaction.
+"""The journal in Postgres: a batch's rows and its partitions' positions in one transaction.
 
-Keeps the rule that a batch is written once: the position moves from exactly the value that was read
+Keeps the rule that a batch is written once: a position moves from exactly the value that was read
 before, so that whoever else has written the partition is found out, and rows are changed only where
 they follow on what is there. It knows no Kafka.
 """
@@ -47,6 +47,18 @@ class Queries:
         return self._text[name]
 
 
+class Part(NamedTuple):
+    """What a batch has of one partition: its rows, and where they lead."""
+
+    before: Position
+    after: Position
+    rows: Rows
+
+    @property
+    def partition(self) -> int:
+        return self.rows.partition
+
+
 class _Expected(NamedTuple):
     """What a statement that was sent must have found."""
 
@@ -56,69 +68,69 @@ class _Expected(NamedTuple):
 
 
 class Ledger:
-    """One partition's rows. Not for two threads at once."""
+    """Not for two threads at once."""
 
     def __init__(
         self,
         connections: Connections,
         queries: Queries,
         ledger_id: str,
-        partition: int,
         stopping: threading.Event,
         reach: Callable[[str], None],
     ) -> None:
         self._connections = connections
         self._queries = queries
         self._ledger_id = ledger_id
-        self._partition = partition
         self._stopping = stopping
         self._reach = reach
 
-    def position(self) -> Position:
+    def position(self, partition: int) -> Position:
         """How far the tables are. Waits for Postgres."""
         patience = Patience(self._stopping)
         while True:
             try:
-                return self._position()
+                return self._position(partition)
             except postgres.AWAY as error:
-                patience.wait(error, partition=self._partition)
+                patience.wait(error, partition=partition)
             except psycopg.ProgrammingError as error:
                 raise _hopeless(error) from error
 
-    def write(self, before: Position, after: Position, rows: Rows) -> None:
+    def write(self, parts: Sequence[Part]) -> None:
         """All of it or nothing, however often that has to be tried."""
         patience = Patience(self._stopping)
+        partitions = [part.partition for part in parts]
         uncertain = False
         while True:
             try:
                 # A connection that broke may have broken after the commit.
-                if uncertain and self._position() == after:
+                if uncertain and all(self._position(p.partition) == p.after for p in parts):
                     return
                 with self._connections.use() as connection:
-                    self._write(connection, before, after, rows)
+                    self._write(connection, parts)
                     self._reach("before_rows_commit")
                 return
             except postgres.AGAIN as error:
-                log.warning("batch retried", partition=self._partition, error=str(error))
-                patience.wait(error, partition=self._partition)
+                log.warning("batch retried", partitions=partitions, error=str(error))
+                if isinstance(error, postgres.LOCKED):
+                    self._connections.end_frozen()
+                patience.wait(error, partitions=partitions)
             except postgres.REFUSED as error:
                 # A batch that another sink has written, too, is refused for its rows.
-                if self.position() != before:
-                    raise self._superseded(before) from error
+                for part in parts:
+                    if self.position(part.partition) != part.before:
+                        raise _superseded(part) from error
                 raise RowsRefused(str(error).strip()) from error
             except postgres.AWAY as error:
                 uncertain = True
-                patience.wait(error, partition=self._partition)
+                patience.wait(error, partitions=partitions)
             except psycopg.ProgrammingError as error:
                 raise _hopeless(error) from error
 
-    def _position(self) -> Position:
+    def _position(self, partition: int) -> Position:
         with self._connections.use() as connection:
-            row = connection.execute(
-                self._queries["position"], {"partition": self._partition}
-            ).fetchone()
+            row = connection.execute(self._queries["position"], {"partition": partition}).fetchone()
         if row is None:
-            return beginning(self._ledger_id, self._partition)
+            return beginning(self._ledger_id, partition)
         ledger_id, *position = row
         if ledger_id != self._ledger_id:
             raise Failure(
@@ -127,39 +139,29 @@ class Ledger:
             )
         return Position(*position)
 
-    def _write(
-        self, connection: Connection[TupleRow], before: Position, after: Position, rows: Rows
-    ) -> None:
-        self._check_moved(self._move(connection, before, after, rows.last_ms), before)
-        for table, lines in copies.of(rows):
+    def _write(self, connection: Connection[TupleRow], parts: Sequence[Part]) -> None:
+        for part in parts:
+            if self._move(connection, part).rowcount != 1:
+                raise _superseded(part)
+        for table, lines in copies.of([part.rows for part in parts]).items():
             with connection.cursor().copy(self._queries[f"copy_{table}"]) as copy:
                 copy.write(copying.copy(lines))
             self._reach("mid_rows")
-        self._check(list(self._changes(connection, rows)))
+        with connection.pipeline():
+            expected = [each for part in parts for each in self._changes(connection, part.rows)]
+        self._check(expected)
 
-    def _move(
-        self, connection: Connection[TupleRow], before: Position, after: Position, time_ms: int
-    ) -> Cursor[TupleRow]:
-        name = "move_position" if before.next_offset else "begin_position"
+    def _move(self, connection: Connection[TupleRow], part: Part) -> Cursor[TupleRow]:
+        name = "move_position" if part.before.next_offset else "begin_position"
         return connection.execute(
             self._queries[name],
             {
-                "partition": self._partition,
+                "partition": part.partition,
                 "ledger_id": self._ledger_id,
-                "time_ms": time_ms,
-                **after._asdict(),
-                **{f"before_{field}": value for field, value in before._asdict().items()},
+                "time_ms": part.rows.last_ms,
+                **part.after._asdict(),
+                **{f"before_{field}": value for field, value in part.before._asdict().items()},
             },
-        )
-
-    def _check_moved(self, moved: Cursor[TupleRow], before: Position) -> None:
-        if moved.rowcount != 1:
-            raise self._superseded(before)
-
-    def _superseded(self, before: Position) -> Superseded:
-        return Superseded(
-            f"partition {self._partition}: the tables are no longer at {before.next_offset}:"
-            " another sink owns it, or the database was put back"
         )
 
     def _check(self, expected: Iterable[_Expected]) -> None:
@@ -174,8 +176,15 @@ class Ledger:
     def _changes(self, connection: Connection[TupleRow], rows: Rows) -> Iterator[_Expected]:
         """Sends what changes rows that are there."""
         for name, ids, given in changes.of(rows):
-            parameters = {"partition": self._partition, "id": changes.array(ids), **given}
+            parameters = {"partition": rows.partition, "id": changes.array(ids), **given}
             yield _Expected(name, connection.execute(self._queries[name], parameters), ids)
+
+
+def _superseded(part: Part) -> Superseded:
+    return Superseded(
+        f"partition {part.partition}: the tables are no longer at {part.before.next_offset}:"
+        " another sink owns it, or the database was put back"
+    )
 
 
 def _hopeless(error: psycopg.ProgrammingError) -> Failure:

@@ -1,17 +1,18 @@
-"""The sink of one partition: its only writer, from the moment it is assigned until it is revoked.
+"""The sink of one lane: the only writer of its partitions' rows and results, from the moment it is
+assigned until it is revoked. docs/decisions/0017-a-sink-writes-lanes.md says why there are lanes.
 
 Taking over, in this order:
 
-  A. initialise the partition's transactional producer: an older sink is fenced, and every
-     transaction of its is wholly committed or aborted when this returns;
-  B. read how far the tables and the results are, both after A;
-  C. read the journal from the lower of the two; refuse if it does not lie there.
+  A. initialise the lane's transactional producer: an older sink is fenced, and every transaction of
+     its is wholly committed or aborted when this returns;
+  B. read how far the tables and the results of each partition are, all after A;
+  C. read each journal from the lower of the two; refuse if it does not lie there.
 
-Each batch, in this order:
+Each batch, of records of any of the lane's partitions, in this order:
 
   1. decode every record, and test that it follows on the one before; rows and results are in memory
      only;
-  2. one Postgres transaction: move the partition's position from exactly where it was, copy and
+  2. one Postgres transaction: move each partition's position from exactly where it was, copy and
      update rows;
   3. one Kafka transaction: the results, and how far they are.
 
@@ -23,7 +24,7 @@ docs/failure-scenarios.md says what each failure between two steps leaves behind
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -34,8 +35,8 @@ from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from schemas.topics import Names
-from sinks.inputs import Journal
-from sinks.ledger import Ledger, Queries, RowsRefused
+from sinks.inputs import Journals, Taken
+from sinks.ledger import Ledger, Part, Queries, RowsRefused
 from sinks.postgres import Connections
 from sinks.reading import BrokenJournal, Chain, Position, Read
 from sinks.recorder import Recorder
@@ -72,24 +73,84 @@ class Tools(NamedTuple):
     crash_points: CrashPoints
 
 
+class _Partition:
+    """How far one of the lane's partitions is."""
+
+    def __init__(self, number: int, ledger_id: str, tables_at: Position, results_at: Position):
+        self.number = number
+        self.tables_at = tables_at
+        self.results_at = results_at
+        self.lower, higher = sorted((tables_at, results_at))
+        if self.lower.next_offset == higher.next_offset and self.lower != higher:
+            raise Failure(
+                f"partition {number}: the tables and the results have both read"
+                f" {higher.next_offset} offsets, but of different journals"
+            )
+        self.chain = Chain(ledger_id, number, self.lower)
+
+
+class _Share:
+    """What a batch has of one partition, as it is being read."""
+
+    def __init__(self, of: _Partition) -> None:
+        self.of = of
+        self.rows = Rows(of.number)
+        self.results = Results()
+
+    def add(self, read: Read) -> None:
+        """1."""
+        of = self.of
+        record = of.chain.follow(read)
+        if read.offset >= of.tables_at.next_offset:
+            self.rows.add(record)
+        elif record.sequence == of.tables_at.sequence:
+            self._check(read, "the tables", of.tables_at)
+        if read.offset >= of.results_at.next_offset:
+            self.results.add(record)
+        elif record.sequence == of.results_at.sequence:
+            self._check(read, "the results", of.results_at)
+
+    def _check(self, read: Read, what: str, at: Position) -> None:
+        """What was behind arrives where the other one stands."""
+        if self.of.chain.position != at:
+            raise BrokenJournal(
+                self.of.number, read.offset, f"is another record than the one that {what} ended at"
+            )
+
+    @property
+    def part(self) -> Part:
+        return Part(self.of.tables_at, self.of.chain.position, self.rows)
+
+    @property
+    def tells(self) -> bool:
+        """Whether results are due, or how far they are."""
+        behind = self.of.chain.position.sequence - self.of.results_at.sequence
+        return bool(self.results) or behind >= TELL_EVERY
+
+
 class Owner:
     """Lives in a thread of its own; `crashed` is told of whatever ends it."""
 
     def __init__(
-        self, partition: int, tools: Tools, crashed: Callable[[int, BaseException], None]
+        self,
+        lane: int,
+        partitions: Sequence[int],
+        tools: Tools,
+        crashed: Callable[[int, BaseException], None],
     ) -> None:
-        self.partition = partition
+        self.partitions = partitions
         self.phase = Phase.FENCING
+        self._lane = lane
         self._tools = tools
         self._crashed = crashed
         self._reach = tools.crash_points.reach
         self._stopping = threading.Event()
-        # How far the tables are, once that is known; the log time of what is being written to them.
-        self._tables_end: int | None = None
-        self._writing_ms: int | None = None
+        self._partitions: dict[int, _Partition] = {}
+        # The log time of what is being written to the tables, by partition.
+        self._writing_ms: dict[int, int] = {}
         self._told_at = time.monotonic()
         self._telling = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=f"partition-{partition}")
+        self._thread = threading.Thread(target=self._run, name=f"lane-{lane}")
 
     def start(self) -> None:
         self._thread.start()
@@ -106,158 +167,157 @@ class Owner:
         try:
             self._own()
         except BaseException as error:
-            self._crashed(self.partition, kafka.explained(self._tools.config, error))
+            self._crashed(self._lane, kafka.explained(self._tools.config, error))
         finally:
             with self._telling:
                 self._enter(Phase.STOPPED)
-                self._tools.recorder.gone(self.partition)
+                for partition in self.partitions:
+                    self._tools.recorder.gone(partition)
 
     def _enter(self, phase: Phase) -> None:
-        self._tools.recorder.phase(self.partition, self.phase, phase)
+        for partition in self.partitions:
+            self._tools.recorder.phase(partition, self.phase, phase)
         self.phase = phase
 
     def _own(self) -> None:
         # A.
         self._producer = transactions.fenced_producer(
-            self._tools.config, self.partition, INITIALISE_TIMEOUT_S, self._stopping
+            self._tools.config, self._lane, INITIALISE_TIMEOUT_S, self._stopping
         )
         if self._stopping.is_set():
             return
         self._enter(Phase.CATCHING_UP)
-        self._tools.recorder.lag(self.partition, -1)
-        journal = Journal(self._tools.config, self._tools.names, self.partition)
+        for partition in self.partitions:
+            self._tools.recorder.lag(partition, -1)
+        journals = Journals(self._tools.config, self._tools.names)
         try:
-            self._take_over(journal)
+            self._take_over(journals)
             while not self._stopping.is_set():
-                self._turn(journal)
+                self._turn(journals)
         finally:
-            journal.close()
+            journals.close()
 
     # Taking over.
 
-    def _take_over(self, journal: Journal) -> None:
+    def _take_over(self, journals: Journals) -> None:
         """B and C."""
         self._reach("fenced")
         tools = self._tools
         self._ledger = Ledger(
-            tools.connections,
-            tools.queries,
-            tools.ledger_id,
-            self.partition,
-            self._stopping,
-            self._reach,
+            tools.connections, tools.queries, tools.ledger_id, self._stopping, self._reach
         )
         results = Positions(tools.config, tools.names, tools.ledger_id, self._stopping)
-        self._tables_at = self._ledger.position()
-        self._tables_end = self._tables_at.next_offset
-        self._results_at = results.of(self.partition)
+        tables_at = {number: self._ledger.position(number) for number in self.partitions}
+        results_at = results.of(self._lane, self.partitions)
         self._reach("positioned")
-        lower, higher = sorted((self._tables_at, self._results_at))
-        if lower.next_offset == higher.next_offset and lower != higher:
-            raise Failure(
-                f"partition {self.partition}: the tables and the results have both read"
-                f" {lower.next_offset} offsets, but of different journals"
+        found = {
+            number: _Partition(number, tools.ledger_id, tables_at[number], results_at[number])
+            for number in self.partitions
+        }
+        journals.start({number: each.lower for number, each in found.items()})
+        self._partitions = found
+        for each in found.values():
+            log.info(
+                "owning partition",
+                partition=each.number,
+                tables=each.tables_at.next_offset,
+                results=each.results_at.next_offset,
             )
-        self._chain = Chain(tools.ledger_id, self.partition, lower)
-        journal.start(lower)
-        log.info(
-            "owning partition",
-            partition=self.partition,
-            tables=self._tables_at.next_offset,
-            results=self._results_at.next_offset,
-        )
 
     # Running.
 
-    def _turn(self, journal: Journal) -> None:
-        reads = journal.take(IDLE_S)
-        lag = journal.lag()
-        if reads:
-            self._take(reads)
-            self._tools.recorder.batch(self.partition, len(reads))
-        if self.phase is Phase.CATCHING_UP and lag == 0:
+    def _turn(self, journals: Journals) -> None:
+        taken = journals.take(IDLE_S)
+        lags = {partition: journals.lag(partition) for partition in self.partitions}
+        if taken:
+            self._take(taken)
+            self._tools.recorder.batch(len(taken))
+        if self.phase is Phase.CATCHING_UP and not any(lags.values()):
             self._enter(Phase.RUNNING)
         with self._telling:
             self._told_at = time.monotonic()
-            self._tools.recorder.lag(self.partition, lag)
+            for partition, lag in lags.items():
+                self._tools.recorder.lag(partition, lag)
 
     def waits(self) -> bool:
         """Whether others must tell how far behind it is; asked from their threads."""
-        return self._tables_end is not None and time.monotonic() - self._told_at > WAITS_S
+        return bool(self._partitions) and time.monotonic() - self._told_at > WAITS_S
 
-    def tell_waiting(self, end: int | None) -> None:
-        """In place of the owner, while it waits; the journal's end where that is known."""
+    def tell_waiting(self, ends: Mapping[int, int | None]) -> None:
+        """In place of the owner, while it waits; the journals' ends where they are known."""
         with self._telling:
             if self.phase is Phase.STOPPED or not self.waits():
                 return
-            if end is not None:
-                self._tools.recorder.lag(self.partition, max(0, end - (self._tables_end or 0)))
-            if (writing_ms := self._writing_ms) is not None:
-                self._tools.recorder.age(self.partition, writing_ms)
+            writing = self._writing_ms
+            for number, each in self._partitions.items():
+                end = ends.get(number)
+                if end is not None:
+                    behind = max(0, end - each.tables_at.next_offset)
+                    self._tools.recorder.lag(number, behind)
+                    if behind and writing:
+                        # What came after the batch was taken is as old as its first sight.
+                        writing.setdefault(number, time.time_ns() // 1_000_000)
+            for number, writing_ms in writing.items():
+                self._tools.recorder.age(number, writing_ms)
 
-    def _take(self, reads: list[Read]) -> None:
+    def _take(self, taken: list[Taken]) -> None:
         """All of it; where one record cannot be taken, all before that one, which ends it."""
-        before = self._chain.position
+        before = {number: each.chain.position for number, each in self._partitions.items()}
         try:
-            self._process(reads)
+            self._process(taken)
         except (BrokenJournal, BrokenRecord, RowsRefused) as error:
-            if len(reads) == 1:
+            if len(taken) == 1:
                 if isinstance(error, BrokenJournal):
                     raise
-                raise BrokenJournal(self.partition, reads[0].offset, str(error)) from error
-            self._chain.position = before
-            middle = len(reads) // 2
-            self._take(reads[:middle])
-            self._take(reads[middle:])
+                partition, read = taken[0]
+                raise BrokenJournal(partition, read.offset, str(error)) from error
+            for number, position in before.items():
+                self._partitions[number].chain.position = position
+            middle = len(taken) // 2
+            self._take(taken[:middle])
+            self._take(taken[middle:])
 
-    def _process(self, reads: list[Read]) -> None:
+    def _process(self, taken: list[Taken]) -> None:
         """1, then 2 and 3 for what each of them lacks."""
-        chain, tables_at, results_at = self._chain, self._tables_at, self._results_at
-        rows, results = Rows(self.partition), Results()
-        for read in reads:
-            record = chain.follow(read)
-            if read.offset >= tables_at.next_offset:
-                rows.add(record)
-            elif record.sequence == tables_at.sequence:
-                self._check(read, "the tables", tables_at)
-            if read.offset >= results_at.next_offset:
-                results.add(record)
-            elif record.sequence == results_at.sequence:
-                self._check(read, "the results", results_at)
-        reached = chain.position
-        if rows.records:
-            self._write_rows(rows, reached)
-        behind = reached.sequence - results_at.sequence
-        if results or behind >= TELL_EVERY:
-            self._write_results(results, reached)
+        shares: dict[int, _Share] = {}
+        for partition, read in taken:
+            share = shares.get(partition)
+            if share is None:
+                share = shares[partition] = _Share(self._partitions[partition])
+            share.add(read)
+        with_rows = [share for share in shares.values() if share.rows.records]
+        if with_rows:
+            self._write_rows(with_rows)
+        telling = [share for share in shares.values() if share.tells]
+        if telling:
+            self._write_results(telling)
 
-    def _check(self, read: Read, what: str, at: Position) -> None:
-        """What was behind arrives where the other one stands."""
-        if self._chain.position != at:
-            raise BrokenJournal(
-                self.partition, read.offset, f"is another record than the one that {what} ended at"
-            )
-
-    def _write_rows(self, rows: Rows, reached: Position) -> None:
+    def _write_rows(self, shares: list[_Share]) -> None:
         """2."""
         self._reach("before_rows")
         started = time.monotonic()
-        self._writing_ms = rows.last_ms
-        self._ledger.write(self._tables_at, reached, rows)
-        self._writing_ms = None
-        self._tables_at = reached
-        self._tables_end = reached.next_offset
-        self._tools.recorder.rows(started, rows)
+        self._writing_ms = {share.of.number: share.rows.last_ms for share in shares}
+        self._ledger.write([share.part for share in shares])
+        self._writing_ms = {}
+        for share in shares:
+            share.of.tables_at = share.of.chain.position
+            self._tools.recorder.rows(share.rows)
+        self._tools.recorder.rows_took(started)
         self._reach("after_rows")
 
-    def _write_results(self, results: Results, reached: Position) -> None:
+    def _write_results(self, shares: list[_Share]) -> None:
         """3."""
         started = time.monotonic()
         self._producer.begin_transaction()
         self._reach("mid_results")
-        results.produce(self._producer, self._tools.names, self.partition, reached)
+        for share in shares:
+            reached = share.of.chain.position
+            share.results.produce(
+                self._producer, self._tools.names, share.of.number, self._lane, reached
+            )
         self._reach("before_results_commit")
-        transactions.commit(self._producer, self.partition)
-        self._results_at = reached
-        self._tools.recorder.results(started, len(results))
+        transactions.commit(self._producer, self._lane)
+        for share in shares:
+            share.of.results_at = share.of.chain.position
+        self._tools.recorder.results(started, sum(len(share.results) for share in shares))
         self._reach("after_results")

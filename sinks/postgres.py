@@ -20,14 +20,17 @@ log = structlog.get_logger(__name__)
 
 SCHEMA = "ledger"
 CONNECT_TIMEOUT_S = 5
-# A sink that is frozen in the middle of a batch holds its partition's position locked: so long.
+# A sink that is frozen in the middle of a batch holds its partitions' positions locked: until the
+# next one has waited so long, or Postgres finds out by itself, which it never does within a COPY.
+FROZEN_MS = 10_000
 ABANDONED_MS = 30_000
 BATCH_TIMEOUT_MS = 120_000
 TRANSACTION_TIMEOUT_SINCE = 170_000  # the version of Postgres that brought the setting
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
 # Passes by itself, and what was sent was not committed.
-AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+LOCKED = errors.LockNotAvailable
+AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, LOCKED)
 # Passes when Postgres is back, or has room; what was sent may have been committed.
 AWAY = (
     psycopg.OperationalError,
@@ -39,6 +42,17 @@ AWAY = (
 )
 # The rows contradict the tables' constraints.
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
+
+_END_FROZEN = """
+SELECT pg_terminate_backend(pid)
+FROM pg_stat_activity
+WHERE application_name = current_setting('application_name')
+    AND usename = current_user
+    AND datname = current_database()
+    AND pid <> pg_backend_pid()
+    AND wait_event = 'ClientRead'
+    AND xact_start < clock_timestamp() - make_interval(secs => %(frozen_ms)s / 1000.0)
+"""
 
 _HOPELESS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
 
@@ -71,6 +85,13 @@ class Connections:
                 raise
             self._idle.append(connection)
 
+    def end_frozen(self) -> None:
+        """Ends what sinks have begun and do not go on with. One that is alive tries it again."""
+        with self.use() as connection:
+            ended = connection.execute(_END_FROZEN, {"frozen_ms": FROZEN_MS}).fetchall()
+        if ended:
+            log.warning("ended transactions of a frozen sink", count=len(ended))
+
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
@@ -95,6 +116,7 @@ class Connections:
     def _prepare(self, connection: Connection[TupleRow]) -> None:
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((self._schema, SCHEMA))))
         connection.execute(sql.SQL("SET search_path = {}").format(path))
+        connection.execute(f"SET lock_timeout = {FROZEN_MS}")
         connection.execute(f"SET idle_in_transaction_session_timeout = {ABANDONED_MS}")
         if connection.info.server_version >= TRANSACTION_TIMEOUT_SINCE:
             connection.execute(f"SET transaction_timeout = {BATCH_TIMEOUT_MS}")

@@ -30,7 +30,7 @@ from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from schemas.topics import Names
 from sinks import postgres
-from sinks.ledger import Ledger, Queries, RowsRefused
+from sinks.ledger import Ledger, Part, Queries, RowsRefused
 from sinks.postgres import SCHEMA, Connections
 from sinks.reading import BrokenJournal, Chain, Read
 from sinks.rows import BrokenRecord, Rows
@@ -116,9 +116,9 @@ class _Writer:
         self.partition = number
         self._journal = log.Partition(sources.config, sources.names.journal, number)
         self._ledger = Ledger(
-            connections, queries, sources.ledger_id, number, threading.Event(), lambda step: None
+            connections, queries, sources.ledger_id, threading.Event(), lambda step: None
         )
-        self._position = self._ledger.position()
+        self._position = self._ledger.position(number)
         self._chain = Chain(sources.ledger_id, number, self._position)
 
     @property
@@ -139,7 +139,7 @@ class _Writer:
             rows = Rows(self.partition)
             for record in chunk:
                 rows.add(self._chain.follow(Read(record.offset, record.value or b"")))
-            self._ledger.write(self._position, self._chain.position, rows)
+            self._ledger.write([Part(self._position, self._chain.position, rows)])
             self._position = self._chain.position
             progress(self.partition, self._position.next_offset, end)
         self._journal.close()

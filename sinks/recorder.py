@@ -24,12 +24,14 @@ class Recorder:
         self._phase.labels(partition, before).set(0)
         self._phase.labels(partition, now).set(1)
 
-    def batch(self, partition: int, records: int) -> None:
+    def batch(self, records: int) -> None:
         self._records.inc(records)
         self._batch.observe(records)
 
-    def rows(self, started: float, rows: Rows) -> None:
+    def rows_took(self, started: float) -> None:
         self._rows_seconds.observe(time.monotonic() - started)
+
+    def rows(self, rows: Rows) -> None:
         self.age(rows.partition, rows.last_ms)
         for table, count in (
             ("entries", len(rows.entries)),

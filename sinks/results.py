@@ -5,6 +5,7 @@ Written in one Kafka transaction with how far they are, after Postgres has the r
 
 import threading
 import time
+from collections.abc import Sequence
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -14,7 +15,7 @@ from plumbing import kafka
 from plumbing.kafka import ClientConfig
 from schemas.messages import Result
 from schemas.reasons import Reason
-from schemas.topics import RESULTS, RESULTS_POSITIONS, Names, Topic
+from schemas.topics import RESULTS, Names
 from sinks.postgres import Abandoned
 from sinks.reading import Position, Record, beginning
 
@@ -88,22 +89,15 @@ class Results:
             key = result.transaction_id or f"{result.partition}:{result.offset}"
             self._messages.append({"key": key, "value": _encode(result)})
 
-    def produce(self, producer: Producer, names: Names, partition: int, reached: Position) -> None:
+    def produce(
+        self, producer: Producer, names: Names, partition: int, lane: int, reached: Position
+    ) -> None:
         """Within a transaction: the results, and last how far they are. Where: in the partition
         that is the journal's modulo theirs."""
         if self._messages:
-            producer.produce_batch(names.results, self._messages, _partition(RESULTS, partition))
-        producer.produce(
-            names.results_positions,
-            _encode(Told(*reached)),
-            str(partition),
-            _partition(RESULTS_POSITIONS, partition),
-        )
-
-
-def _partition(topic: Topic, partition: int) -> int:
-    assert topic.partitions is not None, "their number is not the ledger's"
-    return partition % topic.partitions
+            at = partition % RESULTS.count(1)
+            producer.produce_batch(names.results, self._messages, at)
+        producer.produce(names.results_positions, _encode(Told(*reached)), str(partition), lane)
 
 
 class Positions:
@@ -117,20 +111,23 @@ class Positions:
         self._ledger_id = ledger_id
         self._stopping = stopping
 
-    def of(self, partition: int) -> Position:
-        """Asked for once the partition's producer is initialised: nobody else can commit any for it
+    def of(self, lane: int, partitions: Sequence[int]) -> dict[int, Position]:
+        """Asked for once the lane's producer is initialised: nobody else can commit any for it
         after that."""
-        where = TopicPartition(self._topic, _partition(RESULTS_POSITIONS, partition))
+        where = TopicPartition(self._topic, lane)
         committed = self._consumer("read_committed")
         try:
             end = self._end_of_all(where)
             self._wait_until_stable(committed, where, end)
-            told = _last(committed, where, end, str(partition))
+            told = {number: _last(committed, where, end, str(number)) for number in partitions}
         finally:
             committed.close()
-        if told is None:
-            return beginning(self._ledger_id, partition)
-        return Position(told.next_offset, told.sequence, told.last_hash)
+        return {
+            number: beginning(self._ledger_id, number)
+            if at is None
+            else Position(at.next_offset, at.sequence, at.last_hash)
+            for number, at in told.items()
+        }
 
     def _consumer(self, isolation: str) -> Consumer:
         return Consumer(

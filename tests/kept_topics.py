@@ -3,7 +3,7 @@
 The topics keep the times that records bring along, as the history has times of its own.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from confluent_kafka import Producer
@@ -27,7 +27,7 @@ def make(bootstrap: str, prefix: str, partitions: int) -> Names:
     new = [
         NewTopic(
             names.of(topic),
-            num_partitions=topic.partitions or partitions,
+            num_partitions=topic.count(partitions),
             replication_factor=1,
             config={
                 **topic.config(1),
@@ -45,7 +45,7 @@ def make(bootstrap: str, prefix: str, partitions: int) -> Names:
 def write(
     bootstrap: str,
     names: Names,
-    history: Iterable[Kept],
+    history: Sequence[Kept],
     state: Iterable[Kept] | None = None,
     results: Iterable[Kept] | None = None,
     retold: Retold = list,
@@ -69,7 +69,7 @@ def write(
         for key, value in one.changelog():
             _produce(producer, names.state, one.number, key, value)
     for one in results if results is not None else history:
-        _write_results(producer, names, one, retold)
+        _write_results(producer, names, one, len(history), retold)
     assert producer.flush(CONFIRM_S) == 0, "not confirmed in time"
 
 
@@ -78,14 +78,16 @@ def results_of(one: Kept) -> list[Told]:
     return [told for told in map(naive_results.result_of, records) if told is not None]
 
 
-def _write_results(producer: Producer, names: Names, one: Kept, retold: Retold) -> None:
+def _write_results(
+    producer: Producer, names: Names, one: Kept, partitions: int, retold: Retold
+) -> None:
     """All of them, and how far they are."""
     for result in retold(results_of(one)):
         value = msgspec.json.encode(result.value)
         _produce(producer, names.results, result.partition, result.key.encode(), value)
     end = len(one.journal)
     at = {"next_offset": end, "sequence": end, "last_hash": hash_of(one.journal[-1][1])}
-    partition = one.number % (topics.RESULTS_POSITIONS.partitions or 1)
+    partition = topics.lane(one.number, partitions)
     key = str(one.number).encode()
     _produce(producer, names.results_positions, partition, key, msgspec.json.encode(at))
 

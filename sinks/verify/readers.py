@@ -12,7 +12,7 @@ from plumbing.kafka import ClientConfig
 from schemas import avro, codecs
 from schemas.journal import JournalRecord
 from schemas.messages import Result, TransactionRecord
-from schemas.topics import RESULTS, Names
+from schemas.topics import RESULTS, Names, lane
 from sinks.verify import log, messages
 from sinks.verify.books import Books
 from sinks.verify.in_step import InStep, differing
@@ -50,10 +50,10 @@ _decode_at: Final = msgspec.json.Decoder(ResultsAt).decode
 
 
 def results_at(
-    config: ClientConfig, names: Names, partition: int, differences: Differences
+    config: ClientConfig, names: Names, partition: int, partitions: int, differences: Differences
 ) -> ResultsAt:
     """The last that `results.positions` has of a partition."""
-    of = log.Partition(config, names.results_positions, partition % PARTITIONS, trimmed=True)
+    of = log.Partition(config, names.results_positions, lane(partition, partitions), trimmed=True)
     start, end = of.range()
     found = None
     for window in (*WINDOWS, end):

@@ -51,7 +51,7 @@ def verify(asked: Asked, progress: Progress) -> Report:
     began = time.monotonic()
     differences = Differences()
     results_at = [
-        readers.results_at(asked.config, asked.names, number, differences)
+        readers.results_at(asked.config, asked.names, number, asked.partitions, differences)
         for number in range(asked.partitions)
     ]
     tables = None

@@ -10,7 +10,7 @@ import pytest
 
 from plumbing.failures import Failure
 from sinks import rebuild
-from sinks.ledger import Ledger, Queries, Superseded
+from sinks.ledger import Ledger, Part, Queries, Superseded
 from sinks.postgres import Connections
 from sinks.reading import Chain, Position, Read
 from sinks.rows import Rows
@@ -99,11 +99,10 @@ class Sink:
             self._connections,
             Queries(),
             histories.LEDGER_ID,
-            kept.number,
             threading.Event(),
             lambda step: None,
         )
-        self._position = self._ledger.position()
+        self._position = self._ledger.position(kept.number)
         self._chain = Chain(histories.LEDGER_ID, kept.number, self._position)
 
     def write(self, count: int) -> Position:
@@ -111,7 +110,7 @@ class Sink:
         rows, start = Rows(self._kept.number), self._position.next_offset
         for offset, (_, value) in enumerate(self._kept.journal[start : start + count], start):
             rows.add(self._chain.follow(Read(offset, value)))
-        self._ledger.write(self._position, self._chain.position, rows)
+        self._ledger.write([Part(self._position, self._chain.position, rows)])
         self._position = self._chain.position
         return self._position
 

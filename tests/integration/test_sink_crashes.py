@@ -154,7 +154,7 @@ def test_one_that_freezes_at_a_step_writes_nothing_when_it_wakes(rig: Rig, step:
     eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, 60)
     rig.publish_part(cluster, 1, 2)
     other = rig.sink().start()
-    rig.settle(cluster, 90)
+    rig.settle(cluster, 120)
     frozen.send(signal.SIGCONT)
     assert frozen.wait(60) == 70, frozen.tail()
     rig.check(cluster)

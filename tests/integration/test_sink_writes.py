@@ -1,14 +1,15 @@
 """The sink on a real Kafka and Postgres: tables and results are what the journal says."""
 
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from sinks.ledger import Ledger, Queries, Superseded
+from sinks.ledger import Ledger, Part, Queries, Superseded
 from sinks.postgres import Connections
 from sinks.reading import Chain, Read, beginning
 from sinks.rows import Rows
@@ -60,8 +61,8 @@ def connections(database: str) -> Iterator[Connections]:
     made.close()
 
 
-def ledger(connections: Connections, partition: int, id: str = LEDGER_ID) -> Ledger:
-    return Ledger(connections, Queries(), id, partition, threading.Event(), lambda step: None)
+def ledger(connections: Connections, id: str = LEDGER_ID) -> Ledger:
+    return Ledger(connections, Queries(), id, threading.Event(), lambda step: None)
 
 
 def reads(partition: int) -> Iterator[Read]:
@@ -69,20 +70,31 @@ def reads(partition: int) -> Iterator[Read]:
     return (Read(2 * number, value) for number, value in enumerate(values))
 
 
+def taken(chain: Chain, batch: Iterable[Read]) -> Part:
+    before, rows = chain.position, None
+    for read in batch:
+        record = chain.follow(read)
+        rows = rows or Rows(record.partition)
+        rows.add(record)
+    assert rows is not None
+    return Part(before, chain.position, rows)
+
+
 @pytest.mark.parametrize("size", [7, 100])
 def test_batches_of_any_size_make_the_same_tables(
     rig: Rig, connections: Connections, size: int
 ) -> None:
-    """Small ones go another way than large ones."""
-    for partition in range(PARTITIONS):
-        given, writer = reads(partition), ledger(connections, partition)
-        chain = Chain(LEDGER_ID, partition, beginning(LEDGER_ID, partition))
-        while batch := list(islice(given, size)):
-            before, rows = chain.position, Rows(partition)
-            for read in batch:
-                rows.add(chain.follow(read))
-            writer.write(before, chain.position, rows)
-        assert writer.position() == chain.position
+    """Each of them has records of every partition that has any left."""
+    writer = ledger(connections)
+    given = [reads(partition) for partition in range(PARTITIONS)]
+    chains = [Chain(LEDGER_ID, n, beginning(LEDGER_ID, n)) for n in range(PARTITIONS)]
+    while parts := [
+        taken(chain, batch)
+        for chain, each in zip(chains, given, strict=True)
+        if (batch := list(islice(each, size)))
+    ]:
+        writer.write(parts)
+    assert [writer.position(n) for n in range(PARTITIONS)] == [c.position for c in chains]
     check_tables(rig, history())
 
 
@@ -102,12 +114,10 @@ def test_an_account_has_the_metadata_that_the_journal_left_it(
         change a meta=name:A\\da
     """)
     chain = Chain(stories.LEDGER_ID, 0, beginning(stories.LEDGER_ID, 0))
-    writer, given = ledger(connections, 0, stories.LEDGER_ID), iter(stage.places[0].journal)
+    writer, given = ledger(connections, stories.LEDGER_ID), iter(stage.places[0].journal)
     while batch := list(islice(given, size)):
-        before, rows = chain.position, Rows(0)
-        for value in batch:
-            rows.add(chain.follow(Read(chain.position.next_offset, value)))
-        writer.write(before, chain.position, rows)
+        first = chain.position.next_offset
+        writer.write([taken(chain, (Read(n, value) for n, value in enumerate(batch, first)))])
     with connections.use() as connection:
         told = dict(connection.execute("SELECT id, metadata FROM ledger.accounts").fetchall())
     assert told == {account_id("a"): {"tier": '"gold"', "name": "A\\da"}, account_id("b"): None}
@@ -116,17 +126,28 @@ def test_an_account_has_the_metadata_that_the_journal_left_it(
 @pytest.mark.parametrize("size", [5, 50])
 def test_a_zombie_writes_nothing(connections: Connections, size: int) -> None:
     """Two that believe the partition is theirs, with the same batch or with others."""
-    living, zombie = ledger(connections, 0), ledger(connections, 0)
+    living, zombie = ledger(connections), ledger(connections)
     chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     given = reads(0)
     for _ in range(3):
-        before, rows = chain.position, Rows(0)
-        for read in islice(given, size):
-            rows.add(chain.follow(read))
-        living.write(before, chain.position, rows)
+        part = taken(chain, islice(given, size))
+        living.write([part])
         with pytest.raises(Superseded):
-            zombie.write(before, chain.position, rows)
-        assert living.position() == chain.position
+            zombie.write([part])
+        assert living.position(0) == chain.position
+
+
+def test_one_partition_that_is_not_where_it_was_keeps_the_others_from_being_written(
+    connections: Connections,
+) -> None:
+    writer = ledger(connections)
+    chains = [Chain(LEDGER_ID, n, beginning(LEDGER_ID, n)) for n in range(2)]
+    one, two = (taken(chain, islice(reads(n), 20)) for n, chain in enumerate(chains))
+    writer.write([two])
+    with pytest.raises(Superseded, match="partition 1"):
+        writer.write([one, two])
+    assert writer.position(0) == beginning(LEDGER_ID, 0)
+    writer.write([one])
 
 
 @pytest.mark.parametrize(
@@ -157,11 +178,26 @@ def test_what_passes_is_waited_for(
                 FOR EACH ROW EXECUTE FUNCTION ledger.trouble();
             """
         )
-    chain, rows = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0)), Rows(0)
-    for read in islice(reads(0), 50):
-        rows.add(chain.follow(read))
-    writer = ledger(connections, 0)
-    writer.write(beginning(LEDGER_ID, 0), chain.position, rows)
-    assert writer.position() == chain.position
+    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    part = taken(chain, islice(reads(0), 50))
+    writer = ledger(connections)
+    writer.write([part])
+    assert writer.position(0) == chain.position
     (found,) = rig.query("SELECT count(*) AS commands FROM ledger.commands")
-    assert found["commands"] == len(rows.commands)
+    assert found["commands"] == len(part.rows.commands)
+
+
+@pytest.mark.parametrize("amid", ["a statement and the next", "a copy"])
+def test_one_that_froze_in_a_batch_holds_up_its_successor_for_seconds(
+    connections: Connections, database: str, amid: str
+) -> None:
+    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    given = reads(0)
+    writer = ledger(connections)
+    writer.write([taken(chain, islice(given, 20))])
+    with contextlib.closing(psycopg.connect(database, application_name="test-sink")) as frozen:
+        frozen.execute("SELECT * FROM ledger.positions FOR UPDATE")
+        if amid == "a copy":
+            frozen.pgconn.exec_(b"COPY ledger.entries FROM STDIN")
+        writer.write([taken(chain, islice(given, 20))])
+        assert writer.position(0) == chain.position

@@ -31,7 +31,7 @@ def test_an_account_opened_and_used_is_one_row() -> None:
     assert (totals.balance, totals.version, totals.entries, totals.net) == (70, 2, 2, 70)
     assert rows.opened[id].account.status == "frozen"
     assert rows.changed == {} and len(rows.entries) == 2
-    assert {table for table, _ in copies.of(rows)} == {
+    assert set(copies.of([rows])) == {
         "accounts",
         "entries",
         "system_entries",

@@ -1,5 +1,7 @@
 """The topics are those of the design, kept as it says, under the names that the operator chose."""
 
+from collections import Counter
+
 import pytest
 
 from schemas import topics
@@ -38,8 +40,18 @@ def test_a_prefix_goes_before_all_and_one_can_be_renamed() -> None:
 
 
 def test_the_ledgers_own_topics_have_its_partition_count() -> None:
-    fixed = {topic.role for topic in topics.ALL if topic.partitions is not None}
-    assert fixed == {"results", "results.positions", "commands.dead"}
+    others = {topic.role for topic in topics.ALL if topic.count(12) != 12}
+    assert others == {"results", "results.positions", "commands.dead"}
+
+
+@pytest.mark.parametrize(
+    ("partitions", "lanes"), [(1, 1), (2, 2), (3, 2), (8, 2), (9, 3), (12, 3), (64, 16)]
+)
+def test_lanes_have_four_partitions_at_most_and_each_has_one(partitions: int, lanes: int) -> None:
+    assert topics.RESULTS_POSITIONS.count(partitions) == lanes
+    shared = Counter(topics.lane(number, partitions) for number in range(partitions))
+    assert sorted(shared) == list(range(lanes))
+    assert max(shared.values()) <= 4
 
 
 def test_only_the_inputs_have_the_brokers_time() -> None:
