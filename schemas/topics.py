@@ -13,8 +13,8 @@ NAME_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
 FOR_EVER = -1
 
 
-# As many partitions are worth a sink of their own; and two sinks are the least that stand in for
-# each other.
+# As many partitions are worth a sink of their own; and two sinks are the least that share the work.
+# Both are for life: the positions lie where they say.
 LANE_PARTITIONS, LEAST_LANES = 4, 2
 
 

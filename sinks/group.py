@@ -69,8 +69,7 @@ class Group:
             member.close()
 
     def phases(self) -> dict[int, Phase]:
-        owners = self._all()
-        return {p: owner.phase for owner in owners for p in owner.partitions}
+        return dict(sorted((p, owner.phase) for owner in self._all() for p in owner.partitions))
 
     def _all(self) -> list[Owner]:
         return list(self._owners.values())

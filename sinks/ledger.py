@@ -99,9 +99,12 @@ class Ledger:
         """All of it or nothing, however often that has to be tried."""
         patience = Patience(self._stopping)
         partitions = [part.partition for part in parts]
-        uncertain = False
+        uncertain = locked = False
         while True:
             try:
+                if locked:
+                    self._connections.end_frozen()
+                    locked = False
                 # A connection that broke may have broken after the commit.
                 if uncertain and all(self._position(p.partition) == p.after for p in parts):
                     return
@@ -111,8 +114,7 @@ class Ledger:
                 return
             except postgres.AGAIN as error:
                 log.warning("batch retried", partitions=partitions, error=str(error))
-                if isinstance(error, postgres.LOCKED):
-                    self._connections.end_frozen()
+                locked = isinstance(error, postgres.LOCKED)
                 patience.wait(error, partitions=partitions)
             except postgres.REFUSED as error:
                 # A batch that another sink has written, too, is refused for its rows.

@@ -40,7 +40,7 @@ from sinks.ledger import Ledger, Part, Queries, RowsRefused
 from sinks.postgres import Connections
 from sinks.reading import BrokenJournal, Chain, Position, Read
 from sinks.recorder import Recorder
-from sinks.results import Positions, Results
+from sinks.results import Positions, Results, tell
 from sinks.rows import BrokenRecord, Rows
 
 log = structlog.get_logger(__name__)
@@ -95,7 +95,7 @@ class _Share:
     def __init__(self, of: _Partition) -> None:
         self.of = of
         self.rows = Rows(of.number)
-        self.results = Results()
+        self.results = Results(of.number)
 
     def add(self, read: Read) -> None:
         """1."""
@@ -146,6 +146,8 @@ class Owner:
         self._reach = tools.crash_points.reach
         self._stopping = threading.Event()
         self._partitions: dict[int, _Partition] = {}
+        # Those that have been at their journal's end since the lane was taken over.
+        self._caught_up: set[int] = set()
         # The log time of what is being written to the tables, by partition.
         self._writing_ms: dict[int, int] = {}
         self._told_at = time.monotonic()
@@ -206,9 +208,9 @@ class Owner:
         self._ledger = Ledger(
             tools.connections, tools.queries, tools.ledger_id, self._stopping, self._reach
         )
-        results = Positions(tools.config, tools.names, tools.ledger_id, self._stopping)
+        told = Positions(tools.config, tools.names, tools.ledger_id, self._stopping)
         tables_at = {number: self._ledger.position(number) for number in self.partitions}
-        results_at = results.of(self._lane, self.partitions)
+        results_at = told.of(self._lane, self.partitions)
         self._reach("positioned")
         found = {
             number: _Partition(number, tools.ledger_id, tables_at[number], results_at[number])
@@ -232,8 +234,10 @@ class Owner:
         if taken:
             self._take(taken)
             self._tools.recorder.batch(len(taken))
-        if self.phase is Phase.CATCHING_UP and not any(lags.values()):
-            self._enter(Phase.RUNNING)
+        if self.phase is Phase.CATCHING_UP:
+            self._caught_up.update(partition for partition, lag in lags.items() if lag == 0)
+            if len(self._caught_up) == len(lags):
+                self._enter(Phase.RUNNING)
         with self._telling:
             self._told_at = time.monotonic()
             for partition, lag in lags.items():
@@ -252,7 +256,9 @@ class Owner:
             for number, each in self._partitions.items():
                 end = ends.get(number)
                 if end is not None:
-                    behind = max(0, end - each.tables_at.next_offset)
+                    behind = end - each.tables_at.next_offset
+                    # The last of what a transaction wrote is its marker, and no record.
+                    behind = behind if behind > 1 else 0
                     self._tools.recorder.lag(number, behind)
                     if behind and writing:
                         # What came after the batch was taken is as old as its first sight.
@@ -288,9 +294,8 @@ class Owner:
         with_rows = [share for share in shares.values() if share.rows.records]
         if with_rows:
             self._write_rows(with_rows)
-        telling = [share for share in shares.values() if share.tells]
-        if telling:
-            self._write_results(telling)
+        if any(share.tells for share in shares.values()):
+            self._write_results([share.results for share in shares.values()])
 
     def _write_rows(self, shares: list[_Share]) -> None:
         """2."""
@@ -305,19 +310,22 @@ class Owner:
         self._tools.recorder.rows_took(started)
         self._reach("after_rows")
 
-    def _write_results(self, shares: list[_Share]) -> None:
-        """3."""
+    def _write_results(self, batch: list[Results]) -> None:
+        """3. How far they are is told of each partition of the lane, so that the last of each is
+        never far from the topic's end."""
         started = time.monotonic()
+        reached = {
+            number: max(each.results_at, each.chain.position)
+            for number, each in self._partitions.items()
+        }
         self._producer.begin_transaction()
         self._reach("mid_results")
-        for share in shares:
-            reached = share.of.chain.position
-            share.results.produce(
-                self._producer, self._tools.names, share.of.number, self._lane, reached
-            )
+        for each in batch:
+            each.produce(self._producer, self._tools.names)
+        tell(self._producer, self._tools.names, self._lane, reached)
         self._reach("before_results_commit")
         transactions.commit(self._producer, self._lane)
-        for share in shares:
-            share.of.results_at = share.of.chain.position
-        self._tools.recorder.results(started, sum(len(share.results) for share in shares))
+        for number, position in reached.items():
+            self._partitions[number].results_at = position
+        self._tools.recorder.results(started, sum(map(len, batch)))
         self._reach("after_results")

@@ -5,7 +5,7 @@ Written in one Kafka transaction with how far they are, after Postgres has the r
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -75,9 +75,11 @@ def result_of(record: Record) -> Result | None:
 
 
 class Results:
-    """What one batch will write, gathered while it is read."""
+    """What one batch will tell of one partition, gathered while it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, partition: int) -> None:
+        # That of the journal modulo theirs.
+        self._where = partition % RESULTS.count(partitions=1)
         self._messages: list[dict[str, object]] = []
 
     def __len__(self) -> int:
@@ -89,15 +91,18 @@ class Results:
             key = result.transaction_id or f"{result.partition}:{result.offset}"
             self._messages.append({"key": key, "value": _encode(result)})
 
-    def produce(
-        self, producer: Producer, names: Names, partition: int, lane: int, reached: Position
-    ) -> None:
-        """Within a transaction: the results, and last how far they are. Where: in the partition
-        that is the journal's modulo theirs."""
+    def produce(self, producer: Producer, names: Names) -> None:
+        """Within a transaction."""
         if self._messages:
-            at = partition % RESULTS.count(1)
-            producer.produce_batch(names.results, self._messages, at)
-        producer.produce(names.results_positions, _encode(Told(*reached)), str(partition), lane)
+            producer.produce_batch(names.results, self._messages, self._where)
+
+
+def tell(producer: Producer, names: Names, lane: int, reached: Mapping[int, Position]) -> None:
+    """Within a transaction, after its results: how far they are, of each partition of the lane."""
+    for partition, position in reached.items():
+        if position.sequence:
+            value = _encode(Told(*position))
+            producer.produce(names.results_positions, value, str(partition), lane)
 
 
 class Positions:

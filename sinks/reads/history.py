@@ -237,7 +237,7 @@ async def entries_of_owner(
     is told once, from the side of the one whose command it was.
 
     By cursor, or by number: where the owner has one account and nothing is filtered at any depth,
-    else up to page x limit = 10,000, else PageTooDeep.
+    else up to page x limit = 10,000, less with more than ten accounts, else PageTooDeep.
     """
     pages.check(limit, page)
     at = pages.read("entries of an owner", cursor, datetime, str, int) if page is None else None
@@ -254,7 +254,7 @@ async def entries_of_owner(
         passed = min((page - 1) * limit, only.last - only.after)
         ranges = [only._replace(last=only.last - passed)]
     else:
-        offset = pages.offset_of(page, limit)
+        offset = pages.offset_of(page, limit, len(ranges))
     backwards = at is not None and at.backwards
     found = await _between_all(of, ranges, filter, limit + 1, offset, backwards or None)
     first = at is None and page in (None, 1)

@@ -17,12 +17,18 @@ T = TypeVar("T")
 MAX_LIMIT: Final = 1_000
 # With filters a page by number has to pass over all that lies before it.
 DEEPEST: Final = 10_000
+# As many in each of several lists that are read side by side, but no more than this in all.
+MOST_PASSED: Final = 100_000
+
+# Beyond them a moment more or less, or the same in another zone, may be no time at all.
+YEARS: Final = range(1970, 2201)
 
 Key = tuple[Any, ...]
 
 
 class PageTooDeep(Exception):
-    """Filtered lists are read by number up to page x limit = 10,000; beyond it by cursor alone."""
+    """Filtered lists are read by number up to page x limit = 10,000, less where more than ten are
+    read as one; beyond it by cursor alone."""
 
 
 class BadCursor(Exception):
@@ -52,6 +58,7 @@ class Cursor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
 # Whoever holds a cursor can change it: what Postgres could not compare with is none.
 _STRICT: Final[dict[type, Any]] = {
     datetime: Annotated[datetime, Meta(tz=True)],
+    int: Annotated[int, Meta(ge=0, le=2**63 - 1)],
     str: Annotated[str, Meta(pattern=r"^[^\x00]*$")],
 }
 
@@ -72,17 +79,19 @@ def read(list: str, text: str | None, *types: type) -> Cursor | None:
         if cursor.list != list:
             raise BadCursor(f"a cursor of {cursor.list}, not of {list}")
         wanted = tuple(_STRICT.get(each, each) for each in types)
-        key = msgspec.convert(cursor.key, tuple[wanted])  # type: ignore[valid-type]  # built here
+        key: Key = msgspec.convert(cursor.key, tuple[wanted])  # type: ignore[valid-type]  # built here
     except (ValueError, binascii.Error) as error:
         raise BadCursor("not a cursor") from error
+    if any(isinstance(each, datetime) and each.year not in YEARS for each in key):
+        raise BadCursor("a time that no list has")
     return Cursor(cursor.list, cursor.backwards, key)
 
 
-def offset_of(page: int | None, limit: int) -> int | None:
-    """How many items of a filtered list lie before a page."""
+def offset_of(page: int | None, limit: int, lists: int = 1) -> int | None:
+    """How many items of a filtered list lie before a page; `lists` are read as that one."""
     if page is None:
         return None
-    if page * limit > DEEPEST:
+    if page > 1 and page * limit > min(DEEPEST, MOST_PASSED // max(1, lists)):
         raise PageTooDeep
     return (page - 1) * limit
 

@@ -21,7 +21,8 @@ from tests.crash.rig import SINK_STEPS, STEPS, Rig, until
 from tests.crash.stage import Stage
 from tests.programs import KILLED, Program
 
-PARTITIONS = 2
+# Two lanes of two for the sinks.
+PARTITIONS = 4
 RATE = 250
 
 
