@@ -33,7 +33,10 @@ SLOW := tests/crash tests/languages $(wildcard $(addprefix tests/integration/, \
 	test_rebuild_state.py test_securing.py test_sink_crashes.py test_sink_kafka.py \
 	test_sink_lag.py test_verify.py test_verify_live.py))
 
-.PHONY: run test test-quick check bench chaos lint types lock reference clean
+# Needs no broker and no Postgres, but where a test is of them.
+PURE := tests/unit tests/property tests/simulation tests/test_tidy.py
+
+.PHONY: run test test-quick test-real test-pure check bench chaos lint types lock reference clean
 
 run: $(STAMP_RUN)
 	@exec $(BIN)/streamledger up $(ARGS)
@@ -44,7 +47,15 @@ test: $(STAMP_DEV)
 test-quick: $(STAMP_DEV)
 	$(BIN)/python -m pytest $(TESTS) $(addprefix --ignore=,$(SLOW))
 
-check: lint types test
+# The tests that use a broker mostly wait for it: what only computes is done meanwhile.
+check:
+	@$(MAKE) --jobs=2 test-real lint types test-pure
+
+test-real: $(STAMP_DEV)
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(PURE))
+
+test-pure: $(STAMP_DEV)
+	$(BIN)/python -m pytest $(PURE)
 
 bench: $(STAMP_DEV)
 	$(BIN)/python -m benchmarks.rules
