@@ -49,6 +49,7 @@ class Code(StrEnum):
     SELF_CREDIT_OFF = "self_credit_off"
     LAST_ADMIN = "last_admin"
     TOO_MANY_KEYS = "too_many_keys"
+    TOO_MANY_WALLETS = "too_many_wallets"
     BUSY = "busy"
     UNAVAILABLE = "unavailable"
     INTERNAL_ERROR = "internal_error"
@@ -161,8 +162,10 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
     ),
     Code.PAGE_TOO_DEEP: Meaning(
         422,
-        "Pages by number do not reach so deep.",
-        "Filtered lists are read by number up to page x limit = 10,000; go on by `cursor`.",
+        "The list is not read so deep in this way.",
+        "By number, filtered lists are read up to page x limit = 10,000, less where more than ten"
+        " wallets are read together; go on by `cursor`. What takes too long to find is given up:"
+        " narrow the filter.",
     ),
     Code.KEY_AND_TRANS_ID_DIFFER: Meaning(
         422,
@@ -186,6 +189,9 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
     ),
     Code.TOO_MANY_KEYS: Meaning(
         409, "There are too many API keys.", "You have 100; revoke what is no longer used."
+    ),
+    Code.TOO_MANY_WALLETS: Meaning(
+        409, "There are too many wallets.", "You have 100, closed ones included."
     ),
     Code.BUSY: Meaning(
         503,

@@ -41,8 +41,10 @@ def _address(text: str) -> Address | None:
         found = ipaddress.ip_address(text)
     except ValueError:
         return None
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return mapped or found
+    if isinstance(found, ipaddress.IPv4Address):
+        return found
+    # One with a scope means something on its own machine alone, and Postgres knows none.
+    return None if found.scope_id is not None else found.ipv4_mapped or found
 
 
 def _is_one(address: Address, proxies: Sequence[Network]) -> bool:

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from ingress.problems import AnyCode
 from ingress.roles import Role, Roles, Scope
+from sinks.reads import pages
 
 B = TypeVar("B")
 Q = TypeVar("Q")
@@ -59,8 +60,17 @@ def _written(given: Any) -> Any:
     raise PydanticCustomError("time_invalid", "is no time of RFC 3339 with its offset")
 
 
+def _near(time: datetime) -> datetime:
+    """At the ends of what a datetime holds, the same time in UTC may be none."""
+    if time.year not in pages.YEARS:
+        raise PydanticCustomError("out_of_range", "is out of range")
+    return time
+
+
 # As it is asked for.
-Moment = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_written)]
+Moment = Annotated[
+    AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_near)
+]
 
 
 class Meta(Shown):

@@ -105,7 +105,8 @@ class _Connection(web.RequestHandler):
         waiter = self._waiter
         # Still waiting for a request after these bytes: they are a part of its head.
         if self._request_count == 0 or (waiter is not None and not waiter.done()):
-            if self._head_timer is None:
+            # A line's end that is left over after a body is not yet a beginning.
+            if self._head_timer is None and data.strip(b"\r\n"):
                 self._head_timer = self._loop.call_later(HEAD_TIMEOUT_S, self._head_too_slow)
         elif self._head_timer is not None:
             self._stop_head_timer()

@@ -5,8 +5,8 @@ time. It knows no table: SQL belongs to the sink and to what it offers for readi
 """
 
 import asyncio
-import os
 import socket
+from contextlib import suppress
 from typing import TypeVar
 
 import psycopg
@@ -21,6 +21,10 @@ CONNECT_TIMEOUT_S = 5
 # How long one waits for a connection of the pool, and for an answer of the server.
 TAKE_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 5.0
+# A server that is hung up on would go on with the query: so it ends each by itself, a little before
+# that, and looks meanwhile whether anybody still waits.
+STATEMENT_TIMEOUT_MS = 4_500
+_CONNECTION_CHECK_MS = 1_000
 _INTERVAL_S = 0.1
 
 
@@ -47,9 +51,14 @@ class Connection(AsyncConnection[TupleRow]):
             timer.cancel()
 
     def _hang_up(self) -> None:
-        if not self.closed:
-            with socket.socket(fileno=os.dup(self.pgconn.socket)) as same:
-                same.shutdown(socket.SHUT_RDWR)
+        # The server may have been first; whoever waits is told of the end, not of that.
+        with suppress(OSError):
+            if not self.closed:
+                same = socket.socket(fileno=self.pgconn.socket)
+                try:
+                    same.shutdown(socket.SHUT_RDWR)
+                finally:
+                    same.detach()  # libpq closes it
 
 
 Pool = AsyncConnectionPool[Connection]
@@ -61,12 +70,22 @@ def pool(database_url: str, size: int, application: str) -> Pool:
         database_url,
         connection_class=Connection,
         kwargs={"application_name": application, "connect_timeout": CONNECT_TIMEOUT_S},
+        configure=_bound,
         min_size=1,
         max_size=size,
         timeout=TAKE_TIMEOUT_S,
         open=False,
         name=application,
     )
+
+
+async def _bound(connection: Connection) -> None:
+    # Set, not given as `options`: those may be in the address already, and proxies refuse them.
+    await connection.execute(
+        f"SET statement_timeout = {STATEMENT_TIMEOUT_MS};"
+        f" SET client_connection_check_interval = {_CONNECTION_CHECK_MS}"
+    )
+    await connection.commit()
 
 
 async def reachable(pool: Pool, timeout_s: float) -> str | None:

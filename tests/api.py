@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ingress.ledger.asking import LONGEST_WAIT_S
 from tests.pipeline import Pipeline
 from tests.programs import Program
 from tests.waiting import eventually
@@ -77,8 +78,15 @@ class Ingress:
     """One `python -m ingress`, and who asks it. Not started yet."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        # Hashing is slow on purpose; here it need not be.
-        own = {"SIGNING_KEY": SIGNING_KEY, "PASSWORD_MEMORY_KIB": "8192", **UNLIMITED, **settings}
+        own = {
+            "SIGNING_KEY": SIGNING_KEY,
+            # Hashing is slow on purpose; here it need not be.
+            "PASSWORD_MEMORY_KIB": "8192",
+            # Who signed in for all tests of a module is signed in at the last of them.
+            "ACCESS_TOKEN_TTL_S": "86400",
+            **UNLIMITED,
+            **settings,
+        }
         self.process = _Process(1, folder, own)
         self.port = self.process.port
 
@@ -107,8 +115,9 @@ class Ingress:
         headers: Mapping[str, str] | None = None,
         prefix: str = PREFIX,
     ) -> Answer:
-        """`body` is sent as JSON, bytes as they are."""
-        sent = dict(headers or {})
+        """`body` is sent as JSON, bytes as they are. Who does not say otherwise waits for the
+        outcome as long as a slow machine takes."""
+        sent = {"Prefer": f"wait={LONGEST_WAIT_S}", **(headers or {})}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

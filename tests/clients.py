@@ -55,17 +55,30 @@ def at_once(port: int, path: str, clients: Sequence[Client]) -> list[list[Told]]
 def _ask(
     number: int, port: int, path: str, client: Client, ready: Barrier, told: "SimpleQueue[Any]"
 ) -> None:
+    try:
+        told.put((number, os.getpid(), _answers(port, path, client, ready)))
+    except Exception as error:
+        # Else all would wait for this one, until somebody loses patience.
+        ready.abort()
+        told.put((number, os.getpid(), repr(error)))
+
+
+def _answers(port: int, path: str, client: Client, ready: Barrier) -> list[Told]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     connection.connect()
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {client.token}"}
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {client.token}",
+        "Prefer": "wait=30",  # as long as a slow machine takes
+    }
     ready.wait(TIMEOUT_S)
     answers = []
     for body in client.bodies:
         connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         replayed = answer.headers.get("Idempotent-Replayed") == "true"
-        answers.append((answer.status, replayed, answer.read().decode()))
-    told.put((number, os.getpid(), answers))
+        answers.append(Told(answer.status, replayed, answer.read().decode()))
+    return answers
 
 
 def main() -> None:
@@ -75,7 +88,11 @@ def main() -> None:
     for number, client in enumerate(clients):
         asked = (number, port, path, Client(*client), ready, told)
         forking.Process(target=_ask, args=asked, daemon=True).start()
-    json.dump([told.get() for _ in clients], sys.stdout)
+    everybody = [told.get() for _ in clients]
+    failed = [answers for _, _, answers in everybody if isinstance(answers, str)]
+    if failed:
+        sys.exit("\n".join(failed))
+    json.dump(everybody, sys.stdout)
 
 
 if __name__ == "__main__":

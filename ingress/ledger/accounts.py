@@ -224,6 +224,7 @@ class AccountRoutes:
         self, path: str, handler: Any, summary: str, model: Any, query: type[Query] | None
     ) -> Route:
         one = "{id}" in path
+        deep = (Code.PAGE_TOO_DEEP,) if model is AccountList else ()
         return routes.reading(
             path,
             handler,
@@ -234,7 +235,7 @@ class AccountRoutes:
             tagged=model is AccountShown,
             params=Id if one else None,
             query=query,
-            problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP) if one else (),
+            problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP) if one else deep,
         )
 
     def _step(self, name: str) -> Route:

@@ -5,6 +5,8 @@ address to poll at; a replay as the first time.
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import structlog
+
 from ingress import problems, queries
 from ingress.ledger import asking, shown
 from ingress.ledger.facts import Facts
@@ -20,6 +22,8 @@ from schemas.commands import Command
 from schemas.reasons import Reason
 
 REPLAYED: Final = "Idempotent-Replayed"
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Answers:
@@ -56,6 +60,12 @@ class Answers:
                 return await show(found)
             except queries.AWAY:
                 found = Undecided(posted(found).id, found.position)
+            except Exception:  # a defect
+                id = posted(found).id
+                log.exception(
+                    "an outcome was not shown", request_id=call.request_id, transaction_id=id
+                )
+                found = Undecided(id, found.position)
         return self._accepted(call.caller, found, command.external_id)
 
     def _accepted(self, caller: Caller, found: Undecided, trans_id: str | None) -> Answer:

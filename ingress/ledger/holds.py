@@ -21,7 +21,7 @@ from ingress.ledger.listing import LOOKERS, Listing, Owner
 from ingress.ledger.shown import Accepted, PageMeta, TransactionShown
 from ingress.ledger.submissions import Submissions
 from ingress.ledger.transactions import MONEY_PROBLEMS
-from ingress.problems import Problem
+from ingress.problems import Code, Problem
 from ingress.roles import OPERATORS, READERS, USERS, Role, Scope
 from ingress.routes import Answer, Call, Caller, Instant, Moment, Query, Route, Shown
 from ingress.settings import IngressSettings
@@ -139,7 +139,7 @@ class Holds:
                 LOOKERS,
                 HoldList,
                 query=Which,
-                problems=(Reason.ACCOUNT_NOT_FOUND,),
+                problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP),
                 description="A user's: those of all their wallets, or of `wallet_id`. Operators and"
                 " auditors see all, and those of any account or user.",
             ),

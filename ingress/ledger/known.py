@@ -40,7 +40,10 @@ class _Person(Struct, frozen=True):
 
 
 class Accounts:
-    def __init__(self, pool: Pool, people: People, openings: Openings) -> None:
+    def __init__(
+        self, pool: Pool, people: People, openings: Openings, remembered: int = REMEMBERED
+    ) -> None:
+        self._remembered = remembered
         self._pool = pool
         self._people = people
         self._openings = openings
@@ -69,21 +72,28 @@ class Accounts:
     ) -> dict[str, Known]:
         """Of accounts in the books, at once; those that are not there are left out."""
         asked = {id for id in wanted if id is not None and not ids.is_system(id)}
-        missing = [id for id in asked if id not in self._known]
+        # Taken first: while others are read these may be forgotten.
+        known = {id: self._known[id] for id in asked if id in self._known}
+        missing = [id for id in asked if id not in known]
         if missing and using is not None:
-            await self._read(using, missing)
+            known |= await self._read(using, missing)
         elif missing:
             async with self._pool.connection() as connection:
-                await self._read(connection, missing)
-        return {id: self._known[id] for id in asked if id in self._known}
+                known |= await self._read(connection, missing)
+        return known
 
-    async def _read(self, connection: queries.Connection, missing: list[str]) -> None:
+    async def _read(self, connection: queries.Connection, missing: list[str]) -> dict[str, Known]:
         found = await accounts.facts(connection, missing)
         owners = list({each.owner for each in found if each.owner is not None})
         people = await queries.every(connection, "users_numbers", _Person, ids=owners)
         numbers = {each.id: each.number for each in people}
-        for each in found:
-            self._remember(Known(each.id, each.currency, each.owner, numbers.get(each.owner or "")))
+        read = {
+            each.id: Known(each.id, each.currency, each.owner, numbers.get(each.owner or ""))
+            for each in found
+        }
+        for known in read.values():
+            self._remember(known)
+        return read
 
     async def may_use(self, caller: Caller, id: str, field: str) -> Known:
         """The caller's own; of all accounts for those who may read all."""
@@ -109,7 +119,7 @@ class Accounts:
             await self._openings.require_open(known.wallet, wait_s)
 
     def _remember(self, known: Known) -> None:
-        if len(self._known) >= REMEMBERED:
+        if len(self._known) >= self._remembered:
             self._known.clear()
         self._known[known.id] = known
 

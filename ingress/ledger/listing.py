@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from msgspec import Struct
+from psycopg import errors
 from pydantic import Field
 
 from ingress import routes
@@ -34,6 +35,7 @@ from sinks.reads.transactions import Transaction, TransactionFilter
 T = TypeVar("T")
 LOOKERS: Final = frozenset({Role.USER, Role.OPERATOR, Role.AUDITOR})
 MAX_LIMIT: Final = 100
+TOO_LONG: Final = "It takes too long to find: narrow the filter, or ask for less at once."
 Kind = Literal[
     "open_account",
     "set_limit",
@@ -245,6 +247,9 @@ async def paged(reading: Awaitable[T]) -> T:
         return await reading
     except pages.PageTooDeep:
         raise Problem(Code.PAGE_TOO_DEEP) from None
+    except errors.QueryCanceled:
+        # Again it would take as long: no "ask again" for it.
+        raise Problem(Code.PAGE_TOO_DEEP, TOO_LONG) from None
     except pages.BadCursor:
         error = FieldError(field="cursor", code="invalid", detail="is none of this list")
         raise Problem(Code.QUERY_INVALID, errors=[error]) from None

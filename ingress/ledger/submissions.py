@@ -14,6 +14,7 @@ import asyncio
 from typing import Final
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from ingress import queries
@@ -31,6 +32,8 @@ APPEND_S: Final = 5.0
 LOOK_AGAIN_S: Final = 1.0
 # How long the books are looked in once the wait is over: no answer of theirs keeps back ours.
 LAST_LOOK_S: Final = 1.0
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Undecided(Struct, frozen=True):
@@ -65,7 +68,13 @@ class Submissions:
                 return await self._without_result(submission, command, wait_s, deadline)
             self._crash.reach("submit.4-decided")
             return await self._of_result(submission, command, currency, result, deadline)
+        except Problem:
+            raise
         except (*queries.AWAY, TimeoutError):
+            return _undecided(submission)
+        except Exception:
+            # A defect, and no answer without the id: whoever repeats without a key would pay twice.
+            log.exception("an outcome was not found out", transaction_id=submission.transaction_id)
             return _undecided(submission)
         finally:
             self._channel.forget(submission)
@@ -101,6 +110,8 @@ class Submissions:
     ) -> Outcome | Undecided:
         """It is late, or nobody wanted to wait."""
         position = await submission.placed(APPEND_S if wait_s == 0 else 0)
+        if submission.refused:
+            raise _busy()
         if position is None or wait_s == 0:
             return _undecided(submission)
         async with asyncio.timeout_at(deadline + LAST_LOOK_S):

@@ -27,6 +27,8 @@ from sinks.reads import accounts, history
 from sinks.reads.history import NO_FILTER
 
 TAG = "Wallets"
+# Lists of wallets are told whole.
+MAX_WALLETS = 100
 
 
 class OwnWallet(Shown):
@@ -134,7 +136,7 @@ class Wallets:
                 body=NewWallet,
                 headers=asking.WaitHeaders,
                 answers={201: WalletShown},
-                problems=(Reason.CURRENCY_UNKNOWN,),
+                problems=(Reason.CURRENCY_UNKNOWN, Code.TOO_MANY_WALLETS),
                 description="Its status is `opening` until the ledger has it.",
             ),
             routes.reading(
@@ -183,8 +185,8 @@ class Wallets:
 
     async def browse(self, call: Call[None, Whose]) -> Answer:
         user = await self._user(call.caller, call.query.user_id)
+        wallets = await self._openings.of(user.id)
         async with self._pool.connection() as connection:
-            wallets = await self._openings.of(user.id)
             told = [await wallet_shown.read(connection, each, user) for each in wallets]
         return Answer(WalletList(data=told, meta=Meta(limit=max(1, len(told)))))
 
@@ -199,6 +201,8 @@ class Wallets:
         if currency not in money.EXPONENTS:
             raise asking.bad_field(Reason.CURRENCY_UNKNOWN, "currency", "is not one of ISO 4217")
         user = await self._user(call.caller, None)
+        if len(await self._openings.of(user.id)) >= MAX_WALLETS:
+            raise Problem(Code.TOO_MANY_WALLETS)
         wallet = await self._openings.open(user.id, currency, call.trace)
         await self._openings.is_open(wallet.id, asking.wait_s(call.request))
         told = await self._shown(wallet, user)

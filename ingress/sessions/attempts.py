@@ -29,11 +29,16 @@ class Count(NamedTuple):
 
     key: bytes
     cost_s: float
-    success_resets: bool
+    success_resets: bool = True
+    refuses: bool = True
 
 
 class _Wait(Struct, frozen=True):
     wait_s: float
+
+
+class _Counted(Struct, frozen=True):
+    key: bytes
 
 
 class Attempts:
@@ -44,37 +49,48 @@ class Attempts:
         self._keys = keys
 
     def at_signing_in(self, email: str, address: str | None, was_here: bool) -> list[Count]:
-        """`was_here`: whether the user of that e-mail has signed in from that address."""
+        """`was_here`: whether the user of that e-mail has signed in from that place."""
         place = place_of(address)
         who = f"email {email.lower()}"
         # Counted apart, or a stranger could keep anybody from signing in.
         counts = [self._count(f"{who} at {place}" if was_here else who, self._by_email_s)]
         if place is not None:
-            # An account of one's own must not buy more guesses at others'.
-            counts.append(self._count(f"place {place}", self._by_address_s, False))
+            # An account of one's own must not buy more guesses at others', nor neighbours behind
+            # the same address keep out who has been there.
+            cost_s = self._by_address_s
+            counts.append(
+                self._count(f"place {place}", cost_s, success_resets=False, refuses=not was_here)
+            )
         return counts
 
     def of_the_signed_in(self, user_id: str) -> list[Count]:
         return [self._count(f"user {user_id}", self._by_email_s)]
 
-    def _count(self, what: str, cost_s: float, success_resets: bool = True) -> Count:
-        return Count(self._keys.mac("attempts", what.encode()), cost_s, success_resets)
+    def _count(self, what: str, cost_s: float, **more: bool) -> Count:
+        return Count(self._keys.mac("attempts", what.encode()), cost_s, **more)
 
     async def check(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
         """Raises a Problem where no further attempt is taken now."""
-        found = await queries.one(
-            connection, "attempts_wait", _Wait, **_asked(counts), window_s=self._window_s
-        )
-        assert found is not None, "an aggregate is a row"
-        if found.wait_s > ROUNDING_S:
-            raise Problem(
-                Code.TOO_MANY_ATTEMPTS, headers={"Retry-After": str(math.ceil(found.wait_s))}
-            )
+        wait_s = await self._wait_s(connection, [each for each in counts if each.refuses])
+        if wait_s > ROUNDING_S:
+            raise _too_many(wait_s)
 
     async def failed(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
         """Of many at once, those that are too many are told nothing."""
         await self.check(connection, counts)
-        await queries.run(connection, "attempts_count", **_asked(counts), window_s=self._window_s)
+        found = await queries.every(
+            connection,
+            "attempts_count",
+            _Counted,
+            **_asked(counts),
+            window_s=self._window_s,
+            rounding_s=ROUNDING_S,
+        )
+        counted = {each.key for each in found}
+        late = [each for each in counts if each.refuses and each.key not in counted]
+        if late:
+            # Others were counted between the two; the transaction ends with the Problem.
+            raise _too_many(await self._wait_s(connection, late))
 
     async def succeeded(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
         """As `failed`: a right guess among too many is told nothing either."""
@@ -82,6 +98,13 @@ class Attempts:
         for count in counts:
             if count.success_resets:
                 await queries.run(connection, "attempts_forget", key=count.key)
+
+    async def _wait_s(self, connection: queries.Connection, counts: Sequence[Count]) -> float:
+        found = await queries.one(
+            connection, "attempts_wait", _Wait, **_asked(counts), window_s=self._window_s
+        )
+        assert found is not None, "an aggregate is a row"
+        return found.wait_s
 
 
 def place_of(address: str | None) -> str | None:
@@ -94,6 +117,11 @@ def place_of(address: str | None) -> str | None:
             return str(found.ipv4_mapped)
         return str(ipaddress.ip_network((int(found), IPV6_PREFIX), strict=False))
     return str(found)
+
+
+def _too_many(wait_s: float) -> Problem:
+    headers = {"Retry-After": str(max(1, math.ceil(wait_s)))}
+    return Problem(Code.TOO_MANY_ATTEMPTS, headers=headers)
 
 
 def _asked(counts: Sequence[Count]) -> dict[str, list[bytes] | list[float]]:

@@ -19,7 +19,7 @@ from ingress.routes import Answer, Body, Call, Caller, Route, Shown
 from ingress.serving import response
 from ingress.sessions import cookies, store, tokens
 from ingress.sessions.access import AccessTokens
-from ingress.sessions.attempts import Attempts
+from ingress.sessions.attempts import Attempts, place_of
 from ingress.sessions.passwords import MAX_LENGTH, Passwords
 from ingress.settings import IngressSettings
 from ingress.signing import Keys
@@ -64,7 +64,7 @@ class Credentials(Struct, frozen=True):
     id: str
     password_hash: str | None
     disabled: bool
-    was_here: bool  # signed in from the address that asks, before
+    was_here: bool  # signed in from the place that asks, before
 
 
 class SigningIn:
@@ -220,8 +220,9 @@ class SigningIn:
         found = None
         async with self._pool.connection() as connection:
             if email is not None:
+                place = place_of(address)
                 found = await queries.one(
-                    connection, "credentials", Credentials, email=email.lower(), address=address
+                    connection, "credentials", Credentials, email=email.lower(), place=place
                 )
             was_here = found is not None and found.was_here
             counts = self._attempts.at_signing_in(email or call.body.email, address, was_here)

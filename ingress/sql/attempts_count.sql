@@ -7,3 +7,7 @@ SET until = least(
     now() + make_interval(secs => %(window_s)s),
     greatest(attempts.until, now()) + (excluded.until - now())
 )
+-- Asked of the row as it is now that the others have counted.
+WHERE attempts.until - now()
+    <= make_interval(secs => %(window_s)s + %(rounding_s)s) - (excluded.until - now())
+RETURNING key

@@ -4,7 +4,7 @@ SELECT
     disabled_at IS NOT NULL AS disabled,
     EXISTS (
         SELECT FROM ledger.tokens
-        WHERE user_id = users.id AND kind = 'session' AND address = %(address)s
+        WHERE user_id = users.id AND kind = 'session' AND address <<= %(place)s::inet
     ) AS was_here
 FROM ledger.users
 WHERE lower(email COLLATE "C") = %(email)s

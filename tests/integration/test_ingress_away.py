@@ -5,6 +5,7 @@ and is told by a problem where nothing was done.
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import psutil
@@ -52,22 +53,33 @@ def ada(system: System) -> Person:
     return person
 
 
-def everything(pid: int) -> list[psutil.Process]:
-    parent = psutil.Process(pid)
-    return [parent, *parent.children(recursive=True)]
-
-
-def freeze(processes: list[psutil.Process]) -> None:
-    """As if the network to them were cut."""
-    for each in processes:
-        each.send_signal(signal.SIGSTOP)
+def freeze(frozen: list[psutil.Process]) -> None:
+    """As if the network to a process and its children were cut; these are added to it."""
+    (parent,) = frozen
+    parent.send_signal(signal.SIGSTOP)
     # On a busy machine the signal takes a while to be noticed.
-    eventually(lambda: all(each.status() == psutil.STATUS_STOPPED for each in processes), BACK_S)
+    eventually(lambda: stands_still(parent), BACK_S)
+    # From here on it has no new ones; one of them may still end by itself.
+    frozen += parent.children(recursive=True)
+    send(frozen[1:], signal.SIGSTOP)
+    eventually(lambda: all(stands_still(each) for each in frozen), BACK_S)
 
 
-def thaw(processes: list[psutil.Process]) -> None:
+def thaw(frozen: list[psutil.Process]) -> None:
+    send(frozen, signal.SIGCONT)
+
+
+def send(processes: list[psutil.Process], number: signal.Signals) -> None:
     for each in processes:
-        each.send_signal(signal.SIGCONT)
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(number)
+
+
+def stands_still(process: psutil.Process) -> bool:
+    try:
+        return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def accepted(answer: Answer, *, uncertain: bool) -> dict[str, Any]:
@@ -141,9 +153,9 @@ def test_kafka_away(system: System, ada: Person) -> None:
         return ingress.post("/transactions", asked, ada.token, headers=SOON)
 
     newcomer = {"name": "Eve", "email": "eve@example.com", "password": PASSWORD}
-    broker = everything(system.cluster.processes[1].child.pid)
-    freeze(broker)
+    broker = [psutil.Process(system.cluster.processes[1].child.pid)]
     try:
+        freeze(broker)
         *answers, registered = all_at_once(
             lambda: send("a"),
             lambda: send("b"),
@@ -187,9 +199,9 @@ def test_postgres_away(system: System, ada: Person) -> None:
     # Somebody whom this ingress has not heard of: it has to ask.
     unknown = {"receiver_id": 10**6, "amount": 100, "trans_id": "never"}
     assert server.process is not None
-    whole = everything(server.process.child.pid)
-    freeze(whole)
+    whole = [psutil.Process(server.process.child.pid)]
     try:
+        freeze(whole)
         *taken, read, listed, refused, nobody, _ = all_at_once(
             debit("waited for"),
             debit("not waited for", Prefer="respond-async"),

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from sinks.reads import pages
-from tests.api import HOSTILE, PASSWORD, Api, Ingress, Person
+from tests.api import HOSTILE, PASSWORD, TIMEOUT_S, Api, Ingress, Person
+from tests.waiting import eventually
 
 LOOK_ALIKES = {
     "a": "\u0430",  # Cyrillic
@@ -33,14 +34,33 @@ def people(api: Api) -> dict[str, Person]:
     return made
 
 
-def written(api: Api) -> list[Any]:
-    """All that a request may write; `commands` are there once a later one is answered."""
-    tables = ("commands", "outbox", "users", "wallets", "accounts", "tokens")
+TABLES = ("commands", "outbox", "users", "wallets", "accounts", "tokens")
+OPENING = """
+    SELECT
+        (SELECT count(*) FROM ledger.outbox WHERE sent_at IS NULL)
+        + (SELECT count(*) FROM ledger.wallets WHERE id NOT IN (SELECT id FROM ledger.accounts))
+"""
+
+
+def counted(api: Api, query: str) -> list[Any]:
     with psycopg.connect(api.database) as connection:
-        counts = ", ".join(f"(SELECT count(*) FROM ledger.{table})" for table in tables)
-        row = connection.execute(f"SELECT {counts}".encode()).fetchone()
+        row = connection.execute(query.encode()).fetchone()
     assert row is not None
     return list(row)
+
+
+def written(api: Api) -> list[Any]:
+    """All that a request may write; `commands` are there once a later one is answered."""
+    counts = ", ".join(f"(SELECT count(*) FROM ledger.{table})" for table in TABLES)
+    return counted(api, f"SELECT {counts}")
+
+
+def settled(api: Api) -> list[Any]:
+    """`written`, once all that others have asked for before is there."""
+    eventually(lambda: counted(api, OPENING) == [0], TIMEOUT_S)
+    pipeline = api.pipeline
+    eventually(lambda: written(api)[0] == len(pipeline.read(pipeline.names.commands)), TIMEOUT_S)
+    return written(api)
 
 
 def bad_bodies(asked: dict[str, Any]) -> list[bytes]:
@@ -69,7 +89,7 @@ def test_no_route_of_money_takes_a_body_that_is_not_one(
 ) -> None:
     user, operator = people["user"], people["operator"]
     account = {"name": "x", "account_type": "asset", "currency": "NGN"}
-    before = written(api)
+    before = settled(api)
     version = api.ingress.get("/wallet", user.token).json["wallet"]["version"]
     for person, prefix, path, asked in (
         (user, "/api/v1", "/transactions", {"entry": "credit", "amount": 5}),
@@ -190,7 +210,7 @@ def test_no_address_is_another(ingress: Ingress, people: dict[str, Person], path
 
 
 def test_a_body_is_not_larger_than_it_seems(api: Api) -> None:
-    before = written(api)
+    before = settled(api)
     headers = {"Content-Encoding": "gzip"}
     bomb = gzip.compress(b" " * 50_000_000)
     for body in (bomb, gzip.compress(bomb), bomb[: len(bomb) // 2], b"no gzip at all"):
@@ -206,7 +226,7 @@ def test_no_address_passes_for_another(api: Api, people: dict[str, Person]) -> N
     ingress = api.ingress
     asked = {"first_name": "Kiasa", "email": "kiasa@look.example", "password": PASSWORD}
     assert ingress.post("/register", asked).status == 201
-    before = written(api)
+    before = settled(api)
     for written_otherwise in ("KIASA@LOOK.EXAMPLE", " kiasa@look.example", "Kiasa@look.Example"):
         taken = ingress.post("/register", {**asked, "email": written_otherwise})
         assert (taken.status, taken.code) == (409, "email_taken")
