@@ -45,6 +45,8 @@ def ledger(
             lines.append({**opening, "account": name, "id": "open"})
             lines.append({"kind": "credit", "account": name, "amount": 90_000, "id": "fund"})
         send(made, lines)
+        # The receivers must be there before what is between partitions.
+        eventually(lambda: len(entries(made)) == 3, 30)
         send(
             made,
             [
