@@ -12,6 +12,7 @@ from faust.types import TP, StreamT
 from yarl import URL
 
 from plumbing import kafka, oauth
+from processor.assignor import LaneAssignor
 from processor.ledger import Ledger
 from processor.settings import ProcessorSettings
 from processor.transport import BatchConsumer, BatchTransport
@@ -83,6 +84,7 @@ def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
         datadir=str(settings.data),
         # The rebalance hooks of the transaction manager are called in this mode alone.
         processing_guarantee="exactly_once",
+        PartitionAssignor=LaneAssignor,
         # With it, Faust's own assignor keeps the partitions of both topics together.
         table_standby_replicas=1,
         topic_partitions=partitions,
@@ -102,13 +104,13 @@ def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
         assert isinstance(made, BatchConsumer)
         return made
 
-    ledger.deliver = lambda owner, batch: consumer().offer(owner, batch)
+    ledger.deliver = lambda owner, batches: consumer().offer(owner, batches)
 
     @app.agent(app.topic(names.commands, names.legs, value_type=bytes, internal=False))
     async def ledger_agent(stream: StreamT[Any]) -> None:
         async for event in stream.events():
-            owner, batch = event.value
-            owner.take_batch(batch)
+            owner, batches = event.value
+            owner.take_batches(batches)
 
     @app.timer(LAG_TOOLS_EVERY_S)  # type: ignore[untyped-decorator]  # Faust has no types for it
     async def tell_lag_tools() -> None:

@@ -1,8 +1,9 @@
-"""What a partition reads: batches of `legs` and `commands`, from the offsets that its state names.
+"""What a lane reads: batches of `legs` and `commands`, from the offsets that the partitions' states
+name.
 
-One consumer for both topics of one partition, never in a group: where to read is for the state to
-say. Each batch names the offsets at which the one before it ended, so that a record left out, or
-read twice, is found.
+One consumer for both topics of all of a lane's partitions, never in a group: where to read is for
+the states to say. Each batch names the offsets at which the one before it ended, so that a record
+left out, or read twice, is found.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from msgspec import Struct
 
 from plumbing.kafka import ClientConfig
-from schemas.state import InputPosition
+from schemas.state import InputPosition, Position
 from schemas.topics import Names
 
 MAX_RECORDS = 2_000
@@ -32,8 +33,9 @@ class Read(Struct, frozen=True, gc=False):
 
 
 class Batch(NamedTuple):
-    """What was read since the batch before, legs and commands each in order."""
+    """What was read of one partition since its batch before, legs and commands each in order."""
 
+    partition: int
     legs_from: int
     legs: list[Read]
     commands_from: int
@@ -41,9 +43,8 @@ class Batch(NamedTuple):
 
 
 class Inputs:
-    def __init__(self, config: Mapping[str, Any], names: Names, partition: int) -> None:
-        self._commands = TopicPartition(names.commands, partition)
-        self._legs = TopicPartition(names.legs, partition)
+    def __init__(self, config: Mapping[str, Any], names: Names) -> None:
+        self._commands, self._legs = names.commands, names.legs
         self._consumer = Consumer(
             {
                 **config,
@@ -66,47 +67,68 @@ class Inputs:
                 "fetch.queue.backoff.ms": 5,
             }
         )
-        self._next_commands = self._next_legs = 0
-        self._commands_at_end = False
+        self._next_commands: dict[int, int] = {}
+        self._next_legs: dict[int, int] = {}
+        # The partitions whose commands were read to the end.
+        self._at_end: set[int] = set()
 
-    def start(self, commands_next_offset: int, legs_next_offset: int) -> None:
-        self._next_commands, self._next_legs = commands_next_offset, legs_next_offset
+    def start(self, positions: Mapping[int, Position]) -> None:
+        for partition, position in positions.items():
+            self._next_commands[partition] = position.commands.next_offset
+            self._next_legs[partition] = position.legs.next_offset
         self._consumer.assign(
             [
-                TopicPartition(self._commands.topic, self._commands.partition, self._next_commands),
-                TopicPartition(self._legs.topic, self._legs.partition, self._next_legs),
+                TopicPartition(topic, *each)
+                for topic, next_offsets in (
+                    (self._commands, self._next_commands),
+                    (self._legs, self._next_legs),
+                )
+                for each in next_offsets.items()
             ]
         )
 
-    def take(self, timeout_s: float) -> Batch | None:
-        """All that has arrived, as soon as anything has; None if nothing did in time, or the end of
-        a topic was all that came."""
+    def take(self, timeout_s: float) -> list[Batch]:
+        """All that has arrived, as soon as anything has; nothing if nothing did in time, or the end
+        of a topic was all that came."""
         first = self._consumer.poll(timeout_s)
         if first is None:
-            return None
-        batch = Batch(self._next_legs, [], self._next_commands, [])
+            return []
+        batches: dict[int, Batch] = {}
         for message in (first, *self._consumer.consume(MAX_RECORDS - 1, 0)):
-            of_commands, ends = message.topic() == self._commands.topic, _ends(message)
+            of_commands = message.topic() == self._commands
+            if _ends(message):
+                if of_commands:
+                    self._at_end.add(_partition(message))
+                continue
+            read, partition = as_read(message), _partition(message)
+            batch = batches.get(partition)
+            if batch is None:
+                batch = batches[partition] = Batch(
+                    partition, self._next_legs[partition], [], self._next_commands[partition], []
+                )
             if of_commands:
-                self._commands_at_end = ends
-            if not ends:
-                (batch.commands if of_commands else batch.legs).append(as_read(message))
-        if batch.commands:
-            self._next_commands = batch.commands[-1].offset + 1
-        if batch.legs:
-            self._next_legs = batch.legs[-1].offset + 1
-        return batch if batch.commands or batch.legs else None
+                self._at_end.discard(partition)
+                batch.commands.append(read)
+            else:
+                batch.legs.append(read)
+        for batch in batches.values():
+            if batch.commands:
+                self._next_commands[batch.partition] = batch.commands[-1].offset + 1
+            if batch.legs:
+                self._next_legs[batch.partition] = batch.legs[-1].offset + 1
+        return list(batches.values())
 
-    def lag(self) -> int:
+    def lag(self, partition: int) -> int:
         """Offsets of `commands` that are known to be there and were not taken, transaction markers
         among them; 0 where no record was left; -1 if not known."""
-        if self._commands_at_end:
+        if partition in self._at_end:
             return 0
+        where = TopicPartition(self._commands, partition)
         try:
-            _, end = self._consumer.get_watermark_offsets(self._commands, cached=True)
+            _, end = self._consumer.get_watermark_offsets(where, cached=True)
         except KafkaException:
             return -1
-        return max(0, end - self._next_commands) if end >= 0 else -1
+        return max(0, end - self._next_commands[partition]) if end >= 0 else -1
 
     def close(self) -> None:
         self._consumer.close()
@@ -116,6 +138,12 @@ def _ends(message: Message) -> bool:
     """Whether it is none, but tells that nothing more lies in its topic."""
     error = message.error()
     return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def _partition(message: Message) -> int:
+    partition = message.partition()
+    assert partition is not None, "a record lies in a partition, and so does an end"
+    return partition
 
 
 def as_read(message: Message) -> Read:

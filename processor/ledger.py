@@ -1,4 +1,4 @@
-"""The partitions that this worker owns: taken over and let go of as the group assigns them."""
+"""The lanes that this worker owns: taken over and let go of as the group assigns them."""
 
 import asyncio
 import os
@@ -21,6 +21,7 @@ from processor.inputs import Batch
 from processor.owner import Abandoned, Identity, Owner, Phase
 from processor.recorder import Recorder
 from processor.table import Memory, Table
+from schemas import topics
 from schemas.codecs import AvroSchemas
 from schemas.state import Position
 from schemas.topics import Names
@@ -50,7 +51,7 @@ class Ledger:
         self.topic = names.commands
         self.names = names
         self.identity = identity
-        self.deliver: Callable[[Owner, Batch], None] = _nobody_listens
+        self.deliver: Callable[[Owner, list[Batch]], None] = _nobody_listens
         self._config = config
         self._data = data
         self._schemas = schemas
@@ -59,7 +60,9 @@ class Ledger:
         self._memory = Memory(rocksdb_mib)
         self._cache_entries = cache_entries
         self._encode_transaction = encode_transaction
+        # By lane.
         self._owners: dict[int, Owner] = {}
+        self._share = cache_entries
         # Whether the group has told what is ours; that may be nothing.
         self.assigned = False
         self._admin = AdminClient(config)
@@ -68,17 +71,22 @@ class Ledger:
         self.refusal: Failure | None = None
 
     async def own(self, partitions: set[int]) -> None:
-        """Returns at once: taking over goes on in the partitions' threads, so that the group's
+        """Returns at once: taking over goes on in the lanes' threads, so that the group's
         heartbeats do not wait for a restore."""
         appeared = [p for p in sorted(partitions) if p >= self.identity.partitions]
         if appeared:
-            self._crashed(appeared[0], PartitionsAppeared(appeared, self.identity.partitions))
+            self._crashed(None, PartitionsAppeared(appeared, self.identity.partitions))
             return
         assert not self._owners, "what was owned is let go of before anything is assigned"
         self.assigned = True
+        lanes: dict[int, list[int]] = {}
         for partition in sorted(partitions):
-            owner = self._owners[partition] = Owner(
-                partition,
+            lanes.setdefault(topics.lane(partition, self.identity.partitions), []).append(partition)
+        self._share = self._cache_entries // max(1, len(partitions))
+        for lane, together in lanes.items():
+            owner = self._owners[lane] = Owner(
+                lane,
+                together,
                 self.identity,
                 self._config,
                 self.names,
@@ -100,8 +108,8 @@ class Ledger:
 
     def positions(self) -> dict[int, Position]:
         """Of the partitions that run, as far as they are committed."""
-        found = ((partition, owner.committed()) for partition, owner in self._owners.items())
-        return {partition: position for partition, position in found if position is not None}
+        owners = self._owners.values()
+        return {number: at for owner in owners for number, at in owner.committed().items()}
 
     def trim_legs(self) -> None:
         """Delete the legs that were read, but the last: it proves that the log was not cut.
@@ -124,18 +132,19 @@ class Ledger:
                 self._trimmed[asked.partition] = asked.offset
 
     def phases(self) -> dict[int, Phase]:
-        return {partition: owner.phase for partition, owner in self._owners.items()}
+        owners = self._owners.values()
+        return {number: owner.phase for owner in owners for number in owner.partitions}
 
     def _table(self, partition: int) -> Table:
-        share = self._cache_entries // max(1, len(self._owners))
-        return Table(self._data / f"partition-{partition}", partition, self._memory, share)
+        path = self._data / f"partition-{partition}"
+        return Table(path, partition, self._memory, self._share)
 
     def left_out(self, code: int, reason: str) -> None:
         """The group does not take this worker. `code` is Kafka's."""
         error = KafkaException(KafkaError(code, reason))
         self._crashed(None, kafka.explained(self._config, error))
 
-    def _crashed(self, partition: int | None, error: BaseException) -> None:
+    def _crashed(self, lane: int | None, error: BaseException) -> None:
         """The end of the process: nothing is skipped, and the next owner finds out the rest.
 
         A refusal stops it in order, so that the group need not wait for it; the unexpected ends it
@@ -144,7 +153,7 @@ class Ledger:
         if isinstance(error, Abandoned):
             return
         if isinstance(error, Failure):
-            log.critical("refused", partition=partition, reason=str(error))
+            log.critical("refused", lane=lane, reason=str(error))
             self.refusal = error
             late = threading.Timer(STOP_S, os._exit, (EXIT_REFUSED,))
             late.daemon = True
@@ -152,8 +161,8 @@ class Ledger:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         log.critical(
-            "partition stopped the worker",
-            partition=partition,
+            "a lane stopped the worker",
+            lane=lane,
             error=repr(error),
             traceback="".join(traceback.format_exception(error)),
         )
@@ -168,5 +177,5 @@ class PartitionsAppeared(Failure):
         )
 
 
-def _nobody_listens(owner: Owner, batch: Batch) -> None:
+def _nobody_listens(owner: Owner, batches: list[Batch]) -> None:
     raise AssertionError("batches are delivered once the app has started")

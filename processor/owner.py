@@ -1,21 +1,25 @@
-"""The owner of a partition: its single writer, from the moment it is assigned until it is revoked.
+"""The owner of a lane: the single writer of its partitions, from the moment it is assigned until it
+is revoked. docs/decisions/0018-a-processor-owns-lanes.md says why there are lanes.
 
 Taking over, in this order:
 
-  A. initialise the partition's transactional producer: an older owner is fenced, and every
-     transaction of its is wholly committed or aborted when this returns;
+  A. initialise the lane's transactional producer: an older owner is fenced, and every transaction
+     of its is wholly committed or aborted when this returns;
+
+and then, of each partition:
+
   B. see that they are, and bring the local copy to the stable end of `state`, asked for after A;
   C. check that state, inputs and journal go together; refuse otherwise;
   D. journal the genesis, if the partition has none;
   E. read on from the position that the state holds.
 
-Each batch, in this order:
+Each batch, of records of any of the lane's partitions, in this order:
 
-  1. decide every record in order; outputs and overlay are in memory only;
+  1. decide every record, those of a partition in order; outputs and overlays are in memory only;
   2. begin the Kafka transaction, produce journal, transactions, legs, dead letters, changed state
-     and, last, the position;
+     and, last of each partition, its position;
   3. commit it;
-  4. write overlay and position to RocksDB at once, and forget the overlay.
+  4. write each partition's overlay and position to its RocksDB at once, and forget the overlay.
 
 Whatever fails is not guessed at: the process ends, and A to E of the next owner find out what Kafka
 holds. docs/failure-scenarios.md says what each failure between two steps leaves behind.
@@ -23,14 +27,14 @@ holds. docs/failure-scenarios.md says what each failure between two steps leaves
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError
 
 from plumbing import kafka, transactions
 from plumbing.crashpoints import CrashPoints
@@ -38,21 +42,15 @@ from plumbing.kafka import ClientConfig
 from processor import outputs
 from processor.committed import CommittedReader
 from processor.encodings import Encode
-from processor.inputs import Batch, Inputs, Read, position_after
-from processor.outputs import Outputs
+from processor.inputs import Batch, Inputs
 from processor.recorder import Recorder
 from processor.recovery import Recovery, check_owner
-from processor.rules import engine, reads
-from processor.rules.decision import BrokenInvariant, Input
-from processor.table import Local, Table
-from schemas import codecs, commands, ids, legs
+from processor.table import Table
+from processor.writer import Outcomes, Writer, nowhere
+from schemas import legs
 from schemas.codecs import AvroSchemas
-from schemas.door import Unreadable
-from schemas.journal import OUTCOMES, genesis_hash
-from schemas.legs import Leg
-from schemas.reasons import Reason
 from schemas.settings import Genesis, Settings
-from schemas.state import InputPosition, Position
+from schemas.state import Position
 from schemas.topics import Names
 
 log = structlog.get_logger(__name__)
@@ -61,13 +59,11 @@ log = structlog.get_logger(__name__)
 INITIALISE_TIMEOUT_S = 5.0
 IDLE_S = 0.5
 COMPLAIN_S = 5.0
-BETWEEN_S = 0.009
+BETWEEN_S = 0.005
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # RocksDB counts its own size; asking costs more than a batch may.
 TABLE_SIZE_EVERY_S = 5.0
-
-_decode_leg = msgspec.json.Decoder(Leg).decode
 
 
 class Phase(StrEnum):
@@ -86,12 +82,14 @@ class Identity(NamedTuple):
 
 
 class Owner:
-    """Lives in a thread of its own. `deliver` hands each batch to the Faust agent, which answers by
-    calling `take_batch`; `crashed` is told of whatever ends the thread, and ends the process."""
+    """Lives in a thread of its own. `deliver` hands what was read to the Faust agent, which answers
+    by calling `take_batches`; `crashed` is told of whatever ends the thread, and ends the
+    process."""
 
     def __init__(
         self,
-        partition: int,
+        lane: int,
+        partitions: Sequence[int],
         identity: Identity,
         config: ClientConfig,
         names: Names,
@@ -99,12 +97,13 @@ class Owner:
         schemas: AvroSchemas,
         recorder: Recorder,
         crash_points: CrashPoints,
-        deliver: Callable[["Owner", Batch], None],
+        deliver: Callable[["Owner", list[Batch]], None],
         crashed: Callable[[int, BaseException], None],
         encode_transaction: Encode,
     ) -> None:
-        self.partition = partition
+        self.partitions = partitions
         self.phase = Phase.FENCING
+        self._lane = lane
         self._identity = identity
         self._config: dict[str, Any] = {**config, "error_cb": self._complain}
         self._names = names
@@ -116,11 +115,12 @@ class Owner:
         self._crashed = crashed
         self._encode_transaction = encode_transaction
         self._stopping = threading.Event()
-        self._offered: Batch | None = None
-        self._given: Batch | None = None
+        self._writers: dict[int, Writer] = {}
+        self._offered: list[Batch] | None = None
+        self._given: list[Batch] | None = None
         self._wake = threading.Event()
-        self._ticked_at = self._sized_at = self._complained_at = self._committed_at = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"partition-{partition}")
+        self._complained_at = self._committed_at = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"lane-{lane}")
 
     def _complain(self, error: KafkaError) -> None:
         """What the clients tell beside their answers. They go on by themselves."""
@@ -130,20 +130,21 @@ class Owner:
         now = time.monotonic()
         if now - self._complained_at > COMPLAIN_S:
             self._complained_at = now
-            why = refusal or error.str()
-            log.warning("waiting for Kafka", partition=self.partition, error=why)
+            log.warning("waiting for Kafka", lane=self._lane, error=refusal or error.str())
 
     def start(self) -> None:
         self._thread.start()
 
-    def committed(self) -> Position | None:
-        """The position up to which everything is durable; None before the partition runs."""
-        return self._table.position if self.phase is Phase.RUNNING else None
+    def committed(self) -> dict[int, Position]:
+        """The positions up to which everything is durable; none before the lane runs."""
+        if self.phase is not Phase.RUNNING:
+            return {}
+        return {number: writer.position for number, writer in self._writers.items()}
 
-    def take_batch(self, batch: Batch) -> None:
-        """The agent's answer to a delivered batch: process it now, in the partition's thread."""
-        if batch is self._offered:
-            self._offered, self._given = None, batch
+    def take_batches(self, batches: list[Batch]) -> None:
+        """The agent's answer to what was delivered: process it now, in the lane's thread."""
+        if batches is self._offered:
+            self._offered, self._given = None, batches
             self._wake.set()
 
     def stop(self) -> None:
@@ -156,49 +157,71 @@ class Owner:
         try:
             self._own()
         except BaseException as error:
-            self._crashed(self.partition, kafka.explained(self._config, error))
+            self._crashed(self._lane, kafka.explained(self._config, error))
         finally:
             self._enter(Phase.STOPPED)
-            self._recorder.gone(self.partition)
+            for partition in self.partitions:
+                self._recorder.gone(partition)
 
     def _enter(self, phase: Phase) -> None:
-        self._recorder.phase(self.partition, self.phase, phase)
+        for partition in self.partitions:
+            self._recorder.phase(partition, self.phase, phase)
         self.phase = phase
 
     def _own(self) -> None:
         # A.
         self._producer = transactions.fenced_producer(
-            self._config, self.partition, INITIALISE_TIMEOUT_S, self._stopping
+            self._config, self._lane, INITIALISE_TIMEOUT_S, self._stopping
         )
         if self._stopping.is_set():
             return
         self._enter(Phase.RESTORING)
-        self._table = self._make_table(self.partition)
-        inputs = Inputs(self._config, self._names, self.partition)
+        self._reach("fenced")
+        inputs = Inputs(self._config, self._names)
         try:
+            for number in self.partitions:
+                table = self._make_table(number)
+                self._writers[number] = Writer(
+                    number, table, self._schemas, self._encode_transaction
+                )
             self._take_over()
             self._begin(inputs)
             while not self._stopping.is_set():
                 self._turn(inputs)
         finally:
             inputs.close()
-            self._table.close()
+            for writer in self._writers.values():
+                writer.table.close()
 
     # Taking over.
 
     def _take_over(self) -> None:
-        """B to D."""
-        self._reach("fenced")
-        table, identity = self._table, self._identity
+        """B to D. The partitions side by side, as a restore may be long."""
+        writers = self._writers.values()
+        with ThreadPoolExecutor(len(writers), f"lane-{self._lane}-restore") as pool:
+            for _ in pool.map(self._recover, writers):
+                pass
+        identity = self._identity
+        genesis = Genesis(ledger_id=identity.ledger_id, partitions=identity.partitions)
+        fresh = [writer for writer in writers if writer.table.position is None]
+        for writer in fresh:
+            writer.decide_genesis(genesis, identity.settings)
+        if fresh:
+            self._commit(fresh)
+
+    def _recover(self, writer: Writer) -> None:
+        """B and C."""
+        table, number, identity = writer.table, writer.number, self._identity
         with CommittedReader(self._config) as reader:
-            recovery = Recovery(reader, self._names, self.partition)
+            recovery = Recovery(reader, self._names, number)
             recovery.check_ended()
-            recovery.restore(table, identity.ledger_id, self._restoring)
+            recovery.restore(
+                table, identity.ledger_id, lambda at, end: self._restoring(number, at, end)
+            )
             self._reach("restored")
             last = recovery.check_journal(table.position)
             if table.position is None or last is None:
-                recovery.check_inputs(_nowhere(self._table))
-                self._journal_genesis()
+                recovery.check_inputs(nowhere(table))
                 return
             check_owner(table.position, identity.ledger_id, identity.partitions)
             recovery.check_inputs(table.position)
@@ -206,41 +229,30 @@ class Owner:
         if table.partition.settings != identity.settings:
             log.warning(
                 "the ledger's own settings hold, not the environment's",
-                partition=self.partition,
+                partition=number,
                 ledger=msgspec.to_builtins(table.partition.settings),
                 environment=msgspec.to_builtins(identity.settings),
             )
 
-    def _restoring(self, at: int, end: int) -> None:
-        self._recorder.restoring(self.partition, end - at)
-        log.info("restoring", partition=self.partition, at=at, end=end)
+    def _restoring(self, partition: int, at: int, end: int) -> None:
+        self._recorder.restoring(partition, end - at)
+        log.info("restoring", partition=partition, at=at, end=end)
         if self._stopping.is_set():
             raise Abandoned
 
-    def _journal_genesis(self) -> None:
-        identity = self._identity
-        message = legs.Configure(
-            settings=identity.settings,
-            genesis=Genesis(ledger_id=identity.ledger_id, partitions=identity.partitions),
-        )
-        input = engine.genesis(self.partition, message, outputs.encode_leg(message))
-        written = Outputs(self.partition, genesis_hash(identity.ledger_id, self.partition))
-        for decision in engine.apply(self._table, input):
-            written.add(None, decision)
-        self._commit(written, {})
-
     def _begin(self, inputs: Inputs) -> None:
         """E."""
-        position = self._position()
-        inputs.start(position.commands.next_offset, position.legs.next_offset)
+        positions = {number: writer.position for number, writer in self._writers.items()}
+        inputs.start(positions)
         self._enter(Phase.RUNNING)
-        log.info(
-            "owning partition",
-            partition=self.partition,
-            sequence=position.partition.sequence,
-            commands=position.commands.next_offset,
-            legs=position.legs.next_offset,
-        )
+        for number, position in positions.items():
+            log.info(
+                "owning partition",
+                partition=number,
+                sequence=position.partition.sequence,
+                commands=position.commands.next_offset,
+                legs=position.legs.next_offset,
+            )
 
     # Running.
 
@@ -249,177 +261,93 @@ class Owner:
         # meanwhile is told to come again, and librdkafka waits 20 ms for that. And each costs them
         # the same whatever it holds: what arrives meanwhile goes with this one.
         time.sleep(max(0.0, self._committed_at + BETWEEN_S - time.monotonic()))
-        batch = inputs.take(self._patience_s())
-        if batch is None:
-            self._recorder.lag(self.partition, inputs.lag(), 0)
-            self._tell_size()
-            self._tick_if_due()
-            return
-        self._offered = batch
-        self._deliver(self, batch)
-        # Faust empties its queues when it goes on after a rebalance: then it is offered again.
-        while not self._wake.wait(OFFER_AGAIN_S):
-            self._deliver(self, batch)
-        self._wake.clear()
+        batches = inputs.take(self._patience_s())
+        if batches:
+            self._offer(batches)
         given, self._given = self._given, None
         if given is not None and not self._stopping.is_set():
             self._process(given)
-            age_s = time.time() - self._table.partition.time_ms / 1_000
-            self._recorder.lag(self.partition, inputs.lag(), age_s)
-            self._tell_size()
+        self._tell(inputs)
+        self._tick({batch.partition for batch in batches})
 
-    def _tell_size(self) -> None:
-        now = time.monotonic()
-        if now - self._sized_at >= TABLE_SIZE_EVERY_S:
-            self._sized_at = now
-            self._recorder.table(self.partition, self._table.size_bytes())
+    def _offer(self, batches: list[Batch]) -> None:
+        self._offered = batches
+        self._deliver(self, batches)
+        # Faust empties its queues when it goes on after a rebalance: then it is offered again.
+        while not self._wake.wait(OFFER_AGAIN_S):
+            self._deliver(self, batches)
+        self._wake.clear()
+
+    def _tell(self, inputs: Inputs) -> None:
+        now, now_ms = time.monotonic(), time.time() * 1_000
+        for number, writer in self._writers.items():
+            age_s = (now_ms - writer.table.partition.time_ms) / 1_000
+            self._recorder.lag(number, inputs.lag(number), age_s)
+            if now - writer.sized_at >= TABLE_SIZE_EVERY_S:
+                writer.sized_at = now
+                self._recorder.table(number, writer.table.size_bytes())
 
     def _patience_s(self) -> float:
-        due_ms = self._table.earliest_due_ms()
-        if due_ms is None:
+        due = (writer.table.earliest_due_ms() for writer in self._writers.values())
+        earliest_ms = min((ms for ms in due if ms is not None), default=None)
+        if earliest_ms is None:
             return IDLE_S
-        return min(IDLE_S, max(0.01, due_ms / 1_000 - time.time()))
+        return min(IDLE_S, max(0.01, earliest_ms / 1_000 - time.time()))
 
-    def _tick_if_due(self) -> None:
+    def _tick(self, busy: set[int]) -> None:
         """Log time is the only clock of the rules: where nothing comes, the owner lets time
         pass.
         """
-        due_ms = self._table.earliest_due_ms()
         now = time.time()
-        if due_ms is None or due_ms > now * 1_000 or now - self._ticked_at < TICK_PAUSE_S:
+        late = []
+        for number, writer in self._writers.items():
+            due_ms = writer.table.earliest_due_ms()
+            due = due_ms is not None and due_ms <= now * 1_000
+            if due and number not in busy and now - writer.ticked_at >= TICK_PAUSE_S:
+                late.append(writer)
+        if not late or self._stopping.is_set():
             return
-        self._ticked_at = now
         self._producer.begin_transaction()
-        self._producer.produce(
-            self._names.legs, outputs.encode_leg(legs.Tick()), None, self.partition
-        )
-        transactions.commit(self._producer, self.partition)
+        for writer in late:
+            writer.ticked_at = now
+            tick = outputs.encode_leg(legs.Tick())
+            self._producer.produce(self._names.legs, tick, None, writer.number)
+        transactions.commit(self._producer, self._lane)
 
-    def _process(self, batch: Batch) -> None:
-        position = self._position()
-        if batch.legs_from != position.legs.next_offset:
-            raise BrokenInvariant(f"legs are read from {batch.legs_from}, not {position.legs}")
-        if batch.commands_from != position.commands.next_offset:
-            raise BrokenInvariant(f"read from {batch.commands_from}, not {position.commands}")
-        written = Outputs(self.partition, position.last_hash, self._encode_transaction)
-        last: dict[str, Read] = {}
-        outcomes: Counter[tuple[str, str]] = Counter()
-        inputs = [self._input("legs", read) for read in batch.legs]
-        inputs += [self._input("commands", read) for read in batch.commands]
-        self._fetch(inputs)
-        # Legs first, so that no flood of commands can starve them.
-        for input, read in zip(inputs, (*batch.legs, *batch.commands), strict=True):
-            for decision in engine.apply(self._table, input):
-                written.add(read.key, decision)
-                if decision.record.step in OUTCOMES:
-                    outcomes[decision.record.step, decision.record.reason or ""] += 1
-            last[input.topic] = read
-            if written.full:
-                self._commit(written, last)
-                written = Outputs(self.partition, written.last_hash, self._encode_transaction)
-        if written.bytes:
-            self._commit(written, last)
-        self._recorder.batch(len(inputs), outcomes)
+    def _process(self, batches: list[Batch]) -> None:
+        """1, and what follows as soon as one partition has decided enough."""
+        outcomes = Outcomes()
+        writers = [self._writers[batch.partition] for batch in batches]
+        for writer, batch in zip(writers, batches, strict=True):
+            for _ in writer.decide(batch, outcomes):
+                if writer.full:
+                    self._commit([each for each in writers if each.writes])
+        if rest := [each for each in writers if each.writes]:
+            self._commit(rest)
+        records = sum(len(batch.legs) + len(batch.commands) for batch in batches)
+        self._recorder.batch(records, outcomes)
 
-    def _input(self, topic: Literal["commands", "legs"], read: Read) -> Input:
-        value = read.value or b""
-        if topic == "legs":
-            return Input(topic, read.offset, read.key, value, read.time_ms, _leg(value))
-        message = codecs.decode_command(value, self._schemas)
-        id = (
-            None
-            if isinstance(message, Unreadable)
-            else ids.transaction_id(message.account, commands.key(message))
-        )
-        return Input(topic, read.offset, read.key, value, read.time_ms, message, id)
-
-    def _fetch(self, inputs: list[Input]) -> None:
-        """All reads before deciding: in two calls, not one for each key."""
-        table = self._table
-        table.fetch(key for input in inputs for key in reads.keys_read(input))
-        table.fetch(key for input in inputs for key in reads.keys_named(table, input))
-
-    def _commit(self, written: Outputs, last: dict[str, Read]) -> None:
-        """2 to 4. `last` is what was read last from each topic, if anything was."""
-        table, producer, reach = self._table, self._producer, self._reach
-        before = table.position or _nowhere(table)
-        position = Position(
-            table.partition,
-            position_after(last["commands"]) if "commands" in last else before.commands,
-            position_after(last["legs"]) if "legs" in last else before.legs,
-            written.last_hash,
-        )
-        staged = table.staged()
-        told = _Told()
+    def _commit(self, writers: list[Writer]) -> None:
+        """2 to 4."""
+        producer, names, reach = self._producer, self._names, self._reach
         started = time.monotonic()
         reach("before_begin")
         producer.begin_transaction()
-        written.produce(producer, self._names, told.journal)
+        for writer in writers:
+            writer.produce_records(producer, names)
         reach("mid_produce")
-        outputs.produce_state(
-            producer,
-            self._names,
-            self.partition,
-            staged,
-            msgspec.msgpack.encode(position),
-            told.state,
-        )
+        for writer in writers:
+            writer.produce_state(producer, names)
         reach("before_commit")
-        transactions.commit(self._producer, self.partition)
+        transactions.commit(producer, self._lane)
         self._committed_at = time.monotonic()
         reach("after_commit")
-        told.wait(producer)
-        local = Local(
-            told.state_offset + 1, told.state_time_ms, told.journal_offset, written.last_hash
-        )
-        reach("before_write")
-        table.commit(staged, position, local)
-        reach("after_write")
+        for writer in writers:
+            reach("before_write")
+            writer.write(producer)
+            reach("after_write")
         self._recorder.committed(started)
-
-    def _position(self) -> Position:
-        position = self._table.position
-        assert position is not None, "an owned partition has its genesis"
-        return position
 
 
 class Abandoned(Exception):
-    """The partition was revoked while it was being restored."""
-
-
-class _Told:
-    """Where the transaction's last records lie: from their delivery reports."""
-
-    def __init__(self) -> None:
-        self.journal_offset = self.state_offset = -1
-        self.state_time_ms = 0
-
-    def journal(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self.journal_offset = message.offset() or 0
-
-    def state(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self.state_offset, self.state_time_ms = message.offset() or 0, message.timestamp()[1]
-
-    def wait(self, producer: Producer) -> None:
-        """The reports of what a committed transaction holds are there; they may need to be
-        fetched.
-        """
-        for _ in range(1_000):
-            if self.state_offset >= 0 and self.journal_offset >= 0:
-                return
-            producer.poll(0.01)
-        raise BrokenInvariant("a transaction was committed without its records")
-
-
-def _nowhere(table: Table) -> Position:
-    return Position(table.partition, InputPosition(), InputPosition(), "")
-
-
-def _leg(value: bytes) -> Leg | Unreadable:
-    try:
-        leg: Leg = _decode_leg(value)
-        return leg
-    except ValueError as error:
-        return Unreadable(Reason.MALFORMED, str(error), None)
+    """The lane was revoked while it was being restored."""

@@ -1,8 +1,8 @@
 """Faust's transport, less what a ledger cannot use: membership and assignment stay, fetching goes.
 
 Faust's consumer joins the group and is told which partitions are this worker's; it fetches nothing.
-Batches come from the partitions' owners and go on as Faust events, one for each batch. Nothing is
-acknowledged or committed here: where work goes on is in the ledger's own state. What stock Faust
+Batches come from the lanes' owners and go on as Faust events, one for what a lane has read. Nothing
+is acknowledged or committed here: where work goes on is in the ledger's own state. What stock Faust
 does instead, and why that loses and doubles money, is told in docs/decisions/0004.
 """
 
@@ -86,20 +86,20 @@ class Membership(aiokafka.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(aiokafka.Consumer):
-    """Delivers what the owners have read: one event for each partition's batch."""
+    """Delivers what the owners have read: one event for all that has arrived in a lane."""
 
     app: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._batches: asyncio.Queue[tuple[Owner, Batch]] = asyncio.Queue()
+        self._batches: asyncio.Queue[tuple[Owner, list[Batch]]] = asyncio.Queue()
 
     def _new_consumer_thread(self) -> Membership:
         return Membership(self, loop=self.loop, beacon=self.beacon)
 
-    def offer(self, owner: Owner, batch: Batch) -> None:
+    def offer(self, owner: Owner, batches: list[Batch]) -> None:
         """From an owner's thread."""
-        self.loop.call_soon_threadsafe(self._batches.put_nowait, (owner, batch))
+        self.loop.call_soon_threadsafe(self._batches.put_nowait, (owner, batches))
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
@@ -114,12 +114,12 @@ class BatchConsumer(aiokafka.Consumer):
             if not self.flow_active:
                 await self.can_resume_flow.wait()
                 continue
-            owner, batch = await self._batches.get()
-            tp = TP(self.app.ledger.topic, owner.partition)
+            owner, batches = await self._batches.get()
+            tp = TP(self.app.ledger.topic, batches[0].partition)
             message = ConsumerMessage(
                 tp.topic,
                 tp.partition,
-                batch.commands_from,
+                batches[0].commands_from,
                 0.0,
                 0,
                 None,
@@ -131,7 +131,7 @@ class BatchConsumer(aiokafka.Consumer):
                 tp,
                 generation_id=self.app.consumer_generation_id,
             )
-            event = self.app.create_event(None, (owner, batch), None, message)
+            event = self.app.create_event(None, (owner, batches), None, message)
             for channel in self.app.topics._tp_index[tp]:
                 message.incref()
                 await channel.queue.put(event)

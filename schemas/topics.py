@@ -13,18 +13,19 @@ NAME_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
 FOR_EVER = -1
 
 
-# As many partitions are worth a sink of their own; and two sinks are the least that share the work.
-# Both are for life: the positions lie where they say.
+# As many partitions are worth a processor and a sink of their own; and two are the least that share
+# the work. Both are for life: the positions of results lie where they say.
 LANE_PARTITIONS, LEAST_LANES = 4, 2
 
 
 def lanes(partitions: int) -> int:
-    """In how many lanes sinks share a ledger's partitions; as many sinks have work at once."""
+    """In how many lanes processors, and sinks, share a ledger's partitions; as many of each have work
+    at once."""
     return min(partitions, max(LEAST_LANES, -(-partitions // LANE_PARTITIONS)))
 
 
 def lane(partition: int, partitions: int) -> int:
-    """The partition of `results.positions` that tells of one of the journal."""
+    """Which one a partition is in. That of `results.positions` which tells of it, too."""
     return partition % lanes(partitions)
 
 

@@ -8,6 +8,7 @@ from confluent_kafka import Producer
 
 from compose import provision
 from processor.inputs import Batch, Inputs
+from schemas.state import InputPosition, Partition, Position
 from schemas.topics import Names
 from tests.waiting import eventually
 
@@ -35,8 +36,8 @@ def producer(kafka: str, names: Names) -> Producer:
 
 @pytest.fixture
 def inputs(kafka: str, names: Names) -> Iterator[Inputs]:
-    made = Inputs({"bootstrap.servers": kafka}, names, 0)
-    made.start(0, 0)
+    made = Inputs({"bootstrap.servers": kafka}, names)
+    made.start({0: Position(Partition(0), InputPosition(), InputPosition(), "")})
     yield made
     made.close()
 
@@ -57,10 +58,8 @@ def taken(inputs: Inputs, count: int) -> list[Batch]:
     found: list[Batch] = []
 
     def all_are_there() -> bool:
-        batch = inputs.take(0.1)
-        if batch is not None:
-            found.append(batch)
-        return sum(len(each.commands) for each in found) == count and inputs.lag() == 0
+        found.extend(inputs.take(0.1))
+        return sum(len(each.commands) for each in found) == count and inputs.lag(0) == 0
 
     eventually(all_are_there, 30)
     return found

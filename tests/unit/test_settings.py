@@ -63,7 +63,7 @@ def test_an_empty_value_is_unset(env_file: Path, monkeypatch: pytest.MonkeyPatch
     settings = IngressSettings.read(env_file)
     assert settings.database_url is None
     assert settings.kafka_brokers is None
-    assert settings.partitions == 8
+    assert settings.partitions == 4
 
 
 def test_the_ledger_is_called_as_the_app_unless_told_otherwise(env_file: Path) -> None:

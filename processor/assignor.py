@@ -1,0 +1,70 @@
+"""Which worker owns what: Faust's own assignor, which shares out lanes instead of partitions.
+
+The group is told of the partitions of both topics, those of a lane always together. What Faust
+keeps, so that a worker goes on with what it has, stays in lanes. docs/decisions/0018 says why there
+are lanes.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]  # it has no types
+    ConsumerProtocolMemberAssignment,
+)
+from faust.assignor.partition_assignor import PartitionAssignor
+from faust.types import TP
+
+from schemas import topics
+
+_Shares = Iterable[tuple[str, Iterable[int]]]
+
+
+class LaneAssignor(PartitionAssignor):
+    app: Any
+
+    def _get_copartitioned_groups(  # type: ignore[override]  # where Faust needs no instance
+        self, topics_: set[str], cluster: Any, subscriptions: Any
+    ) -> Any:
+        found = super()._get_copartitioned_groups(topics_, cluster, subscriptions)
+        together = [each for groups in found.values() for each in groups]
+        return {topics.lanes(self._partitions): together}
+
+    def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
+        shared = super()._perform_assignment(cluster, member_metadata)
+        return {
+            member: _with_shares(each, self._in_partitions(each.assignment, cluster))
+            for member, each in shared.items()
+        }
+
+    def on_assignment(self, assignment: Any) -> None:
+        super().on_assignment(_with_shares(assignment, self._in_lanes(assignment.assignment)))
+        self._active_tps = {
+            TP(topic, number) for topic, numbers in assignment.assignment for number in numbers
+        }
+
+    def assigned_actives(self) -> set[TP]:
+        return self._active_tps
+
+    @property
+    def _partitions(self) -> int:
+        """The ledger's, for life: topics that have grown have no more lanes for it."""
+        partitions: int = self.app.ledger.identity.partitions
+        return partitions
+
+    def _lane(self, partition: int) -> int:
+        return topics.lane(partition, self._partitions)
+
+    # Both keep the order of the lanes: Faust compares what it is told with what it noted.
+
+    def _in_partitions(self, shares: _Shares, cluster: Any) -> _Shares:
+        for topic, lanes in shares:
+            there = sorted(cluster.partitions_for_topic(topic))
+            yield topic, [each for lane in lanes for each in there if self._lane(each) == lane]
+
+    def _in_lanes(self, shares: _Shares) -> _Shares:
+        for topic, numbers in shares:
+            yield topic, list(dict.fromkeys(self._lane(number) for number in numbers))
+
+
+def _with_shares(of: Any, shares: _Shares) -> ConsumerProtocolMemberAssignment:
+    return ConsumerProtocolMemberAssignment(of.version, sorted(shares), of.user_data)

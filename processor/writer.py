@@ -1,0 +1,189 @@
+"""The single writer of one partition: its table, and what the batch in flight will write of it.
+
+It decides records in order and keeps what follows in memory; the lane's owner says when that is
+produced and, once its Kafka transaction has committed, written to the table. It reads nothing by
+itself and commits nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+from confluent_kafka import KafkaError, Message, Producer
+
+from processor import outputs
+from processor.encodings import Encode
+from processor.inputs import Batch, Read, position_after
+from processor.outputs import Outputs
+from processor.rules import engine, reads
+from processor.rules.decision import BrokenInvariant, Input
+from processor.table import Local, Staged, Table
+from schemas import codecs, commands, ids, legs
+from schemas.codecs import AvroSchemas
+from schemas.door import Unreadable
+from schemas.journal import OUTCOMES, genesis_hash
+from schemas.legs import Leg
+from schemas.reasons import Reason
+from schemas.settings import Genesis, Settings
+from schemas.state import InputPosition, Position
+from schemas.topics import Names
+
+_decode_leg = msgspec.json.Decoder(Leg).decode
+
+Outcomes = Counter[tuple[str, str]]
+
+
+class Writer:
+    def __init__(
+        self, number: int, table: Table, schemas: AvroSchemas, encode_transaction: Encode
+    ) -> None:
+        self.number = number
+        self.table = table
+        # When it last told itself what time it is, and its table's size.
+        self.ticked_at = self.sized_at = 0.0
+        self._schemas = schemas
+        self._encode_transaction = encode_transaction
+        self._written = Outputs(number, "", encode_transaction)
+        self._last: dict[str, Read] = {}
+        self._staged: Staged = []
+        self._told = _Told()
+
+    @property
+    def position(self) -> Position:
+        position = self.table.position
+        assert position is not None, "an owned partition has its genesis"
+        return position
+
+    @property
+    def writes(self) -> bool:
+        """Whether something was decided that is not committed."""
+        return self._written.bytes > 0
+
+    @property
+    def full(self) -> bool:
+        return self._written.full
+
+    def decide_genesis(self, genesis: Genesis, settings: Settings) -> None:
+        message = legs.Configure(settings=settings, genesis=genesis)
+        self._written = self._outputs(genesis_hash(genesis.ledger_id, self.number))
+        input = engine.genesis(self.number, message, outputs.encode_leg(message))
+        for decision in engine.apply(self.table, input):
+            self._written.add(None, decision)
+
+    def decide(self, batch: Batch, outcomes: Outcomes) -> Iterator[None]:
+        """Stops after each record, where what was decided so far may be committed."""
+        position = self.position
+        if batch.legs_from != position.legs.next_offset:
+            raise BrokenInvariant(f"legs are read from {batch.legs_from}, not {position.legs}")
+        if batch.commands_from != position.commands.next_offset:
+            raise BrokenInvariant(f"read from {batch.commands_from}, not {position.commands}")
+        self._written = self._outputs(position.last_hash)
+        inputs = [self._input("legs", read) for read in batch.legs]
+        inputs += [self._input("commands", read) for read in batch.commands]
+        self._fetch(inputs)
+        # Legs first, so that no flood of commands can starve them.
+        for input, read in zip(inputs, (*batch.legs, *batch.commands), strict=True):
+            for decision in engine.apply(self.table, input):
+                self._written.add(read.key, decision)
+                if decision.record.step in OUTCOMES:
+                    outcomes[decision.record.step, decision.record.reason or ""] += 1
+            self._last[input.topic] = read
+            yield
+
+    def _outputs(self, last_hash: str) -> Outputs:
+        return Outputs(self.number, last_hash, self._encode_transaction)
+
+    def _input(self, topic: Literal["commands", "legs"], read: Read) -> Input:
+        value = read.value or b""
+        if topic == "legs":
+            return Input(topic, read.offset, read.key, value, read.time_ms, _leg(value))
+        message = codecs.decode_command(value, self._schemas)
+        id = (
+            None
+            if isinstance(message, Unreadable)
+            else ids.transaction_id(message.account, commands.key(message))
+        )
+        return Input(topic, read.offset, read.key, value, read.time_ms, message, id)
+
+    def _fetch(self, inputs: list[Input]) -> None:
+        """All reads before deciding: in two calls, not one for each key."""
+        table = self.table
+        table.fetch(key for input in inputs for key in reads.keys_read(input))
+        table.fetch(key for input in inputs for key in reads.keys_named(table, input))
+
+    def produce_records(self, producer: Producer, names: Names) -> None:
+        self._told = _Told()
+        self._written.produce(producer, names, self._told.journal)
+
+    def produce_state(self, producer: Producer, names: Names) -> None:
+        """What it changes, the position last."""
+        before = self.table.position or nowhere(self.table)
+        self._position = Position(
+            self.table.partition,
+            position_after(self._last["commands"]) if "commands" in self._last else before.commands,
+            position_after(self._last["legs"]) if "legs" in self._last else before.legs,
+            self._written.last_hash,
+        )
+        self._staged = self.table.staged()
+        outputs.produce_state(
+            producer,
+            names,
+            self.number,
+            self._staged,
+            msgspec.msgpack.encode(self._position),
+            self._told.state,
+        )
+
+    def write(self, producer: Producer) -> None:
+        """To the table, what was produced and is committed."""
+        told = self._told
+        told.wait(producer)
+        local = Local(
+            told.state_offset + 1,
+            told.state_time_ms,
+            told.journal_offset,
+            self._written.last_hash,
+        )
+        self.table.commit(self._staged, self._position, local)
+        self._written = self._outputs(self._written.last_hash)
+        self._last, self._staged = {}, []
+
+
+class _Told:
+    """Where the transaction's last records lie: from their delivery reports."""
+
+    def __init__(self) -> None:
+        self.journal_offset = self.state_offset = -1
+        self.state_time_ms = 0
+
+    def journal(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.journal_offset = message.offset() or 0
+
+    def state(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.state_offset, self.state_time_ms = message.offset() or 0, message.timestamp()[1]
+
+    def wait(self, producer: Producer) -> None:
+        """The reports of what a committed transaction holds are there; they may need to be
+        fetched.
+        """
+        for _ in range(1_000):
+            if self.state_offset >= 0 and self.journal_offset >= 0:
+                return
+            producer.poll(0.01)
+        raise BrokenInvariant("a transaction was committed without its records")
+
+
+def nowhere(table: Table) -> Position:
+    """Where a partition is that has no state."""
+    return Position(table.partition, InputPosition(), InputPosition(), "")
+
+
+def _leg(value: bytes) -> Leg | Unreadable:
+    try:
+        leg: Leg = _decode_leg(value)
+        return leg
+    except ValueError as error:
+        return Unreadable(Reason.MALFORMED, str(error), None)
