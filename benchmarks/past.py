@@ -1,4 +1,5 @@
-"""A database with a past: one account with a history as long as asked, among others without.
+"""A database with a past: one account with a history as long as asked, among others without, and
+two of one owner with many transfers between them.
 
 Rows are made as the sink would have left them: they hold under every constraint, versions have no
 gaps, time does not fall, each transaction's entries balance and so do the books. They come by COPY,
@@ -22,6 +23,7 @@ from schemas.partitioning import partition_of
 
 BUSY = "busy"
 OWNER = "user-0000000"
+OWNER_OF_TWO = "user-of-two"
 PARTITIONS = 8
 BEGAN = datetime(2025, 1, 1, tzinfo=UTC)
 SPAN = timedelta(days=360)
@@ -32,6 +34,8 @@ SHARED_REFERENCE = "rent"
 LARGE_AMOUNT = 10_000_000
 # Beside them, for each so many: a credit to some other account, and a debit that was rejected.
 ELSEWHERE, REJECTED = 20, 50
+# And a transfer between two accounts of one owner.
+BETWEEN = 10
 CURRENCIES = ("NGN", "NGN", "USD", "KES")
 CHUNK = 5_000
 
@@ -53,10 +57,11 @@ class Filled(NamedTuple):
 
 
 class _Account:
-    __slots__ = ("balance", "currency", "id", "partition", "version")
+    __slots__ = ("balance", "currency", "id", "owner", "partition", "version")
 
-    def __init__(self, id: str, currency: str) -> None:
+    def __init__(self, id: str, currency: str, owner: str) -> None:
         self.id = id
+        self.owner = owner
         self.currency = currency
         self.partition = partition_of(id, PARTITIONS)
         self.balance = self.version = 0
@@ -66,10 +71,13 @@ class _Books:
     """What has happened so far; each step adds the lines of its rows, as COPY takes them."""
 
     def __init__(self, others: int, seed: int) -> None:
-        self.busy = _Account(BUSY, "NGN")
+        self.busy = _Account(BUSY, "NGN", OWNER)
+        self.purse, self.savings = (
+            _Account(id, "NGN", OWNER_OF_TWO) for id in ("purse", "savings")
+        )
         self.others = [
-            _Account(f"wallet-{number:07}", CURRENCIES[number % len(CURRENCIES)])
-            for number in range(others)
+            _Account(f"wallet-{n:07}", CURRENCIES[n % len(CURRENCIES)], f"user-{n + 1:07}")
+            for n in range(others)
         ]
         self.of_busy_currency = [each for each in self.others if each.currency == "NGN"]
         self.dice = random.Random(seed)
@@ -92,9 +100,7 @@ class _Books:
             self._funded(busy, "credit", amount, reference, at)
         elif number % TRANSFERS == 0:
             to = dice.choice(self.of_busy_currency)
-            id = self._made(busy, "transfer", amount, reference, at, counterparty=to.id)
-            self._entry(busy, "debit", amount, id, at)
-            self._entry(to, "credit", amount, id, at)
+            self._sent(busy, to, amount, reference, at)
         else:
             kind = "debit"
             if number % REVERSALS == 3:
@@ -106,6 +112,23 @@ class _Books:
             self._funded(dice.choice(self.others), "credit", amount, "\\N", at)
         if number % REJECTED == 0:
             self._made(busy, "debit", amount, "\\N", at, reason="insufficient_funds")
+        if number % BETWEEN == 0:
+            self._between(amount, at)
+
+    def _between(self, amount: int, at: str) -> None:
+        """From one to the other while it has enough, then back."""
+        purse, savings = self.purse, self.savings
+        if savings.balance >= amount > purse.balance:
+            self._sent(savings, purse, amount, "\\N", at)
+            return
+        if amount > purse.balance:
+            self._funded(purse, "credit", LARGE_AMOUNT * 10, "\\N", at)
+        self._sent(purse, savings, amount, "\\N", at)
+
+    def _sent(self, account: _Account, to: _Account, amount: int, reference: str, at: str) -> None:
+        id = self._made(account, "transfer", amount, reference, at, counterparty=to.id)
+        self._entry(account, "debit", amount, id, at)
+        self._entry(to, "credit", amount, id, at)
 
     def _funded(self, account: _Account, kind: str, amount: int, reference: str, at: str) -> None:
         id = self._made(account, kind, amount, reference, at)
@@ -190,12 +213,12 @@ def _keep_accounts(connection: Connection[TupleRow], books: _Books) -> None:
         "COPY ledger.accounts (balance, held, incoming, version, sequence, min_balance, opened_at,"
         " type, status, partition, currency, id, owner) FROM STDIN"
     ) as copy:
-        for number, each in enumerate([books.busy, *books.others]):
+        for each in [books.busy, books.purse, books.savings, *books.others]:
             copy.write_row(
                 (
                     *(each.balance, 0, 0, each.version, books.sequences[each.partition], 0, BEGAN),
                     *("wallet", "open", each.partition, each.currency),
-                    *(each.id, f"user-{number:07}"),  # the first is OWNER
+                    *(each.id, each.owner),
                 )
             )
     connection.cursor().executemany(

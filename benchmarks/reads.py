@@ -24,7 +24,15 @@ from typing import Any, NamedTuple
 import psycopg
 
 from benchmarks import children, machine, past
-from benchmarks.past import BEGAN, BUSY, LARGE_AMOUNT, OWNER, SHARED_REFERENCE, SPAN
+from benchmarks.past import (
+    BEGAN,
+    BUSY,
+    LARGE_AMOUNT,
+    OWNER,
+    OWNER_OF_TWO,
+    SHARED_REFERENCE,
+    SPAN,
+)
 from compose import provision
 from compose.embedded import postgres, programs
 from sinks.reads import accounts, history, pages, transactions
@@ -97,6 +105,20 @@ class Reads:
             yield Measure(f"of the owner, page {number:,}", _owned(number), PAGE_MS)
         for name, filter in FILTERS.items():
             yield Measure(f"of the owner, {name}, page 1", _owned(1, filter))
+        for name, filter in BETWEEN.items():
+            target_ms = PAGE_MS if filter == NO_FILTER else None
+            yield Measure(f"of two accounts{name}, page 1", _of_two(filter, page=1), target_ms)
+        for page in (2, DEEPEST_PAGE):
+            yield Measure(f"of two accounts, page {page}", _of_two(page=page))
+        for name, backwards in (("by cursor", False), ("back", True)):
+            yield Measure(f"of two accounts, {name}", self._beyond(backwards), PAGE_MS)
+
+    def _beyond(self, backwards: bool) -> Read:
+        def cursor() -> str:
+            place = (self._time(SPAN), "purse", 1)
+            return pages.write("entries of an owner", place, backwards=backwards)
+
+        return lambda of: _of_two(cursor=cursor())(of)
 
     def _times(self) -> Iterator[Measure]:
         async def statement(of: Connection) -> None:
@@ -153,6 +175,14 @@ FILTERS = {
     "usual amounts": EntryFilter(least=1_000, most=50_000),
     "large amounts (1 of 10,000)": EntryFilter(least=LARGE_AMOUNT),
 }
+# A transfer between them is told as its sender's debit: all that are credits are passed over.
+BETWEEN = {
+    "": NO_FILTER,
+    ", debits": FILTERS["debits"],
+    ", credits": EntryFilter(direction="credit"),
+    ", transfers": FILTERS["transfers"],
+    ", of no such kind": FILTERS["of no such kind"],
+}
 LISTS = {
     "": TransactionFilter(),
     ", transfers": TransactionFilter(kinds=("transfer",)),
@@ -169,6 +199,10 @@ def _page(number: int, filter: EntryFilter = NO_FILTER) -> Read:
 
 def _owned(number: int, filter: EntryFilter = NO_FILTER) -> Read:
     return lambda of: history.entries_of_owner(of, OWNER, filter, limit=LIMIT, page=number)
+
+
+def _of_two(filter: EntryFilter = NO_FILTER, **place: Any) -> Read:
+    return lambda of: history.entries_of_owner(of, OWNER_OF_TWO, filter, limit=LIMIT, **place)
 
 
 def _cursor(version: int, backwards: bool, filter: EntryFilter = NO_FILTER) -> Read:

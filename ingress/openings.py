@@ -29,6 +29,8 @@ LONGEST_POLL_S: Final = 0.1
 RETRY_AFTER_S: Final = "1"
 # The idempotency key of the command that opens a wallet: there is one for each.
 OPENING_KEY: Final = "open"
+# Of one user: lists of wallets are told whole.
+MAX_WALLETS: Final = 100
 
 
 class Wallet(Struct, frozen=True, kw_only=True):
@@ -60,9 +62,15 @@ class Openings:
             return await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
 
     async def open(self, user_id: str, currency: str, trace: str | None = None) -> Wallet:
-        """Written down; the relay sends it."""
+        """Written down; the relay sends it. The first one is the default one. Raises a Problem for
+        who has too many."""
         async with self._pool.connection() as connection, connection.transaction():
-            made = await self.add(connection, user_id, currency, is_default=False, trace=trace)
+            # Who opens several at once opens one after the other, or all would be the last one.
+            await queries.run(connection, "user_lock", id=user_id)
+            theirs = await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
+            if len(theirs) >= MAX_WALLETS:
+                raise Problem(Code.TOO_MANY_WALLETS)
+            made = await self.add(connection, user_id, currency, is_default=not theirs, trace=trace)
         self.nudge()
         return made
 

@@ -43,10 +43,21 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TaggedHeaders(Query):
+    """Documentation: it is read where a tag is made."""
+
+    if_none_match: str | None = Field(
+        default=None, alias="If-None-Match", description="An ETag: answers 304 while it is right."
+    )
+
+
 class Shown(BaseModel):
     """The base of what is answered."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def encoded(self) -> bytes:
+        return self.__pydantic_serializer__.to_json(self, by_alias=True)
 
 
 # As it is answered: in UTC, whatever zone the database speaks.
@@ -112,7 +123,7 @@ class Call(Generic[B, Q]):
 class Answer:
     """`value` is a Shown, or bytes of `content_type`, or None for an empty body."""
 
-    value: BaseModel | bytes | None = None
+    value: Shown | bytes | None = None
     status: int = 200
     headers: Mapping[str, str] | None = None
     content_type: str = JSON
@@ -161,6 +172,8 @@ def reading(
     **more: Any,
 ) -> Route:
     """A route that tells and changes nothing; `tagged`: with an ETag, so that it may answer 304."""
+    if tagged:
+        more["headers"] = TaggedHeaders
     return Route(
         method="GET",
         path=path,

@@ -20,11 +20,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from ingress import problems, proxies, queries, reading
 from ingress.problems import Code, Problem
-from ingress.routes import Answer, Call, Caller, Query, Route
+from ingress.routes import Answer, Call, Caller, Query, Route, Shown
 from plumbing import metrics
 from schemas import door
 
@@ -61,12 +61,20 @@ class Runner(web.AppRunner):
     """Answers what cannot be read as HTTP by a problem document, too, and keeps no connection for
     a client that is slow on purpose."""
 
-    def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        shutdown_timeout: float,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        unread_timeout_s: float = UNREAD_TIMEOUT_S,
+    ) -> None:
         super().__init__(
             app,
             access_log=None,
             shutdown_timeout=shutdown_timeout,
-            keepalive_timeout=IDLE_TIMEOUT_S,
+            keepalive_timeout=idle_timeout_s,
+            unread_timeout_s=unread_timeout_s,  # of _Connection
             lingering_time=LINGER_S,
             # What is small on the way may be without end here: nothing is unpacked.
             auto_decompress=False,
@@ -86,10 +94,11 @@ class _Server(web.Server):
 class _Connection(web.RequestHandler):
     """aiohttp's own, which waits for the end of a head as long as for its beginning."""
 
-    __slots__ = ("_head_timer",)
+    __slots__ = ("_head_timer", "_unread_timeout_s")
 
-    def __init__(self, manager: web.Server, **given: Any) -> None:
+    def __init__(self, manager: web.Server, *, unread_timeout_s: float, **given: Any) -> None:
         super().__init__(manager, **given)
+        self._unread_timeout_s = unread_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -97,7 +106,7 @@ class _Connection(web.RequestHandler):
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
             # Without it an answer that its asker does not read is kept as long as they like.
             taken = transport.get_extra_info("socket")
-            unread_ms = int(UNREAD_TIMEOUT_S * 1000)
+            unread_ms = int(self._unread_timeout_s * 1000)
             taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
 
     def data_received(self, data: bytes) -> None:
@@ -200,8 +209,8 @@ def handler(route: Route, guard: Guard) -> Callable[[web.Request], Awaitable[web
 
 def response(answer: Answer) -> web.Response:
     value = answer.value
-    if isinstance(value, BaseModel):
-        value = value.__pydantic_serializer__.to_json(value, by_alias=True)
+    if isinstance(value, Shown):
+        value = value.encoded()
     if value is None:
         return web.Response(status=answer.status, headers=answer.headers)
     return web.Response(

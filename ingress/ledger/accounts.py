@@ -305,7 +305,7 @@ class AccountRoutes:
     ) -> Answer:
         async def show(found: Outcome) -> Answer:
             told = await self._shown(known.id)
-            return Answer(told, status, {"ETag": f'"{told.version}"', **answers.replayed(found)})
+            return answers.versioned(told, told.version, status, answers.replayed(found))
 
         return await self._answers.submitted(call, command, known, show)
 
@@ -318,7 +318,7 @@ class AccountRoutes:
 
     async def show(self, call: Call[None, None]) -> Answer:
         told = await self._shown(call.path["id"])
-        return answers.tagged(call, told, f'"{told.version}"')
+        return answers.tagged(call, told, told.version)
 
     async def browse(self, call: Call[None, Which]) -> Answer:
         query, owner = call.query, None

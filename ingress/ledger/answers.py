@@ -2,7 +2,8 @@
 address to poll at; a replay as the first time.
 """
 
-from collections.abc import Awaitable, Callable
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -22,6 +23,7 @@ from schemas.commands import Command
 from schemas.reasons import Reason
 
 REPLAYED: Final = "Idempotent-Replayed"
+DIGITS: Final = 16
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -38,7 +40,7 @@ class Answers:
         async def show(found: Outcome) -> Answer:
             facts = posted(found)
             told = await self.shown(facts, call.caller, facts.account)
-            return Answer(told, 201, {"ETag": etag(facts), **replayed(found)})
+            return versioned(told, facts.version, 201, replayed(found))
 
         return await self.submitted(call, command, on, show)
 
@@ -58,14 +60,13 @@ class Answers:
                 raise rejection(found)
             try:
                 return await show(found)
-            except queries.AWAY:
-                found = Undecided(posted(found).id, found.position)
-            except Exception:  # a defect
+            except Exception as error:
                 id = posted(found).id
-                log.exception(
-                    "an outcome was not shown", request_id=call.request_id, transaction_id=id
-                )
-                found = Undecided(id, found.position)
+                if not isinstance(error, queries.AWAY):  # a defect
+                    log.exception(
+                        "an outcome was not shown", request_id=call.request_id, transaction_id=id
+                    )
+            found = Undecided(id, found.position)
         return self._accepted(call.caller, found, command.external_id)
 
     def _accepted(self, caller: Caller, found: Undecided, trans_id: str | None) -> Answer:
@@ -121,14 +122,22 @@ def words(problem: Problem) -> str:
     return problem.detail or problems.title(problem.code)
 
 
-def etag(facts: Facts) -> str:
-    return f'"{facts.version}{"r" if facts.reversed_by else ""}"'
+def versioned(
+    told: Shown, version: int, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """With its ETag: the version, which If-Match takes, and a digest of all that is told, as a
+    version does not count every change."""
+    body = told.encoded()
+    tag = f'"{version}-{hashlib.sha256(body).hexdigest()[:DIGITS]}"'
+    return Answer(body, status, {"ETag": tag, **(headers or {})})
 
 
-def tagged(call: Call[Any, Any], told: Shown, tag: str) -> Answer:
+def tagged(call: Call[Any, Any], told: Shown, version: int) -> Answer:
     """With its ETag; 304 where who asks has it already."""
-    headers = {"ETag": tag}
+    answer = versioned(told, version)
+    assert answer.headers is not None, "an ETag"
     given = call.request.headers.get("If-None-Match", "")
-    if given == "*" or tag in (each.strip().removeprefix("W/") for each in given.split(",")):
-        return Answer(None, 304, headers)
-    return Answer(told, 200, headers)
+    known = [each.strip().removeprefix("W/") for each in given.split(",")]
+    if given == "*" or answer.headers["ETag"] in known:
+        return Answer(None, 304, answer.headers)
+    return answer

@@ -21,6 +21,8 @@ LONGEST_WAIT_S: Final = 30
 KEY_HEADER: Final = "Idempotency-Key"
 _MAJOR: Final = r"^(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?$"
 _is_major = re.compile(_MAJOR, re.ASCII).match
+# As `answers` makes it: a digest of what was told may follow.
+_VERSION = re.compile(r'(?:W/)?"?([0-9]{1,15})(?:-[0-9a-f]{1,64})?"?\Z').match
 _WAIT = re.compile(r"wait=([0-9]{1,4})\Z").match
 
 
@@ -89,7 +91,9 @@ class Described(Body):
 
 class ValidateOnly(Query):
     validate_only: bool = Field(
-        default=False, description="Answers 204 or the problem, and writes nothing: for forms."
+        default=False,
+        description="Answers 204 or the problem that there would be now, as far as it is known"
+        " without the commission, and writes nothing: for forms.",
     )
 
 
@@ -109,7 +113,10 @@ class MoneyHeaders(WaitHeaders):
         default=None, alias=KEY_HEADER, description="Does what `trans_id` does."
     )
     if_match: str | None = Field(
-        default=None, alias="If-Match", description="The wallet's version, as `expected_version`."
+        default=None,
+        alias="If-Match",
+        description="The wallet's version, as `expected_version`; of an ETag what stands before"
+        " its `-`.",
     )
 
 
@@ -170,12 +177,13 @@ def expected_version(request: web.Request, given: int | None) -> int | None:
     header = request.headers.get("If-Match")
     if header is None or header == "*":
         return given
-    text = header.strip().removeprefix("W/").strip('"')
-    if not (text.isascii() and text.isdigit() and len(text) <= 15):
-        raise _bad_header("If-Match", "is a version in quotes")
-    if given is not None and given != int(text):
+    found = _VERSION(header.strip())
+    if found is None:
+        raise _bad_header("If-Match", "is a version in quotes, or an ETag")
+    version = int(found.group(1))
+    if given is not None and given != version:
         raise _bad_header("If-Match", "differs from conditions.expected_version")
-    return int(text)
+    return version
 
 
 def minor(amount: int | str, currency: str, field: str = "amount") -> int:

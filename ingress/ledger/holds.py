@@ -173,7 +173,7 @@ class Holds:
             roles=roles,
             scope=Scope.MONEY,
             body=body,
-            body_required=body is not Plain,
+            body_required=body is NewHold,
             params=Id if "{id}" in path else None,
             headers=asking.MoneyHeaders,
             answers={201: TransactionShown, 202: Accepted},
@@ -197,8 +197,8 @@ class Holds:
         )
         return await self._answers.of(call, command, wallet)
 
-    async def capture(self, call: Call[CaptureAsked, None]) -> Answer:
-        body = call.body
+    async def capture(self, call: Call[CaptureAsked | None, None]) -> Answer:
+        body = call.body or CaptureAsked()
         hold, on = await self._hold(call)
         if body.to_wallet_id is not None:
             if call.caller.role != Role.OPERATOR:

@@ -27,7 +27,7 @@ from ingress.roles import READERS, Role
 from ingress.routes import Answer, Call, Caller, Query, Route
 from plumbing.postgres import Pool
 from schemas.reasons import Reason
-from sinks.reads import history, pages, transactions
+from sinks.reads import accounts, history, pages, transactions
 from sinks.reads.history import Entry, EntryFilter
 from sinks.reads.pages import Page
 from sinks.reads.transactions import Transaction, TransactionFilter
@@ -114,8 +114,9 @@ class Listing:
                 query=Filters,
                 problems=(Code.PAGE_TOO_DEEP, Reason.ACCOUNT_NOT_FOUND),
                 description="A user's: the history of all their wallets, or of `wallet_id`; a"
-                " transaction between their own is told once, from the side that sent it. Operators"
-                " and auditors see all, and the history of any account or user.",
+                " transaction between their own is told once, from the side that sent it. With"
+                " `status` pending or rejected: those that they asked for. Operators and auditors"
+                " see all, and the same of any account or user.",
             ),
             routes.reading(
                 "/transactions/{id}",
@@ -137,13 +138,14 @@ class Listing:
         of = answers.posted(found)
         view = await self._answers.view(call.caller, of)
         told = await self._answers.shown(of, call.caller, view)
-        return answers.tagged(call, told, answers.etag(of))
+        return answers.tagged(call, told, of.version)
 
     async def browse(self, call: Call[None, Filters]) -> Answer:
         query, caller = call.query, call.caller
         whose = await self.whose(caller, query.wallet_id, query.account_id, query.user_id)
-        if whose is None:
-            return Answer(await self._all(query))
+        # What has no entries is in no history.
+        if whose is None or query.status in ("pending", "rejected"):
+            return Answer(await self._asked_for(caller, query, whose))
         narrow = EntryFilter(
             direction=query.entry,
             kinds=None if query.kind is None else [query.kind],
@@ -213,8 +215,15 @@ class Listing:
             return Owner(user.id)
         return None if caller.role in READERS else Owner(caller.id)
 
-    async def _all(self, query: Filters) -> TransactionList:
+    async def _asked_for(
+        self, caller: Caller, query: Filters, whose: Known | Owner | None
+    ) -> TransactionList:
+        """Commands' transactions: all of them, or an account's or owner's own."""
+        if query.entry is not None:
+            detail = "is for what has entries of an account or a user"
+            raise asking.bad_field(Code.QUERY_INVALID, "entry", detail)
         narrow = TransactionFilter(
+            accounts=None if whose is None else await self._accounts(whose),
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
@@ -237,8 +246,14 @@ class Listing:
         for row in rows:
             account = known.get(row.account)
             of = facts.of_rows(row, (), "" if account is None else account.currency)
-            items.append(shown.transaction(of, None, known, whole=True))
+            items.append(shown.transaction(of, None, known, whole=caller.role in READERS))
         return TransactionList(data=items, meta=meta(query, page))
+
+    async def _accounts(self, whose: Known | Owner) -> list[str]:
+        if isinstance(whose, Known):
+            return [whose.id]
+        async with self._pool.connection() as connection:
+            return list(await accounts.versions_of(connection, whose.id))
 
 
 async def paged(reading: Awaitable[T]) -> T:

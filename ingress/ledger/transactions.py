@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from pydantic import Discriminator, Field, Tag
 
-from ingress.ledger import asking
+from ingress.ledger import asking, checking
 from ingress.ledger.answers import Answers
 from ingress.ledger.asking import AccountId, Amount, Currency, Described, UserReference
 from ingress.ledger.known import Accounts, Known, not_found
@@ -25,9 +25,7 @@ from ingress.settings import IngressSettings
 from plumbing.postgres import Pool
 from processor.rules import plans
 from schemas import commands
-from schemas.commands import Command
 from schemas.reasons import Reason
-from sinks.reads import accounts
 
 TAG: Final = "Transactions"
 
@@ -165,6 +163,7 @@ class Transactions:
             given = given or body.idempotency_key
         key = asking.key(call.request, given, self._settings.require_trans_id)
         common = asking.common(call, body, key or str(uuid.uuid4()))
+        command: checking.Asked
         if isinstance(body, Funding):
             command, on = await self._funding(call, body, common)
         elif isinstance(body, Transfer):
@@ -172,13 +171,16 @@ class Transactions:
         else:
             command, on = self._post(call.caller, body, common)
         if call.query.validate_only:
-            await self._check(command)
+            async with self._pool.connection() as connection:
+                reason = await checking.refusal(connection, command)
+            if reason is not None:
+                raise Problem(reason)
             return Answer(None, 204)
         return await self._answers.of(call, command, on)
 
     async def _funding(
         self, call: Call[Any, Any], body: Funding, common: dict[str, Any]
-    ) -> tuple[Command, Known]:
+    ) -> tuple[commands.Credit | commands.Debit, Known]:
         caller = call.caller
         operator = caller.role == Role.OPERATOR
         if body.entry == "credit" and not operator and not self._settings.self_credit:
@@ -191,7 +193,7 @@ class Transactions:
 
     async def _transfer(
         self, call: Call[Any, Any], body: Transfer, common: dict[str, Any]
-    ) -> tuple[Command, Known]:
+    ) -> tuple[commands.Transfer, Known]:
         sender = await self._known.chosen(call.caller, body.wallet_id)
         receiver = await self.receiver(sender, body)
         await self._known.require_open(sender, asking.WAIT_S)
@@ -231,7 +233,9 @@ class Transactions:
             raise not_found(field, "The user has no wallet.")
         return await self._known.of_wallet(wallet)
 
-    def _post(self, caller: Caller, body: Post, common: dict[str, Any]) -> tuple[Command, Known]:
+    def _post(
+        self, caller: Caller, body: Post, common: dict[str, Any]
+    ) -> tuple[commands.Post, Known]:
         if caller.role != Role.OPERATOR:
             raise Problem(Code.FORBIDDEN, "Entries are posted by operators.")
         entries = tuple(
@@ -247,22 +251,3 @@ class Transactions:
         if account is None:
             raise asking.bad_field(Reason.SYSTEM_ACCOUNT, "entries", "has no ordinary account")
         return msgspec.structs.replace(command, account=account), Known(account, body.currency)
-
-    async def _check(self, command: Command) -> None:
-        """What would be said now, as far as it is known without asking the ledger."""
-        if isinstance(command, commands.Post):
-            reason = plans.static_post(command)
-            if reason is not None:
-                raise Problem(reason)
-            return
-        async with self._pool.connection() as connection:
-            account = await accounts.account(connection, command.account)
-        if account is None:
-            raise Problem(Reason.ACCOUNT_NOT_FOUND)
-        if account.status != "open":
-            closed = account.status == "closed"
-            raise Problem(Reason.ACCOUNT_CLOSED if closed else Reason.ACCOUNT_FROZEN)
-        if isinstance(command, commands.Debit | commands.Transfer):
-            left = account.available - command.amount
-            if account.min_balance is not None and left < account.min_balance:
-                raise Problem(Reason.INSUFFICIENT_FUNDS)

@@ -27,8 +27,6 @@ from sinks.reads import accounts, history
 from sinks.reads.history import NO_FILTER
 
 TAG = "Wallets"
-# Lists of wallets are told whole.
-MAX_WALLETS = 100
 
 
 class OwnWallet(Shown):
@@ -181,7 +179,7 @@ class Wallets:
             raise Problem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
         both = OwnWallet(user=person_shown(user), wallet=told)
-        return answers.tagged(call, both, f'"{told.version}"')
+        return answers.tagged(call, both, told.version)
 
     async def browse(self, call: Call[None, Whose]) -> Answer:
         user = await self._user(call.caller, call.query.user_id)
@@ -201,12 +199,10 @@ class Wallets:
         if currency not in money.EXPONENTS:
             raise asking.bad_field(Reason.CURRENCY_UNKNOWN, "currency", "is not one of ISO 4217")
         user = await self._user(call.caller, None)
-        if len(await self._openings.of(user.id)) >= MAX_WALLETS:
-            raise Problem(Code.TOO_MANY_WALLETS)
         wallet = await self._openings.open(user.id, currency, call.trace)
         await self._openings.is_open(wallet.id, asking.wait_s(call.request))
         told = await self._shown(wallet, user)
-        return Answer(told, 201, {"ETag": f'"{told.version}"'})
+        return answers.versioned(told, told.version, 201)
 
     async def show(self, call: Call[None, None]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
@@ -216,7 +212,7 @@ class Wallets:
         if wallet is None or user is None:
             raise Problem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
-        return answers.tagged(call, told, f'"{told.version}"')
+        return answers.tagged(call, told, told.version)
 
     async def _shown(self, wallet: Wallet, user: User) -> WalletShown:
         async with self._pool.connection() as connection:

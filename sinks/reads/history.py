@@ -20,6 +20,10 @@ from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionStatus
 
 STATEMENT_CHUNK = 1_000
+# Of several accounts: how many entries of each are looked through first, for each that is wanted,
+# and how much farther each time.
+FIRST_LOOK = 4
+WIDER = 8
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -58,6 +62,11 @@ class EntryFilter(Struct, frozen=True, kw_only=True):
     reference: str | None = None
     least: int | None = None
     most: int | None = None
+
+    @property
+    def finds_nothing(self) -> bool:
+        """What was rejected has no entries: a long history need not be searched for them."""
+        return self.statuses is not None and set(self.statuses) <= {"rejected"}
 
 
 class _Range(NamedTuple):
@@ -191,8 +200,8 @@ async def _between(
     offset: int | None = None,
     oldest_first: bool | None = None,
 ) -> list[Entry]:
-    if filter.statuses is not None and set(filter.statuses) <= {"rejected"}:
-        return []  # what was rejected has no entries: a long history need not be searched for them
+    if filter.finds_nothing:
+        return []
     return await queries.every(
         of,
         "entries",
@@ -241,8 +250,8 @@ async def entries_of_owner(
     """
     pages.check(limit, page)
     at = pages.read("entries of an owner", cursor, datetime, str, int) if page is None else None
-    if filter.statuses is not None and set(filter.statuses) <= {"rejected"}:
-        return Page(items=())  # as above
+    if filter.finds_nothing:
+        return Page(items=())
     ranges = await _ranges(of, owner, since, until)
     one = len(ranges) == 1 and filter == NO_FILTER
     total = sum(each.last - each.after for each in ranges) if one or not ranges else None
@@ -270,23 +279,47 @@ async def _between_all(
     offset: int | None,
     oldest_first: bool | None,
 ) -> list[Entry]:
+    """Ever longer parts of each history, until they have enough: each of many transfers between
+    the accounts is told in one of them and passed over in the other, down to its last."""
+    if not ranges:
+        return []
     if len(ranges) == 1:
         # Postgres plans by how much there is of an account that is named.
         account, after, last = ranges[0]
         return await _between(of, account, filter, after, last, limit, offset, oldest_first)
-    return await queries.every(
-        of,
-        "entries_of_owner",
-        Entry,
-        {
+    reach = limit + (offset or 0)
+    asked = {"reach": reach, **_asked(filter, limit, offset, oldest_first)}
+    look = FIRST_LOOK * reach
+    while True:
+        looked, edges = _looked(ranges, look, oldest_first)
+        parts = {
             "accounts": [each.account for each in ranges],
-            "after": [each.after for each in ranges],
-            "last": [each.last for each in ranges],
-            "several": True if len(ranges) > 1 else None,
-            "reach": limit + (offset or 0),
-            **_asked(filter, limit, offset, oldest_first),
-        },
-    )
+            "after": [each.after for each in looked],
+            "last": [each.last for each in looked],
+            "edge_accounts": [account for account, _ in edges],
+            "edge_versions": [version for _, version in edges],
+        }
+        found = await queries.every(of, "entries_of_owner", Entry, {**asked, **parts})
+        if len(found) == limit or not edges:
+            return found
+        look *= WIDER
+
+
+def _looked(
+    ranges: Sequence[_Range], look: int, oldest_first: bool | None
+) -> tuple[list[_Range], list[tuple[str, int]]]:
+    """The nearest entries of each range, as many; and the first beyond them where it has more."""
+    looked, edges = [], []
+    for each in ranges:
+        if each.last - each.after <= look:
+            looked.append(each)
+        elif oldest_first:
+            looked.append(each._replace(last=each.after + look))
+            edges.append((each.account, each.after + look + 1))
+        else:
+            looked.append(each._replace(after=each.last - look))
+            edges.append((each.account, each.last - look))
+    return looked, edges
 
 
 def _place(entry: Entry) -> pages.Key:

@@ -74,9 +74,9 @@ class TransactionEntry(Struct, frozen=True, kw_only=True):
 
 
 class TransactionFilter(Struct, frozen=True, kw_only=True):
-    """`account` is that of the command."""
+    """`accounts` are those of the commands."""
 
-    account: str | None = None
+    accounts: Sequence[str] | None = None
     kinds: Sequence[str] | None = None
     statuses: Sequence[TransactionStatus] | None = None
     reference: str | None = None
@@ -158,8 +158,14 @@ async def transactions(
     pages.check(limit, page)
     at = None if page is not None else pages.read("transactions", cursor, datetime, int, int)
     offset = pages.offset_of(page, limit)
+    if filter.accounts is not None and not filter.accounts:
+        return Page(items=())
+    # One has an index in this order.
+    one = filter.accounts[0] if filter.accounts is not None and len(filter.accounts) == 1 else None
+    several = list(filter.accounts) if filter.accounts is not None and one is None else None
     asked: dict[str, Any] = {
-        "account": filter.account,
+        "account": one,
+        "accounts": several,
         "since": filter.since,
         "until": filter.until,
         "kinds": None if filter.kinds is None else list(filter.kinds),
@@ -175,7 +181,7 @@ async def transactions(
         asked |= dict(
             zip((f"{side}_time", f"{side}_sequence", f"{side}_partition"), at.key, strict=True)
         )
-    if filter.account is None and filter.reference is None:
+    if one is None and filter.reference is None:
         reach = limit + 1 + (offset or 0)
         found = await _in_windows(of, "transactions", Transaction, asked, at, reach)
     else:

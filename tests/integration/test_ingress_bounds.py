@@ -5,6 +5,7 @@ what is forgotten or hung up on meanwhile is nobody's failure.
 import asyncio
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -14,17 +15,21 @@ import pytest
 
 from ingress.ledger import listing
 from ingress.ledger.known import Accounts
-from ingress.ledger.wallets import MAX_WALLETS
-from ingress.openings import Openings
+from ingress.openings import MAX_WALLETS, Openings
 from ingress.people import People
 from ingress.problems import Code, Problem
 from plumbing import postgres
 from plumbing.postgres import Connection
 from sinks.reads import pages
 from tests.api import Api, Person
+from tests.waiting import eventually
 
 PATIENT = {"Prefer": "wait=30"}
 FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND wait_event_type = 'Lock'"
+)
 FAR_AWAY = (
     "0001-01-01T00:00:00+14:00",
     "9999-12-31T23:59:59-14:00",
@@ -100,12 +105,46 @@ def almost_full(api: Api) -> Iterator[Person]:
         connection.execute("DELETE FROM ledger.wallets WHERE id LIKE 'one-of-many-%'")
 
 
-def test_nobody_opens_wallets_without_end(api: Api, almost_full: Person) -> None:
+def test_nobody_opens_wallets_without_end_nor_two_at_once(api: Api, almost_full: Person) -> None:
     ingress, token = api.ingress, almost_full.token
-    assert ingress.post("/wallets", {}, token, headers=PATIENT).status == 201
-    refused = ingress.post("/wallets", {}, token, headers=PATIENT)
+
+    def waiting() -> bool:
+        row = other.execute(WAITING).fetchone()
+        return row is not None and row[0] >= 2
+
+    with (
+        ThreadPoolExecutor(2) as threads,
+        psycopg.connect(api.database) as locking,
+        psycopg.connect(api.database, autocommit=True) as other,
+    ):
+        locking.execute("SELECT FROM ledger.users WHERE id = %s FOR UPDATE", (almost_full.uuid,))
+        asked = [
+            threads.submit(ingress.post, "/wallets", {}, token, headers=PATIENT) for _ in range(2)
+        ]
+        eventually(waiting, 30)
+        locking.rollback()
+        opened, refused = sorted((each.result() for each in asked), key=lambda told: told.status)
+    assert opened.status == 201, opened
     assert (refused.status, refused.code) == (409, "too_many_wallets")
     assert len(ingress.get("/wallets", token).json["data"]) == MAX_WALLETS
+
+
+def test_the_first_wallet_of_who_has_none_is_their_default_one(api: Api, ada: Person) -> None:
+    with psycopg.connect(api.database) as connection:
+        connection.execute(
+            "INSERT INTO ledger.users (id, email, password_hash)"
+            " SELECT gen_random_uuid(), 'no-wallet@example.com', password_hash"
+            " FROM ledger.users WHERE id = %s",
+            (ada.uuid,),
+        )
+    token = api.ingress.login("no-wallet@example.com").json["access_token"]
+    assert api.ingress.get("/wallet", token).code == "account_not_found"
+    first, second = (api.ingress.post("/wallets", {}, token).json["id"] for _ in range(2))
+    assert api.ingress.get("/wallet", token).json["wallet"]["id"] == first
+    assert [each["id"] for each in api.ingress.get("/wallets", token).json["data"]] == [
+        first,
+        second,
+    ]
 
 
 @pytest.mark.parametrize("time", FAR_AWAY)

@@ -230,11 +230,84 @@ def test_nobody_uses_anothers_wallet(ingress: Ingress, ada: Person, ben: Person)
         headers={"Idempotency-Key": "b"},
     )
     assert (keys.status, keys.code) == (422, "key_and_trans_id_differ")
-    checked = ingress.post(
-        "/transactions?validate_only=true", {"entry": "debit", "amount": 1}, ada.token
-    )
-    assert checked.status == 204
     assert ingress.get("/wallet", ada.token).json["wallet"]["balance"] == 100_000
+
+
+def test_who_only_wants_it_checked_is_told_what_there_would_be(
+    ingress: Ingress, ada: Person, ben: Person
+) -> None:
+    operator = ingress.becomes(ingress.person(), "operator", ingress.admin()).token
+    dollars = ingress.post("/wallets", {"currency": "USD"}, ben.token).json["id"]
+    cold = ingress.post("/wallets", {}, ben.token).json["id"]
+    assert ingress.post(f"/accounts/{cold}/freeze", None, operator).status == 200
+
+    def checked(asked: dict[str, Any], token: str = ada.token) -> tuple[int, str | None]:
+        told = ingress.post("/transactions?validate_only=true", asked, token)
+        return told.status, None if told.status == 204 else told.code
+
+    def post(*entries: tuple[str, str]) -> dict[str, Any]:
+        lines = [{"account_id": id, "direction": side, "amount": 10} for id, side in entries]
+        return {"currency": "NGN", "entries": lines}
+
+    debit, to = {"entry": "debit", "amount": 1}, {"receiver_id": ben.uuid}
+    for asked, told in (
+        (debit, (204, None)),
+        ({**debit, "amount": 100_001}, (422, "insufficient_funds")),
+        ({**debit, "conditions": {"expected_version": 1}}, (204, None)),
+        ({**debit, "conditions": {"expected_version": 7}}, (409, "condition_failed")),
+        ({**debit, "conditions": {"min_available_after": 99_999}}, (204, None)),
+        ({**debit, "conditions": {"min_available_after": 100_000}}, (409, "condition_failed")),
+        ({**to, "amount": 5}, (204, None)),
+        ({**to, "amount": 100_001}, (422, "insufficient_funds")),
+        ({"receiver_wallet_id": dollars, "amount": 5}, (422, "currency_mismatch")),
+        ({"receiver_wallet_id": cold, "amount": 5}, (409, "account_frozen")),
+        ({"entry": "credit", "amount": 2**53 - 1}, (422, "balance_overflow")),
+    ):
+        assert checked(asked) == told, asked
+    funding = "system:funding:NGN"
+    for asked, told in (
+        (post((funding, "debit"), (ben.wallet_id, "credit")), (204, None)),
+        (post((ben.wallet_id, "debit"), (funding, "credit")), (422, "insufficient_funds")),
+        (post((funding, "debit"), ("nobodys", "credit")), (404, "account_not_found")),
+        (post(("system:transit:NGN", "debit"), (funding, "credit")), (403, "system_account")),
+        (post((funding, "debit"), (ben.wallet_id, "debit")), (422, "unbalanced")),
+    ):
+        assert checked(asked, operator) == told, asked
+    assert ingress.get("/wallet", ada.token).json["wallet"]["version"] == 1
+
+
+def test_what_was_rejected_is_in_the_list_of_what_was_rejected(
+    ingress: Ingress, ada: Person, ben: Person
+) -> None:
+    operator = ingress.becomes(ingress.person(), "operator", ingress.admin()).token
+    other = ingress.post("/wallets", {}, ada.token).json["id"]
+    refused = [
+        ingress.post("/transactions", {"entry": "debit", "amount": 10**9, **where}, ada.token)
+        for where in ({}, {"wallet_id": other})
+    ]
+    ids = [told.json["transaction_id"] for told in refused]
+
+    def listed(query: str, token: str) -> list[str]:
+        data = ingress.get(f"/transactions?status=rejected{query}", token).json["data"]
+        assert {(each["status"], each["reason"]) for each in data} <= {
+            ("rejected", "insufficient_funds")
+        }
+        return [each["id"] for each in data]
+
+    assert listed("", ada.token) == ids[::-1]
+    assert listed(f"&wallet_id={other}", ada.token) == ids[1:]
+    assert listed(f"&user_id={ada.uuid}", operator) == ids[::-1]
+    assert listed("&limit=2", operator) == ids[::-1]
+    assert (listed("", ben.token), listed("&kind=transfer", ada.token)) == ([], [])
+    for query, token in (("entry=debit", operator), ("entry=debit&status=pending", ada.token)):
+        told = ingress.get(f"/transactions?{query}", token)
+        assert (told.status, told.code) == (422, "query_invalid")
+
+
+def test_a_hold_is_captured_whole_where_nothing_else_is_said(ingress: Ingress, ada: Person) -> None:
+    hold = ingress.post("/holds", {"amount": 700}, ada.token).json["id"]
+    captured = ingress.post(f"/holds/{hold}/capture", None, ada.token)
+    assert (captured.status, captured.json["amount"]) == (201, 700), captured
 
 
 def test_between_ones_own_wallets_there_is_no_commission(ingress: Ingress, ada: Person) -> None:
@@ -407,6 +480,53 @@ def test_an_account_is_changed_whole_or_not_at_all(ingress: Ingress, ben: Person
     assert change({"name": "Closed"}).code == "account_closed"
     made = ingress.get("/transactions?kind=change_account&status=posted&limit=1", token).json
     assert made["data"][0]["wallet_id"] == path.removeprefix("/accounts/")
+
+
+def test_an_etag_tells_every_change_and_is_taken_as_the_version(
+    ingress: Ingress, ben: Person
+) -> None:
+    token = ingress.becomes(ingress.person(), "operator", ingress.admin()).token
+    account, wallet = f"/accounts/{ben.wallet_id}", f"/wallets/{ben.wallet_id}"
+    places = (account, token), (wallet, ben.token), ("/wallet", ben.token)
+
+    def tags() -> list[str]:
+        return [ingress.get(path, who).headers["ETag"] for path, who in places]
+
+    def statuses(known: list[str]) -> list[int]:
+        return [
+            ingress.get(path, who, headers={"If-None-Match": f'"other", W/{tag}'}).status
+            for (path, who), tag in zip(places, known, strict=True)
+        ]
+
+    for method, path, body, seen_by_all in (
+        ("PATCH", account, {"name": "Ben's"}, False),
+        ("PATCH", account, {"limit": -1}, False),
+        ("PATCH", account, {"metadata": {"team": "a"}}, False),
+        ("POST", f"{account}/freeze", None, True),
+        ("POST", f"{account}/unfreeze", None, True),
+    ):
+        before = tags()
+        assert statuses(before) == [304, 304, 304]
+        changed = ingress.call(method, path, body, token, headers={"If-Match": before[0]})
+        assert changed.status == 200, changed
+        assert statuses(before) == ([200, 200, 200] if seen_by_all else [200, 304, 304])
+        assert changed.headers["ETag"] == tags()[0]
+    first = tags()
+    assert all(tag.startswith('"0-') for tag in first)
+    asked = {"entry": "credit", "amount": 5}
+    made = ingress.post("/transactions", asked, ben.token, headers={"If-Match": first[1]})
+    assert made.status == 201, made
+    late = ingress.post("/transactions", asked, ben.token, headers={"If-Match": first[1]})
+    assert (late.status, late.code) == (409, "condition_failed")
+    assert statuses(first) == [200, 200, 200]
+    transaction = f"/transactions/{made.json['id']}"
+    known = {"If-None-Match": made.headers["ETag"]}
+    assert ingress.get(transaction, ben.token, headers=known).status == 304
+    assert ingress.post(f"{transaction}/reverse", None, token).status == 201
+    assert ingress.get(transaction, ben.token, headers=known).json["reversed_by"]
+    for wrong in ('"0-"', '"x"', '"0-123g"', "0 1", '"0", "1"'):
+        refused = ingress.post("/transactions", asked, ben.token, headers={"If-Match": wrong})
+        assert (refused.status, refused.code) == (422, "headers_invalid"), wrong
 
 
 def test_the_older_app_has_its_own_words(ingress: Ingress, ada: Person, ben: Person) -> None:

@@ -10,7 +10,8 @@ import pytest
 from psycopg import AsyncConnection, AsyncCursor
 
 from sinks.reads import accounts, history, transactions
-from sinks.reads.history import NO_FILTER, EntryFilter
+from sinks.reads.history import NO_FILTER, Entry, EntryFilter
+from sinks.reads.pages import Page
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter
 from tests.integration.test_reads import filled
@@ -21,7 +22,10 @@ BEGAN = datetime(2025, 1, 1, tzinfo=UTC)
 STEP = timedelta(milliseconds=10)
 BUSY = "busy"
 
-# One busy account with half of all entries, ten thousand others with the rest.
+BETWEEN = 10_000
+
+# One busy account with half of all entries, ten thousand others with the rest; and two of one owner
+# with transfers between them alone.
 FILL = f"""
 INSERT INTO ledger.positions
 SELECT 0, 'plans', {MANY}, {MANY}, repeat('0', 64), '{BEGAN}'::timestamptz + n * interval '10 ms'
@@ -32,6 +36,16 @@ SELECT CASE WHEN n = 0 THEN {MANY} ELSE 10 END, 0, 0, CASE WHEN n = 0 THEN {MANY
        0, '{BEGAN}', 'wallet', 'open', 0, 'NGN', CASE WHEN n = 0 THEN '{BUSY}' ELSE 'a' || n END,
        'owner' || n / 2
 FROM generate_series(0, {MANY} / 10) AS n;
+INSERT INTO ledger.accounts (balance, held, incoming, version, sequence, min_balance, opened_at,
+                             type, status, partition, currency, id, owner)
+SELECT 0, 0, 0, {BETWEEN}, {MANY}, NULL, '{BEGAN}', 'asset', 'open', 2, 'NGN', id, 'owner of two'
+FROM unnest(ARRAY['purse', 'savings']) AS id;
+INSERT INTO ledger.entries (version, amount, balance, held, sequence, time, transaction_id,
+                            direction, partition, account)
+SELECT n, 1, 0, 0, n, '{BEGAN}'::timestamptz + n * interval '10 ms', md5('own' || n)::uuid,
+       side.direction::ledger.direction, 2, side.account
+FROM generate_series(1, {BETWEEN}) AS n
+CROSS JOIN (VALUES ('purse', 'debit'), ('savings', 'credit')) AS side (account, direction);
 INSERT INTO ledger.entries (version, amount, balance, held, sequence, time, transaction_id,
                             direction, partition, account)
 SELECT n, 1, n, 0, n, '{BEGAN}'::timestamptz + n * interval '10 ms',
@@ -55,7 +69,7 @@ SELECT sequence, sequence, row_number() OVER (PARTITION BY partition ORDER BY se
        0, partition, CASE WHEN sequence % 50 = 0 THEN 'hold' ELSE 'credit' END, account,
        'label-' || sequence / 2,
        CASE WHEN sequence % 3 = 0 THEN 'reference-' || sequence END
-FROM (SELECT * FROM ledger.entries ORDER BY sequence) AS entry;
+FROM (SELECT * FROM ledger.entries WHERE account <> 'savings' ORDER BY sequence) AS entry;
 INSERT INTO ledger.commands (source_offset, sequence, time, transaction_id, outcome, partition,
                              kind, account, label)
 SELECT source_offset, sequence, time, id, 'posted', partition, kind, account, label
@@ -65,8 +79,15 @@ INSERT INTO ledger.holds (amount, captured, sequence, placed_at, changed_at, exp
 SELECT 1, 0, sequence, time, time, time, transaction_id,
        (CASE WHEN version % 7 = 0 THEN 'open' ELSE 'expired' END)::ledger.hold_status,
        partition, account, 'NGN'
-FROM ledger.entries;
+FROM ledger.entries WHERE account <> 'savings';
 ANALYZE;
+"""
+
+
+# How many entries were read, those of the pages before among them: they are found by two indexes.
+FETCHED = """
+SELECT pg_stat_get_xact_tuples_fetched('ledger.entries_pkey'::regclass)
+     + pg_stat_get_xact_tuples_fetched('ledger.entries_by_transaction'::regclass)
 """
 
 
@@ -173,6 +194,27 @@ async def test_entries_of_an_owner(ledger: Connection, filter: EntryFilter) -> N
     assert some.items[0].time < until
 
 
+async def test_no_more_is_read_than_is_told_of_transfers_between_ones_own(
+    ledger: Connection,
+) -> None:
+    async def read(cursor: str | None) -> tuple[Page[Entry], int]:
+        async with ledger.transaction():
+            page = await history.entries_of_owner(ledger, "owner of two", cursor=cursor)
+            asked = await ledger.execute(FETCHED.encode())
+            row = await asked.fetchone()
+        assert row is not None
+        return page, int(row[0])
+
+    cursor = None
+    for number in (1, 2, 3):
+        page, fetched = await read(cursor)
+        versions = [entry.version for entry in page.items]
+        assert versions == list(range(BETWEEN - 20 * (number - 1), BETWEEN - 20 * number, -1))
+        assert {entry.account for entry in page.items} == {"purse"}
+        assert fetched < BETWEEN // 5
+        cursor = page.next
+
+
 async def test_statement(ledger: Connection) -> None:
     since = BEGAN + MANY // 2 * STEP
     found = await history.statement(ledger, BUSY, since, since + 500 * STEP)
@@ -190,8 +232,9 @@ async def test_lists_of_accounts(ledger: Connection) -> None:
 @pytest.mark.parametrize(
     "filter",
     [
-        TransactionFilter(account=BUSY),
-        TransactionFilter(account="a7", statuses=("posted",)),
+        TransactionFilter(accounts=(BUSY,)),
+        TransactionFilter(accounts=("a7",), statuses=("posted",)),
+        TransactionFilter(accounts=(BUSY, "a7"), statuses=("posted",)),
         TransactionFilter(),
         TransactionFilter(kinds=("credit",)),
         TransactionFilter(reference="reference-300"),

@@ -1,6 +1,8 @@
 -- The entries of an owner's accounts between two versions of each, with what is known of their
 -- transactions; another partition's row may come a moment later. A transaction between several of the
--- accounts is there once: from the side of the one whose command it was, else of the least.
+-- accounts is there once: from the side of the one whose command it was, else of the least. Where
+-- an account has more (an edge), what comes after the nearest of those in time is left out: another
+-- account may have its place.
 SELECT entry.*
 FROM unnest(%(accounts)s::text[], %(after)s::bigint[], %(last)s::bigint[])
      AS wanted (account, after, last)
@@ -22,17 +24,31 @@ CROSS JOIN LATERAL (
       AND made.kind = ANY(%(kinds)s) -- if kinds
       AND made.status = ANY(%(statuses)s::ledger.transaction_status[]) -- if statuses
       AND made.reference = %(reference)s -- if reference
-      AND NOT EXISTS ( -- if several
-          SELECT FROM ledger.entries AS other -- if several
-          WHERE other.transaction_id = entry.transaction_id -- if several
-            AND other.account = ANY(%(accounts)s::text[]) -- if several
-            AND (other.account IS DISTINCT FROM made.account, other.account) -- if several
-                < (entry.account IS DISTINCT FROM made.account, entry.account) -- if several
-      ) -- if several
+      AND NOT EXISTS (
+          SELECT FROM ledger.entries AS other
+          WHERE other.transaction_id = entry.transaction_id
+            AND other.account = ANY(%(accounts)s::text[])
+            AND (other.account IS DISTINCT FROM made.account, other.account)
+                < (entry.account IS DISTINCT FROM made.account, entry.account)
+      )
     ORDER BY entry.version DESC -- unless oldest_first
     ORDER BY entry.version -- if oldest_first
     LIMIT %(reach)s
 ) AS entry
+WHERE coalesce(
+    (entry.time, entry.account, entry.version) > ( -- unless oldest_first
+    (entry.time, entry.account, entry.version) < ( -- if oldest_first
+        SELECT edge.time, edge.account, edge.version
+        FROM unnest(%(edge_accounts)s::text[], %(edge_versions)s::bigint[])
+             AS nearest (account, version)
+        JOIN ledger.entries AS edge
+          ON edge.account = nearest.account AND edge.version = nearest.version
+        ORDER BY edge.time DESC, edge.account DESC, edge.version DESC -- unless oldest_first
+        ORDER BY edge.time, edge.account, edge.version -- if oldest_first
+        LIMIT 1
+    ),
+    true
+)
 ORDER BY entry.time DESC, entry.account DESC, entry.version DESC -- unless oldest_first
 ORDER BY entry.time, entry.account, entry.version -- if oldest_first
 LIMIT %(limit)s

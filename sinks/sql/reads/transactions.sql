@@ -1,5 +1,5 @@
--- Transactions in the order of their commands' log time. Without an account they are looked for in
--- a window of time, which is small where many are.
+-- Transactions in the order of their commands' log time. Those of several accounts, or of all, are
+-- looked for in a window of time, which is small where many are.
 SELECT id::text AS id, kind, status, reason, account, counterparty, amount, fee, commission_bps,
        label, reference, description, actor, external_id, coalesce(metadata, '{}') AS metadata,
        hold_id::text AS hold_id, reverses::text AS reverses, reversed_by::text AS reversed_by,
@@ -7,6 +7,7 @@ SELECT id::text AS id, kind, status, reason, account, counterparty, amount, fee,
 FROM ledger.transactions
 WHERE true
   AND account = %(account)s -- if account
+  AND account = ANY(%(accounts)s) -- if accounts
   AND time >= %(since)s -- if since
   AND time < %(until)s -- if until
   AND (time, sequence, partition) < (%(older_time)s, %(older_sequence)s, %(older_partition)s) -- if older_time

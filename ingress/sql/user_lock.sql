@@ -1,0 +1,1 @@
+SELECT FROM ledger.users WHERE id = %(id)s FOR NO KEY UPDATE
