@@ -19,8 +19,8 @@ LANE_PARTITIONS, LEAST_LANES = 4, 2
 
 
 def lanes(partitions: int) -> int:
-    """In how many lanes processors, and sinks, share a ledger's partitions; as many of each have work
-    at once."""
+    """In how many lanes processors, and sinks, share a ledger's partitions; as many of each have
+    work at once."""
     return min(partitions, max(LEAST_LANES, -(-partitions // LANE_PARTITIONS)))
 
 
