@@ -1,6 +1,6 @@
-"""The transactional producer of a partition's owner, of the processor and of the sink alike.
+"""The transactional producer of a lane's owner, of the processor and of the sink alike.
 
-Keeps two rules: who takes a partition fences whoever had it before anything else, and a commit is
+Keeps two rules: who takes a lane fences whoever had it before anything else, and a commit is
 tried again only while the client says that this is safe. It knows no topic.
 """
 
@@ -22,18 +22,20 @@ log = structlog.get_logger(__name__)
 
 
 def fenced_producer(
-    config: ClientConfig, partition: int, try_s: float, stopping: threading.Event
+    config: ClientConfig, lane: int, try_s: float, stopping: threading.Event
 ) -> Producer:
-    """Older producers of the partition are fenced, and their transactions ended, when it returns;
+    """Older producers of the lane are fenced, and their transactions ended, when it returns;
     unless it is told to stop meanwhile. The brokers may be away, or still be ending one."""
     producer = Producer(
         {
             **config,
-            "transactional.id": f"{config['client.id']}-{partition}",
+            "transactional.id": f"{config['client.id']}-{lane}",
             "transaction.timeout.ms": TIMEOUT_MS,
             "acks": "all",
-            "linger.ms": 5,
-            "batch.size": MIB,
+            # The commit sends what is there. What the client sends before, it sends in parts, and
+            # while one of them is under way its thread spins for the next one to be let go.
+            "linger.ms": 1_000,
+            "batch.size": 4 * MIB,
             "batch.num.messages": 100_000,
             "compression.type": "lz4",
             "message.max.bytes": 4 * MIB,
@@ -47,14 +49,14 @@ def fenced_producer(
         except KafkaException as error:
             if not error.args[0].retriable():
                 raise
-            log.warning("waiting for Kafka", partition=partition, error=str(error))
+            log.warning("waiting for Kafka", lane=lane, error=str(error))
             stopping.wait(PAUSE_S)
         else:
             break
     return producer
 
 
-def commit(producer: Producer, partition: int) -> None:
+def commit(producer: Producer, lane: int) -> None:
     """Any error that it raises leaves unknown whether the transaction was committed."""
     for attempt in range(MAX_RETRIES):
         try:
@@ -62,6 +64,6 @@ def commit(producer: Producer, partition: int) -> None:
         except KafkaException as error:
             if not error.args[0].retriable() or attempt + 1 == MAX_RETRIES:
                 raise
-            log.warning("commit retried", partition=partition, error=str(error))
+            log.warning("commit retried", lane=lane, error=str(error))
         else:
             return

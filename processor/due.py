@@ -39,7 +39,8 @@ class DueIndex:
             del self._keys[place]
 
     def due(self, time_ms: int, limit: int) -> list[bytes]:
-        self._fill(limit)
+        if self._horizon is not None:
+            self._fill(limit)
         keys = self._keys
         if not keys or keys[0] >= (bound := state.due_bound(time_ms)):
             return []

@@ -49,6 +49,10 @@ _DECODERS: dict[int, Callable[[bytes], Any]] = {
 _decode_position = msgspec.msgpack.Decoder(Position).decode
 # Past transactions are rarely asked for again: they would push the accounts out.
 _CACHED = frozenset((state.ACCOUNT[0], state.SYSTEM_ACCOUNT[0]))
+# What is waiting for another partition's answer is asked for again in a moment. So many are kept
+# at most, for as long as they wait: it only saves reading them.
+_MOST_AWAITED = 4_000
+_AWAITABLE = frozenset((state.TRANSACTION[0], state.PREPARED[0]))
 _DUE = state.DUE[0]
 
 
@@ -94,7 +98,9 @@ class Table:
             self._db = Rdict(str(self.path), options=_options(self._memory))
         self._cache: Cache[StateValue] = Cache(self._entries)
         self._overlay: dict[bytes, StateValue | None] = {}
-        self._fetched: dict[bytes, StateValue | None] = {}
+        # All that the batch in flight has asked for and put: one look-up finds it.
+        self._seen: dict[bytes, StateValue | None] = {}
+        self._awaited: dict[bytes, StateValue | None] = {}
         self.load()
 
     def load(self) -> None:
@@ -109,16 +115,14 @@ class Table:
     # The rules' State.
 
     def get(self, key: bytes) -> StateValue | None:
-        value = self._overlay.get(key, self)
+        value = self._seen.get(key, self)
         if value is not self:
             return value  # type: ignore[return-value]  # self stands for "not there" alone
-        cached = self._cache.get(key)
-        if cached is not None:
-            return cached
-        value = self._fetched.get(key, self)
-        if value is not self:
-            return value  # type: ignore[return-value]  # as above
-        return self._keep(key, self._db.get(key))
+        cached = self._cache.get(key) if key[0] in _CACHED else None
+        if cached is None:
+            return self._keep(key, self._db.get(key))
+        self._seen[key] = cached
+        return cached
 
     def put(self, key: bytes, value: StateValue | None) -> None:
         if key[0] == _DUE:
@@ -126,7 +130,7 @@ class Table:
                 self._index.remove(key)
             else:
                 self._index.add(key)
-        self._overlay[key] = value
+        self._overlay[key] = self._seen[key] = value
 
     def due(self, time_ms: int, limit: int) -> list[bytes]:
         return self._index.due(time_ms, limit)
@@ -135,16 +139,20 @@ class Table:
 
     def fetch(self, keys: Iterable[bytes]) -> None:
         """Read keys that the batch will ask for, in one call."""
-        overlay, cache, fetched = self._overlay, self._cache, self._fetched
-        missing = [
-            key
-            for key in dict.fromkeys(keys)
-            if key not in overlay and key not in fetched and cache.get(key) is None
-        ]
+        seen, cached, missing = self._seen, self._cache.get, []
+        for key in keys:
+            if key in seen:
+                continue
+            value = cached(key) if key[0] in _CACHED else None
+            # What is missing is taken for absent, so that it is read once, until it was read.
+            seen[key] = value
+            if value is None:
+                missing.append(key)
         if missing:
             found: Any = self._db.get(missing)  # type: ignore[arg-type]  # a list is taken too
-            for key, value in zip(missing, found, strict=True):
-                self._keep(key, value)
+            for key, encoded in zip(missing, found, strict=True):
+                if encoded is not None:
+                    self._keep(key, encoded)
 
     def staged(self) -> Staged:
         """What the batch in flight changes, encoded, but for the position."""
@@ -164,12 +172,26 @@ class Table:
         batch.put(LOCAL_KEY, _encode(local))
         with told_of_disk():
             self._db.write(batch)
-        for key, cached in self._overlay.items():
-            if key[0] in _CACHED and cached is not None:
-                self._cache.put(key, cached)
+        self._remember()
         self._overlay = {}
-        self._fetched = {}
+        self._seen = self._awaited.copy()
         self.position, self.local = position, local
+
+    def _remember(self) -> None:
+        """Keep of the overlay what is likely to be asked for soon; what it ended is forgotten."""
+        cache, awaited = self._cache, self._awaited
+        for key, value in self._overlay.items():
+            kind = key[0]
+            if kind in _CACHED:
+                if value is not None:
+                    cache.put(key, value)
+            elif kind in _AWAITABLE:
+                if _is_awaited(value):
+                    awaited[key] = value
+                elif awaited:
+                    awaited.pop(key, None)
+        if len(awaited) > _MOST_AWAITED:
+            awaited.clear()
 
     def earliest_due_ms(self) -> int | None:
         return self._index.earliest_ms()
@@ -197,6 +219,8 @@ class Table:
         with told_of_disk():
             self._db.flush()
         self._cache = Cache(self._entries)
+        self._seen = {}
+        self._awaited = {}
         self.load()
 
     def prove(self, journal_offset: int, journal_hash: str) -> None:
@@ -229,8 +253,7 @@ class Table:
         value: StateValue | None = None if found is None else _DECODERS[key[0]](found)
         if value is not None and key[0] in _CACHED:
             self._cache.put(key, value)
-        else:
-            self._fetched[key] = value
+        self._seen[key] = value
         return value
 
     def _read_due(self, after: bytes, limit: int) -> list[bytes]:
@@ -252,6 +275,12 @@ class Table:
             if key[0] == _DUE and value is not None and key > after and (not last or key < last)
         ]
         return sorted({*found, *added})[:limit]
+
+
+def _is_awaited(value: StateValue | None) -> bool:
+    if isinstance(value, state.Transaction):
+        return value.pending is not None
+    return value is not None
 
 
 @contextmanager

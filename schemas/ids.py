@@ -49,6 +49,8 @@ def to_text(key: bytes) -> TransactionId:
     return TransactionId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
 
 
+# An id is asked for by its bytes again and again while its transaction is decided.
+@lru_cache(maxsize=16_384)
 def to_key(transaction: str) -> bytes:
     """The 16 bytes of an id in canonical text form."""
     return bytes.fromhex(transaction.replace("-", ""))

@@ -33,7 +33,7 @@ def system_key(shard: str) -> bytes:
 
 
 def transaction_key(id: str) -> bytes:
-    return b"t" + bytes.fromhex(id.replace("-", ""))
+    return b"t" + ids.to_key(id)
 
 
 def hold_key(hold: str) -> bytes:

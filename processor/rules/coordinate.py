@@ -22,28 +22,34 @@ from schemas.legs import Leg, LegEntry
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
 from schemas.settings import Settings
-from schemas.state import Account, Partition, Transaction
+from schemas.state import Account, Transaction
 
 BY_FUNDS = frozenset({Reason.INSUFFICIENT_FUNDS, Reason.BALANCE_OVERFLOW})
 
 
 def split(
-    entries: tuple[LegEntry, ...], at: Partition
+    of: state.State, entries: tuple[LegEntry, ...]
 ) -> tuple[tuple[LegEntry, ...], dict[int, list[LegEntry]]]:
     """Own entries, and those of each other partition. System entries are the coordinator's own."""
+    at = of.partition
     own = []
     others: dict[int, list[LegEntry]] = defaultdict(list)
     for entry in entries:
-        account = entry.account
-        if ids.is_system(account):
+        if _is_own(of, entry):
             own.append(entry)
             continue
-        partition = partition_of(account, at.partitions)
+        partition = partition_of(entry.account, at.partitions)
         if partition == at.partition:
             own.append(entry)
         else:
             others[partition].append(entry)
     return tuple(own), others
+
+
+def _is_own(of: state.State, entry: LegEntry) -> bool:
+    """An account that is known here was opened here: its partition need not be worked out."""
+    account = entry.account
+    return ids.is_system(account) or state.account(of, account) is not None
 
 
 def may_waive_fee(command: Command, account: Account, plan: Plan) -> bool:
@@ -202,7 +208,7 @@ def _post(
     command = _command(asked)
     fee = 0 if pending.same_owner else pending.fee
     entries = final_entries(pending, fee)
-    own, _ = split(entries, of.partition)
+    own = tuple(entry for entry in entries if _is_own(of, entry))
     books = Books(of)
     hold = _release(of, books, command, pending)
     if hold is not None:
@@ -296,9 +302,8 @@ def _release(
     entries = pending.entries
     if not pending.fee_reserved:
         entries = without_fee(entries, pending.fee)
-    own, _ = split(entries, of.partition)
-    for entry in own:
-        if not ids.is_system(entry.account):
+    for entry in entries:
+        if not ids.is_system(entry.account) and _is_own(of, entry):
             books.release(entry.account, entry.direction, entry.amount)
     return None
 

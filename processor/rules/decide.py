@@ -201,7 +201,7 @@ def _settle(asked: Asked, account: Account, plan: Plan, settings: Settings) -> D
     """Post a plan at once where every entry is in this partition, else reserve and ask the
     others.
     """
-    own, others = coordinate.split(plan.entries, asked.of.partition)
+    own, others = coordinate.split(asked.of, plan.entries)
     covered = None if plan.hold is None else asked.command.account
     found = checks.first_refusal(asked.of, own, plan.currency, covered)
     fee_reserved = True

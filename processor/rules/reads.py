@@ -12,6 +12,11 @@ from schemas.door import Unreadable
 
 Key = bytes
 
+# The kinds of input that have a second round.
+_NAMING = frozenset(
+    (commands.Reverse, legs.Prepared, legs.Refused, legs.Commit, legs.Abort),
+)
+
 
 def keys_read(input: Input) -> list[Key]:
     message = input.message
@@ -34,6 +39,8 @@ def _command_keys(command: commands.Command, id: str | None) -> list[Key]:
     id = id or ids.transaction_id(command.account, commands.key(command))
     keys = [states.transaction_key(id), states.account_key(command.account)]
     match command:
+        case commands.Credit() | commands.Debit():
+            pass
         case commands.Transfer():
             keys.append(states.account_key(command.to))
         case commands.Post():
@@ -55,6 +62,8 @@ def keys_named(of: state.State, input: Input) -> list[Key]:
     """The second round: entries of what the first round found."""
     message = input.message
     keys: list[Key] = []
+    if type(message) not in _NAMING:
+        return keys
     match message:
         case commands.Reverse() | legs.Prepared() | legs.Refused():
             transaction = state.transaction(of, message.transaction_id)

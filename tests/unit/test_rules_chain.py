@@ -2,6 +2,7 @@
 
 import hashlib
 
+import msgspec
 import pytest
 
 from processor.rules import chain
@@ -50,6 +51,15 @@ def test_the_hash_is_of_the_bytes_as_they_are(values: list[bytes]) -> None:
     assert first.previous_hash == hashlib.sha256(b"stage:0").hexdigest() == GENESIS
     second = stories.decode_record(values[1])
     assert second.previous_hash == hashlib.sha256(values[0]).hexdigest()
+
+
+def test_a_sealed_record_is_the_record_with_its_hash(values: list[bytes]) -> None:
+    for value in values:
+        record = stories.decode_record(value)
+        assert record.previous_hash and msgspec.json.encode(record) == value
+        bare = msgspec.structs.replace(record, previous_hash="")
+        assert chain.seal(bare, record.previous_hash) == value
+        assert chain.seal(record, record.previous_hash) == value
 
 
 def test_any_changed_byte_shows(values: list[bytes]) -> None:

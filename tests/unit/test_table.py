@@ -17,7 +17,7 @@ from processor import table as tables
 from processor.due import DueIndex
 from processor.rules.state import MemoryState
 from processor.table import Local, Memory, Table
-from schemas import state
+from schemas import journal, state
 from schemas.state import Account, Due, InputPosition, Partition, Position, Prepared, StateValue
 
 ID = "00000000-0000-5000-8000-{:012}"
@@ -147,6 +147,36 @@ def test_what_was_fetched_never_hides_what_came_after(opened: Opened) -> None:
     commit(table, 2)
     table.fetch([A, B, transaction])
     assert [table.get(A), table.get(B), table.get(transaction)] == [account(2), account(3), posted]
+
+
+def test_what_is_awaited_is_known_as_it_is_now(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where more wait than are kept in memory."""
+    monkeypatch.setattr(tables, "_MOST_AWAITED", 3)
+    table = opened()
+    pending = journal.Pending(
+        entries=(), participants=(1,), waiting=(1,), currency="NGN", deadline_ms=9, offset=0
+    )
+    waits = state.Transaction(b"hash", "pending", "transfer", "a", pending=pending)
+    posted = state.Transaction(b"hash", "posted", "transfer", "a")
+    reserved = Prepared(0, "transfer", "NGN", "b", ())
+    known: dict[bytes, StateValue | None] = {}
+    for sequence in range(1, 8):
+        name = ID.format(sequence)
+        known[state.transaction_key(name)] = waits
+        known[state.prepared_key(name)] = reserved
+        if sequence > 2:
+            ended = ID.format(sequence - 2)
+            known[state.transaction_key(ended)] = posted
+            known[state.prepared_key(ended)] = None
+        for key, value in known.items():
+            table.put(key, value)
+        commit(table, sequence)
+        table.fetch(list(known)[::2])
+        assert {key: table.get(key) for key in known} == known
+    for again in both(table, opened):
+        assert {key: again.get(key) for key in known} == known
 
 
 def test_more_accounts_than_the_cache_holds(opened: Opened) -> None:
