@@ -57,6 +57,7 @@ def run(settings: SinkSettings) -> None:
         Queries(),
         Recorder(registry),
         CrashPoints(settings.crash_at, settings.crash_chance),
+        threading.Lock(),
     )
     group = Group(tools, settings.partitions, settings.session_timeout_ms, stopping)
     if settings.metrics_port is not None:

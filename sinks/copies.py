@@ -9,17 +9,19 @@ from struct import Struct as Packed
 import msgspec
 
 from sinks import copying
-from sinks.copying import NULL, bigint, jsonb, text, timestamp, uuid
+from sinks.copying import NULL, Ids, Words, bigint, jsonb, microseconds, text, timestamp, uuid
 from sinks.rows import BrokenRecord, CommandRow, HoldRow, Opened, Rows, Totals, TransactionRow
 
 _SHRINKS_BY_CREDIT = frozenset({"asset", "expense"})
 
-_three_bigints = Packed(">hiqiqiq").pack
+# What has no null and one size stands first.
+_transaction_head = Packed(">hiqiqiqiqiiih").pack
+_command_head = Packed(">hiqiqiqih").pack
 
 
 def of(batch: Sequence[Rows]) -> dict[str, list[bytes]]:
     """Those of each table that gets any, by its name."""
-    words = _Words()
+    words = Words()
     found: dict[str, list[bytes]] = {}
     for rows in batch:
         for table, lines in _of_partition(rows, words):
@@ -27,7 +29,7 @@ def of(batch: Sequence[Rows]) -> dict[str, list[bytes]]:
     return found
 
 
-def _of_partition(rows: Rows, words: "_Words") -> Iterator[tuple[str, Iterable[bytes]]]:
+def _of_partition(rows: Rows, words: Words) -> Iterator[tuple[str, Iterable[bytes]]]:
     partition = copying.smallint(rows.partition)
     if rows.opened:
         opened = rows.opened.values()
@@ -40,22 +42,14 @@ def _of_partition(rows: Rows, words: "_Words") -> Iterator[tuple[str, Iterable[b
         transactions = rows.transactions.values()
         yield (
             "transactions",
-            [_transaction(t, partition, words) for t in transactions],
+            [_transaction(t, rows.ids, words) for t in transactions],
         )
     if rows.commands:
         commands = rows.commands.values()
-        yield "commands", [_command(c, partition, words) for c in commands]
+        yield "commands", [_command(c, rows.ids, words) for c in commands]
     placed = [hold for hold in rows.holds.values() if hold.placed_ms is not None]
     if placed:
         yield "holds", [_hold(hold, partition) for hold in placed]
-
-
-class _Words(dict[str, bytes]):
-    """Texts that come again and again in a batch: kinds, outcomes, accounts."""
-
-    def __missing__(self, word: str) -> bytes:
-        made = self[word] = text(word)
-        return made
 
 
 def _account(opened: Opened, totals: dict[str, Totals], partition: bytes) -> bytes:
@@ -86,29 +80,40 @@ def _account(opened: Opened, totals: dict[str, Totals], partition: bytes) -> byt
     )
 
 
-def _transaction(row: TransactionRow, partition: bytes, words: _Words) -> bytes:
-    command = row.command
+def _transaction(row: TransactionRow, ids: Ids, words: Words) -> bytes:
+    record, command = row.record, row.command
     metadata = bytes(command.metadata)
     return b"".join(
         (
-            _three_bigints(25, 8, row.sequence, 8, row.source_offset, 8, row.fee),
+            _transaction_head(
+                25,
+                8,
+                record.sequence,
+                8,
+                record.source.offset,
+                8,
+                row.fee,
+                8,
+                microseconds(record.time_ms),
+                4,
+                row.commission_bps,
+                2,
+                record.partition,
+            ),
             bigint(row.decided_sequence),
             bigint(row.amount),
-            timestamp(row.time_ms),
             timestamp(row.decided_ms),
             timestamp(command.effective_at_ms),
-            uuid(row.id),
-            uuid(command.hold_id),
+            ids[record.transaction_id],
+            ids[command.hold_id],
             # The field is a reversal's alone.
-            uuid(command.transaction_id),
-            uuid(row.reversed_by),
+            ids[command.transaction_id],
+            ids[row.reversed_by],
             words[row.status],
-            copying.integer(row.commission_bps),
-            partition,
-            words[row.kind],
-            words[row.account],
-            NULL if row.counterparty is None else words[row.counterparty],
-            NULL if row.reason is None else words[row.reason],
+            words[command.kind],
+            words[command.account],
+            words[row.counterparty],
+            words[row.reason],
             NULL if command.id is None else text(command.id),
             NULL if command.reference is None else text(command.reference),
             NULL if command.description is None else text(command.description),
@@ -119,9 +124,9 @@ def _transaction(row: TransactionRow, partition: bytes, words: _Words) -> bytes:
     )
 
 
-def _command(row: CommandRow, partition: bytes, words: _Words) -> bytes:
+def _command(row: CommandRow, ids: Ids, words: Words) -> bytes:
     record = row.record
-    command, detail, first = record.command, row.detail, record.first_status
+    command, detail = record.command, row.detail
     kind = account = label = actor = trace = NULL
     if command is not None:
         kind, account = words[command.kind], words[command.account]
@@ -132,22 +137,23 @@ def _command(row: CommandRow, partition: bytes, words: _Words) -> bytes:
         label = text(record.refused.id)
     return b"".join(
         (
-            _three_bigints(
+            _command_head(
                 14,
                 8,
                 record.source.offset,
                 8,
                 record.sequence,
                 8,
-                copying.microseconds(record.time_ms),
+                microseconds(record.time_ms),
+                2,
+                record.partition,
             ),
-            uuid(record.transaction_id),
+            ids[record.transaction_id],
             words[row.outcome],
-            NULL if first is None else words[first],
-            partition,
+            words[record.first_status],
             kind,
             account,
-            NULL if row.reason is None else words[row.reason],
+            words[row.reason],
             # What a command's bytes were like may be told in words that Postgres cannot hold.
             NULL if detail is None else text(detail.replace("\0", "\ufffd")),
             label,

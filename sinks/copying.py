@@ -4,7 +4,8 @@ A column is its length and its value; a row is the number of its columns and the
 the COPY statement that is named beside it. It decides nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from struct import Struct as Packed
 from typing import Final
 
@@ -51,11 +52,7 @@ def text(value: str | None) -> bytes:
 
 
 def uuid(value: str | None) -> bytes:
-    return NULL if value is None else b"\0\0\0\x10" + uuid_bytes(value)
-
-
-def uuid_bytes(value: str) -> bytes:
-    return bytes.fromhex(value.replace("-", ""))
+    return NULL if value is None else b"\0\0\0\x10" + bytes.fromhex(value.replace("-", ""))
 
 
 def microseconds(time_ms: int) -> int:
@@ -79,8 +76,31 @@ def numeric(value: int) -> bytes:
         digits.append(digit)
     digits.reverse()
     count = len(digits)
-    head = (8 + 2 * count, count, max(0, count - 1), 0x4000 if value < 0 else 0, 0)
-    return Packed(f">ihhHh{count}h").pack(*head, *digits)
+    return _numeric(count)(
+        8 + 2 * count, count, max(0, count - 1), 0x4000 if value < 0 else 0, 0, *digits
+    )
+
+
+@cache
+def _numeric(count: int) -> Callable[..., bytes]:
+    return Packed(f">ihhHh{count}h").pack
+
+
+# Columns that come more than once, each made once for a batch
+
+
+class Words(dict[str | None, bytes]):
+    """Kinds, outcomes, accounts."""
+
+    def __missing__(self, value: str | None) -> bytes:
+        made = self[value] = text(value)
+        return made
+
+
+class Ids(dict[str | None, bytes]):
+    def __missing__(self, value: str | None) -> bytes:
+        made = self[value] = uuid(value)
+        return made
 
 
 # Entries, most of all rows
@@ -89,27 +109,25 @@ _SIDES: Final = {side: text(side) for side in ("debit", "credit")}
 
 _entry_head = Packed(">hiqiqiqiq").pack
 _system_head = Packed(">hiqiq").pack
-_record_part = Packed(">iqiqi16s").pack
+_two_bigints = Packed(">iqiq").pack
 
 
 class EntryLines:
     """Rows for copy_entries.sql and copy_system_entries.sql."""
 
     def __init__(self, partition: int) -> None:
-        self._partition = smallint(partition)
-        self._names: dict[str, bytes] = {}
+        self._names = _Names(smallint(partition))
 
-    def of(self, transaction_id: str, time_ms: int, sequence: int) -> bytes:
-        """The part that all entries of one record share."""
-        moment, id = microseconds(time_ms), uuid_bytes(transaction_id)
-        return _record_part(8, sequence, 8, moment, 16, id)
+    def of(self, id: bytes, time_ms: int, sequence: int) -> bytes:
+        """The part that all entries of one record share; `id` is its transaction's, as a column."""
+        return _two_bigints(8, sequence, 8, microseconds(time_ms)) + id
 
     def ordinary(self, entry: Entry, balance: int, shared: bytes) -> bytes:
         return (
             _entry_head(10, 8, entry.version, 8, entry.amount, 8, balance, 8, entry.held)
             + shared
             + _SIDES[entry.direction]
-            + self._name(entry.account)
+            + self._names[entry.account]
         )
 
     def system(self, entry: Entry, balance: int, shared: bytes) -> bytes:
@@ -117,12 +135,17 @@ class EntryLines:
             _system_head(9, 8, entry.version, 8, entry.amount)
             + shared
             + _SIDES[entry.direction]
-            + self._name(entry.account)
+            + self._names[entry.account]
             + numeric(balance)
         )
 
-    def _name(self, account: str) -> bytes:
-        found = self._names.get(account)
-        if found is None:
-            found = self._names[account] = self._partition + text(account)
-        return found
+
+class _Names(dict[str, bytes]):
+    """A partition's accounts, each with the column before it."""
+
+    def __init__(self, partition: bytes) -> None:
+        self._partition = partition
+
+    def __missing__(self, account: str) -> bytes:
+        made = self[account] = self._partition + text(account)
+        return made

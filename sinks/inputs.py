@@ -15,7 +15,7 @@ from schemas.topics import Names
 from sinks.reading import Position, Read
 
 # Enough that a batch's fixed costs vanish; rows of as many are still a small transaction.
-MAX_RECORDS = 8_000
+MAX_RECORDS = 16_000
 TIMEOUT_S = 20.0
 KIB = 1024
 

@@ -6,7 +6,7 @@ they follow on what is there. It knows no Kafka.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -99,17 +99,18 @@ class Ledger:
         """All of it or nothing, however often that has to be tried."""
         patience = Patience(self._stopping)
         partitions = [part.partition for part in parts]
+        new = copies.of([part.rows for part in parts])
         uncertain = locked = False
         while True:
             try:
                 if locked:
-                    self._connections.end_frozen()
+                    self._end_frozen()
                     locked = False
                 # A connection that broke may have broken after the commit.
                 if uncertain and all(self._position(p.partition) == p.after for p in parts):
                     return
                 with self._connections.use() as connection:
-                    self._write(connection, parts)
+                    self._write(connection, parts, new)
                     self._reach("before_rows_commit")
                 return
             except postgres.AGAIN as error:
@@ -141,11 +142,23 @@ class Ledger:
             )
         return Position(*position)
 
-    def _write(self, connection: Connection[TupleRow], parts: Sequence[Part]) -> None:
+    def _end_frozen(self) -> None:
+        with self._connections.use() as connection:
+            frozen_ms = {"frozen_ms": postgres.FROZEN_MS}
+            ended = connection.execute(self._queries["end_frozen"], frozen_ms).fetchall()
+        if ended:
+            log.warning("ended transactions of a frozen sink", count=len(ended))
+
+    def _write(
+        self,
+        connection: Connection[TupleRow],
+        parts: Sequence[Part],
+        new: Mapping[str, Iterable[bytes]],
+    ) -> None:
         for part in parts:
             if self._move(connection, part).rowcount != 1:
                 raise _superseded(part)
-        for table, lines in copies.of([part.rows for part in parts]).items():
+        for table, lines in new.items():
             with connection.cursor().copy(self._queries[f"copy_{table}"]) as copy:
                 copy.write(copying.copy(lines))
             self._reach("mid_rows")

@@ -71,6 +71,9 @@ class Tools(NamedTuple):
     queries: Queries
     recorder: Recorder
     crash_points: CrashPoints
+    # Whose turn it is to decode: two at once would both be as late as the second one, and Postgres
+    # would wait for both.
+    turn: threading.Lock
 
 
 class _Partition:
@@ -286,11 +289,12 @@ class Owner:
     def _process(self, taken: list[Taken]) -> None:
         """1, then 2 and 3 for what each of them lacks."""
         shares: dict[int, _Share] = {}
-        for partition, read in taken:
-            share = shares.get(partition)
-            if share is None:
-                share = shares[partition] = _Share(self._partitions[partition])
-            share.add(read)
+        with self._tools.turn:
+            for partition, read in taken:
+                share = shares.get(partition)
+                if share is None:
+                    share = shares[partition] = _Share(self._partitions[partition])
+                share.add(read)
         with_rows = [share for share in shares.values() if share.rows.records]
         if with_rows:
             self._write_rows(with_rows)

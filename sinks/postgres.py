@@ -43,17 +43,6 @@ AWAY = (
 # The rows contradict the tables' constraints.
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
 
-_END_FROZEN = """
-SELECT pg_terminate_backend(pid)
-FROM pg_stat_activity
-WHERE application_name = current_setting('application_name')
-    AND usename = current_user
-    AND datname = current_database()
-    AND pid <> pg_backend_pid()
-    AND wait_event = 'ClientRead'
-    AND xact_start < clock_timestamp() - make_interval(secs => %(frozen_ms)s / 1000.0)
-"""
-
 _HOPELESS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
 
 
@@ -84,13 +73,6 @@ class Connections:
                 connection.close()
                 raise
             self._idle.append(connection)
-
-    def end_frozen(self) -> None:
-        """Ends what sinks have begun and do not go on with. One that is alive tries it again."""
-        with self.use() as connection:
-            ended = connection.execute(_END_FROZEN, {"frozen_ms": FROZEN_MS}).fetchall()
-        if ended:
-            log.warning("ended transactions of a frozen sink", count=len(ended))
 
     def close(self) -> None:
         while self._idle:

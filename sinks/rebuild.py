@@ -36,7 +36,6 @@ from sinks.reading import BrokenJournal, Chain, Read
 from sinks.rows import BrokenRecord, Rows
 from sinks.verify import log
 
-# In the order in which the sink locks them.
 BOOKS: Final = (
     "positions",
     "accounts",

@@ -5,7 +5,7 @@ Written in one Kafka transaction with how far they are, after Postgres has the r
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -24,7 +24,7 @@ TIMEOUT_S = 20.0
 STABLE_TIMEOUT_S = 60.0
 POLL_S = 0.1
 CHUNK = 10_000
-# How far before the end of `results.positions` a partition's last one is looked for, in turn.
+# How far before the end of `results.positions` the last ones are looked for, in turn.
 WINDOWS = (1_000, 100_000)
 
 _encode = msgspec.json.Encoder().encode
@@ -124,15 +124,16 @@ class Positions:
         try:
             end = self._end_of_all(where)
             self._wait_until_stable(committed, where, end)
-            told = {number: _last(committed, where, end, str(number)) for number in partitions}
+            told = _last_of(committed, where, end, {str(number).encode() for number in partitions})
         finally:
             committed.close()
-        return {
-            number: beginning(self._ledger_id, number)
-            if at is None
-            else Position(at.next_offset, at.sequence, at.last_hash)
-            for number, at in told.items()
-        }
+        return {number: self._position(number, told) for number in partitions}
+
+    def _position(self, partition: int, told: Mapping[bytes, Told]) -> Position:
+        at = told.get(str(partition).encode())
+        if at is None:
+            return beginning(self._ledger_id, partition)
+        return Position(at.next_offset, at.sequence, at.last_hash)
 
     def _consumer(self, isolation: str) -> Consumer:
         return Consumer(
@@ -155,8 +156,8 @@ class Positions:
             consumer.close()
 
     def _wait_until_stable(self, committed: Consumer, where: TopicPartition, end: int) -> None:
-        """Partitions share the topic's: another one's open transaction may lie before our last
-        record, and hide it until it has ended or timed out."""
+        """A lane's partition has one writer, whose last transaction has ended by now. A reader sees
+        what it wrote only once nothing before that is open to the brokers, either."""
         deadline = time.monotonic() + STABLE_TIMEOUT_S
         while kafka.watermarks(committed, where, TIMEOUT_S)[1] < end:
             if time.monotonic() > deadline:
@@ -165,20 +166,23 @@ class Positions:
                 raise Abandoned
 
 
-def _last(consumer: Consumer, where: TopicPartition, end: int, key: str) -> Told | None:
+def _last_of(
+    consumer: Consumer, where: TopicPartition, end: int, keys: Set[bytes]
+) -> dict[bytes, Told]:
+    """The last one of each key that has any."""
     start, _ = kafka.watermarks(consumer, where, TIMEOUT_S)
     for window in (*WINDOWS, end):
         first = max(start, end - window)
-        told = _last_since(consumer, TopicPartition(where.topic, where.partition, first), end, key)
-        if told is not None or first == start:
-            return told
-    return None
+        told = _last_since(consumer, TopicPartition(where.topic, where.partition, first), end)
+        if first == start or keys <= told.keys():
+            break
+    return told
 
 
-def _last_since(consumer: Consumer, where: TopicPartition, end: int, key: str) -> Told | None:
-    found = None
+def _last_since(consumer: Consumer, where: TopicPartition, end: int) -> dict[bytes, Told]:
+    found: dict[bytes, Told] = {}
     if where.offset >= end:
-        return None
+        return found
     consumer.assign([where])
     quiet_since = time.monotonic()
     while True:
@@ -190,8 +194,8 @@ def _last_since(consumer: Consumer, where: TopicPartition, end: int, key: str) -
         for message in messages:
             error, offset = message.error(), message.offset() or 0
             if error is None:
-                if offset < end and message.key() == key.encode():
-                    found = _decode(message.value() or b"")
+                if offset < end:
+                    found[message.key() or b""] = _decode(message.value() or b"")
             elif error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
             if offset >= end or error is not None:

@@ -5,14 +5,15 @@ by their id, so that a batch writes each of them once, as it is at its end. What
 itself within a batch is refused here; what does not follow on the tables is refused there.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from msgspec import Struct
 
 from schemas import ids
 from schemas.journal import AccountChange, Entry, HoldChange, Reservation
-from sinks.copying import EntryLines
-from sinks.reading import Command, Record
+from sinks.copying import EntryLines, Ids
+from sinks.reading import Command, PendingEntry, PostEntry, Record
 
 
 class BrokenRecord(Exception):
@@ -54,23 +55,26 @@ class HoldRow(Struct, gc=False):
     changed_ms: int
 
 
-class TransactionRow(Struct, gc=False, kw_only=True):
-    id: str
-    sequence: int
-    time_ms: int
-    source_offset: int
-    kind: str
-    account: str
+class TransactionRow(Struct, gc=False):
+    """What its own step says once and for all, and beside it what may change within the batch."""
+
+    record: Record
+    command: Command
     status: str
     reason: str | None
     decided_sequence: int | None
     decided_ms: int | None
-    amount: int | None
     fee: int
     commission_bps: int
-    counterparty: str | None
-    command: Command
     reversed_by: str | None = None
+
+    @property
+    def amount(self) -> int | None:
+        return _amount(self.record, self.command)
+
+    @property
+    def counterparty(self) -> str | None:
+        return _counterparty(self.record, self.command)
 
 
 class CommandRow(Struct, gc=False):
@@ -115,6 +119,8 @@ class Rows:
         self.totals: dict[str, Totals] = {}
         self.system: dict[str, SystemTotals] = {}
         self.holds: dict[str, HoldRow] = {}
+        # Of transactions, as columns.
+        self.ids = Ids()
         self._lines = EntryLines(partition)
 
     def add(self, record: Record) -> None:
@@ -166,27 +172,34 @@ class Rows:
         transaction = record.transaction_id
         if transaction is None:
             raise BrokenRecord("has entries and no transaction")
-        sequence = record.sequence
-        line = self._lines.of(transaction, record.time_ms, sequence)
+        sequence, lines = record.sequence, self._lines
+        shared = lines.of(self.ids[transaction], record.time_ms, sequence)
         net = 0
         for entry in record.entries:
+            balance = entry.balance
             signed = entry.amount if entry.direction == "credit" else -entry.amount
             net += signed
-            if isinstance(entry.balance, str):
-                balance = int(entry.balance)
+            if isinstance(balance, str):
+                balance = int(balance)
                 self._post_system(entry, balance, signed, sequence)
-                self.system_entries.append(self._lines.system(entry, balance, line))
+                self.system_entries.append(lines.system(entry, balance, shared))
             else:
-                self._post_ordinary(entry, entry.balance, signed, sequence)
-                self.entries.append(self._lines.ordinary(entry, entry.balance, line))
+                self._post_ordinary(entry, balance, signed, sequence)
+                self.entries.append(lines.ordinary(entry, balance, shared))
         if net:
             raise BrokenRecord(f"its credits are its debits and {net} more")
 
     def _post_ordinary(self, entry: Entry, balance: int, signed: int, sequence: int) -> None:
-        totals = self._totals(entry.account, sequence)
+        account, version = entry.account, entry.version
+        totals = self.totals.get(account)
+        if totals is None:
+            self.totals[account] = Totals(
+                sequence, entry.held, entry.incoming, balance, version, 1, signed
+            )
+            return
         if totals.version is not None:
             _check_follows(entry, balance, totals.version, totals.balance or 0)
-        totals.balance, totals.version = balance, entry.version
+        totals.sequence, totals.balance, totals.version = sequence, balance, version
         totals.held, totals.incoming = entry.held, entry.incoming
         totals.entries += 1
         totals.net += signed
@@ -230,22 +243,16 @@ class Rows:
         if id in self.transactions:
             raise BrokenRecord(f"owns the transaction {id}, as another command does")
         is_pending = step == "pending"
+        priced = record if pending is None else pending
         self.transactions[id] = TransactionRow(
-            id=id,
-            sequence=record.sequence,
-            time_ms=record.time_ms,
-            source_offset=offset,
-            kind=command.kind,
-            account=command.account,
-            status=step,
-            reason=record.reason,
-            decided_sequence=None if is_pending else record.sequence,
-            decided_ms=None if is_pending else record.time_ms,
-            amount=_amount(record, command),
-            fee=record.fee if pending is None else pending.fee,
-            commission_bps=record.commission_bps if pending is None else pending.commission_bps,
-            counterparty=_counterparty(record, command),
-            command=command,
+            record,
+            command,
+            step,
+            record.reason,
+            None if is_pending else record.sequence,
+            None if is_pending else record.time_ms,
+            priced.fee,
+            priced.commission_bps,
         )
         if step == "posted" and command.kind == "reverse":
             self._mark_reversed(command, id)
@@ -274,7 +281,7 @@ class Rows:
             row.status, row.reason = step, record.reason
             row.decided_sequence, row.decided_ms = record.sequence, record.time_ms
             row.fee, row.commission_bps = record.fee, record.commission_bps
-            asked = self.commands[row.source_offset]
+            asked = self.commands[row.record.source.offset]
             asked.outcome, asked.reason, asked.detail = step, record.reason, record.detail
         if step == "posted" and command.kind == "reverse":
             self._mark_reversed(command, id)
@@ -313,11 +320,16 @@ def _counterparty(record: Record, command: Command) -> str | None:
     """The other one of just two ordinary accounts."""
     if command.to is not None:
         return command.to
+    entries: Iterable[Entry | PostEntry | PendingEntry] = record.entries
     if command.kind == "post":
-        accounts = [entry.account for entry in command.entries]
+        entries = command.entries
     elif record.pending is not None:
-        accounts = [entry.account for entry in record.pending.entries]
-    else:
-        accounts = [entry.account for entry in record.entries]
-    others = [each for each in accounts if not ids.is_system(each) and each != command.account]
-    return others[0] if len(others) == 1 else None
+        entries = record.pending.entries
+    other = None
+    for entry in entries:
+        account = entry.account
+        if account != command.account and not ids.is_system(account):
+            if other is not None:
+                return None
+            other = account
+    return other

@@ -94,7 +94,7 @@ def test_a_transaction_decided_in_the_batch_is_one_row() -> None:
     row = rows.transactions[transaction("a", "t")]
     assert (row.status, row.decided_sequence is None) == ("posted", False)
     assert rows.decided == []
-    assert rows.commands[row.source_offset].outcome == "posted"
+    assert rows.commands[row.record.source.offset].outcome == "posted"
 
 
 def test_a_transaction_of_before_is_decided() -> None:
@@ -141,15 +141,15 @@ def test_amount_and_counterparty(
 ) -> None:
     rows = rows_of(play(f"a=100 b=100 c=100; {command}"))
     account = min(account_id(name) for name in "abc") if "post" in command else account_id("a")
-    found = [row for row in rows.transactions.values() if row.time_ms and row.kind in command]
+    found = [row for row in rows.transactions.values() if row.command.kind in command]
     row = found[-1]
     assert row.amount == amount
-    parties = {row.account, row.counterparty}
+    parties = {row.command.account, row.counterparty}
     if counterparty is None:
         assert row.counterparty is None
     else:
         assert parties == {account_id("a"), account_id(counterparty)}
-    assert row.account in (account, account_id("a"), account_id("b"))
+    assert row.command.account in (account, account_id("a"), account_id("b"))
 
 
 def test_a_second_own_step_of_a_command_is_refused() -> None:

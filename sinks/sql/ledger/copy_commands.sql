@@ -1,4 +1,4 @@
 COPY commands (
-    source_offset, sequence, time, transaction_id, outcome, first_status, partition, kind, account,
+    source_offset, sequence, time, partition, transaction_id, outcome, first_status, kind, account,
     reason, detail, label, actor, trace
 ) FROM STDIN (FORMAT binary)
