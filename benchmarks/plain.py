@@ -52,7 +52,9 @@ def _run(
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
-            "queued.min.messages": 2 * BATCH,
+            # As well fed as the processor: a queue that is full is looked at again soon.
+            "queued.min.messages": 25 * BATCH,
+            "fetch.queue.backoff.ms": 5,
         }
     )
     producer = Producer(

@@ -17,7 +17,7 @@ from plumbing.kafka import ClientConfig
 from schemas.state import InputPosition, Position
 from schemas.topics import Names
 
-MAX_RECORDS = 2_000
+MAX_RECORDS = 4_000
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 KIB = 1024
@@ -62,7 +62,7 @@ class Inputs:
                 # What is fetched ahead is what a leg may have to wait behind.
                 "fetch.message.max.bytes": 512 * KIB,
                 "queued.min.messages": 2 * MAX_RECORDS,
-                "queued.max.messages.kbytes": 2 * KIB,
+                "queued.max.messages.kbytes": 4 * KIB,
                 # A queue that is full is looked at again soon: the client's own pause is a second.
                 "fetch.queue.backoff.ms": 5,
             }
