@@ -82,7 +82,7 @@ LAG_RECORDS = Metric(
 LAG_SECONDS = Metric(
     "streamledger_lag_seconds",
     "gauge",
-    "Age of the last batch when it had been decided, in seconds; 0 where nothing waits.",
+    "Age of the newest decided record, in seconds; 0 where nothing waits.",
     ("partition",),
 )
 # The processor: falls to 0 while a partition is restored.

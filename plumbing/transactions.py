@@ -5,6 +5,8 @@ tried again only while the client says that this is safe. It knows no topic.
 """
 
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from confluent_kafka import KafkaException, Producer
@@ -26,7 +28,23 @@ def fenced_producer(
 ) -> Producer:
     """Older producers of the lane are fenced, and their transactions ended, when it returns;
     unless it is told to stop meanwhile. The brokers may be away, or still be ending one."""
-    producer = Producer(
+    made = producer(config, lane)
+    while not stopping.is_set():
+        try:
+            made.init_transactions(try_s)
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise
+            log.warning("waiting for Kafka", lane=lane, error=str(error))
+            stopping.wait(PAUSE_S)
+        else:
+            break
+    return made
+
+
+def producer(config: Mapping[str, Any], lane: int) -> Producer:
+    """Whoever initialises it is the lane's only one."""
+    return Producer(
         {
             **config,
             "transactional.id": f"{config['client.id']}-{lane}",
@@ -43,17 +61,6 @@ def fenced_producer(
             "queue.buffering.max.kbytes": 256 * 1024,
         }
     )
-    while not stopping.is_set():
-        try:
-            producer.init_transactions(try_s)
-        except KafkaException as error:
-            if not error.args[0].retriable():
-                raise
-            log.warning("waiting for Kafka", lane=lane, error=str(error))
-            stopping.wait(PAUSE_S)
-        else:
-            break
-    return producer
 
 
 def commit(producer: Producer, lane: int) -> None:

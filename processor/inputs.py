@@ -59,9 +59,10 @@ class Inputs:
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,
                 **MOST_BYTES,
-                # What is fetched ahead is what a leg may have to wait behind.
-                "fetch.message.max.bytes": 512 * KIB,
-                "queued.min.messages": 2 * MAX_RECORDS,
+                # What is fetched ahead of a busy partition is what a leg, or a quiet partition of
+                # the lane, has to wait behind.
+                "fetch.message.max.bytes": 128 * KIB,
+                "queued.min.messages": 1_000,
                 "queued.max.messages.kbytes": 4 * KIB,
                 # A queue that is full is looked at again soon: the client's own pause is a second.
                 "fetch.queue.backoff.ms": 5,

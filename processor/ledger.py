@@ -83,6 +83,10 @@ class Ledger:
         for partition in sorted(partitions):
             lanes.setdefault(topics.lane(partition, self.identity.partitions), []).append(partition)
         self._share = self._cache_entries // max(1, len(partitions))
+        whole = topics.whole_lanes(lanes, self.identity.partitions)
+        if sorted(partitions) != whole:
+            self._crashed(None, LanesCut(sorted(partitions), whole))
+            return
         for lane, together in lanes.items():
             owner = self._owners[lane] = Owner(
                 lane,
@@ -174,6 +178,14 @@ class PartitionsAppeared(Failure):
         super().__init__(
             f"the topics have grown by the partitions {appeared}; the ledger has {partitions} for"
             " life, and what is sent to others would never be decided"
+        )
+
+
+class LanesCut(Failure):
+    def __init__(self, given: list[int], whole: list[int]) -> None:
+        super().__init__(
+            f"the group gives this worker the partitions {given}, and not all of their lanes,"
+            f" {whole}: another program is in the group"
         )
 
 

@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ log = structlog.get_logger(__name__)
 INITIALISE_TIMEOUT_S = 5.0
 IDLE_S = 0.5
 COMPLAIN_S = 5.0
-BETWEEN_S = 0.005
+BETWEEN_S = 0.004
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # RocksDB counts its own size; asking costs more than a batch may.
@@ -115,7 +116,11 @@ class Owner:
         self._crashed = crashed
         self._encode_transaction = encode_transaction
         self._stopping = threading.Event()
+        # One of the partitions cannot be owned.
+        self._abandoning = threading.Event()
         self._writers: dict[int, Writer] = {}
+        # The partitions of which something came last.
+        self._busy: set[int] = set()
         self._offered: list[Batch] | None = None
         self._given: list[Batch] | None = None
         self._wake = threading.Event()
@@ -177,10 +182,12 @@ class Owner:
             return
         self._enter(Phase.RESTORING)
         self._reach("fenced")
-        inputs = Inputs(self._config, self._names)
-        try:
+        with ExitStack() as closing:
+            inputs = Inputs(self._config, self._names)
+            closing.callback(inputs.close)
             for number in self.partitions:
                 table = self._make_table(number)
+                closing.callback(table.close)
                 self._writers[number] = Writer(
                     number, table, self._schemas, self._encode_transaction
                 )
@@ -188,19 +195,17 @@ class Owner:
             self._begin(inputs)
             while not self._stopping.is_set():
                 self._turn(inputs)
-        finally:
-            inputs.close()
-            for writer in self._writers.values():
-                writer.table.close()
 
     # Taking over.
 
     def _take_over(self) -> None:
-        """B to D. The partitions side by side, as a restore may be long."""
+        """B to D. The partitions side by side, as a restore may be long; where one of them cannot
+        be owned, the others are not waited for."""
         writers = self._writers.values()
         with ThreadPoolExecutor(len(writers), f"lane-{self._lane}-restore") as pool:
-            for _ in pool.map(self._recover, writers):
-                pass
+            errors = [error for error in pool.map(self._recovered, writers) if error is not None]
+        if errors:
+            raise next((each for each in errors if not isinstance(each, Abandoned)), errors[0])
         identity = self._identity
         genesis = Genesis(ledger_id=identity.ledger_id, partitions=identity.partitions)
         fresh = [writer for writer in writers if writer.table.position is None]
@@ -208,6 +213,14 @@ class Owner:
             writer.decide_genesis(genesis, identity.settings)
         if fresh:
             self._commit(fresh)
+
+    def _recovered(self, writer: Writer) -> BaseException | None:
+        try:
+            self._recover(writer)
+        except BaseException as error:
+            self._abandoning.set()
+            return error
+        return None
 
     def _recover(self, writer: Writer) -> None:
         """B and C."""
@@ -237,7 +250,7 @@ class Owner:
     def _restoring(self, partition: int, at: int, end: int) -> None:
         self._recorder.restoring(partition, end - at)
         log.info("restoring", partition=partition, at=at, end=end)
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._abandoning.is_set():
             raise Abandoned
 
     def _begin(self, inputs: Inputs) -> None:
@@ -261,14 +274,16 @@ class Owner:
         # meanwhile is told to come again, and librdkafka waits 20 ms for that. And each costs them
         # the same whatever it holds: what arrives meanwhile goes with this one.
         time.sleep(max(0.0, self._committed_at + BETWEEN_S - time.monotonic()))
+        if self._tick(inputs):
+            return
         batches = inputs.take(self._patience_s())
+        self._busy = {batch.partition for batch in batches}
         if batches:
             self._offer(batches)
         given, self._given = self._given, None
         if given is not None and not self._stopping.is_set():
             self._process(given)
         self._tell(inputs)
-        self._tick({batch.partition for batch in batches})
 
     def _offer(self, batches: list[Batch]) -> None:
         self._offered = batches
@@ -281,8 +296,9 @@ class Owner:
     def _tell(self, inputs: Inputs) -> None:
         now, now_ms = time.monotonic(), time.time() * 1_000
         for number, writer in self._writers.items():
-            age_s = (now_ms - writer.table.partition.time_ms) / 1_000
-            self._recorder.lag(number, inputs.lag(number), age_s)
+            # A partition that has decided nothing yet has no time.
+            time_ms = writer.table.partition.time_ms or now_ms
+            self._recorder.lag(number, inputs.lag(number), (now_ms - time_ms) / 1_000)
             if now - writer.sized_at >= TABLE_SIZE_EVERY_S:
                 writer.sized_at = now
                 self._recorder.table(number, writer.table.size_bytes())
@@ -294,25 +310,28 @@ class Owner:
             return IDLE_S
         return min(IDLE_S, max(0.01, earliest_ms / 1_000 - time.time()))
 
-    def _tick(self, busy: set[int]) -> None:
-        """Log time is the only clock of the rules: where nothing comes, the owner lets time
-        pass.
-        """
+    def _tick(self, inputs: Inputs) -> bool:
+        """Log time is the only clock of the rules: where nothing comes, the owner lets time pass.
+        Whether it did."""
         now = time.time()
         late = []
         for number, writer in self._writers.items():
             due_ms = writer.table.earliest_due_ms()
             due = due_ms is not None and due_ms <= now * 1_000
-            if due and number not in busy and now - writer.ticked_at >= TICK_PAUSE_S:
+            # What has come already brings its own time.
+            quiet = number not in self._busy and inputs.lag(number) == 0
+            if due and quiet and now - writer.ticked_at >= TICK_PAUSE_S:
                 late.append(writer)
-        if not late or self._stopping.is_set():
-            return
+        if not late:
+            return False
         self._producer.begin_transaction()
         for writer in late:
             writer.ticked_at = now
             tick = outputs.encode_leg(legs.Tick())
             self._producer.produce(self._names.legs, tick, None, writer.number)
         transactions.commit(self._producer, self._lane)
+        self._committed_at = time.monotonic()
+        return True
 
     def _process(self, batches: list[Batch]) -> None:
         """1, and what follows as soon as one partition has decided enough."""
@@ -350,4 +369,4 @@ class Owner:
 
 
 class Abandoned(Exception):
-    """The lane was revoked while it was being restored."""
+    """The lane was revoked while it was being restored, or another partition of it failed."""

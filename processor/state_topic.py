@@ -1,8 +1,8 @@
 """`streamledger rebuild state-topic`: the topic `state`, lost or cut, written anew from `journal`.
 
-Without it the processor refuses to go on, as all would be decided again. Each partition's owner is
-fenced first; the position is written last, so that a copy cut short is lost still, and the command
-is given again.
+Without it the processor refuses to go on, as all would be decided again. Each partition's owner,
+its lane's, is fenced first; the position is written last, so that a copy cut short is lost still,
+and the command is given again.
 """
 
 import tempfile
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
 from rocksdict import AccessType, Options, Rdict
 
 from plumbing import transactions
@@ -20,7 +20,7 @@ from processor.inputs import position_after
 from processor.rebuild import MEMORY_MIB, Fold, Progress, Rebuilt, Sources, answered, table_in
 from processor.recovery import Recovery
 from processor.table import LOCAL_KEY, Memory
-from schemas import state
+from schemas import state, topics
 from schemas.state import InputPosition, Position
 
 TIMEOUT_S = 30.0
@@ -56,25 +56,11 @@ class _Partition:
         self._reader = reader
         self._number = number
         self._topic = sources.names.state
-        self._producer = self._fenced_producer()
-        Recovery(reader, sources.names, number).check_ended()
-
-    def _fenced_producer(self) -> Producer:
-        config = self._sources.config
-        producer = Producer(
-            {
-                **config,
-                "transactional.id": f"{config['client.id']}-{self._number}",
-                "transaction.timeout.ms": transactions.TIMEOUT_MS,
-                "acks": "all",
-                # As the owners' producers do: the commit sends what is there.
-                "linger.ms": 1_000,
-                "compression.type": "lz4",
-                "message.max.bytes": 4 * 1024 * 1024,
-            }
+        self._producer = transactions.producer(
+            sources.config, topics.lane(number, sources.partitions)
         )
-        producer.init_transactions(TIMEOUT_S)
-        return producer
+        self._producer.init_transactions(TIMEOUT_S)
+        Recovery(reader, sources.names, number).check_ended()
 
     def journal_is_empty(self) -> bool:
         start, end = self._reader.range(self._sources.names.journal, self._number)

@@ -4,6 +4,7 @@ The one place that says how a topic is made; creating and checking both follow i
 Kafka client. Names are `<prefix><role>`, but that the operator may rename `transactions`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,11 @@ def lanes(partitions: int) -> int:
 def lane(partition: int, partitions: int) -> int:
     """Which one a partition is in. That of `results.positions` which tells of it, too."""
     return partition % lanes(partitions)
+
+
+def whole_lanes(some: Collection[int], partitions: int) -> list[int]:
+    """All partitions of some lanes."""
+    return [number for number in range(partitions) if lane(number, partitions) in some]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,23 @@
 """The processor's state made anew: a local copy from either topic, and a lost topic from the
 journal, with which the processor goes on."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from rocksdict import AccessType, Options, Rdict
 
+from plumbing import transactions
 from plumbing.failures import Failure
 from processor import rebuild, state_topic
 from processor.committed import CommittedReader
 from processor.rebuild import Sources
 from processor.recovery import Recovery, check_owner
 from processor.table import LOCAL_KEY, Memory, Table
-from schemas import state
+from schemas import state, topics
 from sinks.verify.run import Asked, verify
 from tests import histories, kept_topics
 from tests.crash import ledger as crash_ledger
@@ -128,6 +130,24 @@ def test_a_lost_topic_is_written_anew(lost: Sources, kafka: str, tmp_path: Path)
     expect(tmp_path / "two")
     with pytest.raises(Failure, match="is there, at sequence"):
         state_topic.write_anew(lost, quiet, replace=False)
+
+
+def test_an_owner_that_still_runs_is_fenced(kafka: str, topic_prefix: str) -> None:
+    """Of any partition, and not of the first ones alone: else both would write it."""
+    partitions = 5
+    names = kept_topics.make(kafka, topic_prefix, partitions)
+    config = {"bootstrap.servers": kafka, "client.id": f"{topic_prefix}processor", "log_level": 0}
+    sources = Sources(config, names, histories.LEDGER_ID, partitions)
+    with CommittedReader(config) as reader:
+        for number in range(partitions):
+            lane = topics.lane(number, partitions)
+            owner = transactions.fenced_producer(config, lane, 30, threading.Event())
+            owner.begin_transaction()
+            owner.produce(names.state, b"", b"key", number)
+            state_topic._Partition(sources, reader, number)
+            with pytest.raises(KafkaException, match=r"(?i)fenced"):
+                transactions.commit(owner, lane)
+            assert reader.last(names.state, number) is None
 
 
 def test_one_that_was_cut_short_is_lost_still(
