@@ -6,7 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from tests.crash import ledger as ledgers
 from tests.crash.audit import Audit
@@ -92,3 +93,37 @@ def test_what_is_planted_is_found(ledger: Ledger) -> None:
     ):
         assert what in found, what
     assert "previous_hash is" in plant(names.journal, json.dumps(forged).encode())
+
+
+def test_legs_that_are_trimmed_while_it_reads_are_no_difference(ledger: Ledger) -> None:
+    ledger.ready()
+    one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
+    ledger.until(ledger.audit.settled, 30)
+    for turn in range(3):
+        transfer = {"kind": "transfer", "account": one, "to": other, "amount": 1}
+        ledger.outcome(ledger.send({**transfer, "id": f"t{turn}"}))
+    ledger.until(ledger.audit.settled, 30)
+    between = [sorted(legs)[1:-1] for legs in ledger.audit.legs]
+    assert between[0] and between[1]
+
+    firsts = [
+        TopicPartition(ledger.names.legs, number, offsets[-1] + 1)
+        for number, offsets in enumerate(between)
+        if offsets
+    ]
+    admin = AdminClient(ledger.client)
+
+    def without(*, trimmed: bool) -> str:
+        """What a reader finds that has the first legs and the last ones."""
+        with Audit(ledger.client, ledger.names, ledger.partitions) as audit:
+            audit.update()
+            for legs, offsets in zip(audit.legs, between, strict=True):
+                for offset in offsets:
+                    del legs[offset]
+            for each in admin.delete_records(firsts).values() if trimmed else ():
+                each.result(30)
+            return "\n".join(audit.verify())
+
+    assert "number is" in without(trimmed=False)
+    assert without(trimmed=True) == ""
+    assert ledger.whole() == []

@@ -147,7 +147,7 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     # The broker is killed: `up` says so and starts it again, with its data.
     before = terminal.identities()
     os.kill(before["kafka"].pid, signal.SIGKILL)
-    eventually(lambda: terminal.identities().get("kafka") not in (None, before["kafka"]), 10)
+    eventually(lambda: terminal.identities().get("kafka") not in (None, before["kafka"]), READY_S)
     terminal.wait_ready(up)
     assert "kafka ended with exit code -9; starting it again" in terminal.output()
     assert {"commands", "journal", "legs"} <= topics(terminal)
