@@ -54,6 +54,11 @@ def test_lanes_have_four_partitions_at_most_and_each_has_one(partitions: int, la
     assert max(shared.values()) <= 4
 
 
+def test_lanes_are_told_whole() -> None:
+    assert topics.whole_lanes([0, 2], 12) == [0, 2, 3, 5, 6, 8, 9, 11]
+    assert topics.whole_lanes([], 12) == []
+
+
 def test_only_the_inputs_have_the_brokers_time() -> None:
     timed = {topic.role for topic in topics.ALL if topic.log_append_time}
     assert timed == {"commands", "legs"}
