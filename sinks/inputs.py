@@ -79,16 +79,16 @@ class Journals:
         taken = []
         for message in (first, *self._consumer.consume(MAX_RECORDS - 1, 0)):
             error, offset, partition = message.error(), message.offset(), message.partition()
-            assert partition is not None, "a message is of a partition, and so is an end"
-            if error is None:
-                assert offset is not None, "a message without error has an offset"
-                self._at_end.discard(partition)
-                self._next_offsets[partition] = offset + 1
-                taken.append(Taken(partition, Read(offset, message.value() or b"")))
-            elif error.code() == KafkaError._PARTITION_EOF:
-                self._at_end.add(partition)
-            else:
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
+            assert partition is not None, "a message is of a partition, and so is an end"
+            if error is not None:
+                self._at_end.add(partition)
+                continue
+            assert offset is not None, "a message without error has an offset"
+            self._at_end.discard(partition)
+            self._next_offsets[partition] = offset + 1
+            taken.append(Taken(partition, Read(offset, message.value() or b"")))
         return taken
 
     def lag(self, partition: int) -> int:
