@@ -1,22 +1,45 @@
 """Which worker owns what: Faust's own assignor, which shares out lanes instead of partitions.
 
-The group is told of the partitions of both topics, those of a lane always together. What Faust
-keeps, so that a worker goes on with what it has, stays in lanes. docs/decisions/0018 says why there
-are lanes.
+The group is told of the partitions of both topics, those of a lane always together. A worker tells
+the group what it has on disk; `shares` says who gets what, and Faust is told that everyone has that
+already: it keeps it so. What Faust notes stays in lanes. docs/decisions/0018 says why there are
+lanes, 0020 who gets which.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]  # it has no types
     ConsumerProtocolMemberAssignment,
+    ConsumerProtocolMemberMetadata,
 )
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 
+from processor.shares import Stake, shares
 from schemas import topics
 
 _Shares = Iterable[tuple[str, Iterable[int]]]
+
+
+class _Assignment(msgspec.Struct):
+    actives: dict[str, list[int]]
+
+
+class _Told(msgspec.Struct):
+    """What matters here of what a member says of itself when it joins."""
+
+    assignment: _Assignment
+    # A program that does not tell them has none.
+    copies: dict[int, int] = {}
+
+    def stake(self) -> Stake:
+        owned = self.assignment.actives.values()
+        return Stake(frozenset(lane for lanes in owned for lane in lanes), self.copies)
+
+
+_told = msgspec.json.Decoder(_Told).decode
 
 
 class LaneAssignor(PartitionAssignor):
@@ -34,8 +57,18 @@ class LaneAssignor(PartitionAssignor):
         together = [each for groups in found.values() for each in groups]
         return {topics.lanes(self._partitions): together}
 
+    def metadata(self, topics_: set[str]) -> ConsumerProtocolMemberMetadata:
+        """Called after what was owned was let go of: it is noted by then how far that is."""
+        return _with(super().metadata(topics_), copies=self.app.ledger.copies())
+
     def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
-        shared = super()._perform_assignment(cluster, member_metadata)
+        stakes = {member: _told(each.user_data).stake() for member, each in member_metadata.items()}
+        given = shares(topics.lanes(self._partitions), stakes)
+        already = {
+            member: _with(each, assignment=_having(each.subscription, given[member]))
+            for member, each in member_metadata.items()
+        }
+        shared = super()._perform_assignment(cluster, already)
         return {
             member: _with_shares(each, self._in_partitions(each.assignment, cluster))
             for member, each in shared.items()
@@ -69,6 +102,17 @@ class LaneAssignor(PartitionAssignor):
     def _in_lanes(self, shares: _Shares) -> _Shares:
         for topic, numbers in shares:
             yield topic, list(dict.fromkeys(self._lane(number) for number in numbers))
+
+
+def _having(topics_: Iterable[str], lanes: list[int]) -> Mapping[str, Any]:
+    """As Faust says it. It keeps nobody's standby."""
+    return {"actives": dict.fromkeys(topics_, lanes), "standbys": {}}
+
+
+def _with(of: Any, **said: object) -> ConsumerProtocolMemberMetadata:
+    """Faust reads over what it does not know."""
+    user_data = msgspec.json.encode({**msgspec.json.decode(of.user_data), **said})
+    return ConsumerProtocolMemberMetadata(of.version, of.subscription, user_data)
 
 
 def _with_shares(of: Any, shares: _Shares) -> ConsumerProtocolMemberAssignment:

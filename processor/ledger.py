@@ -16,6 +16,7 @@ from plumbing import kafka
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
+from processor import copies
 from processor.encodings import Encode
 from processor.inputs import Batch
 from processor.owner import Abandoned, Identity, Owner, Phase
@@ -140,8 +141,18 @@ class Ledger:
         return {number: owner.phase for owner in owners for number in owner.partitions}
 
     def _table(self, partition: int) -> Table:
-        path = self._data / f"partition-{partition}"
-        return Table(path, partition, self._memory, self._share)
+        return Table(self._copy(partition), partition, self._memory, self._share)
+
+    def copies(self) -> dict[int, int]:
+        """How many records each lane's copy on disk has, as far as it is noted."""
+        found: dict[int, int] = {}
+        for partition in range(self.identity.partitions):
+            lane = topics.lane(partition, self.identity.partitions)
+            found[lane] = found.get(lane, 0) + copies.noted(self._copy(partition))
+        return {lane: records for lane, records in found.items() if records}
+
+    def _copy(self, partition: int) -> Path:
+        return self._data / f"partition-{partition}"
 
     def left_out(self, code: int, reason: str) -> None:
         """The group does not take this worker. `code` is Kafka's."""

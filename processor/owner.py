@@ -40,7 +40,7 @@ from confluent_kafka import KafkaError
 from plumbing import kafka, transactions
 from plumbing.crashpoints import CrashPoints
 from plumbing.kafka import ClientConfig
-from processor import outputs
+from processor import copies, outputs
 from processor.committed import CommittedReader
 from processor.encodings import Encode
 from processor.inputs import Batch, Inputs
@@ -63,6 +63,8 @@ COMPLAIN_S = 5.0
 BETWEEN_S = 0.004
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
+# After kill -9 the group is told of a copy that it is so old at most.
+NOTE_COPIES_EVERY_S = 30.0
 # RocksDB counts its own size; asking costs more than a batch may.
 TABLE_SIZE_EVERY_S = 5.0
 
@@ -124,7 +126,7 @@ class Owner:
         self._offered: list[Batch] | None = None
         self._given: list[Batch] | None = None
         self._wake = threading.Event()
-        self._complained_at = self._committed_at = 0.0
+        self._complained_at = self._committed_at = self._noted_at = 0.0
         self._thread = threading.Thread(target=self._run, name=f"lane-{lane}")
 
     def _complain(self, error: KafkaError) -> None:
@@ -195,6 +197,7 @@ class Owner:
             self._begin(inputs)
             while not self._stopping.is_set():
                 self._turn(inputs)
+            self._note_copies()
 
     # Taking over.
 
@@ -257,6 +260,8 @@ class Owner:
         """E."""
         positions = {number: writer.position for number, writer in self._writers.items()}
         inputs.start(positions)
+        # Whole now; what is being restored is not noted.
+        self._note_copies()
         self._enter(Phase.RUNNING)
         for number, position in positions.items():
             log.info(
@@ -302,6 +307,13 @@ class Owner:
             if now - writer.sized_at >= TABLE_SIZE_EVERY_S:
                 writer.sized_at = now
                 self._recorder.table(number, writer.table.size_bytes())
+        if now - self._noted_at >= NOTE_COPIES_EVERY_S:
+            self._note_copies()
+
+    def _note_copies(self) -> None:
+        self._noted_at = time.monotonic()
+        for writer in self._writers.values():
+            copies.note(writer.table.path, writer.table.local.changelog_next_offset)
 
     def _patience_s(self) -> float:
         due = (writer.table.earliest_due_ms() for writer in self._writers.values())

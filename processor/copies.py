@@ -1,0 +1,42 @@
+"""How far a partition's local copy is, noted in a small file of its folder: told to the group, so
+that a lane goes to who has it on disk. To ask RocksDB would be to open it, which replays its log.
+
+The file goes where the copy goes, and is lost with it. It is a preference and no more: what a copy
+is worth is found out when its partition is taken over, so nothing depends on the file being right,
+and it must not stop anything.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import structlog
+
+log = structlog.get_logger(__name__)
+
+# RocksDB has no name like these.
+NAME, UNFINISHED = "reached", "reached.unfinished"
+# So that the sum of all partitions is a number for everybody who reads it.
+MOST = 2**50
+
+_decode = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MOST)]).decode
+
+
+def note(copy: Path, next_offset: int) -> None:
+    try:
+        (copy / UNFINISHED).write_bytes(b"%d\n" % next_offset)
+        (copy / UNFINISHED).replace(copy / NAME)
+    except OSError as error:
+        log.warning("how far the copy is cannot be noted", copy=copy.name, reason=str(error))
+
+
+def noted(copy: Path) -> int:
+    """0 where nothing is noted: there is no copy, or one that was never whole."""
+    try:
+        next_offset: int = _decode((copy / NAME).read_bytes())
+    except FileNotFoundError:
+        return 0
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("how far the copy is cannot be told", copy=copy.name, reason=str(error))
+        return 0
+    return next_offset
