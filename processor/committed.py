@@ -25,7 +25,7 @@ from plumbing.failures import Failure
 from processor.inputs import MOST_BYTES, Read, as_read
 
 TIMEOUT_S = 20.0
-CHUNK = 20_000
+CHUNK = 10_000
 
 
 class Range(NamedTuple):
@@ -48,9 +48,10 @@ class CommittedReader:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 100,
-                "fetch.message.max.bytes": 4 * 1024 * 1024,
-                "queued.min.messages": 100_000,
-                "queued.max.messages.kbytes": 16 * 1024,
+                # Small records take several times their bytes in the client's queue.
+                "fetch.message.max.bytes": 1024 * 1024,
+                "queued.min.messages": 50_000,
+                "queued.max.messages.kbytes": 4 * 1024,
                 "fetch.queue.backoff.ms": 5,
                 **MOST_BYTES,
             }

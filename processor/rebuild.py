@@ -142,6 +142,7 @@ class Fold:
             table.commit(
                 table.staged(), Position(table.partition, nowhere, nowhere, self.hash), Local()
             )
+            table.forget()
             progress(number, self.offset + 1, end)
 
     def _take(self, offset: int, value: bytes) -> None:

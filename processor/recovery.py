@@ -23,7 +23,7 @@ from schemas.topics import DAY_MS, STATE, Names
 
 log = structlog.get_logger(__name__)
 
-CHUNK = 20_000
+CHUNK = 10_000
 # Longer than any foreign transaction may stay open: the brokers' time-out, and their next look.
 ENDED_WITHIN_S = 30.0
 POLL_S = 0.1

@@ -38,8 +38,8 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSe
     )
     rocksdb_mib: int = setting(
         96,
-        "Memory for RocksDB, shared by all partitions of a process: half for blocks that were"
-        " read, half for what is not on disk yet. In MiB.",
+        "Memory for RocksDB, shared by all partitions of a process: for blocks that were read, and"
+        " up to half of it for what is not on disk yet. In MiB.",
         ge=8,
         le=1_000_000,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from rocksdict import (
+    BlockBasedIndexType,
     BlockBasedOptions,
     DBCompressionType,
     Options,
@@ -31,7 +32,8 @@ from processor.due import DueIndex
 from schemas import state
 from schemas.state import Partition, Position, StateValue
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 LOCAL_KEY = b"\x00"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -60,7 +62,8 @@ class Memory:
     """What RocksDB may use, shared by all partitions of a process."""
 
     def __init__(self, mib: int) -> None:
-        self.blocks = BlockCache(mib * MIB // 2)
+        # What is not on disk yet is counted in here, too.
+        self.blocks = BlockCache(mib * MIB)
         self.memtables = WriteBufferManager.new_write_buffer_manager_with_cache(
             mib * MIB // 2, False, self.blocks
         )
@@ -174,8 +177,11 @@ class Table:
             self._db.write(batch)
         self._remember()
         self._overlay = {}
-        self._seen = self._awaited.copy()
         self.position, self.local = position, local
+
+    def forget(self) -> None:
+        """What a batch has asked for and put, before the next one: all of it is committed."""
+        self._seen = self._awaited.copy()
 
     def _remember(self) -> None:
         """Keep of the overlay what is likely to be asked for soon; what it ended is forgotten."""
@@ -298,12 +304,18 @@ def told_of_disk() -> Iterator[None]:
 
 
 def _options(memory: Memory) -> Options:
-    """Point look-ups of keys that mostly do not exist: bloom filters everywhere, kept in memory."""
+    """Point look-ups of keys that mostly do not exist: bloom filters everywhere, kept in memory. In
+    parts: a filter that is read whole is as large as what the cache has for all that hashes there.
+    """
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(10, False)
     blocks.set_block_cache(memory.blocks)
     blocks.set_cache_index_and_filter_blocks(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    blocks.set_index_type(BlockBasedIndexType.two_level_index_search())
+    blocks.set_partition_filters(True)
+    blocks.set_metadata_block_size(4 * KIB)
+    blocks.set_pin_top_level_index_and_filter(True)
     blocks.set_format_version(5)
     options = Options(raw_mode=True)
     options.create_if_missing(True)

@@ -109,6 +109,7 @@ class Writer:
     def _fetch(self, inputs: list[Input]) -> None:
         """All reads before deciding: in two calls, not one for each key."""
         table = self.table
+        table.forget()
         table.fetch(key for input in inputs for key in reads.keys_read(input))
         table.fetch(key for input in inputs for key in reads.keys_named(table, input))
 

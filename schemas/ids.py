@@ -7,7 +7,6 @@ the same for life.
 
 import hashlib
 import re
-from functools import lru_cache
 from typing import Final, NewType
 from uuid import UUID
 
@@ -26,22 +25,19 @@ TRANSIT: Final = "transit"
 SYSTEM_ROLES: Final = (FUNDING, FEES, TRANSIT)
 
 
-@lru_cache(maxsize=65_536)
-def _account_namespace(account: str) -> bytes:
-    return to_key(_uuid5(NAMESPACE.bytes, account.encode()))
+# The version and variant bits of a name-based UUID.
+_KEPT = int("ffffffffffff0fff3fffffffffffffff", 16)
+_SET = int("00000000000050008000000000000000", 16)
 
 
-def _uuid5(namespace: bytes, name: bytes) -> str:
-    text = hashlib.sha1(namespace + name, usedforsecurity=False).hexdigest()
-    variant = _VARIANT[text[16]]
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
-
-
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+def _uuid5(namespace: bytes, name: bytes) -> bytes:
+    digest = hashlib.sha1(namespace + name, usedforsecurity=False).digest()
+    return (int.from_bytes(digest[:16], "big") & _KEPT | _SET).to_bytes(16, "big")
 
 
 def transaction_id(account: str, idempotency_key: str) -> TransactionId:
-    return TransactionId(_uuid5(_account_namespace(account), idempotency_key.encode()))
+    namespace = _uuid5(NAMESPACE.bytes, account.encode())
+    return to_text(_uuid5(namespace, idempotency_key.encode()))
 
 
 def to_text(key: bytes) -> TransactionId:
@@ -49,8 +45,6 @@ def to_text(key: bytes) -> TransactionId:
     return TransactionId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
 
 
-# An id is asked for by its bytes again and again while its transaction is decided.
-@lru_cache(maxsize=16_384)
 def to_key(transaction: str) -> bytes:
     """The 16 bytes of an id in canonical text form."""
     return bytes.fromhex(transaction.replace("-", ""))
