@@ -13,7 +13,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?=
 ARGS ?=
-TESTS ?= tests
+TESTS ?=
 FULL ?=
 MINUTES ?= 10
 # Told at the start, so that what it finds can be had again.
@@ -26,36 +26,70 @@ STAMP_VENV := .venv/made
 STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
 
-# Left out of the quick tests: what takes minutes.
-SLOW := tests/crash tests/languages $(wildcard $(addprefix tests/integration/, \
-	test_producing*.py test_analytics.py test_consuming.py test_embedded_secure.py \
-	test_embedded_up.py test_ingress_registration.py test_processor_*s.py \
-	test_rebuild_state.py test_securing.py test_sink_crashes.py test_sink_kafka.py \
-	test_sink_lag.py test_verify.py test_verify_live.py))
+PYTEST := exec $(BIN)/python -m pytest
 
 # Needs no broker and no Postgres, but where a test is of them.
 PURE := tests/unit tests/property tests/simulation tests/test_tidy.py
 
-.PHONY: run test test-quick test-real test-pure check bench chaos lint types lock reference clean
+# Left out of the quick tests: what takes minutes.
+SLOW := tests/crash tests/languages $(addprefix tests/integration/test_,producing*.py \
+	analytics.py consuming.py embedded_secure.py embedded_up.py ingress_registration.py \
+	processor_*s.py rebuild_state.py securing.py sink_crashes.py sink_kafka.py sink_lag.py \
+	verify*.py)
+# Of the others some, which run beside the rest of them.
+QUICK_1 := $(addprefix tests/integration/test_,embedded_processes.py embedded_stores.py \
+	processor_cli.py sink_refusals.py sink_writes.py)
+QUICK := test-quick-1 test-quick-2
+
+# The tests that use a broker mostly wait: they run in three parts side by side, each with a Kafka
+# and a Postgres of its own. Parts take about the same time; what is in no list is in the third.
+REAL_1 := $(addprefix tests/integration/test_,processor_*.py provision_*.py sink_[!kl]*.py)
+REAL_2 := tests/crash $(addprefix tests/integration/test_,embedded_*.py ingress_*.py \
+	metrics_shown.py operating_page.py sink_[kl]*.py wheel.py)
+but = tests $(patsubst %,--ignore-glob='%',$(PURE) $(1))
+REAL := test-real-1 test-real-2 test-real-3
+
+# What each of them says is shown whole when it ends, by a make that can.
+TOGETHER := --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+.PHONY: run test test-quick $(QUICK) $(REAL) test-pure check bench chaos lint types lock \
+	reference clean
 
 run: $(STAMP_RUN)
 	@exec $(BIN)/streamledger up $(ARGS)
 
+ifdef TESTS
 test: $(STAMP_DEV)
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
+else
+test:
+	@exec $(MAKE) $(TOGETHER) $(REAL) test-pure
+endif
 
-test-quick: $(STAMP_DEV)
-	$(BIN)/python -m pytest $(TESTS) $(addprefix --ignore=,$(SLOW))
+test-quick:
+	@exec $(MAKE) $(TOGETHER) $(QUICK) test-pure
 
-# The tests that use a broker mostly wait for it: what only computes is done meanwhile.
+# What only computes is done meanwhile, too.
 check:
-	@$(MAKE) --jobs=2 test-real lint types test-pure
+	@exec $(MAKE) $(TOGETHER) $(REAL) lint types test-pure
 
-test-real: $(STAMP_DEV)
-	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(PURE))
+test-quick-1: $(STAMP_DEV)
+	$(PYTEST) $(QUICK_1)
+
+test-quick-2: $(STAMP_DEV)
+	$(PYTEST) $(call but,$(SLOW) $(QUICK_1))
+
+test-real-1: $(STAMP_DEV)
+	$(PYTEST) $(REAL_1)
+
+test-real-2: $(STAMP_DEV)
+	$(PYTEST) $(REAL_2)
+
+test-real-3: $(STAMP_DEV)
+	$(PYTEST) $(call but,$(REAL_1) $(REAL_2))
 
 test-pure: $(STAMP_DEV)
-	$(BIN)/python -m pytest $(PURE)
+	$(PYTEST) $(PURE)
 
 bench: $(STAMP_DEV)
 	$(BIN)/python -m benchmarks.rules
@@ -72,11 +106,11 @@ chaos: $(STAMP_DEV)
 	$(BIN)/python -m tests.crash --seed $(SEED) --minutes $(HALF)
 
 lint: $(STAMP_DEV)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
+	exec $(BIN)/ruff check
+	exec $(BIN)/ruff format --check
 
 types: $(STAMP_DEV)
-	$(BIN)/mypy
+	exec $(BIN)/mypy
 
 # The generated pages of docs/reference.
 reference: $(STAMP_DEV)

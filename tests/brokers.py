@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from compose.embedded import artifacts, folder, kafka, ports, postgres, programs
@@ -16,12 +17,33 @@ from compose.embedded import artifacts, folder, kafka, ports, postgres, programs
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 POSTGRES_IMAGE = "postgres:17.11"
 PORTS = range(15_000, 30_000)
+PORTS_OF_A_RUN = 1_000
 RUNS = Path(tempfile.gettempdir(), f"streamledger-tests-{os.getuid()}")
 
 
+@cache
+def ports_of_this_run() -> range:
+    """Several runs go on side by side: each looks for ports in a range of its own, which it has as
+    long as it has the first of them."""
+    for first in range(PORTS.start, PORTS.stop, PORTS_OF_A_RUN):
+        if ports.choose(first):
+            return range(first + 1, first + PORTS_OF_A_RUN)
+    return PORTS
+
+
 def some_port() -> int:
-    """Where to look for free ports: elsewhere each time, as several runs may look at once."""
-    return random.SystemRandom().choice(PORTS)
+    """Where to look for a free port: elsewhere each time."""
+    return random.SystemRandom().choice(ports_of_this_run())
+
+
+def let_go(count: int) -> list[int]:
+    """Free ports for a program that is told to take just these, which it can: they are no longer
+    chosen by us, and no other run looks where they are."""
+    found = [ports.next_free(some_port()) for _ in range(count)]
+    for port in found:
+        if (descriptor := ports._chosen.pop(port, None)) is not None:
+            os.close(descriptor)
+    return found
 
 
 def docker_answers() -> bool:

@@ -34,10 +34,10 @@ class Place:
         self.folder = folder
         self.ups = 0
         self.data = DataFolder(folder / ".streamledger")
-        port = brokers.some_port()
-        asked = {"--port": port, "--kafka-port": port + 10, "--postgres-port": port + 20}
+        options = ("--port", "--kafka-port", "--postgres-port")
+        asked = dict(zip(options, brokers.let_go(len(options)), strict=True))
         self.ports = [text for pair in asked.items() for text in map(str, pair)]
-        self.kafka = f"127.0.0.1:{port + 10}"
+        self.kafka = f"127.0.0.1:{asked['--kafka-port']}"
 
     @property
     def environment(self) -> dict[str, str]:

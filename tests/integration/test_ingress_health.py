@@ -50,7 +50,7 @@ def create_topics(env: Env) -> None:
 async def ingress(env: Env, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "compose.cli", "ingress"),
-        env=env,
+        env={**env, "PYTHONFAULTHANDLER": "1"},
         cwd=folder,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -60,6 +60,16 @@ async def ingress(env: Env, folder: Path) -> AsyncIterator[asyncio.subprocess.Pr
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+async def said(process: asyncio.subprocess.Process) -> bytes:
+    """All that it says, once it has ended by itself."""
+    end = asyncio.ensure_future(process.communicate())
+    try:
+        return (await asyncio.wait_for(asyncio.shield(end), DEADLINE_S))[1]
+    except TimeoutError:
+        process.send_signal(signal.SIGABRT)  # it shows where it is
+        raise AssertionError(f"it goes on:\n{(await end)[1].decode()}") from None
 
 
 async def get(env: Env, path: str) -> tuple[int, str]:
@@ -147,7 +157,7 @@ async def test_without_postgres_it_serves_and_says_so(env: Env, tmp_path: Path) 
 
 async def test_it_refuses_unsafe_topics(env: Env, tmp_path: Path) -> None:
     async with ingress(env, tmp_path) as process:
-        _, errors = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+        errors = await said(process)
     assert process.returncode == 1
     assert b"commands: not there; `streamledger topics create` makes it" in errors
     assert b"Traceback" not in errors
@@ -159,7 +169,7 @@ async def test_a_busy_port_is_one_clear_line(env: Env, tmp_path: Path) -> None:
         other.bind(("127.0.0.1", int(env["HTTP_PORT"])))
         other.listen()
         async with ingress(env, tmp_path) as process:
-            _, errors = await asyncio.wait_for(process.communicate(), DEADLINE_S)
+            errors = await said(process)
     assert process.returncode == 1
     last = errors.decode().splitlines()[-1]
     assert last.startswith(f"streamledger: cannot listen at 127.0.0.1:{env['HTTP_PORT']}")

@@ -1,12 +1,20 @@
-"""Setting up: a Python that will not do is told in one line, and nothing is done twice."""
+"""Setting up: a Python that will not do is told in one line, and nothing is done twice. And the
+parts of a check, which together are all tests and of which none is left when it is interrupted.
+"""
 
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+
+from compose.embedded.processes import identify
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,6 +112,105 @@ def test_chaos_has_one_seed_and_half_of_the_time_each(checkout: Path) -> None:
 def test_the_long_benchmarks_are_asked_for(checkout: Path) -> None:
     assert "--full" not in make(checkout, "-n", "bench").stdout
     assert "--full" in make(checkout, "-n", "bench", "FULL=1").stdout
+
+
+@pytest.mark.parametrize("target", ["check", "test"])
+def test_each_test_is_in_one_part(target: str) -> None:
+    parts = pytests(target)
+    assert len(parts) == 4
+    for path in ROOT.glob("tests/**/test_*.py"):
+        where = [n for n, words in enumerate(parts) if runs(words, path.relative_to(ROOT))]
+        assert len(where) == 1, f"{path} is in {where}"
+
+
+def test_the_quick_ones_are_some_of_them_and_what_only_computes() -> None:
+    parts = pytests("test-quick")
+    left_out = set()
+    for path in ROOT.glob("tests/**/test_*.py"):
+        where = [n for n, words in enumerate(parts) if runs(words, path.relative_to(ROOT))]
+        assert len(where) < 2, f"{path} is in {where}"
+        if not where:
+            left_out.add(path.parent.name)
+    assert left_out == {"crash", "integration", "languages"}
+
+
+# It tells of itself when make, too, has noted that it runs.
+PART = """#!/bin/sh
+sleep 0.3
+echo $$ >> started
+case "$*" in *"$FAILS"*) echo it fails; exit 3;; esac
+exec sleep "$LASTS"
+"""
+
+
+def check(checkout: Path, fails: str, lasts: str) -> "subprocess.Popen[str]":
+    """`make check` of parts that only last so long, but for one that fails."""
+    programs = checkout / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "ruff", "mypy"):
+        (programs / name).write_text(PART)
+        (programs / name).chmod(0o755)
+    for stamp in ("made", "installed-run", "installed-dev"):
+        (checkout / ".venv" / stamp).touch()
+    return subprocess.Popen(
+        ["make", "check"],
+        cwd=checkout,
+        env={"PATH": os.environ["PATH"], "FAILS": fails, "LASTS": lasts},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def started(checkout: Path) -> list[int]:
+    told = checkout / "started"
+    return [int(pid) for pid in told.read_text().split()] if told.exists() else []
+
+
+def test_a_part_that_fails_fails_the_whole_and_shows_itself(checkout: Path) -> None:
+    run = check(checkout, fails="tests/crash", lasts="0.1")
+    told, _ = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert "it fails" in told
+    assert "Error 3" in told
+
+
+def test_parts_that_go_well_are_a_success(checkout: Path) -> None:
+    run = check(checkout, fails="nothing", lasts="0.1")
+    told, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, told
+    assert len(started(checkout)) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_check_leaves_no_part(checkout: Path, number: signal.Signals) -> None:
+    run = check(checkout, fails="nothing", lasts="600")
+    eventually(lambda: len(started(checkout)) == 4, 60)
+    # As Ctrl-C in a terminal does, which reaches all; as a supervisor does, who knows of one.
+    if number == signal.SIGINT:
+        os.killpg(run.pid, number)
+    else:
+        run.send_signal(number)
+    told, _ = run.communicate(timeout=60)
+    assert run.returncode != 0, told
+    eventually(lambda: not [pid for pid in started(checkout) if identify(pid) is not None], 30)
+
+
+def pytests(target: str) -> list[list[str]]:
+    """What each pytest of a target is told."""
+    planned = make(ROOT, "-n", target).stdout.splitlines()
+    told = [line.partition(" -m pytest ")[2] for line in planned]
+    return [shlex.split(each) for each in told if each]
+
+
+def runs(words: list[str], path: Path) -> bool:
+    def named_by(patterns: list[str]) -> bool:
+        places = map(str, (path, *path.parents))
+        return any(fnmatch(place, pattern) for place in places for pattern in patterns)
+
+    left_out = [word.partition("=")[2] for word in words if word.startswith("--ignore-glob=")]
+    return named_by([word for word in words if word[0] != "-"]) and not named_by(left_out)
 
 
 def set_up_by(checkout: Path, target: str) -> list[str]:
