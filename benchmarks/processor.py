@@ -249,8 +249,10 @@ def sustained(made: Machine, options: Options, seconds: float) -> None:
     bench = opened(made, "sustained", options, of)
     probe = bench.take(load.credits(of, options.credits, seed=1))
     count = int(probe.rate * seconds * 1.1)
+    before = bench.ends_of_commands()
     credits = bench.take(load.credits(of, count, seed=7))
     tell(f"credits for {seconds:g} s", **credits.told(), **at_least(CREDITS_PER_S, credits.rate))
+    yardstick(bench, before, credits)
     bench.ledger.stop()
 
 
