@@ -1,7 +1,5 @@
 """`python -m processor`: reads the settings, checks the topics, and owns what it is assigned."""
 
-import contextlib
-import ctypes
 import fcntl
 import sys
 from functools import partial
@@ -25,7 +23,6 @@ from schemas.registry import HttpRegistry
 
 log = structlog.get_logger(__name__)
 
-M_ARENA_MAX = -8
 # Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
 QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
 
@@ -40,7 +37,7 @@ def run(settings: ProcessorSettings) -> None:
     name = f"{settings.ledger_id}-processor"
     lock = _locked(settings.data)
     topics_check.wait_for_topics(kafka.admin(settings, name), settings)
-    _few_arenas()
+    memory.few_arenas()
     memory.collect_seldom()
     schemas = _schemas(settings)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
@@ -83,13 +80,6 @@ def _schemas(settings: ProcessorSettings) -> AvroSchemas:
     if reason is not None:
         log.warning("the schema registry could not tell", reason=reason)
     return known
-
-
-def _few_arenas() -> None:
-    """Each thread would keep what it once needed in an arena of its own: a quarter of the memory
-    of a busy processor. Only glibc has this to set."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def _locked(data: Path) -> IO[str]:

@@ -37,7 +37,7 @@ import msgspec
 import structlog
 from confluent_kafka import KafkaError
 
-from plumbing import kafka, transactions
+from plumbing import kafka, memory, transactions
 from plumbing.crashpoints import CrashPoints
 from plumbing.kafka import ClientConfig
 from processor import copies, outputs
@@ -207,6 +207,7 @@ class Owner:
         writers = self._writers.values()
         with ThreadPoolExecutor(len(writers), f"lane-{self._lane}-restore") as pool:
             errors = [error for error in pool.map(self._recovered, writers) if error is not None]
+        memory.give_back()
         if errors:
             raise next((each for each in errors if not isinstance(each, Abandoned)), errors[0])
         identity = self._identity

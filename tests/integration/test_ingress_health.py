@@ -16,7 +16,7 @@ from compose import provision
 from plumbing import setting_names
 from tests.waiting import eventually
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 Env = dict[str, str]
 
 
