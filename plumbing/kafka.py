@@ -139,6 +139,24 @@ def command_producer(settings: KafkaSettings, client_id: str) -> Producer:
     )
 
 
+def reader(config: Mapping[str, Any]) -> Consumer:
+    """In no group: where it reads is for others to say. It sees what is committed, and is told of
+    each partition's end, where the configuration does not say otherwise.
+    """
+    return Consumer(
+        {
+            # Required by the client; nothing is ever committed or subscribed under it.
+            "group.id": "none",
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            **config,
+        }
+    )
+
+
 class Admin(AdminClient):
     """Remembers why it was not let in, which its calls only tell as a time-out."""
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Self
 
 from confluent_kafka import (
-    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -38,15 +37,9 @@ class Range(NamedTuple):
 class CommittedReader:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._admin = AdminClient(dict(config))
-        self._consumer = Consumer(
+        self._consumer = kafka.reader(
             {
                 **config,
-                # Required by the client; nothing is ever committed or subscribed under it.
-                "group.id": "none",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 100,
                 # Small records take several times their bytes in the client's queue.
                 "fetch.message.max.bytes": 1024 * 1024,

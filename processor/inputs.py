@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
+from plumbing import kafka
 from plumbing.kafka import ClientConfig
 from schemas.state import InputPosition, Position
 from schemas.topics import Names
@@ -45,16 +46,9 @@ class Batch(NamedTuple):
 class Inputs:
     def __init__(self, config: Mapping[str, Any], names: Names) -> None:
         self._commands, self._legs = names.commands, names.legs
-        self._consumer = Consumer(
+        self._consumer = kafka.reader(
             {
                 **config,
-                # Required by the client; nothing is ever committed or subscribed under it.
-                "group.id": "none",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,

@@ -6,7 +6,7 @@ One consumer for one lane, never in a group: where to read is for them to say.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from plumbing import kafka
 from plumbing.failures import Failure
@@ -35,16 +35,9 @@ class Taken(NamedTuple):
 class Journals:
     def __init__(self, config: ClientConfig, names: Names) -> None:
         self._topic = names.journal
-        self._consumer = Consumer(
+        self._consumer = kafka.reader(
             {
                 **config,
-                # Required by the client; nothing is ever committed or subscribed under it.
-                "group.id": "none",
-                "isolation.level": "read_committed",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,

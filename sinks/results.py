@@ -136,14 +136,10 @@ class Positions:
         return Position(at.next_offset, at.sequence, at.last_hash)
 
     def _consumer(self, isolation: str) -> Consumer:
-        return Consumer(
+        return kafka.reader(
             {
                 **self._config,
-                "group.id": "none",
                 "isolation.level": isolation,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 100,
             }
         )
