@@ -1,11 +1,11 @@
 """The transactional producer of a lane's owner, of the processor and of the sink alike.
 
-Keeps two rules: who takes a lane fences whoever had it before anything else, and a commit is
-tried again only while the client says that this is safe. It knows no topic.
+Keeps two rules: who takes a lane fences whoever had it before anything else, and a commit or
+an abort is tried again only while the client says that this is safe. It knows no topic.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -15,7 +15,7 @@ from plumbing.kafka import ClientConfig
 
 # A transaction that its producer left behind holds up every reader for so long.
 TIMEOUT_MS = 10_000
-COMMIT_TIMEOUT_S = 15.0
+END_TIMEOUT_S = 15.0
 MAX_RETRIES = 5
 PAUSE_S = 1.0
 MIB = 1024 * 1024
@@ -65,12 +65,21 @@ def producer(config: Mapping[str, Any], lane: int) -> Producer:
 
 def commit(producer: Producer, lane: int) -> None:
     """Any error that it raises leaves unknown whether the transaction was committed."""
+    _end(producer.commit_transaction, "commit retried", lane)
+
+
+def abort(producer: Producer, lane: int) -> None:
+    """It may be begun anew after this. Any error that it raises leaves unknown whether it may."""
+    _end(producer.abort_transaction, "abort retried", lane)
+
+
+def _end(transaction: Callable[[float], object], retried: str, lane: int) -> None:
     for attempt in range(MAX_RETRIES):
         try:
-            producer.commit_transaction(COMMIT_TIMEOUT_S)
+            transaction(END_TIMEOUT_S)
         except KafkaException as error:
             if not error.args[0].retriable() or attempt + 1 == MAX_RETRIES:
                 raise
-            log.warning("commit retried", lane=lane, error=str(error))
+            log.warning(retried, lane=lane, error=str(error))
         else:
             return

@@ -16,10 +16,11 @@ from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
-from sinks import changes, copies, copying, postgres
+from sinks import changes, copies, copying, postgres, sending
 from sinks.postgres import Connections, Patience
 from sinks.reading import Position, beginning
 from sinks.rows import Rows
+from sinks.sending import Copy
 
 log = structlog.get_logger(__name__)
 
@@ -155,13 +156,16 @@ class Ledger:
         parts: Sequence[Part],
         new: Mapping[str, Iterable[bytes]],
     ) -> None:
-        for part in parts:
-            if self._move(connection, part).rowcount != 1:
+        with connection.pipeline():
+            moved = [self._move(connection, part) for part in parts]
+        for part, cursor in zip(parts, moved, strict=True):
+            if cursor.rowcount != 1:
                 raise _superseded(part)
-        for table, lines in new.items():
-            with connection.cursor().copy(self._queries[f"copy_{table}"]) as copy:
-                copy.write(copying.copy(lines))
-            self._reach("mid_rows")
+        sending.send_copies(
+            connection,
+            [Copy(self._queries[f"copy_{table}"], copying.copy(new[table])) for table in new],
+            lambda: self._reach("mid_rows"),
+        )
         with connection.pipeline():
             expected = [each for part in parts for each in self._changes(connection, part.rows)]
         self._check(expected)

@@ -12,14 +12,18 @@ Each batch, of records of any of the lane's partitions, in this order:
 
   1. decode every record, and test that it follows on the one before; rows and results are in memory
      only;
-  2. one Postgres transaction: move each partition's position from exactly where it was, copy and
+  2. begin a Kafka transaction and send it the results, and how far they are: nobody can read them
+     yet. The teller does so in a thread of its own, and 3 does not wait for it;
+  3. one Postgres transaction: move each partition's position from exactly where it was, copy and
      update rows;
-  3. one Kafka transaction: the results, and how far they are.
+  4. commit the Kafka transaction, when 3 is committed.
 
-Each of 2 and 3 takes only what lies beyond its own position. So a crash between them, or tables put
-back to last night's, cost nothing: what is there is not written again. Whatever else fails is not
-guessed at: the process ends, and A to C of the next sink find out what is there.
-docs/failure-scenarios.md says what each failure between two steps leaves behind.
+Where 3 takes long, 2 is undone, and done once more after it. Each of 3 and 4 takes only what lies
+beyond its own position. So a crash between them, or tables put back to last night's, cost nothing:
+what is there is not written again. Whatever else fails is not guessed at: the process ends, and A
+to C of the next sink find out what is there. docs/failure-scenarios.md says what each failure
+between two steps leaves behind, docs/decisions/0019-results-are-sent-beside-their-rows.md why 2
+comes before 3.
 """
 
 import threading
@@ -40,8 +44,9 @@ from sinks.ledger import Ledger, Part, Queries, RowsRefused
 from sinks.postgres import Connections
 from sinks.reading import BrokenJournal, Chain, Position, Read
 from sinks.recorder import Recorder
-from sinks.results import Positions, Results, tell
+from sinks.results import Positions, Results
 from sinks.rows import BrokenRecord, Rows
+from sinks.teller import Teller, Telling
 
 log = structlog.get_logger(__name__)
 
@@ -195,11 +200,13 @@ class Owner:
         for partition in self.partitions:
             self._tools.recorder.lag(partition, -1)
         journals = Journals(self._tools.config, self._tools.names)
+        self._teller = Teller(self._producer, self._tools.names, self._lane, self._reach)
         try:
             self._take_over(journals)
             while not self._stopping.is_set():
                 self._turn(journals)
         finally:
+            self._teller.close()
             journals.close()
 
     # Taking over.
@@ -287,7 +294,7 @@ class Owner:
             self._take(taken[middle:])
 
     def _process(self, taken: list[Taken]) -> None:
-        """1, then 2 and 3 for what each of them lacks."""
+        """1, then 2 to 4 for what the tables and the results lack."""
         shares: dict[int, _Share] = {}
         with self._tools.turn:
             for partition, read in taken:
@@ -296,13 +303,28 @@ class Owner:
                     share = shares[partition] = _Share(self._partitions[partition])
                 share.add(read)
         with_rows = [share for share in shares.values() if share.rows.records]
-        if with_rows:
+        if not any(share.tells for share in shares.values()):
             self._write_rows(with_rows)
-        if any(share.tells for share in shares.values()):
-            self._write_results([share.results for share in shares.values()])
+            return
+        # Of each partition of the lane, so that the last of each is never far from the topic's end.
+        reached = {
+            number: max(each.results_at, each.chain.position)
+            for number, each in self._partitions.items()
+        }
+        batch = [share.results for share in shares.values()]
+        # 2.
+        telling = self._teller.begin(batch, reached)
+        try:
+            self._write_rows(with_rows)
+        except BaseException:
+            telling.drop()
+            raise
+        self._commit_results(telling, reached, sum(map(len, batch)))
 
     def _write_rows(self, shares: list[_Share]) -> None:
-        """2."""
+        """3."""
+        if not shares:
+            return
         self._reach("before_rows")
         started = time.monotonic()
         self._writing_ms = {share.of.number: share.rows.last_ms for share in shares}
@@ -314,22 +336,13 @@ class Owner:
         self._tools.recorder.rows_took(started)
         self._reach("after_rows")
 
-    def _write_results(self, batch: list[Results]) -> None:
-        """3. How far they are is told of each partition of the lane, so that the last of each is
-        never far from the topic's end."""
+    def _commit_results(
+        self, telling: Telling, reached: Mapping[int, Position], count: int
+    ) -> None:
+        """4."""
         started = time.monotonic()
-        reached = {
-            number: max(each.results_at, each.chain.position)
-            for number, each in self._partitions.items()
-        }
-        self._producer.begin_transaction()
-        self._reach("mid_results")
-        for each in batch:
-            each.produce(self._producer, self._tools.names)
-        tell(self._producer, self._tools.names, self._lane, reached)
-        self._reach("before_results_commit")
-        transactions.commit(self._producer, self._lane)
+        telling.commit()
         for number, position in reached.items():
             self._partitions[number].results_at = position
-        self._tools.recorder.results(started, sum(map(len, batch)))
+        self._tools.recorder.results(started, count)
         self._reach("after_results")

@@ -26,7 +26,7 @@ from compose.embedded import ports
 from schemas import ids
 from schemas import state as states
 from schemas.journal import JournalRecord
-from schemas.topics import RESULTS, Names
+from schemas.topics import JOURNAL, RESULTS, Names, Topic
 from tests import brokers, naive_results
 from tests.naive_results import Told
 from tests.programs import Program
@@ -149,11 +149,12 @@ class Rig:
                 producer.produce(self.names.journal, value, None, partition)
             producer.commit_transaction(30)
 
-    def stable(self) -> bool:
-        """Whether the brokers have ended every transaction of the journal, markers and all."""
+    def stable(self, topic: Topic = JOURNAL) -> bool:
+        """Whether the brokers have ended every transaction of the topic, markers and all."""
         admin = AdminClient({"bootstrap.servers": self.kafka})
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
-        asked = {TopicPartition(self.names.journal, p): latest for p in range(PARTITIONS)}
+        name, count = self.names.of(topic), topic.count(PARTITIONS)
+        asked = {TopicPartition(name, p): latest for p in range(count)}
         ends = []
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
             found = admin.list_offsets(asked, isolation_level=level)
@@ -237,6 +238,12 @@ class Rig:
         except AssertionError as error:
             logs = "\n".join(sink.told()[-3000:] for sink in self._sinks)
             raise AssertionError(f"{error}\n{self.sequences()}\n{logs}") from None
+
+    def check_order(self) -> None:
+        """No result can be seen whose row is not there. Not while a sink writes."""
+        rows = self.query("SELECT partition, source_offset FROM ledger.commands")
+        there = {(row["partition"], row["source_offset"]) for row in rows}
+        assert {_place(told) for told in self.results()} <= there
 
     def check(self, cluster: Cluster) -> None:
         """Tables and results are what the journal says, once each."""

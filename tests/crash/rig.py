@@ -42,6 +42,7 @@ SINK_STEPS = (
     "before_rows_commit",
     "after_rows",
     "mid_results",
+    "results_sent",
     "before_results_commit",
     "after_results",
 )

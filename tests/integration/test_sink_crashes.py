@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
+from schemas.topics import RESULTS
 from tests import conftest, sink_rig
 from tests.programs import KILLED
 from tests.sink_rig import Proxy, Rig, history
@@ -22,6 +24,7 @@ STEPS = (
     "before_rows_commit",
     "after_rows",
     "mid_results",
+    "results_sent",
     "before_results_commit",
     "after_results",
 )
@@ -39,6 +42,7 @@ def test_killed_at_every_step(rig: Rig) -> None:
     for part, step in enumerate(STEPS):
         rig.publish_part(cluster, part, len(STEPS))
         assert sink.start(CRASH_AT=step).wait(60) == KILLED, f"{step}:\n{sink.told()[-3000:]}"
+        rig.check_order()
     sink.start()
     rig.settle(cluster)
     rig.check(cluster)
@@ -124,10 +128,31 @@ def test_postgres_may_be_away_when_the_sink_is_told_to_stop(rig: Rig) -> None:
         proxy.cut()
         rig.publish_part(cluster, 1, 2)
         eventually(lambda: "waiting for Postgres" in sink.told(), 30)
+        eventually(lambda: "results wait for their rows" in sink.told(), 30)
         assert sink.stop() == 0
         assert rig.has_part(cluster, 0, 2)
+        assert rig.stable(RESULTS)
+        rig.check_order()
     finally:
         proxy.cut()
+
+
+def test_results_wait_for_their_rows_and_nobody_waits_for_the_results(rig: Rig) -> None:
+    cluster = history()
+    sink = rig.sink().start()
+    rig.publish_part(cluster, 0, 2)
+    eventually(lambda: rig.has_part(cluster, 0, 2), 60)
+    with psycopg.connect(rig.database) as somebody:
+        somebody.execute("SELECT FROM ledger.positions FOR UPDATE")
+        rig.publish_part(cluster, 1, 2)
+        # One of the lanes has both partitions that are 0 modulo 2, the other one has the third.
+        eventually(lambda: sink.told().count("results wait for their rows") >= 2, 30)
+        eventually(lambda: rig.stable(RESULTS), 30)
+        rig.check_order()
+        assert rig.has_part(cluster, 0, 2)
+    rig.settle(cluster)
+    rig.check(cluster)
+    assert sink.stop() == 0, sink.tail()
 
 
 def test_one_that_was_frozen_wakes_to_find_another_in_its_place(rig: Rig) -> None:
