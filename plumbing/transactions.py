@@ -1,7 +1,8 @@
 """The transactional producer of a lane's owner, of the processor and of the sink alike.
 
-Keeps two rules: who takes a lane fences whoever had it before anything else, and a commit or
-an abort is tried again only while the client says that this is safe. It knows no topic.
+Keeps three rules: who takes a lane fences whoever had it before anything else; what the client did
+not take is never committed without; and a commit or an abort is tried again only while the client
+says that this is safe. It knows no topic.
 """
 
 import threading
@@ -61,6 +62,20 @@ def producer(config: Mapping[str, Any], lane: int) -> Producer:
             "queue.buffering.max.kbytes": 256 * 1024,
         }
     )
+
+
+class NotTaken(Exception):
+    """Part of a transaction's records is not in it: it must not be committed."""
+
+
+def produce_all(
+    producer: Producer, topic: str, messages: list[dict[str, object]], partition: int
+) -> None:
+    """The client leaves out what it cannot take, without an error."""
+    taken = producer.produce_batch(topic, messages, partition) if messages else 0
+    if taken != len(messages):
+        refused = next(message["_error"] for message in messages if "_error" in message)
+        raise NotTaken(f"{len(messages) - taken} records for {topic} not taken: {refused}")
 
 
 def commit(producer: Producer, lane: int) -> None:

@@ -85,7 +85,8 @@ def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
         # The rebalance hooks of the transaction manager are called in this mode alone.
         processing_guarantee="exactly_once",
         PartitionAssignor=LaneAssignor,
-        # With it, Faust's own assignor keeps the partitions of both topics together.
+        # With it, Faust's own assignor keeps the partitions of both topics together, and what
+        # `shares` gives a worker: without, it would take from who has one lane more than others.
         table_standby_replicas=1,
         topic_partitions=partitions,
         topic_allow_declare=False,

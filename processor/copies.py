@@ -30,6 +30,14 @@ def note(copy: Path, next_offset: int) -> None:
         log.warning("how far the copy is cannot be noted", copy=copy.name, reason=str(error))
 
 
+def forget(copy: Path) -> None:
+    """It cannot be gone on with: let another worker have the lane that is not hindered by it."""
+    try:
+        (copy / NAME).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("the note of a copy cannot be removed", copy=copy.name, reason=str(error))
+
+
 def noted(copy: Path) -> int:
     """0 where nothing is noted: there is no copy, or one that was never whole."""
     try:

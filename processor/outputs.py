@@ -9,8 +9,9 @@ from collections.abc import Callable
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
+from plumbing import transactions
 from processor.rules import chain
-from processor.rules.decision import BrokenInvariant, Decision
+from processor.rules.decision import Decision
 from processor.table import Staged
 from schemas import codecs, journal, state
 from schemas.journal import JournalRecord
@@ -71,8 +72,8 @@ class Outputs:
     def produce(self, producer: Producer, names: Names, delivered: _Delivered) -> None:
         """All but the state; `delivered` is told of the last journal record."""
         self._journal[-1]["callback"] = delivered
-        _produce_all(producer, names.journal, self._journal, self._partition)
-        _produce_all(producer, names.transactions, self._transactions, self._partition)
+        transactions.produce_all(producer, names.journal, self._journal, self._partition)
+        transactions.produce_all(producer, names.transactions, self._transactions, self._partition)
         for partition, key, leg in self._legs:
             producer.produce(names.legs, leg, key, partition)
         for key, letter, headers in self._dead:
@@ -89,16 +90,6 @@ def _key(read: bytes | None, record: JournalRecord) -> bytes | None:
     return None if read is None else read[:MAX_KEY_BYTES]
 
 
-def _produce_all(
-    producer: Producer, topic: str, messages: list[dict[str, object]], partition: int
-) -> None:
-    """The client leaves out what it cannot take, without an error: that must not be committed."""
-    taken = producer.produce_batch(topic, messages, partition) if messages else 0
-    if taken != len(messages):
-        refused = next(message["_error"] for message in messages if "_error" in message)
-        raise BrokenInvariant(f"{len(messages) - taken} records for {topic} not taken: {refused}")
-
-
 def encode_leg(leg: Leg) -> bytes:
     return _encode(leg)
 
@@ -113,5 +104,5 @@ def produce_state(
 ) -> None:
     """The changelog: every changed key, the position last."""
     changes: list[dict[str, object]] = [{"key": key, "value": value} for key, value in staged]
-    _produce_all(producer, names.state, changes, partition)
+    transactions.produce_all(producer, names.state, changes, partition)
     producer.produce(names.state, position, state.POSITION_KEY, partition, on_delivery=delivered)

@@ -222,6 +222,8 @@ class Owner:
         try:
             self._recover(writer)
         except BaseException as error:
+            if not isinstance(error, Abandoned):
+                copies.forget(writer.table.path)
             self._abandoning.set()
             return error
         return None

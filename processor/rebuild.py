@@ -15,6 +15,7 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from plumbing.failures import Failure
+from processor import copies
 from processor.committed import CommittedReader
 from processor.recovery import Recovery, check_owner
 from processor.rules.decision import BrokenInvariant
@@ -167,6 +168,7 @@ def table_in(folder: Path, number: int, memory: Memory) -> Iterator[Table]:
     table = Table(unfinished, number, memory, CACHED)
     try:
         yield table
+        copies.note(unfinished, table.local.changelog_next_offset)
     finally:
         table.close()
     unfinished.rename(path)

@@ -68,7 +68,8 @@ def _cheapest(costs: Sequence[Sequence[int]]) -> Iterable[int]:
                 step = costs[row][column] - row_price[row] - column_price[column]
                 if step < cost[column]:
                     cost[column], before[column] = step, at
-            nearest = min(left, key=lambda column: (cost[column], column))
+            # Of equals one that is free: nobody need make way.
+            nearest = min(left, key=lambda each: (cost[each], holder[each] is not None, each))
             dearer = int(cost[nearest])
             for column, held_by in passed:
                 row_price[held_by] += dearer

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
@@ -31,6 +32,8 @@ from processor.cache import Cache
 from processor.due import DueIndex
 from schemas import state
 from schemas.state import Partition, Position, StateValue
+
+log = structlog.get_logger(__name__)
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -54,6 +57,8 @@ _CACHED = frozenset((state.ACCOUNT[0], state.SYSTEM_ACCOUNT[0]))
 # What is waiting for another partition's answer is asked for again in a moment. So many are kept
 # at most, for as long as they wait: it only saves reading them.
 _MOST_AWAITED = 4_000
+# A batch that sees more, of many expiries, forgets it with what it commits on the way.
+_MOST_SEEN = 50_000
 _AWAITABLE = frozenset((state.TRANSACTION[0], state.PREPARED[0]))
 _DUE = state.DUE[0]
 
@@ -93,7 +98,14 @@ class Table:
         self._number = partition
         self._memory = memory
         self._entries = entries
-        self._open()
+        try:
+            self._open()
+        except Exception as error:
+            if "Corruption" not in str(error):
+                raise
+            log.warning("local copy wiped", partition=partition, reason=str(error))
+            shutil.rmtree(path)
+            self._open()
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +116,11 @@ class Table:
         # All that the batch in flight has asked for and put: one look-up finds it.
         self._seen: dict[bytes, StateValue | None] = {}
         self._awaited: dict[bytes, StateValue | None] = {}
-        self.load()
+        try:
+            self.load()
+        except BaseException:
+            self._db.close()
+            raise
 
     def load(self) -> None:
         """Take what RocksDB holds as the committed state: after opening and after a restore."""
@@ -177,6 +193,8 @@ class Table:
             self._db.write(batch)
         self._remember()
         self._overlay = {}
+        if len(self._seen) > _MOST_SEEN:
+            self.forget()
         self.position, self.local = position, local
 
     def forget(self) -> None:

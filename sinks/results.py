@@ -1,6 +1,6 @@
 """Outcomes as their producers see them: one result for each record of `commands`.
 
-Written in one Kafka transaction with how far they are, after Postgres has the rows. Knows no table.
+Written in one Kafka transaction with how far they are; the teller says when. Knows no table.
 """
 
 import threading
@@ -11,7 +11,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from msgspec import Struct
 
-from plumbing import kafka
+from plumbing import kafka, transactions
 from plumbing.kafka import ClientConfig
 from schemas.messages import Result
 from schemas.reasons import Reason
@@ -93,8 +93,7 @@ class Results:
 
     def produce(self, producer: Producer, names: Names) -> None:
         """Within a transaction."""
-        if self._messages:
-            producer.produce_batch(names.results, self._messages, self._where)
+        transactions.produce_all(producer, names.results, self._messages, self._where)
 
 
 def tell(producer: Producer, names: Names, lane: int, reached: Mapping[int, Position]) -> None:

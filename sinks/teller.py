@@ -48,6 +48,8 @@ class Telling:
         brokers, they refuse whatever is told next."""
         self._rows_are_there.set_result(False)
         futures.wait([self._ended])
+        if (error := self._ended.exception()) is not None:
+            log.warning("results could not be taken back", error=repr(error))
 
 
 class Teller:

@@ -39,6 +39,15 @@ def test_what_cannot_be_noted_or_read_stops_nothing(tmp_path: Path) -> None:
     assert copies.noted(tmp_path) == 0
 
 
+def test_what_was_forgotten_is_told_no_more(tmp_path: Path) -> None:
+    copies.note(tmp_path, 5)
+    copies.forget(tmp_path)
+    copies.forget(tmp_path)
+    assert copies.noted(tmp_path) == 0
+    (tmp_path / copies.NAME).mkdir()
+    copies.forget(tmp_path)
+
+
 def test_a_note_is_not_the_tables_and_is_wiped_with_the_copy(tmp_path: Path) -> None:
     path = tmp_path / "partition-1"
     table = Table(path, 1, Memory(16), 100)

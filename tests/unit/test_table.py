@@ -276,6 +276,23 @@ def test_a_restore_ends_where_the_changelog_does(opened: Opened) -> None:
         assert again.due(100, 10) == [due(9, 2)]
 
 
+@pytest.mark.parametrize("broken", ["CURRENT", "MANIFEST-*", "*.sst"])
+def test_a_copy_that_is_broken_is_made_anew(tmp_path: Path, broken: str) -> None:
+    table = Table(tmp_path / "broken", 1, Memory(16), 100)
+    table.put(A, account(5))
+    commit(table, 1)
+    table.restored()
+    table.close()
+    for file in table.path.glob(broken):
+        file.write_bytes(bytes(file.stat().st_size))
+    table = Table(tmp_path / "broken", 1, Memory(16), 100)
+    assert (table.position, table.get(A)) == (None, None)
+    table.put(A, account(6))
+    commit(table, 1)
+    assert table.get(A) == account(6)
+    table.close()
+
+
 def test_a_wiped_table_is_empty_and_can_be_used(opened: Opened) -> None:
     table = opened()
     table.put(A, account(1))
