@@ -239,6 +239,13 @@ Made = Callable[[list[Account], int, int], Iterator[Command]]
 LOADS: dict[str, Made] = {"credits": load.credits, "mix": load.mix}
 
 
+def latencies(bench: Bench, of: list[Account], count: int, seeds: int, when: str) -> None:
+    for seed, (name, made) in enumerate(LOADS.items(), seeds):
+        soon = bench.latency(list(made(of, count, seed)), LATENCY_PER_S)
+        p50, p99 = at_most(P50_MS, soon["p50_ms"]), at_most(P99_MS, soon["p99_ms"])
+        tell(f"{name}, latency at {LATENCY_PER_S}/s, {when}", **soon, p50=p50, p99=p99)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
     parser.add_argument("--full", action="store_true", help="60 s of load for each rate")
@@ -263,15 +270,13 @@ def main() -> None:
         tell("open accounts", **bench.take(list(load.opens(of))))
         # So that no wallet of the mix is empty.
         tell("first credits", **bench.take(list(load.credits(of, len(of), 1))))
+        count = int(LATENCY_PER_S * (given.latency_seconds + WARM_UP_S))
+        latencies(bench, of, count, 10, "before the loads")
         for seed, (name, made) in enumerate(LOADS.items(), 2):
             told = bench.take(list(made(of, int(COMMANDS_PER_S * seconds), seed)))
             met = told["commands_per_second"] >= COMMANDS_PER_S
             tell(f"{name}, from append to result", **told, target=COMMANDS_PER_S, met=met)
-        for seed, (name, made) in enumerate(LOADS.items(), 10):
-            count = int(LATENCY_PER_S * (given.latency_seconds + WARM_UP_S))
-            soon = bench.latency(list(made(of, count, seed)), LATENCY_PER_S)
-            p50, p99 = at_most(P50_MS, soon["p50_ms"]), at_most(P99_MS, soon["p99_ms"])
-            tell(f"{name}, latency at {LATENCY_PER_S}/s", **soon, p50=p50, p99=p99)
+        latencies(bench, of, count, 20, "right after them")
 
 
 if __name__ == "__main__":
