@@ -35,10 +35,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException
 
 from plumbing import kafka, memory, transactions
 from plumbing.crashpoints import CrashPoints
+from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from processor import copies, outputs
 from processor.committed import CommittedReader
@@ -222,7 +223,8 @@ class Owner:
         try:
             self._recover(writer)
         except BaseException as error:
-            if not isinstance(error, Abandoned):
+            # Not the group's doing, nor Kafka's: it may be the copy, and another one has none.
+            if not isinstance(error, Abandoned | Failure | KafkaException):
                 copies.forget(writer.table.path)
             self._abandoning.set()
             return error
