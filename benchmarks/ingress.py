@@ -413,7 +413,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--warm-up-seconds", type=float, default=15.0)
     parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
-    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--partitions", type=int, default=2)
     given = parser.parse_args()
     seconds = given.seconds or (30.0 if given.full else 10.0)
     tell(

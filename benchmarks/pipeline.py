@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="60 s of load for each rate")
     parser.add_argument("--seconds", type=float, help="of load at the target's rate")
     parser.add_argument("--latency-seconds", type=float, default=10.0)
-    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--accounts", type=int, default=20_000)
     parser.add_argument("--processors", type=int, choices=(1, 2), default=1, help="processes")
     parser.add_argument("--sinks", type=int, choices=(1, 2), default=1, help="processes")

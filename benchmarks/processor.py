@@ -296,7 +296,7 @@ def large(made: Machine, options: Options, accounts: int, past: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processor", description=__doc__)
     parser.add_argument("--full", action="store_true", help="what takes long, too")
-    parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--processors", type=int, choices=(1, 2), default=2, help="workers")
     parser.add_argument("--scale", type=float, default=1, help="of the number of commands")
     parser.add_argument(

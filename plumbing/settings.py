@@ -189,7 +189,7 @@ class KafkaSettings(Settings):
         pattern=r"^[A-Za-z0-9._-]{0,100}$",
     )
     partitions: int = setting(
-        4,
+        2,
         "How many partitions the ledger's topics have. Fixed when the topics are created.",
         ge=1,
         le=1024,

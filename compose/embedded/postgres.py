@@ -30,6 +30,9 @@ ORPHANS_TIMEOUT_S = 10
 USER = "streamledger"
 DATABASE = "streamledger"
 ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
+# For rows that come fast, at random places of their indexes: these stay in memory. After each
+# checkpoint every page that changes is logged whole, and by default one comes with each half GiB.
+SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
 # Said by a server whose predecessor was killed, while that one's own children still end.
 ORPHANS_ALIVE = "pre-existing shared memory block"
 
@@ -145,6 +148,7 @@ class Server:
         """Starts the process without waiting; one that was killed comes back at its address."""
         self._forget_stranger()
         settings = {
+            **SETTINGS,
             "listen_addresses": ports.HOST,
             "port": str(self.port),
             "unix_socket_directories": "",

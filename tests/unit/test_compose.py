@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
+from compose.embedded import postgres
 from compose.provision import ProvisionSettings
 from ingress.settings import IngressSettings
 from plumbing import settings
@@ -77,6 +78,10 @@ def test_every_image_has_an_exact_version(name: str) -> None:
 def test_kafka_and_postgres_are_the_versions_that_the_embedded_runtime_has() -> None:
     assert {SERVICES[name]["image"] for name in BROKERS} == {"apache/kafka:4.3.1"}
     assert SERVICES["postgres"]["image"] == "postgres:17.11"
+    program, *options = SERVICES["postgres"]["command"]
+    assert program == "postgres"
+    assert options[::2] == ["-c"] * len(postgres.SETTINGS)
+    assert dict(each.split("=") for each in options[1::2]) == postgres.SETTINGS
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -41,7 +41,7 @@ def test_without_anything_each_has_its_default(env_file: Path) -> None:
     settings = IngressSettings.read(env_file)
     assert (settings.app_name, settings.ledger_id) == ("streamledger", "streamledger")
     assert (settings.kafka_brokers, settings.database_url) == (None, None)
-    assert (settings.partitions, settings.api_v1_prefix) == (4, "/api/v1")
+    assert (settings.partitions, settings.api_v1_prefix) == (2, "/api/v1")
     assert (settings.default_currency, settings.log_format) == ("NGN", "console")
     assert settings.topics.transactions == "transactions"
     assert ProcessorSettings.read(env_file).commission_bps == 150
@@ -63,7 +63,7 @@ def test_an_empty_value_is_unset(env_file: Path, monkeypatch: pytest.MonkeyPatch
     settings = IngressSettings.read(env_file)
     assert settings.database_url is None
     assert settings.kafka_brokers is None
-    assert settings.partitions == 4
+    assert settings.partitions == 2
 
 
 def test_the_ledger_is_called_as_the_app_unless_told_otherwise(env_file: Path) -> None:
