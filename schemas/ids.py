@@ -7,6 +7,7 @@ the same for life.
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final, NewType
 from uuid import UUID
 
@@ -25,22 +26,23 @@ TRANSIT: Final = "transit"
 SYSTEM_ROLES: Final = (FUNDING, FEES, TRANSIT)
 
 
-# The version and variant bits of a name-based UUID.
-_KEPT = int("ffffffffffff0fff3fffffffffffffff", 16)
-_SET = int("00000000000050008000000000000000", 16)
+_NAMESPACE = NAMESPACE.bytes
 
 
-def _uuid5(namespace: bytes, name: bytes) -> bytes:
-    digest = hashlib.sha1(namespace + name, usedforsecurity=False).digest()
-    return (int.from_bytes(digest[:16], "big") & _KEPT | _SET).to_bytes(16, "big")
+def _uuid5(namespace: bytes | bytearray, name: bytes) -> bytearray:
+    made = bytearray(hashlib.sha1(namespace + name, usedforsecurity=False).digest()[:16])
+    # The version and the variant of a name-based UUID.
+    made[6] = made[6] & 0x0F | 0x50
+    made[8] = made[8] & 0x3F | 0x80
+    return made
 
 
 def transaction_id(account: str, idempotency_key: str) -> TransactionId:
-    namespace = _uuid5(NAMESPACE.bytes, account.encode())
+    namespace = _uuid5(_NAMESPACE, account.encode())
     return to_text(_uuid5(namespace, idempotency_key.encode()))
 
 
-def to_text(key: bytes) -> TransactionId:
+def to_text(key: bytes | bytearray) -> TransactionId:
     text = key.hex()
     return TransactionId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
 
@@ -59,5 +61,6 @@ def system_name(role: str, currency: str) -> str:
     return f"{SYSTEM_PREFIX}{role}:{currency}"
 
 
+@lru_cache(maxsize=1_024)
 def system_shard(role: str, currency: str, partition: int) -> AccountId:
     return AccountId(f"{SYSTEM_PREFIX}{role}:{currency}:{partition}")

@@ -8,9 +8,10 @@ from schemas import fields, journal
 from schemas.reasons import Reason
 
 
-class TransactionRecord(Struct, frozen=True, gc=False, kw_only=True):
+class TransactionRecord(Struct, frozen=True, gc=False):
     """An entry of an ordinary account, as analysts read it in `transactions`."""
 
+    # The rules give them by place: so many names would cost as much as all else about an entry.
     user_id: str | None
     entry: fields.Direction
     amount: int

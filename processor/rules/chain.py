@@ -22,10 +22,8 @@ _decode_named = msgspec.json.Decoder(_Named).decode
 
 
 def seal(record: JournalRecord, previous_hash: str) -> bytes:
-    """The record's value as it goes to the topic: `previous_hash` is the first of its fields."""
-    if record.previous_hash:
-        record = msgspec.structs.replace(record, previous_hash="")
-    return b'{"previous_hash":"%b",%b' % (previous_hash.encode(), _encode(record)[1:])
+    """The record's value as it goes to the topic."""
+    return _encode(msgspec.structs.replace(record, previous_hash=previous_hash))
 
 
 def verify(values: Iterable[bytes], genesis_hash: str) -> str:

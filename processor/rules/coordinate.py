@@ -7,17 +7,17 @@ come. Its decision is the outcome; no other partition decides anything.
 from collections import defaultdict
 from collections.abc import Iterable
 
-import msgspec
+from msgspec.structs import replace
 
 from processor.rules import holds, outcomes, state
 from processor.rules.books import Books
 from processor.rules.checks import refusal
-from processor.rules.decision import BrokenInvariant, Decision, Header, Input, header, record
+from processor.rules.decision import BrokenInvariant, Decision, Input, header
 from processor.rules.outcomes import Asked
 from processor.rules.plans import Plan
 from schemas import commands, ids, journal, legs
 from schemas.commands import Command
-from schemas.journal import Pending, Refusal, Sent
+from schemas.journal import JournalRecord, Pending, Refusal, Sent
 from schemas.legs import Leg, LegEntry
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
@@ -66,7 +66,7 @@ def without_fee(entries: Iterable[LegEntry], fee: int) -> tuple[LegEntry, ...]:
     """A transfer's entries as they are where no commission is due: the sender's comes first."""
     sender, *rest = entries
     kept = (entry for entry in rest if not ids.is_system(entry.account))
-    return (msgspec.structs.replace(sender, amount=sender.amount - fee), *kept)
+    return (replace(sender, amount=sender.amount - fee), *kept)
 
 
 def final_entries(pending: Pending, fee: int) -> tuple[LegEntry, ...]:
@@ -128,9 +128,9 @@ def begin(
         )
         for partition in participants
     ]
-    told = record(
+    told = replace(
         asked.header,
-        "pending",
+        step="pending",
         command=command,
         transaction_id=asked.transaction_id,
         body_hash=asked.body_hash,
@@ -162,18 +162,18 @@ def answer(
     asked = state.transaction(of, leg.transaction_id)
     before = None if asked is None else asked.pending
     if asked is None or before is None or leg.source not in before.waiting:
-        return Decision(record(head, "ignored", leg=leg, transaction_id=leg.transaction_id))
-    pending = msgspec.structs.replace(
-        before, waiting=tuple(p for p in before.waiting if p != leg.source)
-    )
+        return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
+    pending = replace(before, waiting=tuple(p for p in before.waiting if p != leg.source))
     if isinstance(leg, legs.Refused):
         refused = Refusal(leg.source, Reason(leg.reason), leg.index)
-        pending = msgspec.structs.replace(pending, refusals=(*pending.refusals, refused))
+        pending = replace(pending, refusals=(*pending.refusals, refused))
     elif leg.same_owner:
-        pending = msgspec.structs.replace(pending, same_owner=True)
+        pending = replace(pending, same_owner=True)
     if pending.waiting:
         return Decision(
-            record(head, "answered", leg=leg, transaction_id=leg.transaction_id, pending=pending)
+            replace(
+                head, step="answered", leg=leg, transaction_id=leg.transaction_id, pending=pending
+            )
         )
     reason = _reason(pending)
     if reason is not None:
@@ -181,7 +181,7 @@ def answer(
     return _post(of, head, leg.transaction_id, asked, pending, leg)
 
 
-def time_out(of: state.State, head: Header, transaction_id: str) -> Decision:
+def time_out(of: state.State, head: JournalRecord, transaction_id: str) -> Decision:
     asked = state.transaction(of, transaction_id)
     if asked is None or asked.pending is None:
         raise BrokenInvariant(f"{transaction_id} is due but is not pending")
@@ -199,7 +199,7 @@ def _reason(pending: Pending) -> Reason | None:
 
 def _post(
     of: state.State,
-    head: Header,
+    head: JournalRecord,
     transaction_id: str,
     asked: Transaction,
     pending: Pending,
@@ -212,15 +212,15 @@ def _post(
     books = Books(of)
     hold = _release(of, books, command, pending)
     if hold is not None:
-        hold = msgspec.structs.replace(hold, status="captured")
+        hold = replace(hold, status="captured")
     books.post_all(own)
     books.balance_by_transit(pending.currency)
     told = outcomes.published(command, transaction_id, pending.currency, entries, fee)
     sent = _tell(of, pending.participants, _commit(transaction_id, command, told))
     return Decision(
-        record(
+        replace(
             head,
-            "posted",
+            step="posted",
             leg=leg,
             command=command,
             command_offset=pending.offset,
@@ -240,7 +240,7 @@ def _post(
 
 def _reject(
     of: state.State,
-    head: Header,
+    head: JournalRecord,
     transaction_id: str,
     asked: Transaction,
     pending: Pending,
@@ -254,16 +254,16 @@ def _reject(
         _release(of, books, command, pending)
     elif hold.expires_at_ms <= head.time_ms:
         books.release(hold.account, "debit", hold.amount)
-        hold = msgspec.structs.replace(hold, status="expired")
+        hold = replace(hold, status="expired")
     else:
-        hold = msgspec.structs.replace(hold, status="open")
+        hold = replace(hold, status="open")
     refused = {refusal.partition for refusal in pending.refusals}
     told = [partition for partition in pending.participants if partition not in refused]
     sent = _tell(of, told, legs.Abort(source=0, number=0, transaction_id=transaction_id))
     return Decision(
-        record(
+        replace(
             head,
-            "rejected",
+            step="rejected",
             leg=leg,
             command=command,
             command_offset=pending.offset,
@@ -298,7 +298,7 @@ def _release(
     hold = _captured_hold(of, command)
     if hold is not None:
         books.release(hold.account, "debit", hold.amount)
-        return msgspec.structs.replace(hold, captured=pending.entries[0].amount)
+        return replace(hold, captured=pending.entries[0].amount)
     entries = pending.entries
     if not pending.fee_reserved:
         entries = without_fee(entries, pending.fee)
@@ -325,7 +325,7 @@ def _tell(of: state.State, partitions: Iterable[int], leg: Leg) -> list[tuple[in
     return [
         (
             partition,
-            msgspec.structs.replace(leg, source=at.partition, number=at.sent[partition] + 1),
+            replace(leg, source=at.partition, number=at.sent[partition] + 1),
         )
         for partition in partitions
     ]

@@ -8,6 +8,8 @@ import base64
 import hashlib
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from processor.rules import (
     accounts,
     checks,
@@ -19,18 +21,18 @@ from processor.rules import (
     state,
 )
 from processor.rules.books import Books
-from processor.rules.decision import BrokenInvariant, Decision, Header, Input, header, record
+from processor.rules.decision import BrokenInvariant, Decision, Input, header
 from processor.rules.outcomes import Asked
 from processor.rules.plans import Plan
 from schemas import commands, fields, ids
 from schemas.commands import Command
 from schemas.door import Unreadable
-from schemas.journal import RefusedInput
+from schemas.journal import JournalRecord, RefusedInput
 from schemas.messages import DeadLetter
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
 from schemas.settings import Settings
-from schemas.state import Account
+from schemas.state import Account, Partition
 
 BODY_HASH_BYTES = 16
 
@@ -39,7 +41,8 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
     head = header(of, input, time_ms)
     if isinstance(message, Unreadable):
         return _refused(head, input, message.reason, message.detail, message.id, None)
-    if _misrouted(message, input.key, of):
+    account = state.account(of, message.account)
+    if _misrouted(message, input.key, of.partition, account):
         return _refused(head, input, Reason.MISROUTED, None, message.id, message)
     transaction_id = input.transaction_id or ids.transaction_id(
         message.account, commands.key(message)
@@ -48,15 +51,15 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
     first = state.transaction(of, transaction_id)
     if first is None:
         asked = Asked(of, head, message, transaction_id, body_hash.hex())
-        return _decide_owned(asked, message)
+        return _decide_owned(asked, message, account)
     if first.body_hash != body_hash:
         return Decision(
-            record(head, "refused", command=message, reason=Reason.IDEMPOTENCY_KEY_REUSED)
+            replace(head, step="refused", command=message, reason=Reason.IDEMPOTENCY_KEY_REUSED)
         )
     return Decision(
-        record(
+        replace(
             head,
-            "replayed",
+            step="replayed",
             command=message,
             transaction_id=transaction_id,
             body_hash=body_hash.hex(),
@@ -66,20 +69,18 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
     )
 
 
-def _misrouted(command: Command, key: bytes | None, of: state.State) -> bool:
-    account = command.account
-    at = of.partition
-    if key != account.encode():
+def _misrouted(command: Command, key: bytes | None, at: Partition, account: Account | None) -> bool:
+    id = command.account
+    if key != id.encode():
         return True
     # An account that is known here was opened here: its partition need not be worked out again.
-    known = state.account(of, account) is not None
-    if not known and partition_of(account, at.partitions) != at.partition:
+    if account is None and partition_of(id, at.partitions) != at.partition:
         return True
-    return isinstance(command, commands.Post) and plans.coordinating_account(command) != account
+    return isinstance(command, commands.Post) and plans.coordinating_account(command) != id
 
 
 def _refused(
-    head: Header,
+    head: JournalRecord,
     input: Input,
     reason: Reason,
     detail: str | None,
@@ -90,9 +91,9 @@ def _refused(
     too.
     """
     kept = refused_input(input, id)
-    told = record(
+    told = replace(
         head,
-        "refused",
+        step="refused",
         command=command,
         refused=None if command else kept,
         reason=reason,
@@ -116,7 +117,7 @@ def refused_input(input: Input, id: str | None) -> RefusedInput:
     return RefusedInput(size=len(input.value), head=head, id=id)
 
 
-def _decide_owned(asked: Asked, command: Command) -> Decision:
+def _decide_owned(asked: Asked, command: Command, account: Account | None) -> Decision:
     settings = asked.of.partition.settings
     if settings is None:
         raise BrokenInvariant("a command came before the partition's genesis")
@@ -125,7 +126,6 @@ def _decide_owned(asked: Asked, command: Command) -> Decision:
         return outcomes.rejected(asked, reason)
     if isinstance(command, commands.OpenAccount):
         return accounts.open_account(asked, command, settings)
-    account = state.account(asked.of, command.account)
     if account is None:
         return outcomes.rejected(asked, Reason.ACCOUNT_NOT_FOUND)
     return _decide_on(asked, command, account, settings)
@@ -234,9 +234,9 @@ def _post(asked: Asked, account: Account, plan: Plan) -> Decision:
         return outcomes.rejected(asked, Reason.CONDITION_FAILED)
     told = outcomes.published(command, asked.transaction_id, plan.currency, plan.entries, plan.fee)
     return Decision(
-        record(
+        replace(
             asked.header,
-            "posted",
+            step="posted",
             command=command,
             transaction_id=asked.transaction_id,
             body_hash=asked.body_hash,

@@ -6,8 +6,10 @@ It reads no clock: time is the greatest log time that the partition has read.
 
 from typing import assert_never, get_args
 
+from msgspec.structs import replace
+
 from processor.rules import coordinate, decide, expire, participate, state
-from processor.rules.decision import BrokenInvariant, Decision, Input, header, record
+from processor.rules.decision import BrokenInvariant, Decision, Input, header
 from processor.rules.evolve import evolve
 from schemas import legs
 from schemas.door import Unreadable
@@ -40,24 +42,24 @@ def _decide(of: state.State, input: Input, time_ms: int) -> Decision:
         return _ignored_bytes(of, input, message, time_ms)
     head = header(of, input, time_ms)
     if isinstance(message, legs.Tick):
-        return Decision(record(head, "ticked", leg=message))
+        return Decision(replace(head, step="ticked", leg=message))
     assert isinstance(message, legs.Configure), "commands are read from their own topic"
     first = of.partition.settings is None
     if message.genesis is None:
         if first:
             raise BrokenInvariant("a partition begins with its genesis")
-        return Decision(record(head, "configured", leg=message, settings=message.settings))
+        return Decision(replace(head, step="configured", leg=message, settings=message.settings))
     if first:
         return Decision(
-            record(
+            replace(
                 head,
-                "configured",
+                step="configured",
                 leg=message,
                 settings=message.settings,
                 genesis=message.genesis,
             )
         )
-    return Decision(record(head, "ignored", leg=message))
+    return Decision(replace(head, step="ignored", leg=message))
 
 
 def _numbered(of: state.State, input: Input, leg: legs.NumberedLeg, time_ms: int) -> Decision:
@@ -65,7 +67,7 @@ def _numbered(of: state.State, input: Input, leg: legs.NumberedLeg, time_ms: int
     if not 0 <= leg.source < len(seen):
         raise BrokenInvariant(f"a leg from partition {leg.source}, of {len(seen)}")
     if leg.number <= seen[leg.source]:
-        return Decision(record(header(of, input, time_ms), "duplicate", leg=leg))
+        return Decision(replace(header(of, input, time_ms), step="duplicate", leg=leg))
     if leg.number > seen[leg.source] + 1:
         raise BrokenInvariant(
             f"leg {leg.number} of partition {leg.source} came after {seen[leg.source]}"
@@ -87,7 +89,7 @@ def _ignored_bytes(of: state.State, input: Input, message: Unreadable, time_ms: 
     """Only processors write legs: what is none of theirs changes nothing, and is told."""
     head = header(of, input, time_ms)
     told = decide.refused_input(input, None)
-    return Decision(record(head, "ignored", refused=told, detail=message.detail))
+    return Decision(replace(head, step="ignored", refused=told, detail=message.detail))
 
 
 def genesis(partition: int, message: legs.Configure, value: bytes) -> Input:

@@ -1,8 +1,10 @@
 """What came due: an open hold expires, a transaction that waits too long for others is rejected."""
 
+from msgspec.structs import replace
+
 from processor.rules import coordinate, holds, state
 from processor.rules.books import Books
-from processor.rules.decision import BrokenInvariant, Decision, expiry_header, record
+from processor.rules.decision import BrokenInvariant, Decision, expiry_header
 from schemas import ids
 from schemas import state as states
 
@@ -21,9 +23,9 @@ def expire(of: state.State, key: bytes, time_ms: int) -> Decision:
     books = Books(of)
     books.release(hold.account, "debit", hold.amount)
     return Decision(
-        record(
+        replace(
             head,
-            "expired",
+            step="expired",
             transaction_id=id,
             hold=holds.changed(id, hold, "expired"),
             released=tuple(books.released),

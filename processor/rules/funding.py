@@ -4,12 +4,14 @@ By far the most frequent commands, always of one account and one step: so they a
 straight line, without the plan that other kinds need.
 """
 
+from msgspec.structs import replace
+
 from processor.rules import checks, outcomes, state
 from processor.rules.decision import Decision
 from processor.rules.outcomes import Asked
 from schemas import commands, ids
 from schemas.fields import Direction
-from schemas.journal import Entry, JournalRecord
+from schemas.journal import Entry
 from schemas.messages import TransactionRecord
 from schemas.reasons import Reason
 from schemas.state import Account
@@ -43,40 +45,35 @@ def move(
         command.account, direction, amount, balance, version, account.held, account.incoming
     )
     return Decision(
-        JournalRecord(
-            partition=head.partition,
-            sequence=head.sequence,
-            time_ms=head.time_ms,
-            source=head.source,
+        replace(
+            head,
             step="posted",
-            settings_version=head.settings_version,
             command=command,
-            digest=head.digest,
             body_hash=asked.body_hash,
             transaction_id=transaction_id,
             entries=(funding, own) if direction == "credit" else (own, funding),
         ),
         transactions=(
             TransactionRecord(
-                user_id=account.owner,
-                entry=direction,
-                amount=amount,
-                balance=balance,
-                timestamp=outcomes.rfc3339(head.time_ms),
-                account_id=command.account,
-                currency=currency,
-                transaction_id=transaction_id,
-                kind=direction,
-                held=account.held,
-                available=available,
-                version=version,
-                counterparty=None,
-                fee=0,
-                reference=command.reference,
-                description=command.description,
-                metadata=command.metadata,
-                partition=head.partition,
-                sequence=head.sequence,
+                account.owner,
+                direction,
+                amount,
+                balance,
+                outcomes.rfc3339(head.time_ms),
+                command.account,
+                currency,
+                transaction_id,
+                direction,
+                account.held,
+                available,
+                version,
+                None,
+                0,
+                command.reference,
+                command.description,
+                command.metadata,
+                head.partition,
+                head.sequence,
             ),
         ),
     )

@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from processor.rules import state
 from processor.rules.books import Books
-from processor.rules.decision import Decision, Header, record
+from processor.rules.decision import Decision
 from schemas import commands, ids, journal
 from schemas.commands import Command
 from schemas.fields import Metadata
@@ -23,7 +24,7 @@ class Asked(Struct, frozen=True, gc=False):
     """A command that owns its transaction id, and what is being asked of which state."""
 
     of: state.State
-    header: Header
+    header: journal.JournalRecord
     command: Command
     transaction_id: str
     body_hash: str
@@ -47,9 +48,9 @@ class Published(Struct, frozen=True, gc=False):
 
 def rejected(asked: Asked, reason: Reason, detail: str | None = None) -> Decision:
     return Decision(
-        record(
+        replace(
             asked.header,
-            "rejected",
+            step="rejected",
             command=asked.command,
             transaction_id=asked.transaction_id,
             body_hash=asked.body_hash,
@@ -69,9 +70,9 @@ def posted(
 ) -> Decision:
     """A command that moves no money."""
     return Decision(
-        record(
+        replace(
             asked.header,
-            "posted",
+            step="posted",
             command=asked.command,
             transaction_id=asked.transaction_id,
             body_hash=asked.body_hash,
@@ -111,7 +112,9 @@ def published(
     )
 
 
-def transactions(header: Header, books: Books, told: Published) -> tuple[TransactionRecord, ...]:
+def transactions(
+    header: journal.JournalRecord, books: Books, told: Published
+) -> tuple[TransactionRecord, ...]:
     """One record for each entry of an ordinary account, in the order of the journal."""
     timestamp = rfc3339(header.time_ms)
     records = []
@@ -123,25 +126,25 @@ def transactions(header: Header, books: Books, told: Published) -> tuple[Transac
         assert isinstance(balance, int), "only a system account's balance is text"
         records.append(
             TransactionRecord(
-                user_id=account.owner,
-                entry=entry.direction,
-                amount=entry.amount,
-                balance=balance,
-                timestamp=timestamp,
-                account_id=entry.account,
-                currency=told.currency,
-                transaction_id=told.transaction_id,
-                kind=told.kind,
-                held=entry.held,
-                available=balance - entry.held,
-                version=entry.version,
-                counterparty=_counterparty(told.parties, entry.account),
-                fee=told.fee if entry.account == told.payer else 0,
-                reference=told.reference,
-                description=told.description,
-                metadata=told.metadata,
-                partition=header.partition,
-                sequence=header.sequence,
+                account.owner,
+                entry.direction,
+                entry.amount,
+                balance,
+                timestamp,
+                entry.account,
+                told.currency,
+                told.transaction_id,
+                told.kind,
+                entry.held,
+                balance - entry.held,
+                entry.version,
+                _counterparty(told.parties, entry.account),
+                told.fee if entry.account == told.payer else 0,
+                told.reference,
+                told.description,
+                told.metadata,
+                header.partition,
+                header.sequence,
             )
         )
     return tuple(records)

@@ -4,9 +4,11 @@ It reserves and answers, and then does what the coordinator says: that cannot be
 happened to the accounts meanwhile.
 """
 
+from msgspec.structs import replace
+
 from processor.rules import checks, outcomes, plans, state
 from processor.rules.books import Books
-from processor.rules.decision import Decision, Input, header, record
+from processor.rules.decision import Decision, Input, header
 from schemas import legs
 from schemas import state as states
 from schemas.journal import Sent, Step
@@ -42,9 +44,9 @@ def prepare(of: state.State, input: Input, leg: legs.Prepare, time_ms: int) -> D
         for entry in leg.entries:
             books.reserve(entry.account, entry.direction, entry.amount)
     return Decision(
-        record(
+        replace(
             head,
-            step,
+            step=step,
             leg=leg,
             transaction_id=leg.transaction_id,
             reason=None if found is None else found.reason,
@@ -66,7 +68,7 @@ def commit(of: state.State, input: Input, leg: legs.Commit, time_ms: int) -> Dec
     head = header(of, input, time_ms)
     reserved = state.prepared(of, leg.transaction_id)
     if reserved is None:
-        return Decision(record(head, "ignored", leg=leg, transaction_id=leg.transaction_id))
+        return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
     books = Books(of)
     _release(books, reserved)
     books.post_all(reserved.entries)
@@ -82,9 +84,9 @@ def commit(of: state.State, input: Input, leg: legs.Commit, time_ms: int) -> Dec
         parties=parties,
     )
     return Decision(
-        record(
+        replace(
             head,
-            "committed",
+            step="committed",
             leg=leg,
             transaction_id=leg.transaction_id,
             released=tuple(books.released),
@@ -98,13 +100,13 @@ def abort(of: state.State, input: Input, leg: legs.Abort, time_ms: int) -> Decis
     head = header(of, input, time_ms)
     reserved = state.prepared(of, leg.transaction_id)
     if reserved is None:
-        return Decision(record(head, "ignored", leg=leg, transaction_id=leg.transaction_id))
+        return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
     books = Books(of)
     _release(books, reserved)
     return Decision(
-        record(
+        replace(
             head,
-            "aborted",
+            step="aborted",
             leg=leg,
             transaction_id=leg.transaction_id,
             released=tuple(books.released),
