@@ -16,8 +16,10 @@ from plumbing.kafka import ClientConfig
 
 # A transaction that its producer left behind holds up every reader for so long.
 TIMEOUT_MS = 10_000
+# All tries together end before the client gives an answer up (`socket.timeout.ms`, a minute) and
+# asks anew: what it had asked before, of a broker that stood still, could end the next transaction.
 END_TIMEOUT_S = 15.0
-MAX_RETRIES = 5
+TRIES = 3
 PAUSE_S = 1.0
 MIB = 1024 * 1024
 
@@ -89,11 +91,11 @@ def abort(producer: Producer, lane: int) -> None:
 
 
 def _end(transaction: Callable[[float], object], retried: str, lane: int) -> None:
-    for attempt in range(MAX_RETRIES):
+    for attempt in range(TRIES):
         try:
             transaction(END_TIMEOUT_S)
         except KafkaException as error:
-            if not error.args[0].retriable() or attempt + 1 == MAX_RETRIES:
+            if not error.args[0].retriable() or attempt + 1 == TRIES:
                 raise
             log.warning(retried, lane=lane, error=str(error))
         else:

@@ -5,6 +5,7 @@ that nobody waits for those. Settings of brokers are here; it must not know any 
 """
 
 import json
+import os
 import secrets
 import shutil
 import threading
@@ -234,6 +235,7 @@ def settings(
     in_sync = 2 if copies > 2 else 1
     client = f"{options.protocol}://{ports.HOST}:{everyone[number].broker}"
     controller = f"CONTROLLER://{ports.HOST}:{everyone[number].controller}"
+    cores = os.cpu_count() or 2
     voters = [f"{n}@{ports.HOST}:{its.controller}" for n, its in everyone.items()]
     told: dict[str, object] = {
         "process.roles": "broker,controller",
@@ -254,6 +256,9 @@ def settings(
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+        # More threads than cores hand each request from one that is cold to another one.
+        "num.io.threads": min(8, max(2, cores)),
+        "num.network.threads": min(3, max(1, cores // 2)),
     }
     for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):
         told[f"{topic}.replication.factor"] = copies
