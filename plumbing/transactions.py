@@ -6,6 +6,7 @@ says that this is safe. It knows no topic.
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,8 +19,8 @@ from plumbing.kafka import ClientConfig
 TIMEOUT_MS = 10_000
 # All tries together end before the client gives an answer up (`socket.timeout.ms`, a minute) and
 # asks anew: what it had asked before, of a broker that stood still, could end the next transaction.
-END_TIMEOUT_S = 15.0
-TRIES = 3
+END_TIMEOUT_S = 50.0
+TRY_S = 15.0
 PAUSE_S = 1.0
 MIB = 1024 * 1024
 
@@ -91,12 +92,14 @@ def abort(producer: Producer, lane: int) -> None:
 
 
 def _end(transaction: Callable[[float], object], retried: str, lane: int) -> None:
-    for attempt in range(TRIES):
+    deadline = time.monotonic() + END_TIMEOUT_S
+    while True:
         try:
-            transaction(END_TIMEOUT_S)
+            transaction(TRY_S)
         except KafkaException as error:
-            if not error.args[0].retriable() or attempt + 1 == TRIES:
+            if not error.args[0].retriable() or time.monotonic() + PAUSE_S + TRY_S > deadline:
                 raise
             log.warning(retried, lane=lane, error=str(error))
+            time.sleep(PAUSE_S)
         else:
             return

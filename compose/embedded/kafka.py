@@ -256,7 +256,7 @@ def settings(
         "broker.heartbeat.interval.ms": 500,
         "group.initial.rebalance.delay.ms": 0,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
-        # More threads than cores hand each request from one that is cold to another one.
+        # With more than the cores, each step of a request wakes another thread, and a cold one.
         "num.io.threads": min(8, max(2, cores)),
         "num.network.threads": min(3, max(1, cores // 2)),
     }

@@ -24,15 +24,16 @@ from compose.embedded.account import Account
 from compose.embedded.problems import Problem
 
 DEFAULT_PORT = 5432
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 20
+# What was written since the last checkpoint is written again after a kill, or before a stop.
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 60
 ORPHANS_TIMEOUT_S = 10
 USER = "streamledger"
 DATABASE = "streamledger"
 ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/bin:/bin"}
 # For rows that come fast, at random places of their indexes: these stay in memory. After each
-# checkpoint every page that changes is logged whole, and by default one comes with each half GiB.
-SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
+# checkpoint every page that changes is logged whole, and by default one comes with half a GiB.
+SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "2GB"}
 # Said by a server whose predecessor was killed, while that one's own children still end.
 ORPHANS_ALIVE = "pre-existing shared memory block"
 

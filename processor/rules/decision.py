@@ -38,7 +38,7 @@ class Decision(Struct, frozen=True, gc=False):
 
 
 def header(of: state.State, input: Input, time_ms: int) -> JournalRecord:
-    """What a journal record says beside what is decided, which is put in its place."""
+    """The journal record but for what is decided, which replaces its step and adds to it."""
     return _undecided(
         of, time_ms, Source(input.topic, input.offset), hashlib.sha256(input.value).hexdigest()
     )

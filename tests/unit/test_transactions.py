@@ -1,10 +1,13 @@
 """What an owner's producer is given is in its transaction whole, or it is told."""
 
+from typing import Any
+
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from plumbing import transactions
 from plumbing.transactions import NotTaken
+from sinks import teller
 
 
 def test_records_that_the_client_has_no_room_for_are_told() -> None:
@@ -16,3 +19,42 @@ def test_records_that_the_client_has_no_room_for_are_told() -> None:
         transactions.produce_all(producer, "topic", some, 0)
     producer.purge()
     producer.flush(5)
+
+
+class Refusing:
+    """A producer whose commits fail, each with the next of some errors."""
+
+    def __init__(self, *errors: KafkaError) -> None:
+        self.errors = [*errors]
+
+    def commit_transaction(self, timeout_s: float) -> None:
+        if self.errors:
+            raise KafkaException(self.errors.pop(0))
+
+
+def fails(*, retriable: bool) -> KafkaError:
+    return KafkaError(KafkaError._TIMED_OUT, "", False, retriable, False)
+
+
+def test_a_commit_is_tried_again_while_the_client_says_that_it_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transactions, "PAUSE_S", 0.001)
+    producer: Any = Refusing(*[fails(retriable=True)] * 20)
+    transactions.commit(producer, 0)
+    assert not producer.errors
+    producer = Refusing(fails(retriable=True), fails(retriable=False), fails(retriable=True))
+    with pytest.raises(KafkaException):
+        transactions.commit(producer, 0)
+    assert len(producer.errors) == 1
+
+
+def test_a_commit_is_given_up_before_the_client_could_ask_for_it_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket_timeout_s = 60
+    assert socket_timeout_s > transactions.END_TIMEOUT_S + 2 * teller.OPEN_S
+    monkeypatch.setattr(transactions, "END_TIMEOUT_S", transactions.TRY_S)
+    producer: Any = Refusing(fails(retriable=True))
+    with pytest.raises(KafkaException):
+        transactions.commit(producer, 0)
