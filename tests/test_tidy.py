@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from compose import reference
 from plumbing import metrics, setting_names
-from schemas import reasons, topics
+from schemas import journal, reasons, topics
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("schemas", "plumbing", "ingress", "processor", "sinks", "compose")
@@ -169,6 +170,25 @@ def test_the_rules_call_no_clock_no_chance_and_no_file() -> None:
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
     ]
     assert wrong == []
+
+
+def test_each_record_of_the_rules_names_its_step() -> None:
+    """They are made of a header by `replace`, whose names no type checker looks at."""
+    steps = get_args(journal.Step)
+    made = [
+        (shown(path), node)
+        for path in sorted(PURE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "replace"
+        and ast.unparse(node.args[0]).startswith(("head", "asked.header"))
+    ]
+    for path, node in made:
+        told = {each.arg: each.value for each in node.keywords}
+        assert "step" in told, f"{path}:{node.lineno} makes a record without a step"
+        named = told["step"]
+        assert not isinstance(named, ast.Constant) or named.value in steps, f"{path}:{node.lineno}"
+    assert len(made) > 10
 
 
 def test_the_rules_load_without_faust_and_without_clients() -> None:

@@ -49,11 +49,13 @@ def test_a_debit() -> None:
 
 
 def test_a_transfer_tells_each_of_the_other_and_the_payer_of_the_fee() -> None:
-    stage = stories.play("a=1000,owner:o b=0,owner:p; transfer a b 100 key=t ref=r")
+    stage = stories.play("a=1000,owner:o b=9,owner:p; hold b 4; transfer a b 100 key=t ref=r")
     sender, receiver = _of(stage, "a"), _of(stage, "b")
     assert len(stage.published) == 2, "system accounts are nobody's"
     assert (sender.entry, sender.amount, sender.balance, sender.fee) == ("debit", 102, 898, 2)
     assert (receiver.entry, receiver.amount, receiver.fee) == ("credit", 100, 0)
+    assert (sender.held, sender.available) == (0, 898)
+    assert (receiver.balance, receiver.held, receiver.available) == (109, 4, 105)
     assert (sender.user_id, receiver.user_id) == ("o", "p")
     assert sender.counterparty == receiver.account_id
     assert receiver.counterparty == sender.account_id
