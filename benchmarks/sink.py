@@ -461,7 +461,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=2)
     parser.add_argument("--sinks", type=int, default=1, help="processes")
     parser.add_argument("--accounts", type=int, default=20_000)
-    parser.add_argument("--transactions", type=int, default=150_000, help="in each measure")
+    parser.add_argument("--transactions", type=int, default=300_000, help="in each measure")
     given = parser.parse_args()
     tell(
         "machine",
