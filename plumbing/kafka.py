@@ -167,13 +167,14 @@ class Admin(AdminClient):
         super().__init__(config)
 
     def refused(self) -> str | None:
-        """Why, if that is what it was told last."""
+        """Why, if it was told so since this was asked last."""
         self.poll(0)
-        return self._refused
+        why, self._refused = self._refused, None
+        return why
 
     def _hear(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._refused = refusal(self._config, error)
+        # A connection that was refused may also just break: that is no other reason.
+        self._refused = refusal(self._config, error) or self._refused
 
 
 def admin(settings: KafkaSettings, client_id: str) -> Admin:
