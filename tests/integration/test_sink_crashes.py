@@ -198,3 +198,12 @@ def test_two_share_the_partitions_and_one_takes_over_what_the_other_leaves(rig: 
     rig.settle(cluster)
     rig.check(cluster)
     assert sinks[1].stop() == 0
+
+
+def test_who_comes_is_given_a_share_at_once_however_long_a_session_may_be_silent(rig: Rig) -> None:
+    rig.settings["SESSION_TIMEOUT_MS"] = "300000"
+    first = rig.sink().start()
+    eventually(lambda: "owning partition" in first.told(), 60)
+    second = rig.sink().start()
+    eventually(lambda: "owning partition" in second.told(), 60)
+    assert [first.stop(), second.stop()] == [0, 0]
