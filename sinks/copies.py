@@ -4,6 +4,7 @@ Pure; the order of columns is that of the statement copy_*.sql of the same name.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from struct import Struct as Packed
 
 import msgspec
@@ -35,7 +36,9 @@ def _of_partition(rows: Rows, words: Words) -> Iterator[tuple[str, Iterable[byte
         opened = rows.opened.values()
         yield "accounts", [_account(o, rows.totals, partition) for o in opened]
     if rows.entries:
-        yield "entries", rows.entries
+        # In the order of the key: neighbours are in one page of its index, and of the table.
+        in_order = (rows.entries[account] for account in sorted(rows.entries))
+        yield "entries", chain.from_iterable(in_order)
     if rows.system_entries:
         yield "system_entries", rows.system_entries
     if rows.transactions:

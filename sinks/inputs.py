@@ -27,9 +27,8 @@ class Range(NamedTuple):
     end: int
 
 
-class Taken(NamedTuple):
-    partition: int
-    read: Read
+# A partition, and what was read of it.
+Taken = tuple[int, Read]
 
 
 class Journals:
@@ -81,7 +80,7 @@ class Journals:
             assert offset is not None, "a message without error has an offset"
             self._at_end.discard(partition)
             self._next_offsets[partition] = offset + 1
-            taken.append(Taken(partition, Read(offset, message.value() or b"")))
+            taken.append((partition, Read(offset, message.value() or b"")))
         return taken
 
     def lag(self, partition: int) -> int:

@@ -126,26 +126,36 @@ class Chain:
         self._partition = partition
         self.position = position
 
+    @property
+    def position(self) -> Position:
+        return Position(self._next_offset, self._sequence, self._last_hash)
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._next_offset, self._sequence, self._last_hash = position
+
     def follow(self, read: Read) -> Record:
-        offset, before = read.offset, self.position
+        offset = read.offset
         try:
             record = _decode(read.value)
         except ValueError as error:
             raise self._broken(offset, f"cannot be decoded: {error}") from None
         if record.partition != self._partition:
             raise self._broken(offset, f"is of partition {record.partition}")
-        if record.sequence != before.sequence + 1:
-            raise self._broken(offset, f"is number {record.sequence}, after {before.sequence}")
-        if record.previous_hash != before.last_hash:
+        sequence = record.sequence
+        if sequence != self._sequence + 1:
+            raise self._broken(offset, f"is number {sequence}, after {self._sequence}")
+        if record.previous_hash != self._last_hash:
             raise self._broken(
-                offset, f"follows on the hash {record.previous_hash}, not on {before.last_hash}"
+                offset, f"follows on the hash {record.previous_hash}, not on {self._last_hash}"
             )
         genesis = record.genesis
         if genesis is not None and genesis.ledger_id != self._ledger_id:
             raise self._broken(offset, f"begins the ledger {genesis.ledger_id!r}")
-        if (genesis is None) is (record.sequence == 1):
+        if (genesis is None) is (sequence == 1):
             raise self._broken(offset, "a partition begins with its genesis, and has one")
-        self.position = Position(offset + 1, record.sequence, journal.hash_of(read.value))
+        self._next_offset, self._sequence = offset + 1, sequence
+        self._last_hash = journal.hash_of(read.value)
         return record
 
     def _broken(self, offset: int, what: str) -> BrokenJournal:

@@ -34,7 +34,7 @@ class Recorder:
     def rows(self, rows: Rows) -> None:
         self.age(rows.partition, rows.last_ms)
         for table, count in (
-            ("entries", len(rows.entries)),
+            ("entries", sum(map(len, rows.entries.values()))),
             ("system_entries", len(rows.system_entries)),
             ("transactions", len(rows.transactions)),
             ("commands", len(rows.commands)),

@@ -108,7 +108,8 @@ class Rows:
         self.partition = partition
         self.records = 0
         self.last_ms = 0
-        self.entries: list[bytes] = []
+        # By account, in the order of their versions.
+        self.entries: dict[str, list[bytes]] = {}
         self.system_entries: list[bytes] = []
         self.transactions: dict[str, TransactionRow] = {}
         self.commands: dict[int, CommandRow] = {}
@@ -185,7 +186,8 @@ class Rows:
                 self.system_entries.append(lines.system(entry, balance, shared))
             else:
                 self._post_ordinary(entry, balance, signed, sequence)
-                self.entries.append(lines.ordinary(entry, balance, shared))
+                line = lines.ordinary(entry, balance, shared)
+                self.entries.setdefault(entry.account, []).append(line)
         if net:
             raise BrokenRecord(f"its credits are its debits and {net} more")
 

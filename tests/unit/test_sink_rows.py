@@ -30,7 +30,7 @@ def test_an_account_opened_and_used_is_one_row() -> None:
     totals = rows.totals[id]
     assert (totals.balance, totals.version, totals.entries, totals.net) == (70, 2, 2, 70)
     assert rows.opened[id].account.status == "frozen"
-    assert rows.changed == {} and len(rows.entries) == 2
+    assert rows.changed == {} and len(rows.entries[id]) == 2
     assert set(copies.of([rows])) == {
         "accounts",
         "entries",
