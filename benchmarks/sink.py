@@ -459,7 +459,7 @@ def tell(measure: str, **facts: object) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sink", description=__doc__)
     parser.add_argument("--partitions", type=int, default=2)
-    parser.add_argument("--sinks", type=int, default=1, help="processes")
+    parser.add_argument("--sinks", type=int, default=2, help="processes")
     parser.add_argument("--accounts", type=int, default=20_000)
     parser.add_argument("--transactions", type=int, default=300_000, help="in each measure")
     given = parser.parse_args()
