@@ -1,7 +1,7 @@
 """The whole pipe, from `commands` to rows in Postgres and `results`: how fast, and how soon.
 
     python -m benchmarks.pipeline            # 20 s of load for each rate
-    python -m benchmarks.pipeline --full     # 60 s
+    python -m benchmarks.pipeline --full     # a minute and more of each load
 
 Prints a JSON line for each measure. Kafka, Postgres, processors, sinks and the producer are real
 and share the machine; nothing stands still while it is measured. Each command has one result and
@@ -248,7 +248,7 @@ def latencies(bench: Bench, of: list[Account], count: int, seeds: int, when: str
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="60 s of load for each rate")
+    parser.add_argument("--full", action="store_true", help="a minute and more of each load")
     parser.add_argument("--seconds", type=float, help="of load at the target's rate")
     parser.add_argument("--latency-seconds", type=float, default=10.0)
     parser.add_argument("--partitions", type=int, default=2)
@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("--processors", type=int, choices=(1, 2), default=1, help="processes")
     parser.add_argument("--sinks", type=int, choices=(1, 2), default=1, help="processes")
     given = parser.parse_args()
-    seconds = given.seconds or (60.0 if given.full else 20.0)
+    seconds = given.seconds or (140.0 if given.full else 20.0)
     tell(
         "machine",
         processors=given.processors,

@@ -1,14 +1,14 @@
 """How fast the journal gets into Postgres and results: real Kafka, real Postgres, journals that the
-rules have made.
+rules have made; two sinks, one for each core.
 
     python -m benchmarks.sink
 
-Prints a JSON line for each measure. The journal is written while the sink stands still; measured is
-from the moment that it may go on until the last row and the last result are committed. Then the
-very rows that it has added are copied, in the same run, into bare tables of the same shape (no
-index, no constraint; one COPY for each 24,000 rows), in three ways: `plain` is psycopg's
-`copy.write_row` as it comes, and what the target is of; `binary` the same in the binary format;
-`ready` sends bytes that lie ready, and so costs no program anything.
+Prints a JSON line for each measure. The journal is written while the sinks stand still; measured is
+from the moment that they may go on until the last row and the last result are committed. Then the
+very rows that they have added are copied, by one client, in the same run, into bare tables of the
+same shape (no index, no constraint; one COPY for each 24,000 rows), in three ways: `plain` is
+psycopg's `copy.write_row` as it comes, and what the target is of; `binary` the same in the binary
+format; `ready` sends bytes that lie ready, and so costs no program anything.
 """
 
 import argparse
@@ -164,6 +164,13 @@ class Sink:
     def check(self) -> None:
         if self._child.poll() is not None:
             raise RuntimeError(f"the sink has ended:\n{self._log.read_text()[-3000:]}")
+
+    def wait_for_lane(self) -> None:
+        deadline = time.monotonic() + STALLED_S
+        while "owning partition" not in self._log.read_text():
+            self.check()
+            assert time.monotonic() < deadline, "the sink is given no lane"
+            time.sleep(POLL_S)
 
     def send(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
@@ -436,6 +443,8 @@ def running(partitions: int, sinks: int) -> Iterator[Bench]:
             provision.migrate(database)
             maker = Maker(client, names, partitions)
             started += [Sink(number, folder, settings) for number in range(sinks)]
+            for sink in started:
+                sink.wait_for_lane()
             yield Bench(
                 maker,
                 started,

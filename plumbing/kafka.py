@@ -173,7 +173,7 @@ class Admin(AdminClient):
         return why
 
     def _hear(self, error: KafkaError) -> None:
-        # A connection that was refused may also just break: that is no other reason.
+        # librdkafka tells the refusal and the connection's end in turn: that is no other reason.
         self._refused = refusal(self._config, error) or self._refused
 
 
@@ -183,13 +183,14 @@ def admin(settings: KafkaSettings, client_id: str) -> Admin:
 
 def reachable(admin: AdminClient, timeout_s: float) -> str | None:
     """None when the cluster answers in time, else why not. It blocks: call it in a thread."""
+    why: str | None = None
     try:
         admin.describe_cluster(request_timeout=timeout_s).result()
     except KafkaException as error:
-        cause: KafkaError = error.args[0]
-        refused = admin.refused() if isinstance(admin, Admin) else None
-        return refused or str(cause.str())
-    return None
+        why = str(error.args[0].str())
+    # Asked in any case: a refusal that has passed is no reason of what fails later.
+    refused = admin.refused() if isinstance(admin, Admin) else None
+    return why and (refused or why)
 
 
 def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> tuple[int, int]:

@@ -4,7 +4,6 @@ Pure; the order of columns is that of the statement copy_*.sql of the same name.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from struct import Struct as Packed
 
 import msgspec
@@ -37,8 +36,8 @@ def _of_partition(rows: Rows, words: Words) -> Iterator[tuple[str, Iterable[byte
         yield "accounts", [_account(o, rows.totals, partition) for o in opened]
     if rows.entries:
         # In the order of the key: neighbours are in one page of its index, and of the table.
-        in_order = (rows.entries[account] for account in sorted(rows.entries))
-        yield "entries", chain.from_iterable(in_order)
+        lines_of = rows.entries
+        yield "entries", [line for account in sorted(lines_of) for line in lines_of[account]]
     if rows.system_entries:
         yield "system_entries", rows.system_entries
     if rows.transactions:

@@ -205,5 +205,5 @@ def test_who_comes_is_given_a_share_at_once_however_long_a_session_may_be_silent
     first = rig.sink().start()
     eventually(lambda: "owning partition" in first.told(), 60)
     second = rig.sink().start()
-    eventually(lambda: "owning partition" in second.told(), 60)
+    eventually(lambda: "owning partition" in second.told(), 30)
     assert [first.stop(), second.stop()] == [0, 0]

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from confluent_kafka import KafkaException
@@ -19,7 +20,7 @@ class Stranger:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = "{}:{}".format(*self._listening.getsockname())
         self.connections = 0
-        self._thread = threading.Thread(target=self._serve)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
@@ -28,7 +29,7 @@ class Stranger:
                 connection, _ = self._listening.accept()
             except OSError:
                 return
-            with connection:
+            with connection, suppress(OSError):
                 connection.recv(1)
                 if not self.connections:
                     connection.sendall(b"This is not TLS.\n")

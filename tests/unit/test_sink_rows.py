@@ -40,6 +40,17 @@ def test_an_account_opened_and_used_is_one_row() -> None:
     }
 
 
+def test_entries_are_copied_in_the_order_of_their_key() -> None:
+    rows = rows_of(play("b=1; a=2; credit b 3; credit a 4; credit b 5"))
+    first, second = sorted(map(account_id, "ab"))
+    copied = list(copies.of([rows])["entries"])
+    assert copied == [*rows.entries[first], *rows.entries[second]]
+    versions = [int.from_bytes(line[6:14], "big") for line in copied]
+    counts = [len(rows.entries[first]), len(rows.entries[second])]
+    assert versions == [version for count in counts for version in range(1, count + 1)]
+    assert sorted(counts) == [2, 3]
+
+
 def test_an_account_of_before_is_changed_by_what_the_batch_adds() -> None:
     stage = play("a=100")
     start = length(stage)
@@ -110,7 +121,7 @@ def test_the_other_partitions_rows_are_its_own_entries() -> None:
     rows = rows_of(play("a=100; b1=0; transfer a b1 20 key=t | pending; all"), 1)
     assert rows.totals[account_id("b1")].balance == 20
     assert transaction("a", "t") not in rows.transactions
-    assert (len(rows.entries), len(rows.system_entries)) == (1, 1)
+    assert (len(rows.entries[account_id("b1")]), len(rows.system_entries)) == (1, 1)
 
 
 def test_a_reversal_marks_its_original() -> None:
