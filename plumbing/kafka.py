@@ -20,6 +20,7 @@ from plumbing.settings import KafkaSettings, SettingsError
 ClientConfig = dict[str, Any]
 
 COMPLAIN_S = 5.0
+MOST_HEARTBEAT_MS = 500
 _NO_ENTRY: Final = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -191,6 +192,12 @@ def reachable(admin: AdminClient, timeout_s: float) -> str | None:
     # Asked in any case: a refusal that has passed is no reason of what fails later.
     refused = admin.refused() if isinstance(admin, Admin) else None
     return why and (refused or why)
+
+
+def heartbeat_ms(session_timeout_ms: int) -> int:
+    """How often a member of a group is heard. It hears of a rebalance with its next heartbeat: this
+    bounds a hand-over."""
+    return min(MOST_HEARTBEAT_MS, session_timeout_ms // 5)
 
 
 def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> tuple[int, int]:

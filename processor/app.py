@@ -19,7 +19,6 @@ from processor.transport import BatchConsumer, BatchTransport
 
 LAG_TOOLS_EVERY_S = 5.0
 TRIM_LEGS_EVERY_S = 30.0
-MOST_HEARTBEAT_S = 0.5
 LEAST_REQUEST_TIMEOUT_S = 60.0
 
 
@@ -77,8 +76,7 @@ def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
         broker_credentials=credentials(settings),
         broker_client_id=group,
         broker_session_timeout=session_s,
-        # A member hears of a rebalance with its next heartbeat: this bounds a hand-over.
-        broker_heartbeat_interval=min(MOST_HEARTBEAT_S, session_s / 5),
+        broker_heartbeat_interval=kafka.heartbeat_ms(settings.session_timeout_ms) / 1_000,
         broker_request_timeout=max(LEAST_REQUEST_TIMEOUT_S, 2 * session_s),
         consumer_auto_offset_reset="earliest",
         datadir=str(settings.data),

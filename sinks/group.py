@@ -26,7 +26,6 @@ log = structlog.get_logger(__name__)
 # What a supervisor is told: 1, an operator must see to it; 70, anything unexpected.
 EXIT_REFUSED, EXIT_CRASHED = 1, 70
 POLL_S = 0.25
-MOST_HEARTBEAT_MS = 500
 
 
 class Group:
@@ -43,8 +42,7 @@ class Group:
             "group.id": tools.config["client.id"],
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": session_timeout_ms,
-            # A member hears of a rebalance with its next heartbeat: this bounds a hand-over.
-            "heartbeat.interval.ms": min(MOST_HEARTBEAT_MS, session_timeout_ms // 5),
+            "heartbeat.interval.ms": kafka.heartbeat_ms(session_timeout_ms),
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
         }
