@@ -14,7 +14,7 @@ from pathlib import Path
 
 from compose.embedded import artifacts, folder, kafka, ports, postgres, programs
 
-KAFKA_IMAGE = "apache/kafka:4.3.1"
+KAFKA_IMAGE = "apache/kafka:4.2.1"
 POSTGRES_IMAGE = "postgres:17.11"
 PORTS = range(15_000, 30_000)
 PORTS_OF_A_RUN = 1_000

@@ -12,7 +12,7 @@ from pathlib import Path
 from compose.embedded.artifacts import LOCK_PATH, NETWORK_TIMEOUT_S
 from compose.embedded.registry import download
 
-KAFKA = "4.3.1"
+KAFKA = "4.2.1"
 POSTGRES = "17.11.0"
 LOGGING_BINDING = "org.apache.logging.log4j:log4j-slf4j-impl"
 PLATFORMS = ("linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8")

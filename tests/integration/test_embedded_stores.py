@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from confluent_kafka import (
@@ -38,8 +39,13 @@ def folder(tmp_path: Path) -> Iterator[DataFolder]:
     made.release()
 
 
-def cluster(folder: DataFolder, count: int = 1) -> kafka.Cluster:
-    options = kafka.Options(brokers=count, first_port=brokers.some_port(), fast_start=True)
+def cluster(folder: DataFolder, count: int = 1, **properties: str) -> kafka.Cluster:
+    options = kafka.Options(
+        brokers=count,
+        first_port=brokers.some_port(),
+        fast_start=True,
+        properties={name.replace("_", "."): value for name, value in properties.items()},
+    )
     return programs.cluster(folder, options, NEVER)
 
 
@@ -76,7 +82,7 @@ def read(bootstrap: str) -> list[bytes]:
         )
         return len(values) >= len(WRITTEN)
 
-    eventually(all_there, timeout_s=20)
+    eventually(all_there, timeout_s=60)
     consumer.close()
     return values
 
@@ -111,6 +117,58 @@ def test_three_brokers_serve_on_when_a_leader_is_killed(folder: DataFolder) -> N
     eventually(lambda: len(in_sync()) == 2, timeout_s=20)
     three.start_broker(leader)
     eventually(lambda: in_sync() == [1, 2, 3], timeout_s=30)
+    three.stop()
+
+
+def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: DataFolder) -> None:
+    """Kafka 4.3 and 4.4 tell the producer that it is committed, and never write so where a
+    partition had no leader at that moment: its readers stand still for ever."""
+    settings = {
+        # One coordinator for all, so that it can be told who it is.
+        "transaction_state_log_num_partitions": "1",
+        # A broker looks so often for a leader that it missed, where nothing else wakes it.
+        "request_timeout_ms": "5000",
+    }
+    three = cluster(folder, count=3, **settings)
+    bootstrap = three.start(NEVER)
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": "writer",
+            "transaction.timeout.ms": kafka.TRANSACTION_TIMEOUT_MS,
+            "log_level": 0,
+        }
+    )
+    producer.init_transactions(20)
+
+    def leader(topic: str, asked: int) -> int | None:
+        """As one broker knows it; a client that knows them all may ask the one that stands."""
+        its = {"bootstrap.servers": bootstrap.split(",")[asked - 1], "log_level": 0}
+        try:
+            known = AdminClient(its).list_topics(topic, timeout=5).topics[topic]
+        except KafkaException:
+            return None
+        return int(known.partitions[0].leader)
+
+    coordinator = eventually(lambda: leader("__transaction_state", 1), timeout_s=20)
+    assert coordinator is not None
+    other = next(number for number in three.processes if number != coordinator)
+    lone = NewTopic(TOPIC, 1, replica_assignment=[[other]])
+    admin.create_topics([lone])[TOPIC].result(20)
+    producer.begin_transaction()
+    for value in WRITTEN:
+        producer.produce(TOPIC, value)
+    assert producer.flush(20) == 0
+
+    stopped = psutil.Process(three.processes[other].child.pid)
+    stopped.suspend()
+    try:
+        eventually(lambda: leader(TOPIC, coordinator) == -1, timeout_s=30)
+        producer.commit_transaction(30)
+    finally:
+        stopped.resume()
+    assert read(bootstrap) == WRITTEN
     three.stop()
 
 

@@ -131,9 +131,9 @@ def test_the_lock_has_every_program_for_every_platform() -> None:
     assert platforms == {"linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8"}
     assert all(len(sections[f"postgres {name}"]) == 1 for name in platforms)
     jars = {artifact.coordinate for artifact in sections["kafka"]}
-    assert "org.apache.kafka:kafka_2.13:4.3.1" in jars
+    assert "org.apache.kafka:kafka_2.13:4.2.1" in jars
     assert any(name.startswith("org.apache.logging.log4j:log4j-slf4j-impl:") for name in jars)
-    assert sections["kafka-tools"][0].coordinate == "org.apache.kafka:kafka-tools:4.3.1"
+    assert sections["kafka-tools"][0].coordinate == "org.apache.kafka:kafka-tools:4.2.1"
 
 
 @pytest.mark.parametrize(

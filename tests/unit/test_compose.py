@@ -76,7 +76,7 @@ def test_every_image_has_an_exact_version(name: str) -> None:
 
 
 def test_kafka_and_postgres_are_the_versions_that_the_embedded_runtime_has() -> None:
-    assert {SERVICES[name]["image"] for name in BROKERS} == {"apache/kafka:4.3.1"}
+    assert {SERVICES[name]["image"] for name in BROKERS} == {"apache/kafka:4.2.1"}
     assert SERVICES["postgres"]["image"] == "postgres:17.11"
     program, *options = SERVICES["postgres"]["command"]
     assert program == "postgres"
