@@ -144,9 +144,10 @@ def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: 
 
     def leader(topic: str, asked: int) -> int | None:
         """As one broker knows it; a client that knows them all may ask the one that stands."""
-        its = {"bootstrap.servers": bootstrap.split(",")[asked - 1], "log_level": 0}
+        address = bootstrap.split(",")[asked - 1]
+        its = AdminClient({"bootstrap.servers": address, "log_level": 0})
         try:
-            known = AdminClient(its).list_topics(topic, timeout=5).topics[topic]
+            known = its.list_topics(topic, timeout=5).topics[topic]
         except KafkaException:
             return None
         return int(known.partitions[0].leader)
