@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from benchmarks.machine import Config
 
-BATCH = 4_000
+BATCH = 8_000
 START_S = 60.0
 TIMEOUT_S = 600.0
 

@@ -18,7 +18,7 @@ from plumbing.kafka import ClientConfig
 from schemas.state import InputPosition, Position
 from schemas.topics import Names
 
-MAX_RECORDS = 4_000
+MAX_RECORDS = 8_000
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 KIB = 1024

@@ -19,7 +19,8 @@ from schemas.legs import Leg
 from schemas.messages import TransactionRecord
 from schemas.topics import Names
 
-MAX_BYTES = 4 * 1024 * 1024
+# More than a full batch of credits has: what is left of a batch that was cut costs a transaction.
+MAX_BYTES = 12 * 1024 * 1024
 MAX_KEY_BYTES = 256
 
 _encode = msgspec.json.Encoder().encode

@@ -46,7 +46,8 @@ class Recorder:
         self._results.inc(count)
 
     def age(self, partition: int, last_ms: int) -> None:
-        self._age.labels(partition).set(time.time() - last_ms / 1_000)
+        """A partition that has but its genesis, which has no time, is behind by nothing."""
+        self._age.labels(partition).set(time.time() - last_ms / 1_000 if last_ms else 0)
 
     def lag(self, partition: int, records: int) -> None:
         self._lag.labels(partition).set(records)
