@@ -102,11 +102,13 @@ class CommittedReader:
     def last(self, topic: str, partition: int) -> Read | None:
         """The last committed record."""
         start, end = self.range(topic, partition)
-        # Transaction markers and aborted records take offsets too: it is a little before the end.
-        for back in (8, 64, 4_096, end):
+        # Transaction markers and aborted records take offsets too: it is a little before the end,
+        # or a whole batch.
+        back = 8
+        while True:
             last = None
             for read in self.read(topic, partition, max(start, end - back), end):
                 last = read
-            if last is not None:
+            if last is not None or end - back <= start:
                 return last
-        return None
+            back *= 8

@@ -1,7 +1,7 @@
 """What a batch will write to Kafka: gathered while it is decided, produced once it is.
 
-Nothing here is sent before the batch has been decided whole. A bound on bytes, not on records,
-keeps each transaction small: one command may have a hundred entries.
+Nothing here is sent before the batch has been decided whole. A bound on bytes, not on records
+alone, bounds each transaction: one command may have a hundred entries.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,8 @@ from schemas.legs import Leg
 from schemas.messages import TransactionRecord
 from schemas.topics import Names
 
-# More than a full batch of credits has: what is left of a batch that was cut costs a transaction.
+# Of a partition. More than a full batch of plain credits has: what is left of a batch that was cut
+# costs a transaction.
 MAX_BYTES = 12 * 1024 * 1024
 MAX_KEY_BYTES = 256
 

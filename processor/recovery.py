@@ -57,8 +57,8 @@ class Recovery:
                 if time.monotonic() > deadline:
                     raise Refused(
                         f"partition {self._partition} of `{topic}` has a transaction open from"
-                        f" {offset} on that does not end: a broker has lost its marker. Abort it"
-                        " with kafka-transactions.sh, then start again"
+                        f" {offset} on that does not end: a broker has lost its marker. It may have"
+                        " been committed: docs/failure-scenarios.md says what to do"
                     )
                 time.sleep(POLL_S)
 

@@ -327,7 +327,9 @@ class Owner:
             return
         self._reach("before_rows")
         started = time.monotonic()
-        self._writing_ms = {share.of.number: share.rows.last_ms for share in shares}
+        now_ms = time.time_ns() // 1_000_000
+        # A genesis has no time: what is being written is as old as this.
+        self._writing_ms = {share.of.number: share.rows.last_ms or now_ms for share in shares}
         self._ledger.write([share.part for share in shares])
         self._writing_ms = {}
         for share in shares:

@@ -46,7 +46,7 @@ class Recorder:
         self._results.inc(count)
 
     def age(self, partition: int, last_ms: int) -> None:
-        """A partition that has but its genesis, which has no time, is behind by nothing."""
+        """A partition that has only its genesis, which has no time, is not behind."""
         self._age.labels(partition).set(time.time() - last_ms / 1_000 if last_ms else 0)
 
     def lag(self, partition: int, records: int) -> None:

@@ -104,15 +104,17 @@ class Partition:
                         return
 
     def last(self) -> Record | None:
-        """The last committed record: markers of transactions take offsets after it."""
+        """The last committed record: markers of transactions take offsets after it, and so do the
+        records of a batch that was aborted."""
         start, end = self.range()
-        for back in (8, 64, 4_096, end):
-            found = list(self.records(max(start, end - back), end))
-            if found:
-                return found[-1]
-            if end - back <= start:
-                break
-        return None
+        back = 8
+        while True:
+            last = None
+            for record in self.records(max(start, end - back), end):
+                last = record
+            if last is not None or end - back <= start:
+                return last
+            back *= 8
 
 
 def _record(message: Message) -> Record:

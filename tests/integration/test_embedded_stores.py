@@ -27,6 +27,7 @@ from tests.waiting import eventually
 
 NEVER = threading.Event()
 TOPIC = "kept"
+PATIENT_MS = 300_000
 WRITTEN = [f"record {number}".encode() for number in range(100)]
 
 
@@ -70,6 +71,7 @@ def read(bootstrap: str) -> list[bytes]:
         {
             "bootstrap.servers": bootstrap,
             "group.id": "reader",
+            "isolation.level": "read_committed",
             "log_level": 0,
         }
     )
@@ -126,8 +128,8 @@ def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: 
     settings = {
         # One coordinator for all, so that it can be told who it is.
         "transaction_state_log_num_partitions": "1",
-        # A broker looks so often for a leader that it missed, where nothing else wakes it.
-        "request_timeout_ms": "5000",
+        # Longer than all of this may take, with an election of controllers in it.
+        "transaction_max_timeout_ms": str(PATIENT_MS),
     }
     three = cluster(folder, count=3, **settings)
     bootstrap = three.start(NEVER)
@@ -136,27 +138,28 @@ def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: 
         {
             "bootstrap.servers": bootstrap,
             "transactional.id": "writer",
-            "transaction.timeout.ms": kafka.TRANSACTION_TIMEOUT_MS,
+            "transaction.timeout.ms": PATIENT_MS,
             "log_level": 0,
         }
     )
-    producer.init_transactions(20)
+    producer.init_transactions(60)
 
     def leader(topic: str, asked: int) -> int | None:
         """As one broker knows it; a client that knows them all may ask the one that stands."""
         address = bootstrap.split(",")[asked - 1]
         its = AdminClient({"bootstrap.servers": address, "log_level": 0})
         try:
-            known = its.list_topics(topic, timeout=5).topics[topic]
+            known = its.list_topics(topic, timeout=5).topics[topic].partitions.get(0)
         except KafkaException:
             return None
-        return int(known.partitions[0].leader)
+        return None if known is None else int(known.leader)
 
-    coordinator = eventually(lambda: leader("__transaction_state", 1), timeout_s=20)
+    eventually(lambda: leader("__transaction_state", 1) in three.processes, timeout_s=60)
+    coordinator = leader("__transaction_state", 1)
     assert coordinator is not None
     other = next(number for number in three.processes if number != coordinator)
     lone = NewTopic(TOPIC, 1, replica_assignment=[[other]])
-    admin.create_topics([lone])[TOPIC].result(20)
+    admin.create_topics([lone])[TOPIC].result(60)
     producer.begin_transaction()
     for value in WRITTEN:
         producer.produce(TOPIC, value)
@@ -165,8 +168,8 @@ def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: 
     stopped = psutil.Process(three.processes[other].child.pid)
     stopped.suspend()
     try:
-        eventually(lambda: leader(TOPIC, coordinator) == -1, timeout_s=30)
-        producer.commit_transaction(30)
+        eventually(lambda: leader(TOPIC, coordinator) == -1, timeout_s=60)
+        producer.commit_transaction(60)
     finally:
         stopped.resume()
     assert read(bootstrap) == WRITTEN

@@ -14,9 +14,9 @@ def age(last_ms: int) -> float | None:
     return registry.get_sample_value("streamledger_sink_age_seconds", {"partition": "3"})
 
 
-def test_a_partition_that_has_but_its_genesis_is_not_late() -> None:
+def test_a_partition_that_has_only_its_genesis_is_not_late() -> None:
     assert age(0) == 0
 
 
 def test_a_record_is_as_old_as_its_time_says() -> None:
-    assert age(int((time.time() - 5) * 1_000)) == pytest.approx(5, abs=1)
+    assert age(int((time.time() - 300) * 1_000)) == pytest.approx(300, abs=30)
