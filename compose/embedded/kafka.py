@@ -254,9 +254,6 @@ def settings(
         # Else a broker that was killed is kept out until its nine-second session has ended.
         "broker.session.timeout.ms": 3_000,
         "broker.heartbeat.interval.ms": 500,
-        # The end of a transaction that met a partition without a leader is tried again so often,
-        # where no other transaction ends meanwhile; a producer waits for it.
-        "request.timeout.ms": 5_000,
         "group.initial.rebalance.delay.ms": 0,
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
         # With more than the cores, each step of a request wakes another thread, and a cold one.

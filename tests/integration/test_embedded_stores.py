@@ -128,6 +128,8 @@ def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: 
     settings = {
         # One coordinator for all, so that it can be told who it is.
         "transaction_state_log_num_partitions": "1",
+        # A broker looks so often for a leader that it missed, where nothing else wakes it.
+        "request_timeout_ms": "10000",
         # Longer than all of this may take, with an election of controllers in it.
         "transaction_max_timeout_ms": str(PATIENT_MS),
     }
