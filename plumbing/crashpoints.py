@@ -8,6 +8,7 @@ process there once, as SIGSTOP does, until somebody wakes it.
 import os
 import random
 import signal
+import threading
 
 FREEZE = "freeze:"
 
@@ -23,6 +24,8 @@ class CrashPoints:
 
     def reach(self, step: str) -> None:
         if self._step and self._step in (step, "*") and self._random.random() < self._chance:
-            if self._freeze:
-                self._step = ""
-            os.kill(os.getpid(), signal.SIGSTOP if self._freeze else signal.SIGKILL)
+            if not self._freeze:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._step = ""
+            # Sent to the process, another thread would take it, and this one go on until it has.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
