@@ -224,7 +224,8 @@ def refusal(config: Mapping[str, Any], error: KafkaError) -> str | None:
         elif mechanism is None:
             look_at = protocol
         return f"{where} refuses {_who(config)}: {error.str()} ({look_at})"
-    if error.code() == KafkaError._SSL:
+    # Where the connection ends at the same moment, the client tells of that, with TLS's own reason.
+    if error.code() == KafkaError._SSL or "SSL routines" in error.str():
         look_at = f"{protocol}, KAFKA_SSL_CA_LOCATION={config.get('ssl.ca.location', '')}"
         return f"{where}: no TLS with it: {error.str()} ({look_at})"
     if error.code() in _NO_RIGHT:

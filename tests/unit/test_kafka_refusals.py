@@ -30,9 +30,12 @@ class Stranger:
             except OSError:
                 return
             with connection, suppress(OSError):
-                connection.recv(1)
+                connection.recv(65_536)
                 if not self.connections:
                     connection.sendall(b"This is not TLS.\n")
+                    connection.shutdown(socket.SHUT_WR)
+                    # Closed before it was read, the answer might be taken back.
+                    connection.recv(1)
             self.connections += 1
 
     def close(self) -> None:
