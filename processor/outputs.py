@@ -1,7 +1,7 @@
 """What a batch will write to Kafka: gathered while it is decided, produced once it is.
 
-Nothing here is sent before the batch has been decided whole. A bound on bytes, not on records
-alone, bounds each transaction: one command may have a hundred entries.
+Nothing here is sent before the batch has been decided whole. Each transaction is bounded by
+bytes, not by records alone: one command may have a hundred entries.
 """
 
 from collections.abc import Callable
