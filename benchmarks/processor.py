@@ -231,16 +231,17 @@ def yardstick(bench: Bench, begin: list[int], cold: Measured) -> None:
     topic = f"{ledger.names.prefix}plain"
     admin = AdminClient(ledger.client)
     admin.create_topics([NewTopic(topic, ledger.partitions, 1)])[topic].result(30)
-    took = plain.run(ledger.client, ledger.names.commands, topic, begin, cold.commands)
-    rate = cold.commands / took.seconds
-    tell(
-        "plain loop",
-        commands_per_second=round(rate),
-        cpu_us=round(took.cpu_s / cold.commands * 1e6, 1),
-        decoder="msgspec.json, untyped",
-    )
-    ratio = cold.rate / rate
-    tell("credits to plain loop", ratio=round(ratio, 3), **at_least(CREDITS_TO_PLAIN, ratio))
+    for library in (plain.JSON, plain.MSGSPEC):
+        took = plain.run(library, ledger.client, ledger.names.commands, topic, begin, cold.commands)
+        rate = cold.commands / took.seconds
+        ratio = cold.rate / rate
+        tell(
+            f"plain loop with {library}",
+            commands_per_second=round(rate),
+            cpu_us=round(took.cpu_s / cold.commands * 1e6, 1),
+            credits_to_it=round(ratio, 3),
+            **at_least(CREDITS_TO_PLAIN, ratio),
+        )
 
 
 def sustained(made: Machine, options: Options, seconds: float) -> None:

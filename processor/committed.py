@@ -21,7 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # OffsetSpec 
 
 from plumbing import kafka
 from plumbing.failures import Failure
-from processor.inputs import MOST_BYTES, Read, as_read
+from processor.inputs import MOST_BYTES, Read
 
 TIMEOUT_S = 20.0
 CHUNK = 10_000
@@ -92,7 +92,8 @@ class CommittedReader:
                 if offset >= end:
                     return
                 if error is None:
-                    yield as_read(message)
+                    _, time_ms = message.timestamp()
+                    yield Read(offset, message.key(), message.value(), time_ms)
 
     def at(self, topic: str, partition: int, offset: int) -> Read | None:
         for read in self.read(topic, partition, offset, offset + 1):

@@ -1,5 +1,5 @@
 """What a lane reads: batches of `legs` and `commands`, from the offsets that the partitions' states
-name.
+name, each record decoded.
 
 One consumer for both topics of all of a lane's partitions, never in a group: where to read is for
 the states to say. Each batch names the offsets at which the one before it ended, so that a record
@@ -10,18 +10,31 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from msgspec import Struct
 
 from plumbing import kafka
 from plumbing.kafka import ClientConfig
+from processor.rules.decision import Input
+from schemas import codecs, state
+from schemas.codecs import AvroSchemas
+from schemas.door import Unreadable
+from schemas.legs import Leg
+from schemas.reasons import Reason
 from schemas.state import InputPosition, Position
 from schemas.topics import Names
 
-MAX_RECORDS = 8_000
+KIB = 1024
+MIB = 1024 * KIB
+# What is taken at once, of all partitions together.
+MAX_RECORDS, MAX_BYTES = 8_000, 8 * MIB
+# So many are read at a time.
+AT_A_TIME = 500
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
-KIB = 1024
+
+_decode_leg = msgspec.json.Decoder(Leg).decode
 
 
 class Read(Struct, frozen=True, gc=False):
@@ -38,14 +51,15 @@ class Batch(NamedTuple):
 
     partition: int
     legs_from: int
-    legs: list[Read]
+    legs: list[Input]
     commands_from: int
-    commands: list[Read]
+    commands: list[Input]
 
 
 class Inputs:
-    def __init__(self, config: Mapping[str, Any], names: Names) -> None:
+    def __init__(self, config: Mapping[str, Any], names: Names, schemas: AvroSchemas) -> None:
         self._commands, self._legs = names.commands, names.legs
+        self._schemas = schemas
         self._consumer = kafka.reader(
             {
                 **config,
@@ -66,6 +80,9 @@ class Inputs:
         self._next_legs: dict[int, int] = {}
         # The partitions whose commands were read to the end.
         self._at_end: set[int] = set()
+        # What was read and is not taken yet.
+        self._ahead: dict[int, Batch] = {}
+        self._records = self._bytes = 0
 
     def start(self, positions: Mapping[int, Position]) -> None:
         for partition, position in positions.items():
@@ -85,38 +102,75 @@ class Inputs:
     def take(self, timeout_s: float) -> list[Batch]:
         """All that has arrived, as soon as anything has; nothing if nothing did in time, or the end
         of a topic was all that came."""
-        first = self._consumer.poll(timeout_s)
-        if first is None:
-            return []
-        batches: dict[int, Batch] = {}
-        for message in (first, *self._consumer.consume(MAX_RECORDS - 1, 0)):
-            of_commands = message.topic() == self._commands
-            if _ends(message):
-                if of_commands:
-                    self._at_end.add(_partition(message))
-                continue
-            read, partition = as_read(message), _partition(message)
-            batch = batches.get(partition)
-            if batch is None:
-                batch = batches[partition] = Batch(
-                    partition, self._next_legs[partition], [], self._next_commands[partition], []
-                )
-            if of_commands:
-                self._at_end.discard(partition)
-                batch.commands.append(read)
-            else:
-                batch.legs.append(read)
-        for batch in batches.values():
+        if not self._ahead:
+            first = self._consumer.poll(timeout_s)
+            if first is None:
+                return []
+            self._add(first)
+        while (room := self.room) and self.read_ahead(0) == room:
+            pass
+        taken, self._ahead = list(self._ahead.values()), {}
+        self._records = self._bytes = 0
+        for batch in taken:
             if batch.commands:
                 self._next_commands[batch.partition] = batch.commands[-1].offset + 1
             if batch.legs:
                 self._next_legs[batch.partition] = batch.legs[-1].offset + 1
-        return list(batches.values())
+        return taken
+
+    @property
+    def room(self) -> int:
+        """How many records may be read in one go, before what was read is taken."""
+        if self._bytes >= MAX_BYTES:
+            return 0
+        return min(AT_A_TIME, MAX_RECORDS - self._records)
+
+    def read_ahead(self, timeout_s: float) -> int:
+        """As many as there is room for, or as arrive in time, for who takes next: how many records
+        and ends came."""
+        messages = self._consumer.consume(self.room, timeout_s)
+        for message in messages:
+            self._add(message)
+        return len(messages)
+
+    def _add(self, message: Message) -> None:
+        error, partition = message.error(), message.partition()
+        assert partition is not None, "a record lies in a partition, and so does an end"
+        of_commands = message.topic() == self._commands
+        if error is not None:
+            if error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            if of_commands:
+                self._at_end.add(partition)
+            return
+        batch = self._ahead.get(partition)
+        if batch is None:
+            batch = self._ahead[partition] = Batch(
+                partition, self._next_legs[partition], [], self._next_commands[partition], []
+            )
+        offset, value = message.offset(), message.value() or b""
+        assert offset is not None, "a message without error has an offset"
+        _, time_ms = message.timestamp()
+        if of_commands:
+            self._at_end.discard(partition)
+            command = codecs.decode_command(value, self._schemas)
+            asked = None if isinstance(command, Unreadable) else state.own_transaction_key(command)
+            batch.commands.append(
+                Input("commands", offset, message.key(), value, time_ms, command, asked)
+            )
+        else:
+            batch.legs.append(Input("legs", offset, message.key(), value, time_ms, _leg(value)))
+        self._records += 1
+        self._bytes += len(value)
+
+    def backlog(self) -> int:
+        """How many commands are known to wait."""
+        return sum(max(0, self.lag(partition)) for partition in self._next_commands)
 
     def lag(self, partition: int) -> int:
         """Offsets of `commands` that are known to be there and were not taken, transaction markers
         among them; 0 where no record was left; -1 if not known."""
-        if partition in self._at_end:
+        if partition in self._at_end and partition not in self._ahead:
             return 0
         where = TopicPartition(self._commands, partition)
         try:
@@ -129,32 +183,19 @@ class Inputs:
         self._consumer.close()
 
 
-def _ends(message: Message) -> bool:
-    """Whether it is none, but tells that nothing more lies in its topic."""
-    error = message.error()
-    return error is not None and error.code() == KafkaError._PARTITION_EOF
+def _leg(value: bytes) -> Leg | Unreadable:
+    try:
+        leg: Leg = _decode_leg(value)
+        return leg
+    except ValueError as error:
+        return Unreadable(Reason.MALFORMED, str(error), None)
 
 
-def _partition(message: Message) -> int:
-    partition = message.partition()
-    assert partition is not None, "a record lies in a partition, and so does an end"
-    return partition
-
-
-def as_read(message: Message) -> Read:
-    error = message.error()
-    if error is not None:
-        raise KafkaException(error)
-    offset = message.offset()
-    assert offset is not None, "a message without error has an offset"
-    return Read(offset, message.key(), message.value(), message.timestamp()[1])
-
-
-def position_after(last: Read) -> InputPosition:
+def position_after(last: Read | Input) -> InputPosition:
     return InputPosition(last.offset + 1, last.offset, digest(last))
 
 
-def digest(read: Read) -> bytes:
+def digest(read: Read | Input) -> bytes:
     """What tells a record from another one that lies at its offset in another topic."""
     key, value = read.key or b"", read.value or b""
     head = f"{read.offset}:{read.time_ms}:{len(key)}:{len(value)}:".encode()

@@ -45,10 +45,6 @@ class Outputs:
         self._legs: list[tuple[int, bytes | None, bytes]] = []
         self._dead: list[tuple[bytes | None, bytes, Headers]] = []
 
-    @property
-    def full(self) -> bool:
-        return self.bytes >= MAX_BYTES
-
     def add(self, key: bytes | None, decision: Decision) -> None:
         key = _key(key, decision.record)
         value = chain.seal(decision.record, self.last_hash)

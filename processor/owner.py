@@ -18,7 +18,7 @@ Each batch, of records of any of the lane's partitions, in this order:
   1. decide every record, those of a partition in order; outputs and overlays are in memory only;
   2. begin the Kafka transaction, produce journal, transactions, legs, dead letters, changed state
      and, last of each partition, its position;
-  3. commit it;
+  3. commit it; what waits meanwhile may be read and decoded, which changes nothing;
   4. write each partition's overlay and position to its RocksDB at once, and forget the overlay.
 
 Whatever fails is not guessed at: the process ends, and A to E of the next owner find out what Kafka
@@ -44,7 +44,7 @@ from plumbing.kafka import ClientConfig
 from processor import copies, outputs
 from processor.committed import CommittedReader
 from processor.encodings import Encode
-from processor.inputs import Batch, Inputs
+from processor.inputs import AT_A_TIME, Batch, Inputs
 from processor.recorder import Recorder
 from processor.recovery import Recovery, check_owner
 from processor.table import Table
@@ -62,6 +62,8 @@ INITIALISE_TIMEOUT_S = 5.0
 IDLE_S = 0.5
 COMPLAIN_S = 5.0
 BETWEEN_S = 0.004
+# So long a commit that has ended may have to wait for what is read meanwhile.
+AHEAD_S = 0.005
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # After kill -9 the group is told of a copy that it is so old at most.
@@ -186,14 +188,13 @@ class Owner:
         self._enter(Phase.RESTORING)
         self._reach("fenced")
         with ExitStack() as closing:
-            inputs = Inputs(self._config, self._names)
+            self._aside = closing.enter_context(ThreadPoolExecutor(1, f"lane-{self._lane}-commit"))
+            inputs = self._inputs = Inputs(self._config, self._names, self._schemas)
             closing.callback(inputs.close)
             for number in self.partitions:
                 table = self._make_table(number)
                 closing.callback(table.close)
-                self._writers[number] = Writer(
-                    number, table, self._schemas, self._encode_transaction
-                )
+                self._writers[number] = Writer(number, table, self._encode_transaction)
             self._take_over()
             self._begin(inputs)
             while not self._stopping.is_set():
@@ -356,8 +357,7 @@ class Owner:
         writers = [self._writers[batch.partition] for batch in batches]
         for writer, batch in zip(writers, batches, strict=True):
             for _ in writer.decide(batch, outcomes):
-                if writer.full:
-                    self._commit([each for each in writers if each.writes])
+                self._commit([each for each in writers if each.writes])
         if rest := [each for each in writers if each.writes]:
             self._commit(rest)
         records = sum(len(batch.legs) + len(batch.commands) for batch in batches)
@@ -375,7 +375,7 @@ class Owner:
         for writer in writers:
             writer.produce_state(producer, names)
         reach("before_commit")
-        transactions.commit(producer, self._lane)
+        self._commit_transaction()
         self._committed_at = time.monotonic()
         reach("after_commit")
         for writer in writers:
@@ -383,6 +383,16 @@ class Owner:
             writer.write(producer)
             reach("after_write")
         self._recorder.committed(started)
+
+    def _commit_transaction(self) -> None:
+        """Where much waits, the next batch is read while the brokers write this one."""
+        if self._inputs.backlog() < AT_A_TIME:
+            transactions.commit(self._producer, self._lane)
+            return
+        committed = self._aside.submit(transactions.commit, self._producer, self._lane)
+        while not committed.done() and self._inputs.room:
+            self._inputs.read_ahead(AHEAD_S)
+        committed.result()
 
 
 class Abandoned(Exception):

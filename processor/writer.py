@@ -7,45 +7,35 @@ itself and commits nothing.
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
 
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
 from processor import outputs
 from processor.encodings import Encode
-from processor.inputs import Batch, Read, position_after
-from processor.outputs import Outputs
+from processor.inputs import Batch, position_after
+from processor.outputs import MAX_BYTES, Outputs
 from processor.rules import engine, reads
 from processor.rules.decision import BrokenInvariant, Input
 from processor.table import Local, Staged, Table
-from schemas import codecs, commands, ids, legs
-from schemas.codecs import AvroSchemas
-from schemas.door import Unreadable
+from schemas import legs
 from schemas.journal import OUTCOMES, genesis_hash
-from schemas.legs import Leg
-from schemas.reasons import Reason
 from schemas.settings import Genesis, Settings
 from schemas.state import InputPosition, Position
 from schemas.topics import Names
-
-_decode_leg = msgspec.json.Decoder(Leg).decode
 
 Outcomes = Counter[tuple[str, str]]
 
 
 class Writer:
-    def __init__(
-        self, number: int, table: Table, schemas: AvroSchemas, encode_transaction: Encode
-    ) -> None:
+    def __init__(self, number: int, table: Table, encode_transaction: Encode) -> None:
         self.number = number
         self.table = table
         # When it last told itself what time it is, and its table's size.
         self.ticked_at = self.sized_at = 0.0
-        self._schemas = schemas
         self._encode_transaction = encode_transaction
         self._written = Outputs(number, "", encode_transaction)
-        self._last: dict[str, Read] = {}
+        self._last: dict[str, Input] = {}
         self._staged: Staged = []
         self._told = _Told()
 
@@ -60,10 +50,6 @@ class Writer:
         """Whether something was decided that is not committed."""
         return self._written.bytes > 0
 
-    @property
-    def full(self) -> bool:
-        return self._written.full
-
     def decide_genesis(self, genesis: Genesis, settings: Settings) -> None:
         message = legs.Configure(settings=settings, genesis=genesis)
         self._written = self._outputs(genesis_hash(genesis.ledger_id, self.number))
@@ -72,46 +58,36 @@ class Writer:
             self._written.add(None, decision)
 
     def decide(self, batch: Batch, outcomes: Outcomes) -> Iterator[None]:
-        """Stops after each record, where what was decided so far may be committed."""
+        """Stops where so much is decided that it must be committed before the rest."""
         position = self.position
         if batch.legs_from != position.legs.next_offset:
             raise BrokenInvariant(f"legs are read from {batch.legs_from}, not {position.legs}")
         if batch.commands_from != position.commands.next_offset:
             raise BrokenInvariant(f"read from {batch.commands_from}, not {position.commands}")
         self._written = self._outputs(position.last_hash)
-        inputs = [self._input("legs", read) for read in batch.legs]
-        inputs += [self._input("commands", read) for read in batch.commands]
-        self._fetch(inputs)
         # Legs first, so that no flood of commands can starve them.
-        for input, read in zip(inputs, (*batch.legs, *batch.commands), strict=True):
+        inputs = [*batch.legs, *batch.commands]
+        self._fetch(inputs)
+        for input in inputs:
             for decision in engine.apply(self.table, input):
-                self._written.add(read.key, decision)
-                if decision.record.step in OUTCOMES:
-                    outcomes[decision.record.step, decision.record.reason or ""] += 1
-            self._last[input.topic] = read
-            yield
+                record = decision.record
+                self._written.add(input.key, decision)
+                if record.step in OUTCOMES:
+                    outcomes[record.step, record.reason or ""] += 1
+            self._last[input.topic] = input
+            if self._written.bytes >= MAX_BYTES:
+                yield
 
     def _outputs(self, last_hash: str) -> Outputs:
         return Outputs(self.number, last_hash, self._encode_transaction)
-
-    def _input(self, topic: Literal["commands", "legs"], read: Read) -> Input:
-        value = read.value or b""
-        if topic == "legs":
-            return Input(topic, read.offset, read.key, value, read.time_ms, _leg(value))
-        message = codecs.decode_command(value, self._schemas)
-        id = (
-            None
-            if isinstance(message, Unreadable)
-            else ids.transaction_id(message.account, commands.key(message))
-        )
-        return Input(topic, read.offset, read.key, value, read.time_ms, message, id)
 
     def _fetch(self, inputs: list[Input]) -> None:
         """All reads before deciding: in two calls, not one for each key."""
         table = self.table
         table.forget()
-        table.fetch(key for input in inputs for key in reads.keys_read(input))
-        table.fetch(key for input in inputs for key in reads.keys_named(table, input))
+        table.fetch([key for input in inputs for key in reads.keys_read(input)])
+        naming = [input for input in inputs if type(input.message) in reads.NAMING]
+        table.fetch([key for input in naming for key in reads.keys_named(table, input)])
 
     def produce_records(self, producer: Producer, names: Names) -> None:
         self._told = _Told()
@@ -180,11 +156,3 @@ class _Told:
 def nowhere(table: Table) -> Position:
     """Where a partition is that has no state."""
     return Position(table.partition, InputPosition(), InputPosition(), "")
-
-
-def _leg(value: bytes) -> Leg | Unreadable:
-    try:
-        leg: Leg = _decode_leg(value)
-        return leg
-    except ValueError as error:
-        return Unreadable(Reason.MALFORMED, str(error), None)

@@ -38,8 +38,16 @@ def _uuid5(namespace: bytes | bytearray, name: bytes) -> bytearray:
 
 
 def transaction_id(account: str, idempotency_key: str) -> TransactionId:
-    namespace = _uuid5(_NAMESPACE, account.encode())
-    return to_text(_uuid5(namespace, idempotency_key.encode()))
+    return to_text(transaction_bytes(account, idempotency_key))
+
+
+def transaction_bytes(account: str, idempotency_key: str) -> bytearray:
+    return _uuid5(_namespace_of(account), idempotency_key.encode())
+
+
+@lru_cache(maxsize=1_024)
+def _namespace_of(account: str) -> bytearray:
+    return _uuid5(_NAMESPACE, account.encode())
 
 
 def to_text(key: bytes | bytearray) -> TransactionId:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from schemas import fields, ids
+from schemas import commands, fields, ids
 from schemas.commands import Command
 from schemas.journal import HoldStatus, Pending
 from schemas.legs import LegEntry
@@ -34,6 +34,11 @@ def system_key(shard: str) -> bytes:
 
 def transaction_key(id: str) -> bytes:
     return b"t" + ids.to_key(id)
+
+
+def own_transaction_key(command: Command) -> bytes:
+    """Of the transaction that a command asks for."""
+    return b"t" + ids.transaction_bytes(command.account, commands.key(command))
 
 
 def hold_key(hold: str) -> bytes:

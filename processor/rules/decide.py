@@ -25,6 +25,7 @@ from processor.rules.decision import BrokenInvariant, Decision, Input, header
 from processor.rules.outcomes import Asked
 from processor.rules.plans import Plan
 from schemas import commands, fields, ids
+from schemas import state as states
 from schemas.commands import Command
 from schemas.door import Unreadable
 from schemas.journal import JournalRecord, RefusedInput
@@ -44,11 +45,10 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
     account = state.account(of, message.account)
     if _misrouted(message, input.key, of.partition, account):
         return _refused(head, input, Reason.MISROUTED, None, message.id, message)
-    transaction_id = input.transaction_id or ids.transaction_id(
-        message.account, commands.key(message)
-    )
+    key = input.transaction_key or states.own_transaction_key(message)
+    transaction_id = ids.to_text(key[1:])
     body_hash = hashlib.sha256(commands.body(message)).digest()[:BODY_HASH_BYTES]
-    first = state.transaction(of, transaction_id)
+    first = state.transaction_at(of, key)
     if first is None:
         asked = Asked(of, head, message, transaction_id, body_hash.hex())
         return _decide_owned(asked, message, account)

@@ -26,8 +26,8 @@ class Input(Struct, frozen=True, gc=False):
     value: bytes
     time_ms: int
     message: Command | Leg | Unreadable
-    # Of a command, where it is known already: the transaction's id.
-    transaction_id: str | None = None
+    # Of a command, where it is known already: its transaction's key in the state.
+    transaction_key: bytes | None = None
 
 
 class Decision(Struct, frozen=True, gc=False):

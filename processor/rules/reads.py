@@ -13,7 +13,7 @@ from schemas.door import Unreadable
 Key = bytes
 
 # The kinds of input that have a second round.
-_NAMING = frozenset(
+NAMING = frozenset(
     (commands.Reverse, legs.Prepared, legs.Refused, legs.Commit, legs.Abort),
 )
 
@@ -23,7 +23,7 @@ def keys_read(input: Input) -> list[Key]:
     if isinstance(message, Unreadable):
         return []
     if input.topic == "commands":
-        return _command_keys(message, input.transaction_id)  # type: ignore[arg-type]  # by the topic
+        return _command_keys(message, input.transaction_key)  # type: ignore[arg-type]  # by the topic
     match message:
         case legs.Prepare():
             return [states.account_key(entry.account) for entry in message.entries]
@@ -35,9 +35,11 @@ def keys_read(input: Input) -> list[Key]:
             return []
 
 
-def _command_keys(command: commands.Command, id: str | None) -> list[Key]:
-    id = id or ids.transaction_id(command.account, commands.key(command))
-    keys = [states.transaction_key(id), states.account_key(command.account)]
+def _command_keys(command: commands.Command, transaction: Key | None) -> list[Key]:
+    keys = [
+        transaction or states.own_transaction_key(command),
+        states.account_key(command.account),
+    ]
     match command:
         case commands.Credit() | commands.Debit():
             pass
@@ -62,8 +64,6 @@ def keys_named(of: state.State, input: Input) -> list[Key]:
     """The second round: entries of what the first round found."""
     message = input.message
     keys: list[Key] = []
-    if type(message) not in _NAMING:
-        return keys
     match message:
         case commands.Reverse() | legs.Prepared() | legs.Refused():
             transaction = state.transaction(of, message.transaction_id)

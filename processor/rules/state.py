@@ -77,7 +77,11 @@ def system_account(of: State, shard: str) -> state.SystemAccount:
 
 
 def transaction(of: State, id: str) -> state.Transaction | None:
-    return of.get(state.transaction_key(id))  # type: ignore[return-value]  # told by the key
+    return transaction_at(of, state.transaction_key(id))
+
+
+def transaction_at(of: State, key: bytes) -> state.Transaction | None:
+    return of.get(key)  # type: ignore[return-value]  # told by the key
 
 
 def hold(of: State, id: str) -> state.Hold | None:

@@ -1,5 +1,5 @@
-"""How far behind a processor is ends at 0, whatever other producers leave in `commands` that is no
-record: the markers of their transactions, and what they aborted."""
+"""What a lane reads, and how far behind it is: that ends at 0, whatever other producers leave in
+`commands` that is no record, the markers of their transactions and what they aborted."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,9 @@ import pytest
 from confluent_kafka import Producer
 
 from compose import provision
+from processor import inputs as reading
 from processor.inputs import Batch, Inputs
+from schemas.codecs import AvroSchemas
 from schemas.state import InputPosition, Partition, Position
 from schemas.topics import Names
 from tests.waiting import eventually
@@ -36,7 +38,7 @@ def producer(kafka: str, names: Names) -> Producer:
 
 @pytest.fixture
 def inputs(kafka: str, names: Names) -> Iterator[Inputs]:
-    made = Inputs({"bootstrap.servers": kafka}, names)
+    made = Inputs({"bootstrap.servers": kafka}, names, AvroSchemas())
     made.start({0: Position(Partition(0), InputPosition(), InputPosition(), "")})
     yield made
     made.close()
@@ -77,3 +79,38 @@ def test_markers_and_aborted_records_are_not_waited_for(
     # Each batch begins where the one before it ended, as if nothing lay between.
     assert batches[0].commands_from == 3
     assert [read.offset for batch in batches for read in batch.commands] == [10, 11]
+
+
+def read_ahead(inputs: Inputs, count: int) -> None:
+    """So many records and ends of topics."""
+    found: list[int] = []
+
+    def all_have_come() -> bool:
+        found.append(inputs.read_ahead(0.1))
+        return sum(found) == count
+
+    eventually(all_have_come, 30)
+
+
+def test_what_is_read_ahead_still_waits(inputs: Inputs, names: Names, producer: Producer) -> None:
+    read_ahead(inputs, 2)  # Of both topics the end.
+    write(producer, names, 600, committed=True)
+    read_ahead(inputs, 601)
+    assert inputs.backlog() == inputs.lag(0) == 601
+    (batch,) = taken(inputs, 600)
+    assert [read.offset for read in batch.commands] == list(range(600))
+    assert inputs.backlog() == 0
+
+
+def test_what_is_read_at_once_is_bounded_by_its_bytes(
+    inputs: Inputs, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More comes while it is read: records alone would not bound what is held."""
+    monkeypatch.setattr(reading, "AT_A_TIME", 10)
+    monkeypatch.setattr(reading, "MAX_BYTES", 50)
+    write(producer, names, 95, committed=True)
+    batches = taken(inputs, 95)
+    sizes = [len(batch.commands) for batch in batches]
+    # 2 bytes each: after the one that was waited for, the third ten go beyond 50, and are the last.
+    assert max(sizes) <= 31
+    assert [read.offset for batch in batches for read in batch.commands] == list(range(95))
