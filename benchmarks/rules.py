@@ -5,8 +5,8 @@
 Prints a JSON line for each measure. Time is the process's own CPU time, the best of a few repeats.
 Beside the rules runs the plain loop that anyone would write: decode, add, encode. Then the same
 credits against larger states: no command's cost may grow with what the ledger has seen. (An account
-that is not among the 65,536 whose ids and partitions are remembered costs a few microseconds more,
-however many others there are; so do the machine's own caches.)
+that is not among the 65,536 whose partitions are remembered costs a few microseconds more, however
+many others there are; so do the machine's own caches.)
 """
 
 import argparse

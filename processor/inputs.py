@@ -27,10 +27,13 @@ from schemas.topics import Names
 
 KIB = 1024
 MIB = 1024 * KIB
-# What is taken at once, of all partitions together.
-MAX_RECORDS, MAX_BYTES = 8_000, 8 * MIB
-# So many are read at a time.
-AT_A_TIME = 500
+# What is taken at once, of all partitions together. It may go beyond the bytes by what is read in
+# one go.
+MAX_RECORDS, MAX_INPUT_BYTES = 8_000, 8 * MIB
+# So much of it may have been read before: who takes it still gets what has come last, too, as a leg
+# may be among that.
+MAX_AHEAD = 5_000
+AT_A_TIME = 200
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 
@@ -107,7 +110,7 @@ class Inputs:
             if first is None:
                 return []
             self._add(first)
-        while (room := self.room) and self.read_ahead(0) == room:
+        while (room := self._room(MAX_RECORDS)) and self._read(room, 0) == room:
             pass
         taken, self._ahead = list(self._ahead.values()), {}
         self._records = self._bytes = 0
@@ -118,28 +121,38 @@ class Inputs:
                 self._next_legs[batch.partition] = batch.legs[-1].offset + 1
         return taken
 
-    @property
-    def room(self) -> int:
-        """How many records may be read in one go, before what was read is taken."""
-        if self._bytes >= MAX_BYTES:
-            return 0
-        return min(AT_A_TIME, MAX_RECORDS - self._records)
+    def read_ahead(self, timeout_s: float) -> bool:
+        """Some of what arrives in time, for who takes next. Whether there was room for it."""
+        room = self._room(MAX_AHEAD)
+        if room:
+            self._read(room, timeout_s)
+        return room > 0
 
-    def read_ahead(self, timeout_s: float) -> int:
-        """As many as there is room for, or as arrive in time, for who takes next: how many records
-        and ends came."""
-        messages = self._consumer.consume(self.room, timeout_s)
+    def ahead(self, partition: int) -> int:
+        """How many commands of a partition were read and not taken."""
+        batch = self._ahead.get(partition)
+        return len(batch.commands) if batch else 0
+
+    def _room(self, most: int) -> int:
+        """How many records may be read in one go, if so many may wait to be taken."""
+        if self._bytes >= MAX_INPUT_BYTES:
+            return 0
+        return max(0, min(AT_A_TIME, most - self._records))
+
+    def _read(self, most: int, timeout_s: float) -> int:
+        """How many came, the ends of topics among them."""
+        messages = self._consumer.consume(most, timeout_s)
         for message in messages:
             self._add(message)
         return len(messages)
 
     def _add(self, message: Message) -> None:
         error, partition = message.error(), message.partition()
+        if error is not None and error.code() != KafkaError._PARTITION_EOF:
+            raise KafkaException(error)
         assert partition is not None, "a record lies in a partition, and so does an end"
         of_commands = message.topic() == self._commands
         if error is not None:
-            if error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
             if of_commands:
                 self._at_end.add(partition)
             return
@@ -148,20 +161,18 @@ class Inputs:
             batch = self._ahead[partition] = Batch(
                 partition, self._next_legs[partition], [], self._next_commands[partition], []
             )
-        offset, value = message.offset(), message.value() or b""
+        offset, key, value = message.offset(), message.key(), message.value() or b""
         assert offset is not None, "a message without error has an offset"
         _, time_ms = message.timestamp()
         if of_commands:
             self._at_end.discard(partition)
             command = codecs.decode_command(value, self._schemas)
             asked = None if isinstance(command, Unreadable) else state.own_transaction_key(command)
-            batch.commands.append(
-                Input("commands", offset, message.key(), value, time_ms, command, asked)
-            )
+            batch.commands.append(Input("commands", offset, key, value, time_ms, command, asked))
         else:
-            batch.legs.append(Input("legs", offset, message.key(), value, time_ms, _leg(value)))
+            batch.legs.append(Input("legs", offset, key, value, time_ms, _leg(value)))
         self._records += 1
-        self._bytes += len(value)
+        self._bytes += len(value) + len(key or b"")
 
     def backlog(self) -> int:
         """How many commands are known to wait."""
@@ -170,7 +181,7 @@ class Inputs:
     def lag(self, partition: int) -> int:
         """Offsets of `commands` that are known to be there and were not taken, transaction markers
         among them; 0 where no record was left; -1 if not known."""
-        if partition in self._at_end and partition not in self._ahead:
+        if partition in self._at_end and not self.ahead(partition):
             return 0
         where = TopicPartition(self._commands, partition)
         try:

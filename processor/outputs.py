@@ -46,8 +46,13 @@ class Outputs:
         self._dead: list[tuple[bytes | None, bytes, Headers]] = []
 
     def add(self, key: bytes | None, decision: Decision) -> None:
-        key = _key(key, decision.record)
-        value = chain.seal(decision.record, self.last_hash)
+        record = decision.record
+        if record.source.topic == "expiry":
+            key = _key_of_expiry(record)
+        elif key is not None:
+            # Anyone may write a key of any size; no account's is longer than what is kept of it.
+            key = key[:MAX_KEY_BYTES]
+        value = chain.seal(record, self.last_hash)
         self.last_hash = journal.hash_of(value)
         self._journal.append({"key": key, "value": value})
         size = len(value) + len(key or b"")
@@ -78,14 +83,11 @@ class Outputs:
             producer.produce(names.commands_dead, letter, key, headers=headers)
 
 
-def _key(read: bytes | None, record: JournalRecord) -> bytes | None:
-    """The key of what was read; of an expiry, which was not read, its account."""
-    if record.source.topic == "expiry":
-        account = record.command.account if record.command else None
-        account = record.hold.account if record.hold else account
-        return account.encode() if account else None
-    # Anyone may write a key of any size; no account's is longer than what is kept of it.
-    return None if read is None else read[:MAX_KEY_BYTES]
+def _key_of_expiry(record: JournalRecord) -> bytes | None:
+    """It was not read, so has none: its account."""
+    account = record.command.account if record.command else None
+    account = record.hold.account if record.hold else account
+    return account.encode() if account else None
 
 
 def encode_leg(leg: Leg) -> bytes:

@@ -44,7 +44,7 @@ from plumbing.kafka import ClientConfig
 from processor import copies, outputs
 from processor.committed import CommittedReader
 from processor.encodings import Encode
-from processor.inputs import AT_A_TIME, Batch, Inputs
+from processor.inputs import Batch, Inputs
 from processor.recorder import Recorder
 from processor.recovery import Recovery, check_owner
 from processor.table import Table
@@ -62,8 +62,10 @@ INITIALISE_TIMEOUT_S = 5.0
 IDLE_S = 0.5
 COMPLAIN_S = 5.0
 BETWEEN_S = 0.004
-# So long a commit that has ended may have to wait for what is read meanwhile.
-AHEAD_S = 0.005
+# Where less waits, a commit is not worth another thread.
+MUCH = 500
+# So long a commit that has ended may have to wait until what is read meanwhile is decoded, too.
+AHEAD_S = 0.002
 OFFER_AGAIN_S = 1.0
 TICK_PAUSE_S = 1.0
 # After kill -9 the group is told of a copy that it is so old at most.
@@ -188,17 +190,19 @@ class Owner:
         self._enter(Phase.RESTORING)
         self._reach("fenced")
         with ExitStack() as closing:
-            self._aside = closing.enter_context(ThreadPoolExecutor(1, f"lane-{self._lane}-commit"))
-            inputs = self._inputs = Inputs(self._config, self._names, self._schemas)
-            closing.callback(inputs.close)
+            self._aside = ThreadPoolExecutor(1, f"lane-{self._lane}-commit")
+            # Whatever else fails ends the process at once: a commit under way is not waited for.
+            closing.callback(self._aside.shutdown, wait=False)
+            self._inputs = Inputs(self._config, self._names, self._schemas)
+            closing.callback(self._inputs.close)
             for number in self.partitions:
                 table = self._make_table(number)
                 closing.callback(table.close)
                 self._writers[number] = Writer(number, table, self._encode_transaction)
             self._take_over()
-            self._begin(inputs)
+            self._begin()
             while not self._stopping.is_set():
-                self._turn(inputs)
+                self._turn()
             self._note_copies()
 
     # Taking over.
@@ -262,10 +266,10 @@ class Owner:
         if self._stopping.is_set() or self._abandoning.is_set():
             raise Abandoned
 
-    def _begin(self, inputs: Inputs) -> None:
+    def _begin(self) -> None:
         """E."""
         positions = {number: writer.position for number, writer in self._writers.items()}
-        inputs.start(positions)
+        self._inputs.start(positions)
         # Whole now; what is being restored is not noted.
         self._note_copies()
         self._enter(Phase.RUNNING)
@@ -280,21 +284,21 @@ class Owner:
 
     # Running.
 
-    def _turn(self, inputs: Inputs) -> None:
+    def _turn(self) -> None:
         # The brokers may still be writing the markers of the last transaction: one that begins
         # meanwhile is told to come again, and librdkafka waits 20 ms for that. And each costs them
         # the same whatever it holds: what arrives meanwhile goes with this one.
         time.sleep(max(0.0, self._committed_at + BETWEEN_S - time.monotonic()))
-        if self._tick(inputs):
+        if self._tick():
             return
-        batches = inputs.take(self._patience_s())
+        batches = self._inputs.take(self._patience_s())
         self._busy = {batch.partition for batch in batches}
         if batches:
             self._offer(batches)
         given, self._given = self._given, None
         if given is not None and not self._stopping.is_set():
             self._process(given)
-        self._tell(inputs)
+        self._tell()
 
     def _offer(self, batches: list[Batch]) -> None:
         self._offered = batches
@@ -304,12 +308,12 @@ class Owner:
             self._deliver(self, batches)
         self._wake.clear()
 
-    def _tell(self, inputs: Inputs) -> None:
+    def _tell(self) -> None:
         now, now_ms = time.monotonic(), time.time() * 1_000
         for number, writer in self._writers.items():
             # A partition that has decided nothing yet has no time.
             time_ms = writer.table.partition.time_ms or now_ms
-            self._recorder.lag(number, inputs.lag(number), (now_ms - time_ms) / 1_000)
+            self._recorder.lag(number, self._inputs.lag(number), (now_ms - time_ms) / 1_000)
             if now - writer.sized_at >= TABLE_SIZE_EVERY_S:
                 writer.sized_at = now
                 self._recorder.table(number, writer.table.size_bytes())
@@ -328,7 +332,7 @@ class Owner:
             return IDLE_S
         return min(IDLE_S, max(0.01, earliest_ms / 1_000 - time.time()))
 
-    def _tick(self, inputs: Inputs) -> bool:
+    def _tick(self) -> bool:
         """Log time is the only clock of the rules: where nothing comes, the owner lets time pass.
         Whether it did."""
         now = time.time()
@@ -337,7 +341,7 @@ class Owner:
             due_ms = writer.table.earliest_due_ms()
             due = due_ms is not None and due_ms <= now * 1_000
             # What has come already brings its own time.
-            quiet = number not in self._busy and inputs.lag(number) == 0
+            quiet = number not in self._busy and self._inputs.lag(number) == 0
             if due and quiet and now - writer.ticked_at >= TICK_PAUSE_S:
                 late.append(writer)
         if not late:
@@ -347,8 +351,7 @@ class Owner:
             writer.ticked_at = now
             tick = outputs.encode_leg(legs.Tick())
             self._producer.produce(self._names.legs, tick, None, writer.number)
-        transactions.commit(self._producer, self._lane)
-        self._committed_at = time.monotonic()
+        self._end_transaction()
         return True
 
     def _process(self, batches: list[Batch]) -> None:
@@ -376,7 +379,6 @@ class Owner:
             writer.produce_state(producer, names)
         reach("before_commit")
         self._commit_transaction()
-        self._committed_at = time.monotonic()
         reach("after_commit")
         for writer in writers:
             reach("before_write")
@@ -386,13 +388,17 @@ class Owner:
 
     def _commit_transaction(self) -> None:
         """Where much waits, the next batch is read while the brokers write this one."""
-        if self._inputs.backlog() < AT_A_TIME:
-            transactions.commit(self._producer, self._lane)
+        if self._inputs.backlog() < MUCH:
+            self._end_transaction()
             return
-        committed = self._aside.submit(transactions.commit, self._producer, self._lane)
-        while not committed.done() and self._inputs.room:
-            self._inputs.read_ahead(AHEAD_S)
-        committed.result()
+        ended = self._aside.submit(self._end_transaction)
+        while not ended.done() and self._inputs.read_ahead(AHEAD_S):
+            pass
+        ended.result()
+
+    def _end_transaction(self) -> None:
+        transactions.commit(self._producer, self._lane)
+        self._committed_at = time.monotonic()
 
 
 class Abandoned(Exception):

@@ -41,13 +41,14 @@ def transaction_id(account: str, idempotency_key: str) -> TransactionId:
     return to_text(transaction_bytes(account, idempotency_key))
 
 
-def transaction_bytes(account: str, idempotency_key: str) -> bytearray:
-    return _uuid5(_namespace_of(account), idempotency_key.encode())
+def transaction_bytes(account: str, idempotency_key: str) -> bytes:
+    return bytes(_uuid5(_namespace_of(account), idempotency_key.encode()))
 
 
+# Of those who come again and again.
 @lru_cache(maxsize=1_024)
-def _namespace_of(account: str) -> bytearray:
-    return _uuid5(_NAMESPACE, account.encode())
+def _namespace_of(account: str) -> bytes:
+    return bytes(_uuid5(_NAMESPACE, account.encode()))
 
 
 def to_text(key: bytes | bytearray) -> TransactionId:

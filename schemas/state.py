@@ -36,6 +36,10 @@ def transaction_key(id: str) -> bytes:
     return b"t" + ids.to_key(id)
 
 
+def transaction_id_in(key: bytes) -> ids.TransactionId:
+    return ids.to_text(key[1:])
+
+
 def own_transaction_key(command: Command) -> bytes:
     """Of the transaction that a command asks for."""
     return b"t" + ids.transaction_bytes(command.account, commands.key(command))

@@ -21,7 +21,7 @@ from processor.rules import (
     state,
 )
 from processor.rules.books import Books
-from processor.rules.decision import BrokenInvariant, Decision, Input, header
+from processor.rules.decision import BrokenInvariant, Decision, Input, header, transaction_key
 from processor.rules.outcomes import Asked
 from processor.rules.plans import Plan
 from schemas import commands, fields, ids
@@ -45,8 +45,8 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
     account = state.account(of, message.account)
     if _misrouted(message, input.key, of.partition, account):
         return _refused(head, input, Reason.MISROUTED, None, message.id, message)
-    key = input.transaction_key or states.own_transaction_key(message)
-    transaction_id = ids.to_text(key[1:])
+    key = transaction_key(input, message)
+    transaction_id = states.transaction_id_in(key)
     body_hash = hashlib.sha256(commands.body(message)).digest()[:BODY_HASH_BYTES]
     first = state.transaction_at(of, key)
     if first is None:

@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from processor.rules import state
+from schemas import state as states
 from schemas.commands import Command
 from schemas.door import Unreadable
 from schemas.journal import JournalRecord, Source
@@ -28,6 +29,10 @@ class Input(Struct, frozen=True, gc=False):
     message: Command | Leg | Unreadable
     # Of a command, where it is known already: its transaction's key in the state.
     transaction_key: bytes | None = None
+
+
+def transaction_key(input: Input, command: Command) -> bytes:
+    return input.transaction_key or states.own_transaction_key(command)
 
 
 class Decision(Struct, frozen=True, gc=False):

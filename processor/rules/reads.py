@@ -5,7 +5,7 @@ too much costs a look-up; one that is missed is read when it is asked for.
 """
 
 from processor.rules import state
-from processor.rules.decision import Input
+from processor.rules.decision import Input, transaction_key
 from schemas import commands, ids, legs
 from schemas import state as states
 from schemas.door import Unreadable
@@ -23,7 +23,7 @@ def keys_read(input: Input) -> list[Key]:
     if isinstance(message, Unreadable):
         return []
     if input.topic == "commands":
-        return _command_keys(message, input.transaction_key)  # type: ignore[arg-type]  # by the topic
+        return _command_keys(input, message)  # type: ignore[arg-type]  # by the topic
     match message:
         case legs.Prepare():
             return [states.account_key(entry.account) for entry in message.entries]
@@ -35,11 +35,8 @@ def keys_read(input: Input) -> list[Key]:
             return []
 
 
-def _command_keys(command: commands.Command, transaction: Key | None) -> list[Key]:
-    keys = [
-        transaction or states.own_transaction_key(command),
-        states.account_key(command.account),
-    ]
+def _command_keys(input: Input, command: commands.Command) -> list[Key]:
+    keys = [transaction_key(input, command), states.account_key(command.account)]
     match command:
         case commands.Credit() | commands.Debit():
             pass

@@ -82,24 +82,42 @@ def test_markers_and_aborted_records_are_not_waited_for(
 
 
 def read_ahead(inputs: Inputs, count: int) -> None:
-    """So many records and ends of topics."""
-    found: list[int] = []
+    """So many of one batch: then all that is there, and its end, has come."""
+    before = inputs.backlog()
 
     def all_have_come() -> bool:
-        found.append(inputs.read_ahead(0.1))
-        return sum(found) == count
+        assert inputs.read_ahead(0.1)
+        return inputs.backlog() > before and inputs.ahead(0) == count
 
     eventually(all_have_come, 30)
 
 
-def test_what_is_read_ahead_still_waits(inputs: Inputs, names: Names, producer: Producer) -> None:
-    read_ahead(inputs, 2)  # Of both topics the end.
+def test_what_is_read_ahead_of_a_batch_follows_on_it(
+    inputs: Inputs, names: Names, producer: Producer
+) -> None:
+    write(producer, names, 3, committed=True)
+    (first,) = taken(inputs, 3)
     write(producer, names, 600, committed=True)
-    read_ahead(inputs, 601)
-    assert inputs.backlog() == inputs.lag(0) == 601
-    (batch,) = taken(inputs, 600)
-    assert [read.offset for read in batch.commands] == list(range(600))
+    read_ahead(inputs, 600)
+    # 600 and a marker: what was read still waits.
+    assert inputs.backlog() == inputs.lag(0) >= 600
+    write(producer, names, 7, committed=True)
+    then = taken(inputs, 607)
+    assert [first.commands_from, then[0].commands_from] == [0, 3]
+    offsets = [read.offset for batch in then for read in batch.commands]
+    assert offsets == [*range(4, 604), *range(605, 612)]
     assert inputs.backlog() == 0
+
+
+def test_what_is_read_ahead_leaves_room_for_what_comes_last(
+    inputs: Inputs, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MAX_AHEAD", 50)
+    write(producer, names, 90, committed=True)
+    eventually(lambda: not inputs.read_ahead(0.1), 30)
+    assert inputs.ahead(0) == 50
+    (batch,) = taken(inputs, 90)
+    assert len(batch.commands) == 90
 
 
 def test_what_is_read_at_once_is_bounded_by_its_bytes(
@@ -107,10 +125,10 @@ def test_what_is_read_at_once_is_bounded_by_its_bytes(
 ) -> None:
     """More comes while it is read: records alone would not bound what is held."""
     monkeypatch.setattr(reading, "AT_A_TIME", 10)
-    monkeypatch.setattr(reading, "MAX_BYTES", 50)
+    monkeypatch.setattr(reading, "MAX_INPUT_BYTES", 100)
     write(producer, names, 95, committed=True)
     batches = taken(inputs, 95)
     sizes = [len(batch.commands) for batch in batches]
-    # 2 bytes each: after the one that was waited for, the third ten go beyond 50, and are the last.
+    # 4 bytes each, as keys count: after the one that was waited for, the third ten go beyond 100.
     assert max(sizes) <= 31
     assert [read.offset for batch in batches for read in batch.commands] == list(range(95))

@@ -1,0 +1,162 @@
+"""What a lane does about faults of its client that a real Kafka cannot be made to show at will."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from processor.inputs import Inputs
+from processor.owner import MUCH, Owner
+from schemas.codecs import AvroSchemas
+from schemas.state import InputPosition, Partition, Position
+from schemas.topics import Names
+
+NAMES = Names("")
+
+
+class Consumer:
+    """Gives what it was given, and knows of as many commands as it is told to."""
+
+    def __init__(self) -> None:
+        self.next: list[Message] = []
+        self.end = 0
+
+    def assign(self, _: object) -> None: ...
+
+    def consume(self, count: int, _: float) -> list[Message]:
+        given, self.next = self.next[:count], self.next[count:]
+        return given
+
+    def get_watermark_offsets(self, _: object, cached: bool) -> tuple[int, int]:
+        return 0, self.end
+
+
+class Producer:
+    """Commits in whatever thread it is asked to, once it is let."""
+
+    def __init__(self, error: KafkaError | None = None) -> None:
+        self.let = threading.Event()
+        self.by = ""
+        self._error = error
+
+    def commit_transaction(self, _: float) -> None:
+        assert self.let.wait(10)
+        self.by = threading.current_thread().name
+        if self._error is not None:
+            raise KafkaException(self._error)
+
+
+@pytest.fixture
+def consumer() -> Consumer:
+    return Consumer()
+
+
+@pytest.fixture
+def inputs(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> Inputs:
+    monkeypatch.setattr("plumbing.kafka.reader", lambda _: consumer)
+    made = Inputs({}, NAMES, AvroSchemas())
+    made.start({0: Position(Partition(0), InputPosition(), InputPosition(), "")})
+    return made
+
+
+def command(offset: int) -> Message:
+    return Message(
+        topic=NAMES.commands, partition=0, offset=offset, key=b"w1", value=b"{}", timestamp=(2, 1)
+    )
+
+
+def leg(offset: int) -> Message:
+    return Message(topic=NAMES.legs, partition=0, offset=offset, value=b"{}", timestamp=(2, 1))
+
+
+def test_an_error_of_no_partition_is_told_as_what_it_is(inputs: Inputs, consumer: Consumer) -> None:
+    consumer.next = [Message(error=KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))]
+    with pytest.raises(KafkaException, match="Group authorization failed"):
+        inputs.read_ahead(0)
+
+
+def test_a_leg_that_was_read_is_no_command_that_waits(inputs: Inputs, consumer: Consumer) -> None:
+    end = Message(topic=NAMES.commands, partition=0, error=KafkaError(KafkaError._PARTITION_EOF))
+    consumer.next, consumer.end = [end, leg(0)], 1
+    inputs.read_ahead(0)
+    assert inputs.lag(0) == 0
+
+
+class Lane:
+    """An owner that has nothing but what a commit needs."""
+
+    def __init__(self, inputs: Inputs, producer: Producer) -> None:
+        self.owner = Owner.__new__(Owner)
+        self.owner._inputs = inputs
+        self.owner._producer = producer  # type: ignore[assignment]
+        self.owner._lane = 0
+        self.owner._aside = ThreadPoolExecutor(1, "aside")
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
+
+
+def committed(inputs: Inputs, producer: Producer, closing: ExitStack) -> None:
+    lane = Lane(inputs, producer)
+    closing.callback(lane.owner._aside.shutdown)
+    lane.owner._commit_transaction()
+
+
+def test_with_little_before_it_a_lane_commits_by_itself(
+    inputs: Inputs, consumer: Consumer, closing: ExitStack
+) -> None:
+    consumer.next, consumer.end = [command(0)], MUCH - 1
+    producer = Producer()
+    producer.let.set()
+    committed(inputs, producer, closing)
+    assert producer.by == threading.current_thread().name
+    assert inputs.ahead(0) == 0
+
+
+def test_with_much_before_it_a_lane_reads_while_it_commits(
+    inputs: Inputs, consumer: Consumer, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer.next, consumer.end = [command(n) for n in range(700)], 700
+    producer = Producer()
+    monkeypatch.setattr("processor.inputs.MAX_AHEAD", 600)
+    read = inputs.read_ahead
+
+    def read_and_let(timeout_s: float) -> bool:
+        room = read(timeout_s)
+        if not room:
+            producer.let.set()
+        return room
+
+    monkeypatch.setattr(inputs, "read_ahead", read_and_let)
+    committed(inputs, producer, closing)
+    assert producer.by.startswith("aside")
+    assert inputs.ahead(0) == 600
+
+
+def test_a_commit_that_fails_meanwhile_fails(
+    inputs: Inputs, consumer: Consumer, closing: ExitStack
+) -> None:
+    consumer.end = MUCH
+    producer = Producer(KafkaError(KafkaError._FENCED))
+    producer.let.set()
+    with pytest.raises(KafkaException, match="_FENCED"):
+        committed(inputs, producer, closing)
+
+
+def test_a_read_that_fails_does_not_wait_for_the_commit(
+    inputs: Inputs, consumer: Consumer, closing: ExitStack
+) -> None:
+    consumer.next, consumer.end = [Message(error=KafkaError(KafkaError._ALL_BROKERS_DOWN))], MUCH
+    producer = Producer()
+    closing.callback(producer.let.set)
+    lane = Lane(inputs, producer)
+    with pytest.raises(KafkaException, match="_ALL_BROKERS_DOWN"):
+        lane.owner._commit_transaction()
+    assert not producer.let.is_set()
+    lane.owner._aside.shutdown(wait=False)
