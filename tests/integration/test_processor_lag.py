@@ -81,24 +81,13 @@ def test_markers_and_aborted_records_are_not_waited_for(
     assert [read.offset for batch in batches for read in batch.commands] == [10, 11]
 
 
-def read_ahead(inputs: Inputs, count: int) -> None:
-    """So many of one batch: then all that is there, and its end, has come."""
-    before = inputs.backlog()
-
-    def all_have_come() -> bool:
-        assert inputs.read_ahead(0.1)
-        return inputs.backlog() > before and inputs.ahead(0) == count
-
-    eventually(all_have_come, 30)
-
-
 def test_what_is_read_ahead_of_a_batch_follows_on_it(
     inputs: Inputs, names: Names, producer: Producer
 ) -> None:
     write(producer, names, 3, committed=True)
     (first,) = taken(inputs, 3)
     write(producer, names, 600, committed=True)
-    read_ahead(inputs, 600)
+    eventually(lambda: inputs.read_ahead(0.1) and inputs.ahead(0) == 600, 30)
     # 600 and a marker: what was read still waits.
     assert inputs.backlog() == inputs.lag(0) >= 600
     write(producer, names, 7, committed=True)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -85,42 +84,33 @@ def test_a_leg_that_was_read_is_no_command_that_waits(inputs: Inputs, consumer: 
     assert inputs.lag(0) == 0
 
 
-class Lane:
-    """An owner that has nothing but what a commit needs."""
-
-    def __init__(self, inputs: Inputs, producer: Producer) -> None:
-        self.owner = Owner.__new__(Owner)
-        self.owner._inputs = inputs
-        self.owner._producer = producer  # type: ignore[assignment]
-        self.owner._lane = 0
-        self.owner._aside = ThreadPoolExecutor(1, "aside")
-
-
 @pytest.fixture
-def closing() -> Iterator[ExitStack]:
-    with ExitStack() as made:
+def aside() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1, "aside") as made:
         yield made
 
 
-def committed(inputs: Inputs, producer: Producer, closing: ExitStack) -> None:
-    lane = Lane(inputs, producer)
-    closing.callback(lane.owner._aside.shutdown)
-    lane.owner._commit_transaction()
+def commit(inputs: Inputs, producer: Producer, aside: ThreadPoolExecutor) -> None:
+    """By an owner that has nothing but what a commit needs."""
+    owner = Owner.__new__(Owner)
+    owner._inputs, owner._aside, owner._lane = inputs, aside, 0
+    owner._producer = producer  # type: ignore[assignment]
+    owner._commit_transaction()
 
 
 def test_with_little_before_it_a_lane_commits_by_itself(
-    inputs: Inputs, consumer: Consumer, closing: ExitStack
+    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor
 ) -> None:
     consumer.next, consumer.end = [command(0)], MUCH - 1
     producer = Producer()
     producer.let.set()
-    committed(inputs, producer, closing)
+    commit(inputs, producer, aside)
     assert producer.by == threading.current_thread().name
     assert inputs.ahead(0) == 0
 
 
 def test_with_much_before_it_a_lane_reads_while_it_commits(
-    inputs: Inputs, consumer: Consumer, closing: ExitStack, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer.next, consumer.end = [command(n) for n in range(700)], 700
     producer = Producer()
@@ -134,29 +124,27 @@ def test_with_much_before_it_a_lane_reads_while_it_commits(
         return room
 
     monkeypatch.setattr(inputs, "read_ahead", read_and_let)
-    committed(inputs, producer, closing)
+    commit(inputs, producer, aside)
     assert producer.by.startswith("aside")
     assert inputs.ahead(0) == 600
 
 
 def test_a_commit_that_fails_meanwhile_fails(
-    inputs: Inputs, consumer: Consumer, closing: ExitStack
+    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor
 ) -> None:
     consumer.end = MUCH
     producer = Producer(KafkaError(KafkaError._FENCED))
     producer.let.set()
     with pytest.raises(KafkaException, match="_FENCED"):
-        committed(inputs, producer, closing)
+        commit(inputs, producer, aside)
 
 
 def test_a_read_that_fails_does_not_wait_for_the_commit(
-    inputs: Inputs, consumer: Consumer, closing: ExitStack
+    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor
 ) -> None:
     consumer.next, consumer.end = [Message(error=KafkaError(KafkaError._ALL_BROKERS_DOWN))], MUCH
     producer = Producer()
-    closing.callback(producer.let.set)
-    lane = Lane(inputs, producer)
     with pytest.raises(KafkaException, match="_ALL_BROKERS_DOWN"):
-        lane.owner._commit_transaction()
+        commit(inputs, producer, aside)
     assert not producer.let.is_set()
-    lane.owner._aside.shutdown(wait=False)
+    producer.let.set()
