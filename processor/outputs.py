@@ -4,6 +4,7 @@ Nothing here is sent before the batch has been decided whole. Each transaction i
 bytes, not by records alone: one command may have a hundred entries.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import msgspec
@@ -42,7 +43,8 @@ class Outputs:
         self.bytes = 0
         self._journal: list[dict[str, object]] = []
         self._transactions: list[dict[str, object]] = []
-        self._legs: list[tuple[int, bytes | None, bytes]] = []
+        # By the partition that they go to.
+        self._legs: defaultdict[int, list[dict[str, object]]] = defaultdict(list)
         self._dead: list[tuple[bytes | None, bytes, Headers]] = []
 
     def add(self, key: bytes | None, decision: Decision) -> None:
@@ -62,7 +64,7 @@ class Outputs:
             size += len(told)
         for partition, leg in decision.legs:
             sent = _encode(leg)
-            self._legs.append((partition, key, sent))
+            self._legs[partition].append({"key": key, "value": sent})
             size += len(sent)
         if decision.dead_letter is not None:
             dead = decision.dead_letter
@@ -77,8 +79,8 @@ class Outputs:
         self._journal[-1]["callback"] = delivered
         transactions.produce_all(producer, names.journal, self._journal, self._partition)
         transactions.produce_all(producer, names.transactions, self._transactions, self._partition)
-        for partition, key, leg in self._legs:
-            producer.produce(names.legs, leg, key, partition)
+        for partition, sent in self._legs.items():
+            transactions.produce_all(producer, names.legs, sent, partition)
         for key, letter, headers in self._dead:
             producer.produce(names.commands_dead, letter, key, headers=headers)
 

@@ -90,6 +90,19 @@ _decode_local = msgspec.msgpack.Decoder(Local).decode
 Staged = list[tuple[bytes, bytes | None]]
 
 
+class _Seen(dict[bytes, StateValue | None]):
+    """All that the batch in flight has asked for and put: one look-up finds it, or reads it."""
+
+    __slots__ = ("_read",)
+
+    def __init__(self, read: Callable[[bytes], StateValue | None]) -> None:
+        self._read = read
+
+    def __missing__(self, key: bytes) -> StateValue | None:
+        value = self[key] = self._read(key)
+        return value
+
+
 class Table:
     """Implements the rules' State. Used by one thread at a time."""
 
@@ -113,8 +126,9 @@ class Table:
             self._db = Rdict(str(self.path), options=_options(self._memory))
         self._cache: Cache[StateValue] = Cache(self._entries)
         self._overlay: dict[bytes, StateValue | None] = {}
-        # All that the batch in flight has asked for and put: one look-up finds it.
-        self._seen: dict[bytes, StateValue | None] = {}
+        self._seen = _Seen(self._read)
+        # The rules' `get`, five times for each command: without a frame of Python around it.
+        self.get = self._seen.__getitem__
         self._awaited: dict[bytes, StateValue | None] = {}
         try:
             self.load()
@@ -130,18 +144,9 @@ class Table:
         self.position = _decode_position(position) if position is not None else None
         self.partition = self.position.partition if self.position else Partition(self._number)
         self._index = DueIndex(self._read_due)
+        self.due = self._index.due
 
     # The rules' State.
-
-    def get(self, key: bytes) -> StateValue | None:
-        value = self._seen.get(key, self)
-        if value is not self:
-            return value  # type: ignore[return-value]  # self stands for "not there" alone
-        cached = self._cache.get(key) if key[0] in _CACHED else None
-        if cached is None:
-            return self._keep(key, self._db.get(key))
-        self._seen[key] = cached
-        return cached
 
     def put(self, key: bytes, value: StateValue | None) -> None:
         if key[0] == _DUE:
@@ -150,9 +155,6 @@ class Table:
             else:
                 self._index.add(key)
         self._overlay[key] = self._seen[key] = value
-
-    def due(self, time_ms: int, limit: int) -> list[bytes]:
-        return self._index.due(time_ms, limit)
 
     # Batches.
 
@@ -171,7 +173,7 @@ class Table:
             found: Any = self._db.get(missing)  # type: ignore[arg-type]  # a list is taken too
             for key, encoded in zip(missing, found, strict=True):
                 if encoded is not None:
-                    self._keep(key, encoded)
+                    seen[key] = self._decoded(key, encoded)
 
     def staged(self) -> Staged:
         """What the batch in flight changes, encoded, but for the position."""
@@ -199,7 +201,8 @@ class Table:
 
     def forget(self) -> None:
         """What a batch has asked for and put, before the next one: all of it is committed."""
-        self._seen = self._awaited.copy()
+        self._seen.clear()
+        self._seen.update(self._awaited)
 
     def _remember(self) -> None:
         """Keep of the overlay what is likely to be asked for soon; what it ended is forgotten."""
@@ -243,7 +246,7 @@ class Table:
         with told_of_disk():
             self._db.flush()
         self._cache = Cache(self._entries)
-        self._seen = {}
+        self._seen.clear()
         self._awaited = {}
         self.load()
 
@@ -273,11 +276,17 @@ class Table:
             for name in ("rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables")
         )
 
-    def _keep(self, key: bytes, found: bytes | None) -> StateValue | None:
-        value: StateValue | None = None if found is None else _DECODERS[key[0]](found)
-        if value is not None and key[0] in _CACHED:
+    def _read(self, key: bytes) -> StateValue | None:
+        cached = self._cache.get(key) if key[0] in _CACHED else None
+        if cached is not None:
+            return cached
+        found = self._db.get(key)
+        return None if found is None else self._decoded(key, found)
+
+    def _decoded(self, key: bytes, found: bytes) -> StateValue:
+        value: StateValue = _DECODERS[key[0]](found)
+        if key[0] in _CACHED:
             self._cache.put(key, value)
-        self._seen[key] = value
         return value
 
     def _read_due(self, after: bytes, limit: int) -> list[bytes]:

@@ -18,7 +18,7 @@ from processor.rules.plans import Plan
 from schemas import commands, ids, journal, legs
 from schemas.commands import Command
 from schemas.journal import JournalRecord, Pending, Refusal, Sent
-from schemas.legs import Leg, LegEntry
+from schemas.legs import Leg, LegEntry, NumberedLeg
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
 from schemas.settings import Settings
@@ -112,7 +112,7 @@ def begin(
     )
     owner = account.owner if may_waive_fee(command, account, plan) else None
     at = of.partition
-    sent: list[tuple[int, Leg]] = [
+    sent: list[tuple[int, NumberedLeg]] = [
         (
             partition,
             legs.Prepare(
@@ -137,7 +137,7 @@ def begin(
         reserved=tuple(books.reserved),
         hold=hold,
         pending=pending,
-        sent=numbers(sent),
+        sent=_numbers(sent),
     )
     return Decision(told, tuple(sent))
 
@@ -148,10 +148,8 @@ def _reserve(books: Books, entries: tuple[LegEntry, ...]) -> None:
             books.reserve(entry.account, entry.direction, entry.amount)
 
 
-def numbers(sent: list[tuple[int, Leg]]) -> tuple[Sent, ...]:
-    return tuple(
-        Sent(partition, leg.number) for partition, leg in sent if isinstance(leg, legs.NumberedLeg)
-    )
+def _numbers(sent: list[tuple[int, NumberedLeg]]) -> tuple[Sent, ...]:
+    return tuple(Sent(partition, leg.number) for partition, leg in sent)
 
 
 def answer(
@@ -208,12 +206,12 @@ def _post(
     command = _command(asked)
     fee = 0 if pending.same_owner else pending.fee
     entries = final_entries(pending, fee)
-    own = tuple(entry for entry in entries if _is_own(of, entry))
+    own = _own(of, pending)
     books = Books(of)
-    hold = _release(of, books, command, pending)
+    hold = _release(of, books, command, pending, own)
     if hold is not None:
         hold = replace(hold, status="captured")
-    books.post_all(own)
+    books.post_all(tuple(entry for entry in entries if entry.account in own))
     books.balance_by_transit(pending.currency)
     told = outcomes.published(command, transaction_id, pending.currency, entries, fee)
     sent = _tell(of, pending.participants, _commit(transaction_id, command, told))
@@ -231,7 +229,7 @@ def _post(
             fee=fee,
             commission_bps=pending.commission_bps if fee else 0,
             hold=hold,
-            sent=numbers(sent),
+            sent=_numbers(sent),
         ),
         tuple(sent),
         outcomes.transactions(head, books, told),
@@ -251,7 +249,7 @@ def _reject(
     books = Books(of)
     hold = _captured_hold(of, command)
     if hold is None:
-        _release(of, books, command, pending)
+        _release(of, books, command, pending, _own(of, pending))
     elif hold.expires_at_ms <= head.time_ms:
         books.release(hold.account, "debit", hold.amount)
         hold = replace(hold, status="expired")
@@ -272,7 +270,7 @@ def _reject(
             reason=reason,
             released=tuple(books.released),
             hold=hold,
-            sent=numbers(sent),
+            sent=_numbers(sent),
         ),
         tuple(sent),
     )
@@ -291,8 +289,12 @@ def _captured_hold(of: state.State, command: Command) -> journal.HoldChange | No
     return holds.changed(command.hold_id, hold, hold.status)
 
 
+def _own(of: state.State, pending: Pending) -> frozenset[str]:
+    return frozenset(entry.account for entry in pending.entries if _is_own(of, entry))
+
+
 def _release(
-    of: state.State, books: Books, command: Command, pending: Pending
+    of: state.State, books: Books, command: Command, pending: Pending, own: frozenset[str]
 ) -> journal.HoldChange | None:
     """Give free what the command's step reserved; of a capture that is the whole hold."""
     hold = _captured_hold(of, command)
@@ -303,7 +305,7 @@ def _release(
     if not pending.fee_reserved:
         entries = without_fee(entries, pending.fee)
     for entry in entries:
-        if not ids.is_system(entry.account) and _is_own(of, entry):
+        if entry.account in own and not ids.is_system(entry.account):
             books.release(entry.account, entry.direction, entry.amount)
     return None
 
@@ -320,7 +322,9 @@ def _commit(transaction_id: str, command: Command, told: outcomes.Published) -> 
     )
 
 
-def _tell(of: state.State, partitions: Iterable[int], leg: Leg) -> list[tuple[int, Leg]]:
+def _tell(
+    of: state.State, partitions: Iterable[int], leg: NumberedLeg
+) -> list[tuple[int, NumberedLeg]]:
     at = of.partition
     return [
         (

@@ -43,11 +43,8 @@ def evolve(of: state.State, record: JournalRecord) -> None:
 
 
 def _reservation(of: state.State, reservation: journal.Reservation) -> None:
-    account = _known(of, reservation.account)
-    of.put(
-        states.account_key(reservation.account),
-        replace(account, held=reservation.held, incoming=reservation.incoming),
-    )
+    key = states.account_key(reservation.account)
+    of.put(key, replace(_known(of, key), held=reservation.held, incoming=reservation.incoming))
 
 
 def _entry(of: state.State, entry: journal.Entry) -> None:
@@ -55,13 +52,14 @@ def _entry(of: state.State, entry: journal.Entry) -> None:
     if isinstance(balance, str):
         of.put(states.system_key(entry.account), SystemAccount(balance, entry.version))
         return
-    account = _known(of, entry.account)
+    key = states.account_key(entry.account)
+    account = _known(of, key)
     if entry.version != account.version + 1:
         raise BrokenInvariant(
             f"version {entry.version} of {entry.account} follows on {account.version}"
         )
     of.put(
-        states.account_key(entry.account),
+        key,
         Account(
             account.type,
             account.currency,
@@ -77,11 +75,11 @@ def _entry(of: state.State, entry: journal.Entry) -> None:
     )
 
 
-def _known(of: state.State, id: str) -> Account:
-    account = state.account(of, id)
+def _known(of: state.State, key: bytes) -> Account:
+    account = of.get(key)
     if account is None:
-        raise BrokenInvariant(f"an entry on {id}, which was never opened")
-    return account
+        raise BrokenInvariant(f"an entry on {key[1:].decode()}, which was never opened")
+    return account  # type: ignore[return-value]  # told by the key
 
 
 def _account(of: state.State, change: journal.AccountChange) -> None:
@@ -164,7 +162,7 @@ def _outcome_of(
     if not record.entries:
         status: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
         return Transaction(body_hash, status, kind, account, record.reason)
-    currency = _known(of, account).currency
+    currency = _known(of, states.account_key(account)).currency
     if isinstance(command, _FUNDING):
         return Transaction(body_hash, "posted", kind, account, None, currency, command.amount)
     return Transaction(
