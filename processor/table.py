@@ -335,7 +335,7 @@ def _options(memory: Memory) -> Options:
     parts: a filter that is read whole is as large as what the cache has for all that hashes there.
     """
     blocks = BlockBasedOptions()
-    blocks.set_bloom_filter(10, False)
+    blocks.set_bloom_filter(14, False)
     blocks.set_block_cache(memory.blocks)
     blocks.set_cache_index_and_filter_blocks(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
@@ -350,7 +350,7 @@ def _options(memory: Memory) -> Options:
     options.set_memtable_whole_key_filtering(True)
     options.set_memtable_prefix_bloom_ratio(0.1)
     options.set_write_buffer_manager(memory.memtables)
-    options.set_write_buffer_size(16 * MIB)
+    options.set_write_buffer_size(32 * MIB)
     options.set_max_write_buffer_number(3)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(2)

@@ -130,6 +130,12 @@ class Program:
         except OSError:
             return 0, ""
 
+    def numbers(self) -> dict[str, float]:
+        """What it tells at /metrics, by name and labels as they stand there."""
+        lines = self.get("/metrics")[1].splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
     def told(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 

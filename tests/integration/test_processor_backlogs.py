@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from plumbing import metrics
 from processor.inputs import MAX_RECORDS
 from processor.owner import MUCH
 from tests.crash import ledger as ledgers
@@ -15,6 +16,7 @@ from tests.programs import KILLED
 
 # More than three batches: much waits while each of them commits.
 CREDITS = 3 * MAX_RECORDS + 2 * MUCH
+LARGE_CREDITS = 10_000
 DECIDED_S = 120.0
 
 
@@ -34,9 +36,36 @@ def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(ledger:
     # Each has one batch behind it, and has read of the next one.
     for step in ("after_commit", "before_write", "after_write"):
         assert worker.start(CRASH_AT=step).wait(DECIDED_S) == KILLED, worker.tail()
-    ledger.audit.update()
-    assert ledger.audit.unanswered() >= 2 * MUCH
+    assert unanswered(ledger) >= 2 * MUCH
     worker.start()
     ledger.until(ledger.audit.settled, DECIDED_S)
     assert ledger.whole() == []
     assert ledger.audit.books[0].accounts[account].balance == CREDITS
+
+
+def test_a_batch_too_large_for_one_transaction_is_decided_once_whatever_dies(
+    ledger: Ledger,
+) -> None:
+    worker = ledger.ready(data="own")
+    account = ledger.open(0)
+    ledger.until(ledger.audit.settled, DECIDED_S)
+    assert worker.stop() == 0
+    # What is read at once holds 2,000 of these, one transaction what follows from 1,400.
+    credit = {"kind": "credit", "account": account, "amount": 1, "metadata": {"note": "x" * 4_000}}
+    ledger.send_all([({**credit, "id": f"c{n}"}, None, None) for n in range(LARGE_CREDITS)])
+    for left in (LARGE_CREDITS - 1_000, LARGE_CREDITS - 2_000):
+        worker.start()
+        ledger.until(lambda most=left: unanswered(ledger) <= most, DECIDED_S)
+        worker.kill()
+    worker.start()
+    ledger.until(ledger.audit.settled, DECIDED_S)
+    told = worker.numbers()
+    transactions = told[f"{metrics.TRANSACTION_SECONDS.name}_count"]
+    assert transactions > told[f"{metrics.BATCH_RECORDS.name}_count"]
+    assert ledger.whole() == []
+    assert ledger.audit.books[0].accounts[account].balance == LARGE_CREDITS
+
+
+def unanswered(ledger: Ledger) -> int:
+    ledger.audit.update()
+    return ledger.audit.unanswered()

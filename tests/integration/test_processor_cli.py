@@ -100,12 +100,6 @@ def lines(worker: Worker) -> list[dict[str, Any]]:
     return [json.loads(line) for line in worker.told().splitlines()]
 
 
-def numbers(worker: Worker) -> dict[str, float]:
-    told = worker.get("/metrics")[1].splitlines()
-    pairs = (line.rsplit(" ", 1) for line in told if not line.startswith("#"))
-    return {name: float(value) for name, value in pairs}
-
-
 def test_what_is_configured_holds_from_the_next_command_on(operator: Operator) -> None:
     ledger = operator.ledger
     payer, payee = ledger.open(0, amount=10_000), ledger.open(1)
@@ -193,8 +187,8 @@ def test_it_shows_its_health_and_its_numbers(operator: Operator) -> None:
     assert (status, json.loads(body)) == (200, {"status": "ready", "partitions": partitions})
 
     rejected = 'streamledger_commands_total{outcome="rejected",reason="insufficient_funds"}'
-    eventually(lambda: numbers(worker)[rejected] == 1)
-    found = numbers(worker)
+    eventually(lambda: worker.numbers()[rejected] == 1)
+    found = worker.numbers()
     assert found['streamledger_commands_total{outcome="posted",reason=""}'] >= 2
     assert found["streamledger_batch_records_count"] >= 1
     assert found["streamledger_transaction_seconds_count"] >= 2
@@ -211,7 +205,7 @@ def test_it_shows_its_health_and_its_numbers(operator: Operator) -> None:
 
 def shown_as_running(worker: Worker) -> list[str]:
     """The partitions that are in this phase and no other, and have nothing left to restore."""
-    shown = numbers(worker)
+    shown = worker.numbers()
     phase, left = "streamledger_partition_phase", "streamledger_restore_remaining_records"
     running = []
     for partition in ("0", "1"):
