@@ -350,7 +350,7 @@ def _options(memory: Memory) -> Options:
     options.set_memtable_whole_key_filtering(True)
     options.set_memtable_prefix_bloom_ratio(0.1)
     options.set_write_buffer_manager(memory.memtables)
-    options.set_write_buffer_size(32 * MIB)
+    options.set_write_buffer_size(16 * MIB)
     options.set_max_write_buffer_number(3)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_max_background_jobs(2)
