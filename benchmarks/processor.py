@@ -38,7 +38,7 @@ MB = 1_000_000
 
 CREDITS_PER_S = 34_000
 CREDITS_TO_PLAIN = 0.3
-HOT_TO_COLD = 0.8
+HOT_TO_CREDITS = 0.8
 TRANSFERS_PER_S = 8_000
 P50_MS, P99_MS = 15, 60
 MEMORY_MB = 400
@@ -222,34 +222,35 @@ def in_turn(bench: Bench, of: list[Account], options: Options, wanted: set[str])
     same from one second to the next. Of each the turn in the middle counts; returns the credits'.
     """
     rates: list[float] = []
+    hot_to_credits: list[float] = []
     to_plain: dict[str, list[float]] = {library: [] for library in plain.LIBRARIES}
-    hot_to_cold: list[float] = []
-    across: list[float] = []
+    transfers: list[float] = []
     memory_mb = 0.0
     for turn in range(1, TURNS + 1):
         which = f"turn {turn} of {TURNS}"
         before = bench.ends_of_commands()
-        cold = bench.take(load.credits(of, options.credits, seed=turn))
-        tell(f"credits, {which}", **cold.told())
-        rates.append(cold.rate)
-        memory_mb = max(memory_mb, cold.memory_mb)
-        if "plain" in wanted:
-            for library, took in yardsticks(bench, before, cold.commands):
-                tell(f"plain loop with {library}, {which}", **took.told(cold.commands))
-                to_plain[library].append(cold.rate * took.seconds / cold.commands)
+        credits = bench.take(load.credits(of, options.credits, seed=turn))
+        tell(f"credits, {which}", **credits.told())
+        rates.append(credits.rate)
+        memory_mb = max(memory_mb, credits.memory_mb)
         if "hot" in wanted:
             hot = bench.take(load.credits(of[:1], options.hot, seed=10 + turn))
             tell(f"hot, {which}", **hot.told())
-            hot_to_cold.append(hot.rate / cold.rate)
+            hot_to_credits.append(hot.rate / credits.rate)
+        if "plain" in wanted:
+            for library, took in yardsticks(bench, before, credits.commands):
+                tell(f"plain loop with {library}, {which}", **took.told(credits.commands))
+                to_plain[library].append(credits.rate * took.seconds / credits.commands)
         if "transfers" in wanted:
-            legs = bench.take(load.transfers(of, options.transfers, seed=20 + turn))
-            tell(f"transfers, {which}", **legs.told())
-            across.append(legs.rate)
-    rate = tell_middle("credits", CREDITS_PER_S, rates, memory=at_most(MEMORY_MB, memory_mb))
+            across = bench.take(load.transfers(of, options.transfers, seed=20 + turn))
+            tell(f"transfers, {which}", **across.told())
+            transfers.append(across.rate)
+    memory = {"mb": round(memory_mb), **at_most(MEMORY_MB, memory_mb)}
+    rate = tell_middle("credits", CREDITS_PER_S, rates, memory=memory)
     for library, ratios in to_plain.items():
         tell_middle(f"credits to the plain loop with {library}", CREDITS_TO_PLAIN, ratios)
-    tell_middle("hot to credits", HOT_TO_COLD, hot_to_cold)
-    tell_middle("transfers", TRANSFERS_PER_S, across)
+    tell_middle("hot to credits", HOT_TO_CREDITS, hot_to_credits)
+    tell_middle("transfers", TRANSFERS_PER_S, transfers)
     return rate
 
 
@@ -263,18 +264,20 @@ def tell_middle(measure: str, target: float, turns: list[float], **facts: object
 
 
 def yardsticks(bench: Bench, begin: list[int], count: int) -> Iterator[tuple[str, plain.Took]]:
-    """The plain loops, over commands that the ledger has decided."""
+    """The plain loops, over commands that the ledger has decided, while its workers stand still."""
     ledger = bench.ledger
     source, topic = ledger.names.commands, f"{ledger.names.prefix}plain"
     admin = AdminClient(ledger.client)
     if topic not in admin.list_topics(timeout=30).topics:
         admin.create_topics([NewTopic(topic, ledger.partitions, 1)])[topic].result(30)
     for library in plain.LIBRARIES:
-        yield library, plain.run(library, ledger.client, source, topic, begin, count)
+        with ledger.frozen():
+            took = plain.run(library, ledger.client, source, topic, begin, count)
+        yield library, took
 
 
 def sustained(made: Machine, options: Options, seconds: float) -> None:
-    """Credits for at least so long: twice as long as the target allows for them."""
+    """Credits for at least so long, by the rate of a short run before them."""
     of = load.accounts(options.accounts, options.partitions)
     bench = opened(made, "sustained", options, of)
     probe = bench.take(load.credits(of, options.credits, seed=1))

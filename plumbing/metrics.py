@@ -58,7 +58,7 @@ COMMANDS = Metric(
     "Commands decided, by outcome and reason.",
     ("outcome", "reason"),
 )
-# The processor: how many records one Kafka transaction covers.
+# The processor: how many records are decided together; most often in one Kafka transaction.
 BATCH_RECORDS = Metric(
     "streamledger_batch_records",
     "histogram",

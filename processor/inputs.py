@@ -30,8 +30,8 @@ MIB = 1024 * KIB
 # What is taken at once, of all partitions together. It may go beyond the bytes by what is read in
 # one go.
 MAX_RECORDS, MAX_INPUT_BYTES = 9_000, 8 * MIB
-# So much of it may have been read before: who takes it still gets what has come last, too, as a leg
-# may be among that.
+# So much of it may have been read before: who takes it mostly still gets what has come last, too, a
+# leg among it.
 MAX_AHEAD = 6_500
 AT_A_TIME = 200
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.

@@ -127,7 +127,7 @@ class Table:
         self._cache: Cache[StateValue] = Cache(self._entries)
         self._overlay: dict[bytes, StateValue | None] = {}
         self._seen = _Seen(self._read)
-        # The rules' `get`, five times for each command: without a frame of Python around it.
+        # Asked several times for each command: without a frame of Python around it.
         self.get = self._seen.__getitem__
         self._awaited: dict[bytes, StateValue | None] = {}
         try:
@@ -146,7 +146,7 @@ class Table:
         self._index = DueIndex(self._read_due)
         self.due = self._index.due
 
-    # The rules' State.
+    # The rules' State; `get` is made in `_open`, `due` in `load`.
 
     def put(self, key: bytes, value: StateValue | None) -> None:
         if key[0] == _DUE:
@@ -226,8 +226,8 @@ class Table:
     # Restoring.
 
     def restore(self, records: Iterable[tuple[bytes, bytes | None]], local: Local) -> None:
-        """Committed changelog records, and how far they go, in one write. Call `load` at the
-        end.
+        """Committed changelog records, and how far they go, in one write. Call `restored` at
+        the end.
         """
         batch = WriteBatch(raw_mode=True)
         for key, value in records:
@@ -333,6 +333,7 @@ def told_of_disk() -> Iterator[None]:
 def _options(memory: Memory) -> Options:
     """Point look-ups of keys that mostly do not exist: bloom filters everywhere, kept in memory. In
     parts: a filter that is read whole is as large as what the cache has for all that hashes there.
+    docs/decisions/0024-filters-of-14-bits.md has what was measured.
     """
     blocks = BlockBasedOptions()
     blocks.set_bloom_filter(14, False)

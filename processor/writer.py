@@ -65,20 +65,18 @@ class Writer:
         if batch.commands_from != position.commands.next_offset:
             raise BrokenInvariant(f"read from {batch.commands_from}, not {position.commands}")
         self._written = self._outputs(position.last_hash)
-        self._fetch([*batch.legs, *batch.commands])
         # Legs first, so that no flood of commands can starve them.
-        for inputs in (batch.legs, batch.commands):
-            for input in inputs:
-                for decision in engine.apply(self.table, input):
-                    record = decision.record
-                    self._written.add(input.key, decision)
-                    if record.step in OUTCOMES:
-                        outcomes[record.step, record.reason or ""] += 1
-                if self._written.bytes >= MAX_BYTES:
-                    self._last[input.topic] = input
-                    yield
-            if inputs:
-                self._last[input.topic] = input
+        inputs = [*batch.legs, *batch.commands]
+        self._fetch(inputs)
+        for input in inputs:
+            for decision in engine.apply(self.table, input):
+                record = decision.record
+                self._written.add(input.key, decision)
+                if record.step in OUTCOMES:
+                    outcomes[record.step, record.reason or ""] += 1
+            self._last[input.topic] = input
+            if self._written.bytes >= MAX_BYTES:
+                yield
 
     def _outputs(self, last_hash: str) -> Outputs:
         return Outputs(self.number, last_hash, self._encode_transaction)

@@ -41,9 +41,9 @@ def is_outgoing(account_type: str, direction: str) -> bool:
     return (direction == "credit") is (account_type in _GROWS_BY_DEBIT)
 
 
-def funds(account: Account, amount: int, *, outgoing: bool) -> Reason | None:
+def funds(account: Account, direction: str, amount: int) -> Reason | None:
     """Whether an account can bear an entry, beside all that is reserved on it."""
-    if outgoing:
+    if is_outgoing(account.type, direction):
         left = account.balance - account.held - amount
         if account.min_balance is not None and left < account.min_balance:
             return Reason.INSUFFICIENT_FUNDS
@@ -79,8 +79,7 @@ def first_refusal(
         account = state.account(of, entry.account)
         reason = standing(account, currency)
         if reason is None and account is not None and entry.account != held:
-            outgoing = is_outgoing(account.type, entry.direction)
-            reason = funds(account, entry.amount, outgoing=outgoing)
+            reason = funds(account, entry.direction, entry.amount)
         if reason is not None:
             candidate = refusal(reason, entry.index)
             found = candidate if found is None else min(found, candidate)

@@ -26,10 +26,10 @@ def move(
 ) -> Decision:
     amount = command.amount
     currency = command.currency or account.currency
-    outgoing = checks.is_outgoing(account.type, direction)
-    reason = checks.standing(account, currency) or checks.funds(account, amount, outgoing=outgoing)
+    reason = checks.standing(account, currency) or checks.funds(account, direction, amount)
     if reason is not None:
         return outcomes.rejected(asked, reason)
+    outgoing = checks.is_outgoing(account.type, direction)
     balance = account.balance - amount if outgoing else account.balance + amount
     available = balance - account.held
     if not outcomes.conditions_hold(command, account.version, available):

@@ -23,8 +23,7 @@ def place(asked: Asked, command: commands.Hold, account: Account, settings: Sett
         expires_at_ms = time_ms + settings.hold_ttl_ms
     elif reason is None and expires_at_ms <= time_ms:
         reason = Reason.HOLD_EXPIRED
-    outgoing = checks.is_outgoing(account.type, "debit")
-    reason = reason or checks.funds(account, command.amount, outgoing=outgoing)
+    reason = reason or checks.funds(account, "debit", command.amount)
     if reason is not None:
         return outcomes.rejected(asked, reason)
     books = Books(asked.of)
