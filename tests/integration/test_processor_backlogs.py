@@ -12,6 +12,7 @@ from processor.inputs import MAX_RECORDS
 from processor.owner import MUCH
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
+from tests.crash.workers import Worker
 from tests.programs import KILLED
 
 # More than three batches: much waits while each of them commits.
@@ -27,15 +28,9 @@ def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
 
 
 def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(ledger: Ledger) -> None:
-    worker = ledger.ready(data="own")
-    account = ledger.open(0)
-    ledger.until(ledger.audit.settled, DECIDED_S)
-    assert worker.stop() == 0
-    credit = {"kind": "credit", "account": account, "amount": 1}
-    ledger.send_all([({**credit, "id": f"c{n}"}, None, None) for n in range(CREDITS)])
+    worker, account = behind(ledger, CREDITS, {})
     # Each has one batch behind it, and has read of the next one.
-    for step in ("after_commit", "before_write", "after_write"):
-        assert worker.start(CRASH_AT=step).wait(DECIDED_S) == KILLED, worker.tail()
+    die_at_each_step(worker)
     assert unanswered(ledger) >= 2 * MUCH
     worker.start()
     ledger.until(ledger.audit.settled, DECIDED_S)
@@ -46,15 +41,9 @@ def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(ledger:
 def test_a_batch_too_large_for_one_transaction_is_decided_once_where_it_dies_between_two_parts(
     ledger: Ledger,
 ) -> None:
-    worker = ledger.ready(data="own")
-    account = ledger.open(0)
-    ledger.until(ledger.audit.settled, DECIDED_S)
-    assert worker.stop() == 0
     # What is read at once holds 2,000 of these, one transaction what follows from 1,400.
-    credit = {"kind": "credit", "account": account, "amount": 1, "metadata": {"note": "x" * 4_000}}
-    ledger.send_all([({**credit, "id": f"c{n}"}, None, None) for n in range(LARGE_CREDITS)])
-    for step in ("after_commit", "before_write", "after_write"):
-        assert worker.start(CRASH_AT=step).wait(DECIDED_S) == KILLED, worker.tail()
+    worker, account = behind(ledger, LARGE_CREDITS, {"metadata": {"note": "x" * 4_000}})
+    die_at_each_step(worker)
     assert unanswered(ledger) > LARGE_CREDITS / 2
     worker.start()
     ledger.until(ledger.audit.settled, DECIDED_S)
@@ -63,6 +52,22 @@ def test_a_batch_too_large_for_one_transaction_is_decided_once_where_it_dies_bet
     assert transactions > told[f"{metrics.BATCH_RECORDS.name}_count"]
     assert ledger.whole() == []
     assert ledger.audit.books[0].accounts[account].balance == LARGE_CREDITS
+
+
+def behind(ledger: Ledger, count: int, more: dict[str, object]) -> tuple[Worker, str]:
+    """A worker that is stopped, and the account that has so many credits before it since."""
+    worker = ledger.ready(data="own")
+    account = ledger.open(0)
+    ledger.until(ledger.audit.settled, DECIDED_S)
+    assert worker.stop() == 0
+    credit = {"kind": "credit", "account": account, "amount": 1, **more}
+    ledger.send_all([({**credit, "id": f"c{n}"}, None, None) for n in range(count)])
+    return worker, account
+
+
+def die_at_each_step(worker: Worker) -> None:
+    for step in ("after_commit", "before_write", "after_write"):
+        assert worker.start(CRASH_AT=step).wait(DECIDED_S) == KILLED, worker.tail()
 
 
 def unanswered(ledger: Ledger) -> int:
