@@ -22,7 +22,7 @@ import msgspec
 
 from processor.due import DueIndex
 from processor.rules import chain, engine
-from processor.rules.decision import Input
+from processor.rules.decision import input_of
 from processor.rules.state import MemoryState
 from schemas import codecs, journal, legs, state
 from schemas.settings import Genesis, Settings
@@ -151,7 +151,7 @@ def decide(of: Batches, records: Sequence[Record]) -> None:
     for start in range(0, len(records), BATCH):
         for offset, (key, value) in enumerate(records[start : start + BATCH], start):
             message = decode(value, AVRO)
-            for decision in apply(of, Input("commands", offset, key, value, START_MS, message)):
+            for decision in apply(of, input_of("commands", offset, key, value, START_MS, message)):
                 told = seal(decision.record, last_hash)
                 last_hash = journal.hash_of(told)
                 for transaction in decision.transactions:

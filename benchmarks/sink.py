@@ -41,7 +41,7 @@ from benchmarks.load import Account, Command
 from compose import provision
 from compose.embedded import kafka, postgres, programs
 from processor.rules import chain, engine
-from processor.rules.decision import Input
+from processor.rules.decision import Input, input_of
 from processor.rules.state import MemoryState
 from schemas import codecs, journal, legs
 from schemas.legs import Leg
@@ -106,7 +106,7 @@ class Maker:
                 now_ms = int(time.time() * 1_000)
                 self._apply(
                     partition,
-                    Input("commands", partition.offset, account.key, value, now_ms, message),
+                    input_of("commands", partition.offset, account.key, value, now_ms, message),
                 )
                 partition.offset += 1
             self._deliver()
@@ -120,7 +120,7 @@ class Maker:
                     now_ms = int(time.time() * 1_000)
                     self._apply(
                         partition,
-                        Input("legs", partition.leg_offset, None, _encode(leg), now_ms, leg),
+                        input_of("legs", partition.leg_offset, None, _encode(leg), now_ms, leg),
                     )
                     partition.leg_offset += 1
 

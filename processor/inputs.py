@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from plumbing import kafka
 from plumbing.kafka import ClientConfig
-from processor.rules.decision import Input
-from schemas import codecs, state
+from processor.rules.decision import Input, input_of
+from schemas import codecs
 from schemas.codecs import AvroSchemas
 from schemas.door import Unreadable
 from schemas.legs import Leg
@@ -167,10 +167,9 @@ class Inputs:
         if of_commands:
             self._at_end.discard(partition)
             command = codecs.decode_command(value, self._schemas)
-            asked = None if isinstance(command, Unreadable) else state.own_transaction_key(command)
-            batch.commands.append(Input("commands", offset, key, value, time_ms, command, asked))
+            batch.commands.append(input_of("commands", offset, key, value, time_ms, command))
         else:
-            batch.legs.append(Input("legs", offset, key, value, time_ms, _leg(value)))
+            batch.legs.append(input_of("legs", offset, key, value, time_ms, _leg(value)))
         self._records += 1
         self._bytes += len(value) + len(key or b"")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from processor.rules import chain, engine, state
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, Input, input_of
 from processor.rules.evolve import evolve
 from processor.rules.state import MemoryState
 from schemas import codecs, ids, journal, legs, money
@@ -97,7 +97,7 @@ class Stage:
             partition = partition_of(account, PARTITIONS) if partition is None else partition
         place = self.places[partition or 0]
         message = codecs.decode_command(value, AVRO)
-        input = Input("commands", place.commands, key, value, self.now_ms, message)
+        input = input_of("commands", place.commands, key, value, self.now_ms, message)
         place.commands += 1
         decisions = self._apply(place, input)
         self._sent_again(place, input)
@@ -119,7 +119,7 @@ class Stage:
 
     def leg(self, partition: int, value: bytes) -> list[Decision]:
         place = self.places[partition]
-        input = Input("legs", place.legs_read, None, value, self.now_ms, _decode_leg(value))
+        input = input_of("legs", place.legs_read, None, value, self.now_ms, _decode_leg(value))
         place.legs_read += 1
         place.last_leg = value
         decisions = self._apply(place, input)

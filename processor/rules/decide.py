@@ -5,7 +5,6 @@ what the command alone tells, then what the state tells.
 """
 
 import base64
-import hashlib
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -21,7 +20,7 @@ from processor.rules import (
     state,
 )
 from processor.rules.books import Books
-from processor.rules.decision import BrokenInvariant, Decision, Input, header, transaction_key
+from processor.rules.decision import BrokenInvariant, Decision, Input, header
 from processor.rules.outcomes import Asked
 from processor.rules.plans import Plan
 from schemas import commands, fields, ids
@@ -35,8 +34,6 @@ from schemas.reasons import Reason
 from schemas.settings import Settings
 from schemas.state import Account, Partition
 
-BODY_HASH_BYTES = 16
-
 
 def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms: int) -> Decision:
     head = header(of, input, time_ms)
@@ -45,10 +42,9 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
     account = state.account(of, message.account)
     if _misrouted(message, input.key, of.partition, account):
         return _refused(head, input, Reason.MISROUTED, None, message.id, message)
-    key = transaction_key(input, message)
-    transaction_id = states.transaction_id_in(key)
-    body_hash = hashlib.sha256(commands.body(message)).digest()[:BODY_HASH_BYTES]
-    first = state.transaction_at(of, key)
+    transaction_id = states.transaction_id_in(input.transaction_key)
+    body_hash = input.body_hash
+    first = state.transaction_at(of, input.transaction_key)
     if first is None:
         asked = Asked(of, head, message, transaction_id, body_hash.hex())
         return _decide_owned(asked, message, account)

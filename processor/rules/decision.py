@@ -6,6 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from processor.rules import state
+from schemas import commands
 from schemas import state as states
 from schemas.commands import Command
 from schemas.door import Unreadable
@@ -13,26 +14,57 @@ from schemas.journal import JournalRecord, Source
 from schemas.legs import Leg
 from schemas.messages import DeadLetter, TransactionRecord
 
+BODY_HASH_BYTES = 16
+
 
 class BrokenInvariant(Exception):
     """What cannot be is there: the log is not whole, or the code is wrong. Nothing may go on."""
 
 
-class Input(Struct, frozen=True, gc=False):
-    """One record as it was read, and what it was read as."""
+Topic = Literal["commands", "legs", "genesis"]
 
-    topic: Literal["commands", "legs", "genesis"]
+
+class Input(Struct, frozen=True, gc=False):
+    """One record as it was read, what it was read as, and what follows from that alone."""
+
+    topic: Topic
     offset: int
     key: bytes | None
     value: bytes
     time_ms: int
     message: Command | Leg | Unreadable
-    # Of a command, where it is known already: its transaction's key in the state.
-    transaction_key: bytes | None = None
+    # SHA-256 of the value, as text.
+    digest: str
+    # Of a command: its transaction's key in the state, and what tells it from another one that has
+    # the same.
+    transaction_key: bytes = b""
+    body_hash: bytes = b""
 
 
-def transaction_key(input: Input, command: Command) -> bytes:
-    return input.transaction_key or states.own_transaction_key(command)
+def input_of(
+    topic: Topic,
+    offset: int,
+    key: bytes | None,
+    value: bytes,
+    time_ms: int,
+    message: Command | Leg | Unreadable,
+) -> Input:
+    """Needs no state: whoever reads ahead can do all of this ahead, too."""
+    digest = hashlib.sha256(value).hexdigest()
+    if topic != "commands" or isinstance(message, Unreadable):
+        return Input(topic, offset, key, value, time_ms, message, digest)
+    command: Command = message  # type: ignore[assignment]  # by the topic
+    return Input(
+        topic,
+        offset,
+        key,
+        value,
+        time_ms,
+        command,
+        digest,
+        states.own_transaction_key(command),
+        hashlib.sha256(commands.body(command)).digest()[:BODY_HASH_BYTES],
+    )
 
 
 class Decision(Struct, frozen=True, gc=False):
@@ -44,9 +76,7 @@ class Decision(Struct, frozen=True, gc=False):
 
 def header(of: state.State, input: Input, time_ms: int) -> JournalRecord:
     """The journal record but for what is decided, which replaces its step and adds to it."""
-    return _undecided(
-        of, time_ms, Source(input.topic, input.offset), hashlib.sha256(input.value).hexdigest()
-    )
+    return _undecided(of, time_ms, Source(input.topic, input.offset), input.digest)
 
 
 def expiry_header(of: state.State, time_ms: int) -> JournalRecord:

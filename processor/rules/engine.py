@@ -9,7 +9,7 @@ from typing import assert_never, get_args
 from msgspec.structs import replace
 
 from processor.rules import coordinate, decide, expire, participate, state
-from processor.rules.decision import BrokenInvariant, Decision, Input, header
+from processor.rules.decision import BrokenInvariant, Decision, Input, header, input_of
 from processor.rules.evolve import evolve
 from schemas import legs
 from schemas.door import Unreadable
@@ -94,4 +94,4 @@ def _ignored_bytes(of: state.State, input: Input, message: Unreadable, time_ms: 
 
 def genesis(partition: int, message: legs.Configure, value: bytes) -> Input:
     """The first input of a partition, which stands in no topic."""
-    return Input("genesis", -1, None, value, 0, message)
+    return input_of("genesis", -1, None, value, 0, message)

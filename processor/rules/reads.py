@@ -5,7 +5,7 @@ too much costs a look-up; one that is missed is read when it is asked for.
 """
 
 from processor.rules import state
-from processor.rules.decision import Input, transaction_key
+from processor.rules.decision import Input
 from schemas import commands, ids, legs
 from schemas import state as states
 from schemas.door import Unreadable
@@ -36,7 +36,7 @@ def keys_read(input: Input) -> list[Key]:
 
 
 def _command_keys(input: Input, command: commands.Command) -> list[Key]:
-    keys = [transaction_key(input, command), states.account_key(command.account)]
+    keys = [input.transaction_key, states.account_key(command.account)]
     match command:
         case commands.Credit() | commands.Debit():
             pass

@@ -10,7 +10,7 @@ import base64
 import msgspec
 
 from processor.rules import chain, engine
-from processor.rules.decision import BrokenInvariant, Input
+from processor.rules.decision import BrokenInvariant, Input, input_of
 from processor.rules.state import MemoryState
 from schemas import avro, codecs, legs
 from schemas.codecs import AvroSchemas
@@ -103,7 +103,7 @@ def _input(key: bytes | None, record: JournalRecord, answered: bytes | None) -> 
         assert isinstance(message, legs.Configure), "a genesis is a configure leg"
         return engine.genesis(record.partition, message, value or b"")
     assert source.topic != "expiry", "what came due has no input of its own"
-    return Input(source.topic, source.offset, key, value or b"", record.time_ms, message)
+    return input_of(source.topic, source.offset, key, value or b"", record.time_ms, message)
 
 
 def _message(record: JournalRecord, answered: bytes | None) -> Command | Leg | Unreadable:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from processor.rules import chain, engine
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, Input, input_of
 from processor.rules.evolve import evolve
 from processor.rules.state import MemoryState
 from schemas import codecs, journal, legs
@@ -182,9 +182,9 @@ class Cluster:
     def _input(self, log: Log, topic_is_legs: bool, place: int) -> Input:
         key, value, time_ms = log.records[place]
         if topic_is_legs:
-            return Input("legs", log.begin + place, key, value, time_ms, _leg(value))
+            return input_of("legs", log.begin + place, key, value, time_ms, _leg(value))
         message = codecs.decode_command(value, AVRO)
-        return Input("commands", log.begin + place, key, value, time_ms, message)
+        return input_of("commands", log.begin + place, key, value, time_ms, message)
 
     def _commit(self, partition: Partition, decided: list[list[Decision]]) -> None:
         for decisions in decided:

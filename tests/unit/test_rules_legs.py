@@ -5,7 +5,7 @@ import re
 import pytest
 
 from processor.rules import engine
-from processor.rules.decision import BrokenInvariant, Input
+from processor.rules.decision import BrokenInvariant, input_of
 from processor.rules.state import MemoryState
 from schemas import legs
 from schemas.door import Unreadable
@@ -217,7 +217,7 @@ def test_nothing_comes_before_the_genesis() -> None:
     of = MemoryState(0)
     bare = legs.Configure(settings=Settings())
     with pytest.raises(BrokenInvariant, match="begins with its genesis"):
-        engine.apply(of, Input("legs", 0, None, b"", START_MS, bare))
+        engine.apply(of, input_of("legs", 0, None, b"", START_MS, bare))
 
 
 @pytest.mark.parametrize("value", [b"", b"not json", b"\xff\xfe", b"x" * 100_000])
@@ -225,7 +225,7 @@ def test_what_is_no_leg_is_ignored_and_told(value: bytes) -> None:
     stage = stories.play("a=5")
     of = stage.places[0].state
     before = of.values()
-    input = Input("legs", 7, None, value, START_MS, Unreadable(Reason.MALFORMED, "no leg"))
+    input = input_of("legs", 7, None, value, START_MS, Unreadable(Reason.MALFORMED, "no leg"))
     (told,) = engine.apply(of, input)
     assert (told.record.step, told.record.detail) == ("ignored", "no leg")
     assert told.record.refused is not None

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from processor.rules import engine, reads, state
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, Input, input_of
 from schemas import legs
 from schemas import state as states
 from schemas.door import Unreadable
@@ -88,8 +88,8 @@ def named(input: Input) -> str:
 
 
 def test_what_cannot_be_read_names_no_key() -> None:
-    refused = Input("commands", 0, None, b"?", 0, Unreadable(Reason.MALFORMED, "", None))
-    ticked = Input("legs", 0, None, b"?", 0, legs.Tick())
+    refused = input_of("commands", 0, None, b"?", 0, Unreadable(Reason.MALFORMED, "", None))
+    ticked = input_of("legs", 0, None, b"?", 0, legs.Tick())
     for input in (refused, ticked):
         of = state.MemoryState(0)
         assert [*reads.keys_read(input), *reads.keys_named(of, input)] == []

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from processor.rules import decide, engine
-from processor.rules.decision import BrokenInvariant, Input
+from processor.rules.decision import BrokenInvariant, input_of
 from processor.rules.evolve import evolve
 from processor.rules.state import MemoryState
 from schemas import codecs, journal
@@ -227,7 +227,7 @@ def test_a_decision_touches_no_state(step: str, toured: Stage) -> None:
     body = builders.command(step)
     value = stories.encode(body)
     message = codecs.decode_command(value, stories.AVRO)
-    input = Input("commands", 0, body["account"].encode(), value, START_MS, message)
+    input = input_of("commands", 0, body["account"].encode(), value, START_MS, message)
     decision = decide.decide(of, input, message, of.partition.time_ms)
     assert of.values() == toured.places[0].state.values()
     assert decision.record.step in ("posted", "rejected", "pending", "replayed")
@@ -238,7 +238,7 @@ def test_the_same_input_gives_the_same_bytes(toured: Stage) -> None:
     body = builders.command("transfer a b1 9 ref=r meta=x:y")
     value = stories.encode(body)
     message = codecs.decode_command(value, stories.AVRO)
-    input = Input("commands", 9, body["account"].encode(), value, toured.now_ms, message)
+    input = input_of("commands", 9, body["account"].encode(), value, toured.now_ms, message)
     told = [
         [(stories.encode(d.record), d.legs, d.transactions) for d in engine.apply(of, input)]
         for of in (one, other)

@@ -3,7 +3,7 @@
 import pytest
 
 from processor.rules import engine
-from processor.rules.decision import Input
+from processor.rules.decision import input_of
 from schemas import codecs, legs
 from tests import builders, stories
 from tests.builders import START_MS
@@ -70,8 +70,8 @@ def test_at_most_a_thousand_are_taken_before_each_record(opened: int) -> None:
         value = builders.command(f"hold a 1 key=h{number} expires=10")
         message = codecs.decode_command(stories.encode(value), stories.AVRO)
         key = value["account"].encode()
-        engine.apply(of, Input("commands", number, key, b"", START_MS, message))
-    tick = Input("legs", 0, None, b"", START_MS + 10, legs.Tick())
+        engine.apply(of, input_of("commands", number, key, b"", START_MS, message))
+    tick = input_of("legs", 0, None, b"", START_MS + 10, legs.Tick())
     taken = []
     while len(decisions := engine.apply(of, tick)) > 1:
         taken.append(len(decisions) - 1)
