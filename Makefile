@@ -25,6 +25,10 @@ INSTALL := $(PIP) install --quiet --no-compile
 STAMP_VENV := .venv/made
 STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
+# Of what a processor runs for each record there is machine code, or was tried to be.
+COMPILED_RUN := .venv/compiled-run
+COMPILED_DEV := .venv/compiled-dev
+COMPILED_OF := $(wildcard $(addsuffix /*.py,processor processor/rules schemas plumbing))
 
 PYTEST := exec $(BIN)/python -m pytest
 
@@ -33,7 +37,7 @@ PURE := tests/unit tests/property tests/simulation tests/test_tidy.py
 
 # Left out of the quick tests: what takes minutes.
 SLOW := tests/crash tests/languages $(addprefix tests/integration/test_,producing*.py \
-	analytics.py consuming.py embedded_secure.py embedded_up.py ingress_registration.py \
+	analytics.py compiling.py consuming.py embedded_secure.py embedded_up.py ingress_registration.py \
 	processor_*s.py rebuild_state.py securing.py sink_crashes.py sink_kafka.py sink_lag.py \
 	verify*.py)
 # Of the others some, which run beside the rest of them.
@@ -55,7 +59,7 @@ TOGETHER := --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=targe
 .PHONY: run test test-quick $(QUICK) $(REAL) test-pure check bench chaos lint types lock \
 	reference clean
 
-run: $(STAMP_RUN)
+run: $(STAMP_RUN) $(COMPILED_RUN)
 	@exec $(BIN)/streamledger up $(ARGS)
 
 ifdef TESTS
@@ -79,19 +83,19 @@ test-quick-1: $(STAMP_DEV)
 test-quick-2: $(STAMP_DEV)
 	$(PYTEST) $(call but,$(SLOW) $(QUICK_1))
 
-test-real-1: $(STAMP_DEV)
+test-real-1: $(STAMP_DEV) $(COMPILED_DEV)
 	$(PYTEST) $(REAL_1)
 
-test-real-2: $(STAMP_DEV)
+test-real-2: $(STAMP_DEV) $(COMPILED_DEV)
 	$(PYTEST) $(REAL_2)
 
-test-real-3: $(STAMP_DEV)
+test-real-3: $(STAMP_DEV) $(COMPILED_DEV)
 	$(PYTEST) $(call but,$(REAL_1) $(REAL_2))
 
 test-pure: $(STAMP_DEV)
 	$(PYTEST) $(PURE)
 
-bench: $(STAMP_DEV)
+bench: $(STAMP_DEV) $(COMPILED_DEV)
 	$(BIN)/python -m benchmarks.rules
 	$(BIN)/python -m benchmarks.processor $(if $(FULL),--full)
 	$(BIN)/python -m benchmarks.sink
@@ -101,7 +105,7 @@ bench: $(STAMP_DEV)
 
 chaos: SEED := $(SEED)
 chaos: HALF = $$(awk 'BEGIN { print $(MINUTES) / 2 }')
-chaos: $(STAMP_DEV)
+chaos: $(STAMP_DEV) $(COMPILED_DEV)
 	$(BIN)/python -m tests.simulation --thorough --commands 20000 --seed $(SEED) --minutes $(HALF)
 	$(BIN)/python -m tests.crash --seed $(SEED) --minutes $(HALF)
 
@@ -121,12 +125,14 @@ reference: $(STAMP_DEV)
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links
 lock: $(STAMP_DEV)
-	echo hatchling | $(LOCK) pyproject.toml - --extra embedded --output-file requirements/run.txt
-	$(LOCK) pyproject.toml --extra embedded --extra dev --constraints requirements/run.txt \
-		--output-file requirements/dev.txt
+	echo hatchling | $(LOCK) pyproject.toml - --extra embedded --extra compile \
+		--output-file requirements/run.txt
+	$(LOCK) pyproject.toml --extra embedded --extra compile --extra dev \
+		--constraints requirements/run.txt --output-file requirements/dev.txt
+	echo ziglang | $(LOCK) - --output-file processor/compiler.lock
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf processor/.compiled .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
 # python3 where it is new enough, else the first that is. Two lines instead of a traceback where
 # none is, or where the system's packages left venv out.
@@ -161,3 +167,11 @@ $(STAMP_DEV): requirements/dev.txt requirements/run.txt pyproject.toml $(STAMP_V
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $(STAMP_RUN) $@
+
+# Without it everything runs as well, only slower.
+$(COMPILED_RUN): | $(STAMP_RUN)
+$(COMPILED_DEV): | $(STAMP_DEV)
+$(COMPILED_RUN) $(COMPILED_DEV): $(COMPILED_OF)
+	@echo "compiling what decides (half a minute or so)"
+	@$(BIN)/streamledger compile || echo "it is run as it is: the same, but slower"
+	@touch $@

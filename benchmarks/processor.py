@@ -25,6 +25,7 @@ from confluent_kafka.cimpl import NewTopic
 from benchmarks import load, machine, outcomes, plain
 from benchmarks.load import Account, Command
 from benchmarks.machine import Ledger, Machine
+from processor import compiled
 
 POLL_S = 0.05
 # So long must the journal be still, and hold enough, before it is looked at.
@@ -363,6 +364,7 @@ def main() -> None:
         processors=options.processors,
         partitions=options.partitions,
         cores=os.cpu_count(),
+        compiled=compiled.is_fresh(),
         load_average=machine.load_average(),
     )
     # As by Ctrl-C: so that broker and workers are ended, too.

@@ -35,7 +35,7 @@ def test_it_holds_the_packages_and_their_data_and_nothing_else(wheel: Path) -> N
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
     for pattern in (
-        *("sinks/sql/migrations/*.sql", "compose/embedded/*.lock"),
+        *("sinks/sql/migrations/*.sql", "compose/embedded/*.lock", "processor/*.lock"),
         *("ingress/sql/*.sql", "ingress/pages/*"),
     ):
         files = [str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)]

@@ -7,9 +7,12 @@ Prints its seed first, so that what it finds can be had again; ends with 1 and t
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from tests.simulation.cluster import Cluster
-from tests.simulation.run import Run
+from processor import compiled
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
 
 
 def main() -> int:
@@ -22,6 +25,8 @@ def main() -> int:
     )
     options.add_argument("--thorough", action="store_true", help="crash often, replay everything")
     given = options.parse_args()
+    compiled.prefer()
+    say(f"the rules are {compiled.how}")
     began = time.monotonic()
     seed = given.seed
     while True:
@@ -33,10 +38,12 @@ def main() -> int:
 
 
 def simulate(seed: int, commands: int, partitions: int, *, thorough: bool) -> bool:
+    from tests.simulation.run import Run
+
     say(f"seed {seed}: {commands:,} commands over {partitions} partitions")
     began = time.monotonic()
 
-    def progress(cluster: Cluster, count: int) -> None:
+    def progress(cluster: "Cluster", count: int) -> None:
         passed = time.monotonic() - began
         records = sum(cluster.steps.values())
         say(f"{count:>11,} commands  {records:>11,} records  {count / passed:>7,.0f} commands/s")

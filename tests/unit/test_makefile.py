@@ -17,6 +17,7 @@ from compose.embedded.processes import identify
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
+STAMPS = ("made", "installed-run", "installed-dev", "compiled-run", "compiled-dev")
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_python_without_venv_names_the_package(checkout: Path) -> None:
 
 
 def test_what_is_set_up_is_not_set_up_again(checkout: Path) -> None:
-    stamps = [checkout / ".venv" / name for name in ("made", "installed-run", "installed-dev")]
+    stamps = [checkout / ".venv" / name for name in STAMPS]
     stamps[0].parent.mkdir()
     for stamp in stamps:
         stamp.touch()
@@ -81,7 +82,7 @@ def test_what_is_set_up_is_not_set_up_again(checkout: Path) -> None:
 
 
 def test_a_new_lock_is_installed(checkout: Path) -> None:
-    stamps = [checkout / ".venv" / name for name in ("made", "installed-run", "installed-dev")]
+    stamps = [checkout / ".venv" / name for name in STAMPS]
     stamps[0].parent.mkdir()
     for stamp in stamps:
         stamp.touch()
@@ -150,7 +151,7 @@ def check(checkout: Path, fails: str, lasts: str) -> "subprocess.Popen[str]":
     for name in ("python", "ruff", "mypy"):
         (programs / name).write_text(PART)
         (programs / name).chmod(0o755)
-    for stamp in ("made", "installed-run", "installed-dev"):
+    for stamp in STAMPS:
         (checkout / ".venv" / stamp).touch()
     return subprocess.Popen(
         ["make", "check"],

@@ -1,0 +1,75 @@
+"""How the modules that decide are run: as machine code, where `streamledger compile` has made it of
+exactly the sources that lie here, and else from these sources, as ever. The code is the same.
+
+All of them or none, and chosen before any is imported. It compiles nothing.
+"""
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+PACKAGES = Path(__file__).parents[1]
+# Whose sources the machine code has something of.
+OF = ("processor", "schemas", "plumbing")
+FOLDER = Path(__file__).with_name(".compiled")
+MADE_OF = "made-of"
+# Of this Python alone, and of this kind of machine.
+SUFFIX = EXTENSION_SUFFIXES[0]
+SWITCH = "STREAMLEDGER_INTERPRETED"
+
+# What became of it, in words.
+how = "interpreted"
+
+
+def prefer() -> None:
+    """The machine code, if there is some that may be used."""
+    global how
+    if os.environ.get(SWITCH):
+        how = f"interpreted, as {SWITCH} asks for"
+    elif not FOLDER.exists():
+        how = "interpreted"
+    elif not is_fresh():
+        how = "interpreted: what was compiled is of other sources, or for another Python"
+    else:
+        files = {
+            file.relative_to(FOLDER).as_posix().removesuffix(SUFFIX).replace("/", "."): file
+            for file in FOLDER.rglob(f"*{SUFFIX}")
+        }
+        early = sorted(files.keys() & sys.modules.keys())
+        assert not early, f"imported before it was known how: {early}"
+        sys.meta_path.insert(0, _Finder(files))
+        how = "compiled"
+
+
+def is_fresh() -> bool:
+    try:
+        return (FOLDER / MADE_OF).read_text() == digest(PACKAGES)
+    except FileNotFoundError:
+        return False
+
+
+def digest(packages: Path) -> str:
+    """Of all sources, and of the Python that they are compiled for."""
+    hash = hashlib.sha256(f"{SUFFIX} {sys.version}".encode())
+    for source in sorted(path for name in OF for path in (packages / name).rglob("*.py")):
+        text = source.read_bytes()
+        hash.update(f"\n{source.relative_to(packages)} {len(text)}\n".encode())
+        hash.update(text)
+    return hash.hexdigest()
+
+
+class _Finder(MetaPathFinder):
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        file = self._files.get(fullname)
+        return None if file is None else spec_from_file_location(fullname, file)

@@ -1,0 +1,94 @@
+"""A processor: reads the settings, checks the topics, and owns what it is assigned."""
+
+import fcntl
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+import structlog
+import uvloop
+
+from plumbing import kafka, logging, memory, metrics, topics_check
+from plumbing.crashpoints import CrashPoints
+from plumbing.failures import Failure
+from processor import app, compiled, encodings, web
+from processor.ledger import Ledger
+from processor.owner import Identity
+from processor.recorder import Recorder
+from processor.settings import ProcessorSettings
+from schemas.codecs import AvroSchemas
+from schemas.registry import HttpRegistry
+
+log = structlog.get_logger(__name__)
+
+# Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
+QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
+
+
+def run(data: Path | None) -> None:
+    """`data`, where given, stands for what the settings say of it."""
+    settings = ProcessorSettings.read()
+    if data is not None:
+        settings = settings.model_copy(update={"data": data})
+    logging.configure("processor", settings, quiet=QUIET)
+    log.info("processor begins", decides=compiled.how)
+    name = f"{settings.ledger_id}-processor"
+    lock = _locked(settings.data)
+    topics_check.wait_for_topics(kafka.admin(settings, name), settings)
+    memory.few_arenas()
+    memory.collect_seldom()
+    schemas = _schemas(settings)
+    registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
+    ledger = Ledger(
+        Identity(settings.ledger_id, settings.partitions, settings.deciding()),
+        kafka.service(settings, name, log),
+        settings.topics,
+        settings.data,
+        schemas,
+        Recorder(registry),
+        CrashPoints(settings.crash_at, settings.crash_chance),
+        rocksdb_mib=settings.rocksdb_mib,
+        cache_entries=settings.cache_entries,
+        encode_transaction=encodings.transactions(settings, schemas),
+    )
+    uvloop.install()
+    faust_app = app.make(settings, ledger, settings.topic_prefix + name)
+    if settings.metrics_port is not None:
+        faust_app.serve = partial(
+            web.serve, ledger, registry, settings.metrics_host, settings.metrics_port
+        )
+    worker = faust_app.Worker(loglevel=settings.log_level, override_logging=False, quiet=True)
+    # It would write cursor movements between the lines of the log.
+    worker.spinner = None
+    try:
+        worker.execute_from_commandline()
+    except SystemExit:
+        if ledger.refusal is not None:
+            raise ledger.refusal from None
+        raise
+    finally:
+        lock.close()
+
+
+def _schemas(settings: ProcessorSettings) -> AvroSchemas:
+    """A registry that is away stops nothing: what was read before is on disk."""
+    url = settings.schema_registry_url
+    known = AvroSchemas(settings.data / "schemas", HttpRegistry(url) if url else None)
+    reason = known.load([f"{settings.topics.commands}-value"])
+    if reason is not None:
+        log.warning("the schema registry could not tell", reason=reason)
+    return known
+
+
+def _locked(data: Path) -> IO[str]:
+    """One process for each data folder."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failure(f"another processor runs on the data folder {data}") from None
+    except OSError as error:
+        raise Failure(f"the data folder {data} cannot be used: {error.strerror}") from None
+    return lock
