@@ -25,15 +25,17 @@ INSTALL := $(PIP) install --quiet --no-compile
 STAMP_VENV := .venv/made
 STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
-# Of what a processor runs for each record there is machine code, or was tried to be.
-COMPILED_RUN := .venv/compiled-run
-COMPILED_DEV := .venv/compiled-dev
-COMPILED_OF := $(wildcard $(addsuffix /*.py,processor processor/rules schemas plumbing))
+
+# Half a minute, where something has changed. Without it everything runs as well, only slower.
+COMPILE := $(BIN)/streamledger compile >/dev/null || echo "it is run as it is: the same, but slower"
 
 PYTEST := exec $(BIN)/python -m pytest
 
 # Needs no broker and no Postgres, but where a test is of them.
 PURE := tests/unit tests/property tests/simulation tests/test_tidy.py
+
+# Once more as they are run in earnest.
+COMPILED := $(filter-out tests/test_tidy.py,$(PURE))
 
 # Left out of the quick tests: what takes minutes.
 SLOW := tests/crash tests/languages $(addprefix tests/integration/test_,producing*.py \
@@ -56,10 +58,11 @@ REAL := test-real-1 test-real-2 test-real-3
 # What each of them says is shown whole when it ends, by a make that can.
 TOGETHER := --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: run test test-quick $(QUICK) $(REAL) test-pure check bench chaos lint types lock \
-	reference clean
+.PHONY: run test test-quick $(QUICK) $(REAL) test-pure test-compiled check bench chaos \
+	compile lint types lock reference clean
 
-run: $(STAMP_RUN) $(COMPILED_RUN)
+run: $(STAMP_RUN)
+	@$(COMPILE)
 	@exec $(BIN)/streamledger up $(ARGS)
 
 ifdef TESTS
@@ -67,7 +70,7 @@ test: $(STAMP_DEV)
 	$(PYTEST) $(TESTS)
 else
 test:
-	@exec $(MAKE) $(TOGETHER) $(REAL) test-pure
+	@exec $(MAKE) $(TOGETHER) $(REAL) test-pure test-compiled
 endif
 
 test-quick:
@@ -75,7 +78,7 @@ test-quick:
 
 # What only computes is done meanwhile, too.
 check:
-	@exec $(MAKE) $(TOGETHER) $(REAL) lint types test-pure
+	@exec $(MAKE) $(TOGETHER) $(REAL) lint types test-pure test-compiled
 
 test-quick-1: $(STAMP_DEV)
 	$(PYTEST) $(QUICK_1)
@@ -83,19 +86,25 @@ test-quick-1: $(STAMP_DEV)
 test-quick-2: $(STAMP_DEV)
 	$(PYTEST) $(call but,$(SLOW) $(QUICK_1))
 
-test-real-1: $(STAMP_DEV) $(COMPILED_DEV)
+test-real-1: compile
 	$(PYTEST) $(REAL_1)
 
-test-real-2: $(STAMP_DEV) $(COMPILED_DEV)
+test-real-2: compile
 	$(PYTEST) $(REAL_2)
 
-test-real-3: $(STAMP_DEV) $(COMPILED_DEV)
+test-real-3: compile
 	$(PYTEST) $(call but,$(REAL_1) $(REAL_2))
 
 test-pure: $(STAMP_DEV)
 	$(PYTEST) $(PURE)
 
-bench: $(STAMP_DEV) $(COMPILED_DEV)
+test-compiled: compile
+	$(PYTEST) -p tests.compiled_first $(COMPILED)
+
+compile: $(STAMP_DEV)
+	@$(COMPILE)
+
+bench: compile
 	$(BIN)/python -m benchmarks.rules
 	$(BIN)/python -m benchmarks.processor $(if $(FULL),--full)
 	$(BIN)/python -m benchmarks.sink
@@ -105,7 +114,7 @@ bench: $(STAMP_DEV) $(COMPILED_DEV)
 
 chaos: SEED := $(SEED)
 chaos: HALF = $$(awk 'BEGIN { print $(MINUTES) / 2 }')
-chaos: $(STAMP_DEV) $(COMPILED_DEV)
+chaos: compile
 	$(BIN)/python -m tests.simulation --thorough --commands 20000 --seed $(SEED) --minutes $(HALF)
 	$(BIN)/python -m tests.crash --seed $(SEED) --minutes $(HALF)
 
@@ -168,10 +177,3 @@ $(STAMP_DEV): requirements/dev.txt requirements/run.txt pyproject.toml $(STAMP_V
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $(STAMP_RUN) $@
 
-# Without it everything runs as well, only slower.
-$(COMPILED_RUN): | $(STAMP_RUN)
-$(COMPILED_DEV): | $(STAMP_DEV)
-$(COMPILED_RUN) $(COMPILED_DEV): $(COMPILED_OF)
-	@echo "compiling what decides (half a minute or so)"
-	@$(BIN)/streamledger compile || echo "it is run as it is: the same, but slower"
-	@touch $@

@@ -364,7 +364,7 @@ def main() -> None:
         processors=options.processors,
         partitions=options.partitions,
         cores=os.cpu_count(),
-        compiled=compiled.is_fresh(),
+        compiled=compiled.made() is not None,
         load_average=machine.load_average(),
     )
     # As by Ctrl-C: so that broker and workers are ended, too.

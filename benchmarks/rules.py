@@ -22,9 +22,9 @@ import msgspec
 
 from processor.due import DueIndex
 from processor.rules import chain, engine
-from processor.rules.decision import input_of
+from processor.rules.records import input_of
 from processor.rules.state import MemoryState
-from schemas import codecs, journal, legs, state
+from schemas import codecs, journal, legs, state, state_keys
 from schemas.settings import Genesis, Settings
 
 ACCOUNTS = 10_000
@@ -57,7 +57,7 @@ class Batches(MemoryState):
         self._index = DueIndex(self._read_due)
 
     def put(self, key: bytes, value: state.StateValue | None) -> None:
-        if key[0] == state.DUE[0]:
+        if key[0] == state_keys.DUE[0]:
             if value is None:
                 self._index.remove(key)
             elif key not in self._values:
@@ -72,7 +72,7 @@ class Batches(MemoryState):
         return self._index.due(time_ms, limit)
 
     def _read_due(self, after: bytes, limit: int) -> list[bytes]:
-        keys = (key for key in self._values if key[:1] == state.DUE and key > after)
+        keys = (key for key in self._values if key[:1] == state_keys.DUE and key > after)
         return sorted(keys)[:limit]
 
     def taken(self) -> "Batches":

@@ -41,7 +41,8 @@ from benchmarks.load import Account, Command
 from compose import provision
 from compose.embedded import kafka, postgres, programs
 from processor.rules import chain, engine
-from processor.rules.decision import Input, input_of
+from processor.rules.decision import Input
+from processor.rules.records import input_of
 from processor.rules.state import MemoryState
 from schemas import codecs, journal, legs
 from schemas.legs import Leg

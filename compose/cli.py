@@ -75,7 +75,7 @@ def compile_processor() -> None:
     """Make machine code of what decides: the same decisions, in less time."""
     from processor import compiling
 
-    typer.echo("compiled" if compiling.compile() else "is compiled already")
+    typer.echo("compiled" if compiling.compile() else "compiled already")
 
 
 @app.command()

@@ -21,7 +21,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # OffsetSpec 
 
 from plumbing import kafka
 from plumbing.failures import Failure
-from processor.inputs import MOST_BYTES, Read
+from processor.inputs import MOST_BYTES
+from processor.positions import Read
 
 TIMEOUT_S = 20.0
 CHUNK = 10_000

@@ -17,51 +17,54 @@ from types import ModuleType
 PACKAGES = Path(__file__).parents[1]
 # Whose sources the machine code has something of.
 OF = ("processor", "schemas", "plumbing")
+# Has a folder for what was made, named after the sources; each comes whole, by one rename.
 FOLDER = Path(__file__).with_name(".compiled")
-MADE_OF = "made-of"
-# Of this Python alone, and of this kind of machine.
+# Of this Python's version and this kind of machine alone.
 SUFFIX = EXTENSION_SUFFIXES[0]
 SWITCH = "STREAMLEDGER_INTERPRETED"
 
 # What became of it, in words.
-how = "interpreted"
+how = "interpreted: nothing was chosen"
 
 
 def prefer() -> None:
     """The machine code, if there is some that may be used."""
     global how
-    if os.environ.get(SWITCH):
+    if os.environ.get(SWITCH) == "1":
         how = f"interpreted, as {SWITCH} asks for"
-    elif not FOLDER.exists():
-        how = "interpreted"
-    elif not is_fresh():
+    elif (found := made()) is not None:
+        use(found)
+        how = "compiled"
+    elif any(FOLDER.glob("[0-9a-f]*")):
         how = "interpreted: what was compiled is of other sources, or for another Python"
     else:
-        files = {
-            file.relative_to(FOLDER).as_posix().removesuffix(SUFFIX).replace("/", "."): file
-            for file in FOLDER.rglob(f"*{SUFFIX}")
-        }
-        early = sorted(files.keys() & sys.modules.keys())
-        assert not early, f"imported before it was known how: {early}"
-        sys.meta_path.insert(0, _Finder(files))
-        how = "compiled"
+        how = "interpreted: nothing was compiled"
 
 
-def is_fresh() -> bool:
-    try:
-        return (FOLDER / MADE_OF).read_text() == digest(PACKAGES)
-    except FileNotFoundError:
-        return False
+def made() -> Path | None:
+    """Where the machine code of these sources lies."""
+    folder = FOLDER / name_of(PACKAGES)
+    return folder if folder.is_dir() else None
 
 
-def digest(packages: Path) -> str:
-    """Of all sources, and of the Python that they are compiled for."""
+def use(folder: Path) -> None:
+    files = {
+        file.relative_to(folder).as_posix().removesuffix(SUFFIX).replace("/", "."): file
+        for file in folder.rglob(f"*{SUFFIX}")
+    }
+    early = sorted(files.keys() & sys.modules.keys())
+    assert not early, f"imported before it was known how: {early}"
+    sys.meta_path.insert(0, _Finder(files))
+
+
+def name_of(packages: Path) -> str:
+    """Of all sources together, and of the Python that they are compiled for."""
     hash = hashlib.sha256(f"{SUFFIX} {sys.version}".encode())
     for source in sorted(path for name in OF for path in (packages / name).rglob("*.py")):
         text = source.read_bytes()
         hash.update(f"\n{source.relative_to(packages)} {len(text)}\n".encode())
         hash.update(text)
-    return hash.hexdigest()
+    return hash.hexdigest()[:32]
 
 
 class _Finder(MetaPathFinder):

@@ -5,6 +5,7 @@ What cannot be had is a Failure that names it; nothing but speed is missing then
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from tempfile import TemporaryDirectory
 from plumbing.failures import Failure
 from processor import compiled
 
-# What is run for each record. Of a class in here mypyc keeps no types but the simplest: none that
-# is decoded may have others.
+# What is run for each record. Of a class mypyc keeps no option (frozen, array_like and the like)
+# and no type but the plainest: what is a Struct is defined elsewhere.
 MODULES = (
     "processor/cache.py",
     "processor/due.py",
@@ -29,14 +30,26 @@ MODULES = (
     "schemas/codecs.py",
     "schemas/ids.py",
     "schemas/partitioning.py",
+    "schemas/state_keys.py",
 )
+ALL_STRUCTS = "processor/rules/decision.py"
 COMPILERS = ("cc", "gcc", "clang")
-BROUGHT = Path(__file__).with_name("compiler.lock")
+# For any machine of its kind, as others compile: by itself it is for this very processor.
+BROUGHT = shlex.join([sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"])
+BROUGHT_LOCK = Path(__file__).with_name("compiler.lock")
+# What was made is loaded once before anybody may take it.
+LOAD = """
+import sys
+from pathlib import Path
+from processor import compiled
+compiled.use(Path(sys.argv[1]))
+from processor import writer
+"""
 
 
 def compile() -> bool:
     """Whether there was anything to do."""
-    if compiled.is_fresh():
+    if compiled.made() is not None:
         return False
     if find_spec("mypyc") is None or find_spec("setuptools") is None:
         raise Failure("mypyc is not installed: pip install 'streamledger[compile]'")
@@ -47,61 +60,74 @@ def compile() -> bool:
             f"the headers of this Python are not installed ({headers}): install the package "
             f"{version}-dev (Debian, Ubuntu: apt install {version}-dev)"
         )
+    sys.stderr.write("compiling what decides (half a minute or so)\n")
     try:
-        with TemporaryDirectory(prefix="streamledger-compile-") as folder:
-            _build(Path(folder))
+        compiled.FOLDER.mkdir(exist_ok=True)
+        with (
+            TemporaryDirectory(prefix="streamledger-compile-") as sources,
+            TemporaryDirectory(dir=compiled.FOLDER, prefix="new-") as made,
+        ):
+            _build(Path(sources), Path(made))
     except OSError as error:
         raise Failure(f"it cannot be compiled here: {error}") from None
     return True
 
 
-def _build(folder: Path) -> None:
+def modules(packages: Path) -> list[Path]:
+    found = {path for pattern in MODULES for path in packages.glob(pattern)}
+    return sorted(found - {packages / ALL_STRUCTS})
+
+
+def _build(sources: Path, made: Path) -> None:
     for package in compiled.OF:
         shutil.copytree(
             compiled.PACKAGES / package,
-            folder / package,
+            sources / package,
             ignore=shutil.ignore_patterns("__pycache__", ".*"),
         )
-    made_of = compiled.digest(folder)
-    modules = sorted(
-        str(path.relative_to(folder)) for pattern in MODULES for path in folder.glob(pattern)
-    )
-    brought = folder / "brought"
-    compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    name = compiled.name_of(sources)
+    brought = sources / "brought"
+    compiler = next((path for each in COMPILERS if (path := shutil.which(each))), None)
     if compiler is None:
         _bring(brought)
-        compiler = f"{sys.executable} -m ziglang cc"
+    cc = BROUGHT if compiler is None else shlex.quote(compiler)
     _run(
         "the modules cannot be compiled",
-        *("mypyc", "--config-file=", "--ignore-missing-imports", *modules),
-        cwd=folder,
+        *("-m", "mypyc", "--config-file=", "--ignore-missing-imports"),
+        *(str(path.relative_to(sources)) for path in modules(sources)),
+        cwd=sources,
         # Not by what this Python was built with, on another machine.
-        CC=compiler,
-        LDSHARED=f"{compiler} -shared",
+        CC=cc,
+        LDSHARED=f"{cc} -shared",
         CFLAGS="-Wno-error",
         PYTHONPATH=str(brought),
-        ZIG_GLOBAL_CACHE_DIR=str(folder / "zig"),
-        ZIG_LOCAL_CACHE_DIR=str(folder / "zig"),
+        ZIG_GLOBAL_CACHE_DIR=str(sources / "zig"),
+        ZIG_LOCAL_CACHE_DIR=str(sources / "zig"),
         MYPYC_DEBUG_LEVEL="0",
     )
-    _put(folder, made_of)
+    for file in sources.rglob(f"*{compiled.SUFFIX}"):
+        place = file.relative_to(sources)
+        if place.parts[0] in compiled.OF or len(place.parts) == 1:
+            _keep(file, made / place)
+    _run("what was compiled cannot be loaded", "-c", LOAD, str(made), cwd=compiled.PACKAGES)
+    _publish(made, name)
 
 
 def _bring(folder: Path) -> None:
     if find_spec("pip") is None:
         raise Failure("there is no C compiler: install gcc or clang")
     sys.stderr.write("no C compiler here: one is brought for the while (100 MB)\n")
-    install = ("pip", "--disable-pip-version-check", "--no-input", "install", "--quiet")
     _run(
         "there is no C compiler, and none can be brought; install gcc or clang",
-        *(*install, "--target", str(folder), "--require-hashes", "-r", str(BROUGHT)),
-        cwd=compiled.PACKAGES,
+        *("-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"),
+        *("--target", str(folder), "--require-hashes", "-r", str(BROUGHT_LOCK)),
+        cwd=folder.parent,
     )
 
 
-def _run(refusal: str, *module: str, cwd: Path, **environment: str) -> None:
+def _run(refusal: str, *arguments: str, cwd: Path, **environment: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", *module],
+        [sys.executable, *arguments],
         cwd=cwd,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -113,18 +139,21 @@ def _run(refusal: str, *module: str, cwd: Path, **environment: str) -> None:
         raise Failure(f"{refusal}:", *ended.stdout.strip().splitlines()[-20:])
 
 
-def _put(folder: Path, made_of: str) -> None:
-    """Made beside what is there and then put in its place: no process finds half of it."""
-    new, old = (compiled.FOLDER.with_name(f".compiled.{which}") for which in ("new", "old"))
-    for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
-    for file in folder.rglob(f"*{compiled.SUFFIX}"):
-        place = file.relative_to(folder)
-        if place.parts[0] in compiled.OF or len(place.parts) == 1:
-            (new / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, new / place)
-    (new / compiled.MADE_OF).write_text(made_of)
-    if compiled.FOLDER.exists():
-        compiled.FOLDER.rename(old)
-    new.rename(compiled.FOLDER)
-    shutil.rmtree(old, ignore_errors=True)
+def _keep(file: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, to)
+    with to.open("rb") as kept:
+        os.fsync(kept.fileno())
+
+
+def _publish(made: Path, name: str) -> None:
+    """In one step; somebody who made the same meanwhile was as good."""
+    try:
+        made.rename(compiled.FOLDER / name)
+    except OSError:
+        if not (compiled.FOLDER / name).is_dir():
+            raise
+    made.mkdir(exist_ok=True)  # its own end removes it
+    for other in compiled.FOLDER.iterdir():
+        if other.name != name and not other.name.startswith("new-"):
+            shutil.rmtree(other, ignore_errors=True)

@@ -14,7 +14,7 @@ from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from processor import outputs
 from processor.committed import CommittedReader
-from schemas import legs, state
+from schemas import legs, state_keys
 from schemas.settings import Settings
 from schemas.state import Position
 from schemas.topics import Names
@@ -76,7 +76,7 @@ def _position(reader: CommittedReader, topic: str, partition: int) -> Position |
     last = reader.last(topic, partition)
     if last is None:
         return None
-    assert last.key == state.POSITION_KEY, "each transaction ends with the position"
+    assert last.key == state_keys.POSITION, "each transaction ends with the position"
     return _decode_position(last.value or b"")
 
 

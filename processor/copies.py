@@ -1,5 +1,6 @@
-"""How far a partition's local copy is, noted in a small file of its folder: told to the group, so
-that a lane goes to who has it on disk. To ask RocksDB would be to open it, which replays its log.
+"""What is known of a partition's local copy. `Local` stands in it, and is what counts. How far it
+is stands in a small file of its folder, too, and is told to the group, so that a lane goes to who
+has it on disk: to ask RocksDB would be to open it, which replays its log.
 
 The file goes where the copy goes, and is lost with it. It is a preference and no more: what a copy
 is worth is found out when its partition is taken over, so nothing depends on the file being right,
@@ -20,6 +21,17 @@ NAME, UNFINISHED = "reached", "reached.unfinished"
 MOST = 2**50
 
 _decode = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MOST)]).decode
+
+
+class Local(msgspec.Struct, frozen=True, array_like=True):
+    """What only this copy knows: how far it has the changelog, and how to tell whose copy it is."""
+
+    changelog_next_offset: int = 0
+    # When the last changelog record that is in here was written, by its own timestamp.
+    changelog_time_ms: int = 0
+    # A journal record that this copy has seen, and its hash; none if it was only restored.
+    journal_offset: int = -1
+    journal_hash: str = ""
 
 
 def note(copy: Path, next_offset: int) -> None:

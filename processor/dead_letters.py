@@ -12,7 +12,7 @@ from plumbing import kafka
 from plumbing.failures import Failure
 from plumbing.settings import KafkaSettings
 from processor.committed import CommittedReader
-from processor.inputs import Read
+from processor.positions import Read
 from schemas import codecs
 from schemas.codecs import AvroSchemas, Unreadable
 from schemas.messages import DeadLetter

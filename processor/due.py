@@ -7,7 +7,7 @@ when the window has run empty. Asking when nothing is due costs one comparison.
 from bisect import bisect_left
 from collections.abc import Callable
 
-from schemas import state
+from schemas import state_keys
 
 WINDOW = 10_000
 
@@ -20,7 +20,7 @@ class DueIndex:
         self._size = window
         self._keys: list[bytes] = []
         # Keys above the horizon may be in the table alone. None: the window holds every key.
-        self._horizon: bytes | None = state.DUE
+        self._horizon: bytes | None = state_keys.DUE
 
     def add(self, key: bytes) -> None:
         if self._horizon is not None and key > self._horizon:
@@ -42,7 +42,7 @@ class DueIndex:
         if self._horizon is not None:
             self._fill(limit)
         keys = self._keys
-        if not keys or keys[0] >= (bound := state.due_bound(time_ms)):
+        if not keys or keys[0] >= (bound := state_keys.due_bound(time_ms)):
             return []
         return keys[: min(bisect_left(keys, bound), limit)]
 

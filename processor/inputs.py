@@ -6,23 +6,22 @@ the states to say. Each batch names the offsets at which the one before it ended
 left out, or read twice, is found.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
-from msgspec import Struct
 
 from plumbing import kafka
 from plumbing.kafka import ClientConfig
-from processor.rules.decision import Input, input_of
+from processor.rules.decision import Input
+from processor.rules.records import input_of
 from schemas import codecs
 from schemas.codecs import AvroSchemas
 from schemas.door import Unreadable
 from schemas.legs import Leg
 from schemas.reasons import Reason
-from schemas.state import InputPosition, Position
+from schemas.state import Position
 from schemas.topics import Names
 
 KIB = 1024
@@ -38,15 +37,6 @@ AT_A_TIME = 200
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 
 _decode_leg = msgspec.json.Decoder(Leg).decode
-
-
-class Read(Struct, frozen=True, gc=False):
-    """A record as it lies in its topic."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    time_ms: int
 
 
 class Batch(NamedTuple):
@@ -199,14 +189,3 @@ def _leg(value: bytes) -> Leg | Unreadable:
         return leg
     except ValueError as error:
         return Unreadable(Reason.MALFORMED, str(error), None)
-
-
-def position_after(last: Read | Input) -> InputPosition:
-    return InputPosition(last.offset + 1, last.offset, digest(last))
-
-
-def digest(read: Read | Input) -> bytes:
-    """What tells a record from another one that lies at its offset in another topic."""
-    key, value = read.key or b"", read.value or b""
-    head = f"{read.offset}:{read.time_ms}:{len(key)}:{len(value)}:".encode()
-    return hashlib.sha256(head + key + value).digest()[:16]

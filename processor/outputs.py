@@ -14,7 +14,7 @@ from plumbing import transactions
 from processor.rules import chain
 from processor.rules.decision import Decision
 from processor.table import Staged
-from schemas import codecs, journal, state
+from schemas import codecs, journal, state_keys
 from schemas.journal import JournalRecord
 from schemas.legs import Leg
 from schemas.messages import TransactionRecord
@@ -107,4 +107,4 @@ def produce_state(
     """The changelog: every changed key, the position last."""
     changes: list[dict[str, object]] = [{"key": key, "value": value} for key, value in staged]
     transactions.produce_all(producer, names.state, changes, partition)
-    producer.produce(names.state, position, state.POSITION_KEY, partition, on_delivery=delivered)
+    producer.produce(names.state, position, state_keys.POSITION, partition, on_delivery=delivered)

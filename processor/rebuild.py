@@ -17,11 +17,12 @@ from confluent_kafka import KafkaException
 from plumbing.failures import Failure
 from processor import copies
 from processor.committed import CommittedReader
+from processor.copies import Local
 from processor.recovery import Recovery, check_owner
 from processor.rules.decision import BrokenInvariant
 from processor.rules.evolve import evolve
-from processor.table import Local, Memory, Table
-from schemas import journal, state
+from processor.table import Memory, Table
+from schemas import journal, state_keys
 from schemas.journal import JournalRecord
 from schemas.state import InputPosition, Position
 from schemas.topics import Names
@@ -90,7 +91,7 @@ def from_journal(sources: Sources, folder: Path, progress: Progress) -> list[Reb
     with CommittedReader(sources.config) as reader:
         for number in range(sources.partitions):
             last = reader.last(topic, number)
-            if last is None or last.key != state.POSITION_KEY:
+            if last is None or last.key != state_keys.POSITION:
                 raise Failure(
                     f"partition {number} of `{topic}` is lost or was cut: `streamledger rebuild"
                     " state-topic` writes it anew"

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from plumbing.failures import Failure
 from processor.committed import CommittedReader, Range
-from processor.inputs import Read, digest
+from processor.positions import Read, digest
 from processor.table import Table
 from schemas import journal
 from schemas.settings import RULES_VERSION

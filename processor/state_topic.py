@@ -16,11 +16,11 @@ from rocksdict import AccessType, Options, Rdict
 from plumbing import transactions
 from plumbing.failures import Failure
 from processor.committed import CommittedReader
-from processor.inputs import position_after
+from processor.positions import position_after
 from processor.rebuild import MEMORY_MIB, Fold, Progress, Rebuilt, Sources, answered, table_in
 from processor.recovery import Recovery
 from processor.table import LOCAL_KEY, Memory
-from schemas import state, topics
+from schemas import state_keys, topics
 from schemas.state import InputPosition, Position
 
 TIMEOUT_S = 30.0
@@ -68,7 +68,7 @@ class _Partition:
 
     def check(self, *, replace: bool) -> None:
         last = self._reader.last(self._topic, self._number)
-        if last is None or last.key != state.POSITION_KEY or not last.value:
+        if last is None or last.key != state_keys.POSITION or not last.value:
             return
         if not replace:
             sequence = _decode_position(last.value).partition.sequence
@@ -77,7 +77,7 @@ class _Partition:
                 " write it anew all the same: --replace"
             )
         # From here on it is lost, until all of it is there again.
-        self._commit([(state.POSITION_KEY, None)])
+        self._commit([(state_keys.POSITION, None)])
 
     def write(self, folder: Path, memory: Memory, progress: Progress) -> Rebuilt:
         number = self._number
@@ -94,7 +94,7 @@ class _Partition:
         path = folder / f"partition-{number}"
         for changes in _in_transactions(self._changes(path)):
             self._commit(changes)
-        self._commit([(state.POSITION_KEY, _encode(position))])
+        self._commit([(state_keys.POSITION, _encode(position))])
         return Rebuilt(number, partition.sequence)
 
     def _read_up_to(self, topic: str, last_offset: int) -> InputPosition:
@@ -111,7 +111,7 @@ class _Partition:
         """Every key of the copy; and an end for what only the topic has."""
         database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only())
         try:
-            own = (state.POSITION_KEY, LOCAL_KEY)
+            own = (state_keys.POSITION, LOCAL_KEY)
             start, end = self._reader.range(self._topic, self._number)
             there = {read.key for read in self._reader.read(self._topic, self._number, start, end)}
             for gone in there:

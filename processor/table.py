@@ -29,8 +29,9 @@ from rocksdict import (
 
 from plumbing.failures import Failure
 from processor.cache import Cache
+from processor.copies import Local
 from processor.due import DueIndex
-from schemas import state
+from schemas import state, state_keys
 from schemas.state import Partition, Position, StateValue
 
 log = structlog.get_logger(__name__)
@@ -43,24 +44,24 @@ _encode = msgspec.msgpack.Encoder().encode
 _DECODERS: dict[int, Callable[[bytes], Any]] = {
     prefix[0]: msgspec.msgpack.Decoder(type).decode
     for prefix, type in (
-        (state.ACCOUNT, state.Account),
-        (state.SYSTEM_ACCOUNT, state.SystemAccount),
-        (state.TRANSACTION, state.Transaction),
-        (state.HOLD, state.Hold),
-        (state.PREPARED, state.Prepared),
-        (state.DUE, state.Due),
+        (state_keys.ACCOUNT, state.Account),
+        (state_keys.SYSTEM_ACCOUNT, state.SystemAccount),
+        (state_keys.TRANSACTION, state.Transaction),
+        (state_keys.HOLD, state.Hold),
+        (state_keys.PREPARED, state.Prepared),
+        (state_keys.DUE, state.Due),
     )
 }
 _decode_position = msgspec.msgpack.Decoder(Position).decode
 # Past transactions are rarely asked for again: they would push the accounts out.
-_CACHED = frozenset((state.ACCOUNT[0], state.SYSTEM_ACCOUNT[0]))
+_CACHED = frozenset((state_keys.ACCOUNT[0], state_keys.SYSTEM_ACCOUNT[0]))
 # What is waiting for another partition's answer is asked for again in a moment. So many are kept
 # at most, for as long as they wait: it only saves reading them.
 _MOST_AWAITED = 4_000
 # A batch that sees more, of many expiries, forgets it with what it commits on the way.
 _MOST_SEEN = 50_000
-_AWAITABLE = frozenset((state.TRANSACTION[0], state.PREPARED[0]))
-_DUE = state.DUE[0]
+_AWAITABLE = frozenset((state_keys.TRANSACTION[0], state_keys.PREPARED[0]))
+_DUE = state_keys.DUE[0]
 
 
 class Memory:
@@ -72,17 +73,6 @@ class Memory:
         self.memtables = WriteBufferManager.new_write_buffer_manager_with_cache(
             mib * MIB // 2, False, self.blocks
         )
-
-
-class Local(msgspec.Struct, frozen=True, array_like=True):
-    """What only this copy knows: how far it has the changelog, and how to tell whose copy it is."""
-
-    changelog_next_offset: int = 0
-    # When the last changelog record that is in here was written, by its own timestamp.
-    changelog_time_ms: int = 0
-    # A journal record that this copy has seen, and its hash; none if it was only restored.
-    journal_offset: int = -1
-    journal_hash: str = ""
 
 
 _decode_local = msgspec.msgpack.Decoder(Local).decode
@@ -140,7 +130,7 @@ class Table:
         """Take what RocksDB holds as the committed state: after opening and after a restore."""
         found = self._db.get(LOCAL_KEY)
         self.local = _decode_local(found) if found is not None else Local()
-        position = self._db.get(state.POSITION_KEY)
+        position = self._db.get(state_keys.POSITION)
         self.position = _decode_position(position) if position is not None else None
         self.partition = self.position.partition if self.position else Partition(self._number)
         self._index = DueIndex(self._read_due)
@@ -189,7 +179,7 @@ class Table:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        batch.put(state.POSITION_KEY, _encode(position))
+        batch.put(state_keys.POSITION, _encode(position))
         batch.put(LOCAL_KEY, _encode(local))
         with told_of_disk():
             self._db.write(batch)

@@ -12,12 +12,14 @@ import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
 from processor import outputs
+from processor.copies import Local
 from processor.encodings import Encode
-from processor.inputs import Batch, position_after
+from processor.inputs import Batch
 from processor.outputs import MAX_BYTES, Outputs
+from processor.positions import position_after
 from processor.rules import engine, reads
 from processor.rules.decision import BrokenInvariant, Input
-from processor.table import Local, Staged, Table
+from processor.table import Staged, Table
 from schemas import legs
 from schemas.journal import OUTCOMES, genesis_hash
 from schemas.settings import Genesis, Settings

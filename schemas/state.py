@@ -1,65 +1,19 @@
-"""State: what a partition knows, as key and value in RocksDB and in the `state` topic.
+"""State: what a partition knows, as values in RocksDB and in the `state` topic. Their keys are in
+`state_keys`.
 
-A key's first byte tells its kind. Values are msgpack arrays: fields are only ever added, at the
-end, with defaults.
+Values are msgpack arrays: fields are only ever added, at the end, with defaults.
 """
 
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec import Struct
 
-from schemas import commands, fields, ids
+from schemas import fields
 from schemas.commands import Command
 from schemas.journal import HoldStatus, Pending
 from schemas.legs import LegEntry
 from schemas.reasons import Reason
 from schemas.settings import Settings
-
-POSITION_KEY: Final = b"p"
-ACCOUNT: Final = b"a"
-SYSTEM_ACCOUNT: Final = b"s"
-TRANSACTION: Final = b"t"
-HOLD: Final = b"h"
-PREPARED: Final = b"r"
-DUE: Final = b"x"
-
-
-def account_key(account: str) -> bytes:
-    return b"a" + account.encode()
-
-
-def system_key(shard: str) -> bytes:
-    return b"s" + shard.encode()
-
-
-def transaction_key(id: str) -> bytes:
-    return b"t" + ids.to_key(id)
-
-
-def transaction_id_in(key: bytes) -> ids.TransactionId:
-    return ids.to_text(key[1:])
-
-
-def own_transaction_key(command: Command) -> bytes:
-    """Of the transaction that a command asks for."""
-    return b"t" + ids.transaction_bytes(command.account, commands.key(command))
-
-
-def hold_key(hold: str) -> bytes:
-    return b"h" + ids.to_key(hold)
-
-
-def prepared_key(transaction: str) -> bytes:
-    return b"r" + ids.to_key(transaction)
-
-
-def due_key(time_ms: int, id: str) -> bytes:
-    return b"x" + time_ms.to_bytes(8, "big") + ids.to_key(id)
-
-
-def due_bound(time_ms: int) -> bytes:
-    """Every key of what is due at a time is less than this one."""
-    return b"x" + (time_ms + 1).to_bytes(8, "big")
 
 
 class Account(Struct, frozen=True, gc=False, array_like=True):

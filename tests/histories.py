@@ -9,12 +9,11 @@ from functools import cache
 
 import msgspec
 
-from processor.inputs import Read, digest
+from processor.positions import Read, digest
 from processor.rules.decision import Decision, Input
 from processor.rules.evolve import evolve
 from processor.rules.state import MemoryState
-from schemas import ids
-from schemas import state as states
+from schemas import ids, state_keys
 from schemas.journal import JournalRecord, hash_of
 from schemas.messages import DeadLetter, TransactionRecord
 from schemas.state import InputPosition, Position
@@ -78,7 +77,7 @@ class Kept:
     def changelog(self) -> list[tuple[bytes, bytes]]:
         """What `state` would have kept, the position last."""
         values = [(key, msgspec.msgpack.encode(v)) for key, v in self.state.values().items()]
-        return [*values, (states.POSITION_KEY, msgspec.msgpack.encode(self.position()))]
+        return [*values, (state_keys.POSITION, msgspec.msgpack.encode(self.position()))]
 
 
 @dataclass

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 from processor.rules import chain, engine, state
-from processor.rules.decision import Decision, Input, input_of
+from processor.rules.decision import Decision, Input
 from processor.rules.evolve import evolve
+from processor.rules.records import input_of
 from processor.rules.state import MemoryState
-from schemas import codecs, ids, journal, legs, money
+from schemas import codecs, ids, journal, legs, money, state_keys
 from schemas import state as states
 from schemas.journal import JournalRecord
 from schemas.legs import Leg
@@ -331,7 +332,7 @@ def _check_record(
     for entry in record.entries:
         if not ids.is_system(entry.account):
             account = state.account(of, entry.account)
-            earlier = before[states.account_key(entry.account)]
+            earlier = before[state_keys.account(entry.account)]
             assert isinstance(earlier, states.Account)
             assert account is not None and abs(account.balance) <= MAX
             assert account.version == entry.version == earlier.version + 1
@@ -344,7 +345,7 @@ def _check_record(
     rejected_at_once = record.step == "rejected" and record.command_offset is None
     if record.step in _CHANGE_NOTHING or rejected_at_once:
         changed = {key for key in after.keys() | before.keys() if after.get(key) != before.get(key)}
-        own = {states.transaction_key(record.transaction_id)} if record.transaction_id else set()
+        own = {state_keys.transaction(record.transaction_id)} if record.transaction_id else set()
         assert changed == (own if rejected_at_once else set()), "a no changes nothing"
     assert (record.reason is not None) or record.step not in ("rejected", "refused", "declined")
 

@@ -5,8 +5,7 @@ moves money.
 from msgspec.structs import replace
 
 from processor.rules import checks, outcomes, state
-from processor.rules.decision import Decision
-from processor.rules.outcomes import Asked
+from processor.rules.decision import Asked, Decision
 from schemas import door, fields
 from schemas.commands import ChangeAccount, Close, Freeze, OpenAccount, SetLimit, Unfreeze
 from schemas.journal import AccountChange

@@ -12,9 +12,8 @@ from msgspec.structs import replace
 from processor.rules import holds, outcomes, state
 from processor.rules.books import Books
 from processor.rules.checks import refusal
-from processor.rules.decision import BrokenInvariant, Decision, Input, header
-from processor.rules.outcomes import Asked
-from processor.rules.plans import Plan
+from processor.rules.decision import Asked, BrokenInvariant, Decision, Input, Plan, Published
+from processor.rules.records import header
 from schemas import commands, ids, journal, legs
 from schemas.commands import Command
 from schemas.journal import JournalRecord, Pending, Refusal, Sent
@@ -310,7 +309,7 @@ def _release(
     return None
 
 
-def _commit(transaction_id: str, command: Command, told: outcomes.Published) -> legs.Commit:
+def _commit(transaction_id: str, command: Command, told: Published) -> legs.Commit:
     return legs.Commit(
         source=0,
         number=0,

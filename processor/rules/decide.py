@@ -20,11 +20,9 @@ from processor.rules import (
     state,
 )
 from processor.rules.books import Books
-from processor.rules.decision import BrokenInvariant, Decision, Input, header
-from processor.rules.outcomes import Asked
-from processor.rules.plans import Plan
-from schemas import commands, fields, ids
-from schemas import state as states
+from processor.rules.decision import Asked, BrokenInvariant, Decision, Input, Plan
+from processor.rules.records import header
+from schemas import commands, fields, ids, state_keys
 from schemas.commands import Command
 from schemas.door import Unreadable
 from schemas.journal import JournalRecord, RefusedInput
@@ -42,7 +40,7 @@ def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms
     account = state.account(of, message.account)
     if _misrouted(message, input.key, of.partition, account):
         return _refused(head, input, Reason.MISROUTED, None, message.id, message)
-    transaction_id = states.transaction_id_in(input.transaction_key)
+    transaction_id = state_keys.transaction_id_in(input.transaction_key)
     body_hash = input.body_hash
     first = state.transaction_at(of, input.transaction_key)
     if first is None:

@@ -1,20 +1,20 @@
-"""What the rules are given and what they answer: one input, one or more decisions."""
+"""What the rules are given, what they hand to each other, and what they answer: one input, one or
+more decisions.
+"""
 
-import hashlib
 from typing import Literal
 
 from msgspec import Struct
 
-from processor.rules import state
-from schemas import commands
-from schemas import state as states
+from processor.rules.checks import Refusal
+from processor.rules.state import State
 from schemas.commands import Command
 from schemas.door import Unreadable
-from schemas.journal import JournalRecord, Source
-from schemas.legs import Leg
+from schemas.fields import Metadata
+from schemas.journal import JournalRecord
+from schemas.legs import Leg, LegEntry
 from schemas.messages import DeadLetter, TransactionRecord
-
-BODY_HASH_BYTES = 16
+from schemas.state import Hold
 
 
 class BrokenInvariant(Exception):
@@ -41,32 +41,6 @@ class Input(Struct, frozen=True, gc=False):
     body_hash: bytes = b""
 
 
-def input_of(
-    topic: Topic,
-    offset: int,
-    key: bytes | None,
-    value: bytes,
-    time_ms: int,
-    message: Command | Leg | Unreadable,
-) -> Input:
-    """Needs no state: whoever reads ahead can do all of this ahead, too."""
-    digest = hashlib.sha256(value).hexdigest()
-    if topic != "commands" or isinstance(message, Unreadable):
-        return Input(topic, offset, key, value, time_ms, message, digest)
-    command: Command = message  # type: ignore[assignment]  # by the topic
-    return Input(
-        topic,
-        offset,
-        key,
-        value,
-        time_ms,
-        command,
-        digest,
-        states.own_transaction_key(command),
-        hashlib.sha256(commands.body(command)).digest()[:BODY_HASH_BYTES],
-    )
-
-
 class Decision(Struct, frozen=True, gc=False):
     record: JournalRecord
     legs: tuple[tuple[int, Leg], ...] = ()
@@ -74,23 +48,37 @@ class Decision(Struct, frozen=True, gc=False):
     dead_letter: DeadLetter | None = None
 
 
-def header(of: state.State, input: Input, time_ms: int) -> JournalRecord:
-    """The journal record but for what is decided, which replaces its step and adds to it."""
-    return _undecided(of, time_ms, Source(input.topic, input.offset), input.digest)
+class Asked(Struct, frozen=True, gc=False):
+    """A command that owns its transaction id, and what is being asked of which state."""
+
+    of: State
+    header: JournalRecord
+    command: Command
+    transaction_id: str
+    body_hash: str
 
 
-def expiry_header(of: state.State, time_ms: int) -> JournalRecord:
-    return _undecided(of, time_ms, Source("expiry"), None)
+class Published(Struct, frozen=True, gc=False):
+    """What every `transactions` record of a transaction tells alike."""
+
+    transaction_id: str
+    kind: str
+    currency: str
+    reference: str | None
+    description: str | None
+    metadata: Metadata
+    # The account that paid a fee, and the fee.
+    payer: str | None = None
+    fee: int = 0
+    # The two ordinary accounts of a transaction that has just two.
+    parties: tuple[str, ...] = ()
 
 
-def _undecided(of: state.State, time_ms: int, source: Source, digest: str | None) -> JournalRecord:
-    at = of.partition
-    return JournalRecord(
-        partition=at.partition,
-        sequence=at.sequence + 1,
-        time_ms=time_ms,
-        source=source,
-        step="ignored",
-        settings_version=at.settings_version,
-        digest=digest,
-    )
+class Plan(Struct, frozen=True, gc=False):
+    entries: tuple[LegEntry, ...]
+    currency: str
+    refusal: Refusal | None = None
+    fee: int = 0
+    commission_bps: int = 0
+    # The hold that a capture takes; its account's entry needs no other funds.
+    hold: Hold | None = None

@@ -9,8 +9,9 @@ from typing import assert_never, get_args
 from msgspec.structs import replace
 
 from processor.rules import coordinate, decide, expire, participate, state
-from processor.rules.decision import BrokenInvariant, Decision, Input, header, input_of
+from processor.rules.decision import BrokenInvariant, Decision, Input
 from processor.rules.evolve import evolve
+from processor.rules.records import header, input_of
 from schemas import legs
 from schemas.door import Unreadable
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from processor.rules import coordinate, state
 from processor.rules.decision import BrokenInvariant
-from schemas import commands, journal, legs
+from schemas import commands, journal, legs, state_keys
 from schemas import state as states
 from schemas.commands import Command
 from schemas.journal import JournalRecord
@@ -43,16 +43,16 @@ def evolve(of: state.State, record: JournalRecord) -> None:
 
 
 def _reservation(of: state.State, reservation: journal.Reservation) -> None:
-    key = states.account_key(reservation.account)
+    key = state_keys.account(reservation.account)
     of.put(key, replace(_known(of, key), held=reservation.held, incoming=reservation.incoming))
 
 
 def _entry(of: state.State, entry: journal.Entry) -> None:
     balance = entry.balance
     if isinstance(balance, str):
-        of.put(states.system_key(entry.account), SystemAccount(balance, entry.version))
+        of.put(state_keys.system_account(entry.account), SystemAccount(balance, entry.version))
         return
-    key = states.account_key(entry.account)
+    key = state_keys.account(entry.account)
     account = _known(of, key)
     if entry.version != account.version + 1:
         raise BrokenInvariant(
@@ -85,7 +85,7 @@ def _known(of: state.State, key: bytes) -> Account:
 def _account(of: state.State, change: journal.AccountChange) -> None:
     before = state.account(of, change.id)
     of.put(
-        states.account_key(change.id),
+        state_keys.account(change.id),
         Account(
             change.type,
             change.currency,
@@ -103,7 +103,7 @@ def _account(of: state.State, change: journal.AccountChange) -> None:
 
 def _hold(of: state.State, change: journal.HoldChange) -> None:
     of.put(
-        states.hold_key(change.id),
+        state_keys.hold(change.id),
         Hold(
             change.account,
             change.currency,
@@ -114,7 +114,7 @@ def _hold(of: state.State, change: journal.HoldChange) -> None:
         ),
     )
     due = Due("hold") if change.status == "open" else None
-    of.put(states.due_key(change.expires_at_ms, change.id), due)
+    of.put(state_keys.due(change.expires_at_ms, change.id), due)
 
 
 def _transaction(of: state.State, record: JournalRecord) -> None:
@@ -132,16 +132,16 @@ def _transaction(of: state.State, record: JournalRecord) -> None:
             asked = state.transaction(of, id)
             if asked is None or asked.pending is None:
                 raise BrokenInvariant(f"an answer about {id}, which is not pending")
-            of.put(states.transaction_key(id), replace(asked, pending=record.pending))
+            of.put(state_keys.transaction(id), replace(asked, pending=record.pending))
         case "prepared":
             leg = record.leg
             assert isinstance(leg, legs.Prepare), "a prepare is what is prepared"
             of.put(
-                states.prepared_key(id),
+                state_keys.prepared(id),
                 states.Prepared(leg.source, leg.kind, leg.currency, leg.account, leg.entries),
             )
         case "committed" | "aborted":
-            of.put(states.prepared_key(id), None)
+            of.put(state_keys.prepared(id), None)
         case _:
             pass
 
@@ -150,7 +150,7 @@ def _outcome(of: state.State, id: str, record: JournalRecord) -> None:
     """A command that was decided in its own step."""
     command, body_hash = record.command, record.body_hash
     assert command is not None and body_hash is not None, "an owned command is journaled whole"
-    of.put(states.transaction_key(id), _outcome_of(of, command, bytes.fromhex(body_hash), record))
+    of.put(state_keys.transaction(id), _outcome_of(of, command, bytes.fromhex(body_hash), record))
     if record.step == "posted" and isinstance(command, commands.Reverse):
         _mark(of, command.transaction_id, id, reversed=True)
 
@@ -162,7 +162,7 @@ def _outcome_of(
     if not record.entries:
         status: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
         return Transaction(body_hash, status, kind, account, record.reason)
-    currency = _known(of, states.account_key(account)).currency
+    currency = _known(of, state_keys.account(account)).currency
     if isinstance(command, _FUNDING):
         return Transaction(body_hash, "posted", kind, account, None, currency, command.amount)
     return Transaction(
@@ -184,7 +184,7 @@ def _pending(of: state.State, id: str, record: JournalRecord) -> None:
     command, body_hash, pending = record.command, record.body_hash, record.pending
     assert command is not None and body_hash is not None and pending is not None
     of.put(
-        states.transaction_key(id),
+        state_keys.transaction(id),
         Transaction(
             bytes.fromhex(body_hash),
             "pending",
@@ -194,7 +194,7 @@ def _pending(of: state.State, id: str, record: JournalRecord) -> None:
             pending=pending,
         ),
     )
-    of.put(states.due_key(pending.deadline_ms, id), Due("pending"))
+    of.put(state_keys.due(pending.deadline_ms, id), Due("pending"))
     if isinstance(command, commands.Reverse):
         _mark(of, command.transaction_id, id, reversed=False)
 
@@ -206,7 +206,7 @@ def _later_outcome(of: state.State, id: str, record: JournalRecord) -> None:
         raise BrokenInvariant(f"a decision on {id}, which is not pending")
     pending, posted = asked.pending, record.step == "posted"
     of.put(
-        states.transaction_key(id),
+        state_keys.transaction(id),
         Transaction(
             asked.body_hash,
             "posted" if posted else "rejected",
@@ -219,7 +219,7 @@ def _later_outcome(of: state.State, id: str, record: JournalRecord) -> None:
             commission_bps=record.commission_bps,
         ),
     )
-    of.put(states.due_key(pending.deadline_ms, id), None)
+    of.put(state_keys.due(pending.deadline_ms, id), None)
     if isinstance(asked.command, commands.Reverse):
         original = asked.command.transaction_id
         _mark(of, original, id if posted else None, reversed=posted)
@@ -229,7 +229,7 @@ def _mark(of: state.State, original: str, reversal: str | None, *, reversed: boo
     transaction = state.transaction(of, original)
     assert transaction is not None, "what is reversed was posted"
     of.put(
-        states.transaction_key(original),
+        state_keys.transaction(original),
         replace(transaction, reversal=reversal, reversed=reversed),
     )
 

@@ -4,7 +4,8 @@ from msgspec.structs import replace
 
 from processor.rules import coordinate, holds, state
 from processor.rules.books import Books
-from processor.rules.decision import BrokenInvariant, Decision, expiry_header
+from processor.rules.decision import BrokenInvariant, Decision
+from processor.rules.records import expiry_header
 from schemas import ids
 from schemas import state as states
 

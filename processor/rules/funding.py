@@ -7,8 +7,7 @@ straight line, without the plan that other kinds need.
 from msgspec.structs import replace
 
 from processor.rules import checks, outcomes, state
-from processor.rules.decision import Decision
-from processor.rules.outcomes import Asked
+from processor.rules.decision import Asked, Decision
 from schemas import commands, ids
 from schemas.fields import Direction
 from schemas.journal import Entry

@@ -4,8 +4,7 @@ plans.
 
 from processor.rules import checks, outcomes, plans, state
 from processor.rules.books import Books
-from processor.rules.decision import Decision
-from processor.rules.outcomes import Asked
+from processor.rules.decision import Asked, Decision
 from schemas import commands
 from schemas import state as states
 from schemas.journal import HoldChange, HoldStatus

@@ -6,44 +6,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from processor.rules import state
 from processor.rules.books import Books
-from processor.rules.decision import Decision
+from processor.rules.decision import Asked, Decision, Published
 from schemas import commands, ids, journal
 from schemas.commands import Command
-from schemas.fields import Metadata
 from schemas.legs import LegEntry
 from schemas.messages import TransactionRecord
 from schemas.reasons import Reason
-
-
-class Asked(Struct, frozen=True, gc=False):
-    """A command that owns its transaction id, and what is being asked of which state."""
-
-    of: state.State
-    header: journal.JournalRecord
-    command: Command
-    transaction_id: str
-    body_hash: str
-
-
-class Published(Struct, frozen=True, gc=False):
-    """What every `transactions` record of a transaction tells alike."""
-
-    transaction_id: str
-    kind: str
-    currency: str
-    reference: str | None
-    description: str | None
-    metadata: Metadata
-    # The account that paid a fee, and the fee.
-    payer: str | None = None
-    fee: int = 0
-    # The two ordinary accounts of a transaction that has just two.
-    parties: tuple[str, ...] = ()
 
 
 def rejected(asked: Asked, reason: Reason, detail: str | None = None) -> Decision:

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from processor.rules import checks, outcomes, plans, state
 from processor.rules.books import Books
-from processor.rules.decision import Decision, Input, header
+from processor.rules.decision import Decision, Input, Published
+from processor.rules.records import header
 from schemas import legs
 from schemas import state as states
 from schemas.journal import Sent, Step
@@ -74,7 +75,7 @@ def commit(of: state.State, input: Input, leg: legs.Commit, time_ms: int) -> Dec
     books.post_all(reserved.entries)
     books.balance_by_transit(reserved.currency)
     parties = () if leg.counterparty is None else (leg.counterparty, reserved.entries[0].account)
-    told = outcomes.Published(
+    told = Published(
         leg.transaction_id,
         reserved.kind,
         reserved.currency,

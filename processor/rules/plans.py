@@ -5,10 +5,9 @@ A plan may carry what stands against the command itself; what stands against its
 after it, and the first of all by precedence is the reason.
 """
 
-from msgspec import Struct
-
 from processor.rules import checks, state
 from processor.rules.checks import Refusal, refusal
+from processor.rules.decision import Plan
 from schemas import ids, money
 from schemas import state as states
 from schemas.commands import Capture, Post, Reverse, Transfer
@@ -23,16 +22,6 @@ _POST_MAY_NAME = frozenset(
     for role in (ids.FUNDING, ids.FEES)
     for currency in money.EXPONENTS
 )
-
-
-class Plan(Struct, frozen=True, gc=False):
-    entries: tuple[LegEntry, ...]
-    currency: str
-    refusal: Refusal | None = None
-    fee: int = 0
-    commission_bps: int = 0
-    # The hold that a capture takes; its account's entry needs no other funds.
-    hold: states.Hold | None = None
 
 
 def static_transfer(command: Transfer) -> Reason | None:

@@ -6,8 +6,7 @@ too much costs a look-up; one that is missed is read when it is asked for.
 
 from processor.rules import state
 from processor.rules.decision import Input
-from schemas import commands, ids, legs
-from schemas import state as states
+from schemas import commands, ids, legs, state_keys
 from schemas.door import Unreadable
 
 Key = bytes
@@ -26,32 +25,32 @@ def keys_read(input: Input) -> list[Key]:
         return _command_keys(input, message)  # type: ignore[arg-type]  # by the topic
     match message:
         case legs.Prepare():
-            return [states.account_key(entry.account) for entry in message.entries]
+            return [state_keys.account(entry.account) for entry in message.entries]
         case legs.Prepared() | legs.Refused():
-            return [states.transaction_key(message.transaction_id)]
+            return [state_keys.transaction(message.transaction_id)]
         case legs.Commit() | legs.Abort():
-            return [states.prepared_key(message.transaction_id)]
+            return [state_keys.prepared(message.transaction_id)]
         case _:
             return []
 
 
 def _command_keys(input: Input, command: commands.Command) -> list[Key]:
-    keys = [input.transaction_key, states.account_key(command.account)]
+    keys = [input.transaction_key, state_keys.account(command.account)]
     match command:
         case commands.Credit() | commands.Debit():
             pass
         case commands.Transfer():
-            keys.append(states.account_key(command.to))
+            keys.append(state_keys.account(command.to))
         case commands.Post():
-            keys.extend(states.account_key(entry.account) for entry in command.entries)
+            keys.extend(state_keys.account(entry.account) for entry in command.entries)
         case commands.Capture():
-            keys.append(states.hold_key(command.hold_id))
+            keys.append(state_keys.hold(command.hold_id))
             if command.to is not None:
-                keys.append(states.account_key(command.to))
+                keys.append(state_keys.account(command.to))
         case commands.Void():
-            keys.append(states.hold_key(command.hold_id))
+            keys.append(state_keys.hold(command.hold_id))
         case commands.Reverse():
-            keys.append(states.transaction_key(command.transaction_id))
+            keys.append(state_keys.transaction(command.transaction_id))
         case _:
             pass
     return keys
@@ -76,7 +75,7 @@ def keys_named(of: state.State, input: Input) -> list[Key]:
             entries = reserved.entries
         case _:
             return []
-    keys.extend(states.account_key(e.account) for e in entries if not ids.is_system(e.account))
+    keys.extend(state_keys.account(e.account) for e in entries if not ids.is_system(e.account))
     return keys
 
 
@@ -84,8 +83,8 @@ def _named_by(pending: commands.Command | None) -> list[Key]:
     """What the decision on a pending command changes beside its entries."""
     match pending:
         case commands.Capture():
-            return [states.hold_key(pending.hold_id)]
+            return [state_keys.hold(pending.hold_id)]
         case commands.Reverse():
-            return [states.transaction_key(pending.transaction_id)]
+            return [state_keys.transaction(pending.transaction_id)]
         case _:
             return []

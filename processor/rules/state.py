@@ -8,7 +8,7 @@ it. Where the values are kept, and when they become durable, is not the rules' t
 from bisect import bisect_left, insort
 from typing import Protocol
 
-from schemas import state
+from schemas import state, state_keys
 from schemas.state import StateValue
 
 
@@ -40,7 +40,7 @@ class MemoryState:
         return self._values.get(key)
 
     def put(self, key: bytes, value: StateValue | None) -> None:
-        indexed = key.startswith(state.DUE)
+        indexed = key.startswith(state_keys.DUE)
         if value is None:
             if self._values.pop(key, None) is not None and indexed:
                 del self._due[bisect_left(self._due, key)]
@@ -50,7 +50,7 @@ class MemoryState:
         self._values[key] = value
 
     def due(self, time_ms: int, limit: int) -> list[bytes]:
-        end = bisect_left(self._due, state.due_bound(time_ms))
+        end = bisect_left(self._due, state_keys.due_bound(time_ms))
         return self._due[: min(end, limit)]
 
     def copy(self) -> "MemoryState":
@@ -68,16 +68,16 @@ class MemoryState:
 
 
 def account(of: State, id: str) -> state.Account | None:
-    return of.get(b"a" + id.encode())  # type: ignore[return-value]  # told by the key
+    return of.get(state_keys.account(id))  # type: ignore[return-value]  # told by the key
 
 
 def system_account(of: State, shard: str) -> state.SystemAccount:
-    found = of.get(b"s" + shard.encode())
+    found = of.get(state_keys.system_account(shard))
     return _NEW_SYSTEM_ACCOUNT if found is None else found  # type: ignore[return-value]  # as above
 
 
 def transaction(of: State, id: str) -> state.Transaction | None:
-    return transaction_at(of, state.transaction_key(id))
+    return transaction_at(of, state_keys.transaction(id))
 
 
 def transaction_at(of: State, key: bytes) -> state.Transaction | None:
@@ -85,11 +85,11 @@ def transaction_at(of: State, key: bytes) -> state.Transaction | None:
 
 
 def hold(of: State, id: str) -> state.Hold | None:
-    return of.get(state.hold_key(id))  # type: ignore[return-value]  # told by the key
+    return of.get(state_keys.hold(id))  # type: ignore[return-value]  # told by the key
 
 
 def prepared(of: State, id: str) -> state.Prepared | None:
-    return of.get(state.prepared_key(id))  # type: ignore[return-value]  # told by the key
+    return of.get(state_keys.prepared(id))  # type: ignore[return-value]  # told by the key
 
 
 _NEW_SYSTEM_ACCOUNT = state.SystemAccount()

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from schemas import commands, ids, legs, state
+from schemas import commands, ids, legs, state, state_keys
 from schemas.journal import JournalRecord
 from schemas.legs import LegEntry
 from schemas.state import InputPosition, Position, Transaction
@@ -23,11 +23,11 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_position: Final = msgspec.msgpack.Decoder(Position).decode
 _decode_transaction: Final = msgspec.msgpack.Decoder(Transaction).decode
 _TYPES: Final[dict[bytes, Any]] = {
-    state.ACCOUNT: state.Account,
-    state.SYSTEM_ACCOUNT: state.SystemAccount,
-    state.HOLD: state.Hold,
-    state.PREPARED: state.Prepared,
-    state.DUE: state.Due,
+    state_keys.ACCOUNT: state.Account,
+    state_keys.SYSTEM_ACCOUNT: state.SystemAccount,
+    state_keys.HOLD: state.Hold,
+    state_keys.PREPARED: state.Prepared,
+    state_keys.DUE: state.Due,
 }
 _DIGEST_BYTES: Final = 12
 _GONE: Final = b""
@@ -44,7 +44,7 @@ class Changelog:
         self._start, self._end = start, end
         last = of.last()
         self._position = None
-        if last is not None and last.key == state.POSITION_KEY:
+        if last is not None and last.key == state_keys.POSITION:
             self._position = self._decoded_position(last)
         elif last is not None:
             self._note("the last record is not the position: a transaction was cut")
@@ -143,12 +143,12 @@ class Changelog:
             if found != expected:
                 self._differs(key, found, expected)
         for key in values:
-            if key[:1] != state.TRANSACTION:
+            if key[:1] != state_keys.TRANSACTION:
                 self._differs(key, values[key], _GONE)
         for id, digest in self._transactions.items():
             self.compared += 1
             if digests.pop(id, _GONE) != digest or id in self._reversals:
-                self._compare_transaction(id, digest, values.get(state.TRANSACTION + id))
+                self._compare_transaction(id, digest, values.get(state_keys.TRANSACTION + id))
         for id in digests:
             self._note("has a transaction that the journal has not", id=ids.to_text(id))
         self._same_position(books, inputs, sent, seen)
@@ -160,9 +160,9 @@ class Changelog:
         values: dict[bytes, bytes] = {}
         for record in self._of.records(self._start, self._end):
             key, value = record.key or b"", record.value
-            if key == state.POSITION_KEY:
+            if key == state_keys.POSITION:
                 continue
-            if key[:1] != state.TRANSACTION:
+            if key[:1] != state_keys.TRANSACTION:
                 if value is None:
                     values.pop(key, None)
                 else:
@@ -179,7 +179,7 @@ class Changelog:
         for id, account in books.accounts.items():
             change = account.change
             yield (
-                state.account_key(id),
+                state_keys.account(id),
                 _encode(
                     state.Account(
                         change.type,
@@ -197,11 +197,11 @@ class Changelog:
             )
         for name, shard in books.shards.items():
             value = state.SystemAccount(str(shard.balance), shard.version)
-            yield state.system_key(name), _encode(value)
+            yield state_keys.system_account(name), _encode(value)
         for id, hold in books.holds.items():
             told = hold.change
             yield (
-                state.hold_key(id),
+                state_keys.hold(id),
                 _encode(
                     state.Hold(
                         told.account,
@@ -214,16 +214,16 @@ class Changelog:
                 ),
             )
             if told.status == "open":
-                yield state.due_key(told.expires_at_ms, id), _encode(state.Due("hold"))
+                yield state_keys.due(told.expires_at_ms, id), _encode(state.Due("hold"))
         for id, waited in books.open.items():
-            yield state.due_key(waited.pending.deadline_ms, id), _encode(state.Due("pending"))
+            yield state_keys.due(waited.pending.deadline_ms, id), _encode(state.Due("pending"))
         for id, (record, _) in books.prepared.items():
             leg = record.leg
             if isinstance(leg, legs.Prepare):
                 value_of = state.Prepared(
                     leg.source, leg.kind, leg.currency, leg.account, leg.entries
                 )
-                yield state.prepared_key(id), _encode(value_of)
+                yield state_keys.prepared(id), _encode(value_of)
 
     def _differs(self, key: bytes, found: bytes, expected: bytes) -> None:
         kind, name = key[:1], key[1:]

@@ -10,7 +10,8 @@ import base64
 import msgspec
 
 from processor.rules import chain, engine
-from processor.rules.decision import BrokenInvariant, Input, input_of
+from processor.rules.decision import BrokenInvariant, Input
+from processor.rules.records import input_of
 from processor.rules.state import MemoryState
 from schemas import avro, codecs, legs
 from schemas.codecs import AvroSchemas

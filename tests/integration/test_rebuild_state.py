@@ -17,7 +17,7 @@ from processor.committed import CommittedReader
 from processor.rebuild import Sources
 from processor.recovery import Recovery, check_owner
 from processor.table import LOCAL_KEY, Memory, Table
-from schemas import state, topics
+from schemas import state, state_keys, topics
 from sinks.verify.run import Asked, verify
 from tests import histories, kept_topics
 from tests.crash import ledger as crash_ledger
@@ -175,7 +175,7 @@ def test_one_that_was_cut_short_is_lost_still(
             state_topic.write_anew(lost, quiet, replace=False)
     with CommittedReader(lost.config) as reader:
         last = reader.last(lost.names.state, 0)
-        assert last is not None and last.key != state.POSITION_KEY
+        assert last is not None and last.key != state_keys.POSITION
     state_topic.write_anew(lost, quiet, replace=False)
     assert agrees(lost, kafka)
 
@@ -184,7 +184,7 @@ def test_a_topic_that_says_something_else_is_replaced(whole: Sources, kafka: str
     producer = Producer({"bootstrap.servers": kafka})
     account = next(v for v in WHOLE[0].state.values().values() if isinstance(v, state.Account))
     intruder = msgspec.msgpack.encode(account)
-    producer.produce(whole.names.state, intruder, state.account_key("intruder"), 0)
+    producer.produce(whole.names.state, intruder, state_keys.account("intruder"), 0)
     producer.flush(20)
     state_topic.write_anew(whole, quiet, replace=True)
     assert agrees(whole, kafka)

@@ -8,7 +8,7 @@ from typing import Any
 
 from processor.rules.decision import Decision, Input
 from processor.rules.state import MemoryState
-from schemas import ids, legs, money, state
+from schemas import ids, legs, money, state, state_keys
 from schemas.journal import JournalRecord
 from schemas.reasons import Reason
 from tests.model import ledger, values
@@ -228,13 +228,13 @@ def same_as_model(model: ledger.Ledger, states: list[MemoryState]) -> None:
         _same(at, "pending", one.partition.pending, model.under_way[number])
         _same(at, "settings", one.partition.settings_version, model.settings_version[number])
     everything = "all partitions"
-    _same(everything, "accounts", counted[state.ACCOUNT], len(model.accounts))
-    _same(everything, "system accounts", counted[state.SYSTEM_ACCOUNT], len(model.system))
-    _same(everything, "transactions", counted[state.TRANSACTION], len(model.transactions))
-    _same(everything, "holds", counted[state.HOLD], len(model.holds))
-    _same(everything, "prepared", counted[state.PREPARED], len(model.prepared))
+    _same(everything, "accounts", counted[state_keys.ACCOUNT], len(model.accounts))
+    _same(everything, "system accounts", counted[state_keys.SYSTEM_ACCOUNT], len(model.system))
+    _same(everything, "transactions", counted[state_keys.TRANSACTION], len(model.transactions))
+    _same(everything, "holds", counted[state_keys.HOLD], len(model.holds))
+    _same(everything, "prepared", counted[state_keys.PREPARED], len(model.prepared))
     due = sum(hold.status == "open" for hold in model.holds.values()) + sum(model.under_way)
-    _same(everything, "due", counted[state.DUE], due)
+    _same(everything, "due", counted[state_keys.DUE], due)
 
 
 def _same_value(
@@ -335,7 +335,7 @@ def transit_is_on_the_way(
     expected: Counter[str] = Counter()
     for destination, leg in undelivered:
         if isinstance(leg, legs.Commit):
-            prepared = states[destination].get(state.prepared_key(leg.transaction_id))
+            prepared = states[destination].get(state_keys.prepared(leg.transaction_id))
             assert isinstance(prepared, state.Prepared), f"a commit of what was not prepared: {leg}"
             for entry in prepared.entries:
                 credited = entry.direction == "credit"

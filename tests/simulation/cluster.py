@@ -15,13 +15,15 @@ from typing import NamedTuple
 import msgspec
 
 from processor.rules import chain, engine
-from processor.rules.decision import Decision, Input, input_of
+from processor.rules.decision import Decision, Input
 from processor.rules.evolve import evolve
+from processor.rules.records import input_of
 from processor.rules.state import MemoryState
 from schemas import codecs, journal, legs
 from schemas.journal import JournalRecord
 from schemas.legs import Leg
 from schemas.settings import Genesis, Settings
+from tests.chains import verify
 from tests.model import ledger, values
 from tests.simulation import checks
 
@@ -243,7 +245,7 @@ class Cluster:
     def save(self, number: int) -> None:
         """The journal's tail, replayed from its bytes on the saved copy, gives the live state."""
         partition = self.partitions[number]
-        last = chain.verify(partition.tail, partition.saved_hash)
+        last = verify(partition.tail, partition.saved_hash)
         assert last == partition.hash, "the chain ends elsewhere"
         _replay(partition.saved, partition.tail)
         checks.same_state(partition.saved, partition.state)
@@ -297,7 +299,7 @@ class Cluster:
             )
             if self.keep_journal:
                 first = journal.genesis_hash(LEDGER_ID, partition.number)
-                assert chain.verify(partition.whole, first) == partition.hash
+                assert verify(partition.whole, first) == partition.hash
                 replayed = MemoryState(partition.number)
                 _replay(replayed, partition.whole)
                 checks.same_state(replayed, partition.state)

@@ -10,13 +10,10 @@ import pytest
 from plumbing.failures import Failure
 from processor import compiled, compiling
 
-# All that mypyc keeps of what a field is said to be.
-KEPT = {"int", "str", "bytes", "bool"}
-
 
 @pytest.fixture(autouse=True)
 def stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "is_fresh", lambda: False)
+    monkeypatch.setattr(compiled, "made", lambda: None)
 
 
 def test_headers_that_are_missing_are_named(
@@ -33,26 +30,23 @@ def test_mypyc_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         compiling.compile()
 
 
-def test_no_class_that_is_decoded_loses_its_types() -> None:
-    """A compiled class tells msgspec of its fields' types only where they are plain: it would take
-    anything else, or nothing, for such a field."""
-    files = [path for pattern in compiling.MODULES for path in compiled.PACKAGES.glob(pattern)]
+def test_no_class_loses_its_options_or_its_types() -> None:
+    """Compiled, a Struct would be another one: no array, not frozen, its fields of any type."""
+    files = compiling.modules(compiled.PACKAGES)
     assert len(files) > 20
-    decoded = []
-    for path in files:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        classes = {each.name: each for each in ast.walk(tree) if isinstance(each, ast.ClassDef)}
-        for call in ast.walk(tree):
-            if isinstance(call, ast.Call) and ast.unparse(call.func).endswith(
-                ("Decoder", "convert", "decode")
-            ):
-                names = {each.id for each in ast.walk(call) if isinstance(each, ast.Name)}
-                decoded += [(path.name, classes[name]) for name in names & classes.keys()]
-    assert decoded
     lost = [
-        f"{file}: {name.name}.{ast.unparse(field.target)}"
-        for file, name in decoded
-        for field in name.body
-        if isinstance(field, ast.AnnAssign) and ast.unparse(field.annotation) not in KEPT
+        f"{path.name}: {each.name}"
+        for path in files
+        for each in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(each, ast.ClassDef)
+        and (each.keywords or any("Struct" in ast.unparse(base) for base in each.bases))
     ]
     assert lost == []
+
+
+def test_all_that_is_not_compiled_is_structs() -> None:
+    """So that nothing that is run for each record is left out with them."""
+    text = (compiled.PACKAGES / compiling.ALL_STRUCTS).read_text(encoding="utf-8")
+    assert "Struct" in text
+    functions = [each for each in ast.walk(ast.parse(text)) if isinstance(each, ast.FunctionDef)]
+    assert functions == []

@@ -7,10 +7,11 @@ from prometheus_client import CollectorRegistry
 
 from plumbing.crashpoints import CrashPoints
 from processor import copies
+from processor.copies import Local
 from processor.ledger import Ledger
 from processor.owner import Identity
 from processor.recorder import Recorder
-from processor.table import Local, Memory, Table
+from processor.table import Memory, Table
 from schemas.codecs import AvroSchemas
 from schemas.settings import Settings
 from schemas.topics import Names

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.due import DueIndex
-from schemas import state
+from schemas import state_keys
 
 IDS = [f"00000000-0000-5000-8000-00000000000{n}" for n in range(4)]
 
 times = st.integers(0, 40)
-due_keys = st.builds(state.due_key, times, st.sampled_from(IDS))
+due_keys = st.builds(state_keys.due, times, st.sampled_from(IDS))
 deeds = st.lists(
     st.one_of(
         st.tuples(st.just("add"), due_keys),
@@ -72,12 +72,12 @@ def test_a_window_tells_the_same_as_everything(
 
 
 def test_asking_when_nothing_is_due_reads_the_table_once() -> None:
-    everything = Everything({state.due_key(1_000 + n, IDS[0]) for n in range(50)})
+    everything = Everything({state_keys.due(1_000 + n, IDS[0]) for n in range(50)})
     index = DueIndex(everything.read, window=100)
     for now_ms in range(1_000):
         assert index.due(now_ms, 10) == []
     for n in range(1_000):
-        index.add(state.due_key(5_000 + n, IDS[1]))
+        index.add(state_keys.due(5_000 + n, IDS[1]))
     assert everything.reads == 1
 
 
@@ -85,7 +85,7 @@ def test_what_is_due_at_once_comes_by_time_then_by_id() -> None:
     everything = Everything(set())
     index = DueIndex(everything.read)
     index.earliest_ms()
-    keys = [state.due_key(time_ms, id) for time_ms in (7, 8, 300, 70_000) for id in IDS]
+    keys = [state_keys.due(time_ms, id) for time_ms in (7, 8, 300, 70_000) for id in IDS]
     for key in (*keys[8:], *keys[:8][::-1]):
         index.add(key)
     assert index.due(6, 100) == []

@@ -90,11 +90,11 @@ def aside() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
-def commit(inputs: Inputs, producer: Producer, aside: ThreadPoolExecutor) -> None:
+def commit(inputs: object, producer: Producer, aside: ThreadPoolExecutor) -> None:
     """By an owner that has nothing but what a commit needs."""
     owner = Owner.__new__(Owner)
-    owner._inputs, owner._aside, owner._lane = inputs, aside, 0
-    owner._producer = producer  # type: ignore[assignment]
+    owner._inputs, owner._producer = inputs, producer  # type: ignore[assignment]
+    owner._aside, owner._lane = aside, 0
     owner._commit_transaction()
 
 
@@ -115,16 +115,19 @@ def test_with_much_before_it_a_lane_reads_while_it_commits(
     consumer.next, consumer.end = [command(n) for n in range(700)], 700
     producer = Producer()
     monkeypatch.setattr("processor.inputs.MAX_AHEAD", 600)
-    read = inputs.read_ahead
 
-    def read_and_let(timeout_s: float) -> bool:
-        room = read(timeout_s)
-        if not room:
-            producer.let.set()
-        return room
+    class Letting:
+        """Lets the commit end when nothing more may be read ahead of it."""
 
-    monkeypatch.setattr(inputs, "read_ahead", read_and_let)
-    commit(inputs, producer, aside)
+        backlog = inputs.backlog
+
+        def read_ahead(self, timeout_s: float) -> bool:
+            room = inputs.read_ahead(timeout_s)
+            if not room:
+                producer.let.set()
+            return room
+
+    commit(Letting(), producer, aside)
     assert producer.by.startswith("aside")
     assert inputs.ahead(0) == 600
 

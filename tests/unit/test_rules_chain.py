@@ -8,6 +8,7 @@ import pytest
 from processor.rules import chain
 from schemas import journal
 from tests import stories
+from tests.chains import ChainBroken, verify
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +30,21 @@ def _untouched(values: list[bytes]) -> str:
 def _shows(values: list[bytes], last: str) -> bool:
     """A chain that was touched breaks, or it ends with another hash than the state keeps."""
     try:
-        return chain.verify(values, GENESIS) != last
-    except chain.ChainBroken:
+        return verify(values, GENESIS) != last
+    except ChainBroken:
         return True
 
 
 def test_what_was_written_is_whole(values: list[bytes]) -> None:
-    assert chain.verify(values, GENESIS) == _untouched(values)
-    assert chain.verify(values[:1], GENESIS) == journal.hash_of(values[0])
-    assert chain.verify([], GENESIS) == GENESIS
+    assert verify(values, GENESIS) == _untouched(values)
+    assert verify(values[:1], GENESIS) == journal.hash_of(values[0])
+    assert verify([], GENESIS) == GENESIS
 
 
 def test_it_may_be_verified_in_parts(values: list[bytes]) -> None:
     for cut in range(len(values) + 1):
-        middle = chain.verify(values[:cut], GENESIS)
-        assert chain.verify(values[cut:], middle) == _untouched(values)
+        middle = verify(values[:cut], GENESIS)
+        assert verify(values[cut:], middle) == _untouched(values)
 
 
 def test_the_hash_is_of_the_bytes_as_they_are(values: list[bytes]) -> None:
@@ -75,35 +76,35 @@ def test_any_changed_byte_shows(values: list[bytes]) -> None:
 def test_a_changed_amount_shows(values: list[bytes]) -> None:
     place = next(n for n, value in enumerate(values) if b'"amount":102' in value)
     changed = values[place].replace(b'"amount":102', b'"amount":101')
-    with pytest.raises(chain.ChainBroken, match=f"journal record {place + 2} "):
-        chain.verify([*values[:place], changed, *values[place + 1 :]], GENESIS)
+    with pytest.raises(ChainBroken, match=f"journal record {place + 2} "):
+        verify([*values[:place], changed, *values[place + 1 :]], GENESIS)
 
 
 def test_a_dropped_record_shows(values: list[bytes]) -> None:
     for place in range(len(values) - 1):
-        with pytest.raises(chain.ChainBroken, match=f"journal record {place + 1} "):
-            chain.verify(values[:place] + values[place + 1 :], GENESIS)
+        with pytest.raises(ChainBroken, match=f"journal record {place + 1} "):
+            verify(values[:place] + values[place + 1 :], GENESIS)
     assert _shows(values[:-1], _untouched(values)), "the last one is missed at the end"
 
 
 def test_a_swapped_pair_shows(values: list[bytes]) -> None:
     for place in range(len(values) - 1):
         swapped = [*values[:place], values[place + 1], values[place], *values[place + 2 :]]
-        with pytest.raises(chain.ChainBroken, match=f"journal record {place + 1} "):
-            chain.verify(swapped, GENESIS)
+        with pytest.raises(ChainBroken, match=f"journal record {place + 1} "):
+            verify(swapped, GENESIS)
 
 
 def test_a_record_that_stands_twice_shows(values: list[bytes]) -> None:
     for place in range(len(values)):
-        with pytest.raises(chain.ChainBroken, match=f"journal record {place + 2} "):
-            chain.verify(values[: place + 1] + values[place:], GENESIS)
+        with pytest.raises(ChainBroken, match=f"journal record {place + 2} "):
+            verify(values[: place + 1] + values[place:], GENESIS)
 
 
 @pytest.mark.parametrize("value", [b"", b"{}", b"null", b"[]", b"not json", b"\xff\xfe"])
 def test_what_is_no_record_breaks_it(value: bytes, values: list[bytes]) -> None:
     for place in range(len(values)):
-        with pytest.raises(chain.ChainBroken, match=f"journal record {place + 1} "):
-            chain.verify([*values[:place], value, *values[place:]], GENESIS)
+        with pytest.raises(ChainBroken, match=f"journal record {place + 1} "):
+            verify([*values[:place], value, *values[place:]], GENESIS)
 
 
 def test_another_ledger_or_partition_has_another_chain(values: list[bytes]) -> None:
@@ -112,5 +113,5 @@ def test_another_ledger_or_partition_has_another_chain(values: list[bytes]) -> N
     }
     assert len(others) == 4
     for other in others - {GENESIS}:
-        with pytest.raises(chain.ChainBroken, match="journal record 1 "):
-            chain.verify(values, other)
+        with pytest.raises(ChainBroken, match="journal record 1 "):
+            verify(values, other)

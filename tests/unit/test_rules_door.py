@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import schemas
 from schemas import codecs, commands, journal
 from schemas.reasons import NEVER_FROZEN, Reason
 from tests import builders, stories
@@ -21,7 +22,7 @@ B = builders.account_id("b")
 HOLD = builders.transaction("a", "h")
 ID = "00000000-0000-5000-8000-000000000000"
 GOOD: Body = {"kind": "credit", "account": A, "idempotency_key": "k", "amount": 5}
-COMMAND_SCHEMA = Path(codecs.__file__).parent / "published" / "command.avsc"
+COMMAND_SCHEMA = Path(schemas.__path__[0], "published") / "command.avsc"
 SCHEMA_ID = 7
 
 

@@ -6,7 +6,7 @@ Captures to other partitions are told in `test_rules_partitions`.
 import pytest
 
 from processor.rules import state
-from schemas import journal
+from schemas import journal, state_keys
 from schemas import state as states
 from tests import builders, stories
 from tests.builders import START_MS
@@ -166,7 +166,7 @@ def test_an_expiry_is_a_record_of_its_own() -> None:
 
 def test_what_is_due_is_indexed_only_while_the_hold_is_open() -> None:
     stage = stories.play("a=9; hold a 5 key=h expires=70")
-    key = states.due_key(START_MS + 70, builders.transaction("a", "h"))
+    key = state_keys.due(START_MS + 70, builders.transaction("a", "h"))
     of = stage.places[0].state
     assert of.get(key) == states.Due("hold")
     stage.play("void a h")

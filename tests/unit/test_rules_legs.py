@@ -5,7 +5,8 @@ import re
 import pytest
 
 from processor.rules import engine
-from processor.rules.decision import BrokenInvariant, input_of
+from processor.rules.decision import BrokenInvariant
+from processor.rules.records import input_of
 from processor.rules.state import MemoryState
 from schemas import legs
 from schemas.door import Unreadable

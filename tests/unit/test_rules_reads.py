@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from processor.rules import engine, reads, state
-from processor.rules.decision import Decision, Input, input_of
-from schemas import legs
-from schemas import state as states
+from processor.rules.decision import Decision, Input
+from processor.rules.records import input_of
+from schemas import legs, state_keys
 from schemas.door import Unreadable
 from schemas.reasons import Reason
 from schemas.state import Partition, StateValue
@@ -19,7 +19,7 @@ from tests.simulation.run import Run
 
 PARTITIONS = 3
 # Always in the cache: there are a few of them for each currency.
-ALWAYS_THERE = (states.SYSTEM_ACCOUNT, states.DUE)
+ALWAYS_THERE = (state_keys.SYSTEM_ACCOUNT, state_keys.DUE)
 
 
 class Spied:

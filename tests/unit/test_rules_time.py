@@ -3,7 +3,7 @@
 import pytest
 
 from processor.rules import engine
-from processor.rules.decision import input_of
+from processor.rules.records import input_of
 from schemas import codecs, legs
 from tests import builders, stories
 from tests.builders import START_MS

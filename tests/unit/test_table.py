@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor import table as tables
+from processor.copies import Local
 from processor.due import DueIndex
 from processor.rules.state import MemoryState
-from processor.table import Local, Memory, Table
-from schemas import journal, state
+from processor.table import Memory, Table
+from schemas import journal, state, state_keys
 from schemas.state import Account, Due, InputPosition, Partition, Position, Prepared, StateValue
 
 ID = "00000000-0000-5000-8000-{:012}"
@@ -60,7 +61,7 @@ def position(sequence: int) -> Position:
 
 
 def due(time_ms: int, number: int) -> bytes:
-    return state.due_key(time_ms, ID.format(number))
+    return state_keys.due(time_ms, ID.format(number))
 
 
 def commit(table: Table, sequence: int) -> None:
@@ -68,7 +69,7 @@ def commit(table: Table, sequence: int) -> None:
     table.commit(table.staged(), position(sequence), Local(sequence + 1, 5, sequence, "h"))
 
 
-A, B = state.account_key("a"), state.account_key("b")
+A, B = state_keys.account("a"), state_keys.account("b")
 
 
 def test_an_empty_table_begins_at_nothing(opened: Opened) -> None:
@@ -108,7 +109,7 @@ def test_a_commit_is_there_with_its_position_when_it_is_opened_again(opened: Ope
 
 def test_what_is_staged_is_each_changed_key_once_as_it_is_now(opened: Opened) -> None:
     table = opened()
-    hold = state.prepared_key(ID.format(1))
+    hold = state_keys.prepared(ID.format(1))
     table.put(A, account(1))
     table.put(hold, Prepared(0, "transfer", "NGN", "b", ()))
     table.put(A, account(2))
@@ -121,7 +122,7 @@ def test_what_is_staged_is_each_changed_key_once_as_it_is_now(opened: Opened) ->
 
 def test_what_was_removed_stays_removed(opened: Opened) -> None:
     table = opened()
-    prepared = state.prepared_key(ID.format(1))
+    prepared = state_keys.prepared(ID.format(1))
     for value in (Prepared(0, "transfer", "NGN", "b", ()), None):
         table.put(prepared, value)
         table.put(due(7, 1), None if value is None else Due("pending"))
@@ -135,7 +136,7 @@ def test_what_was_fetched_never_hides_what_came_after(opened: Opened) -> None:
     table.put(A, account(1))
     commit(table, 1)
     table = opened()
-    transaction = state.transaction_key(ID.format(1))
+    transaction = state_keys.transaction(ID.format(1))
     table.fetch([A, A, B, transaction])
     assert [table.get(A), table.get(B), table.get(transaction)] == [account(1), None, None]
     table.put(A, account(2))
@@ -164,12 +165,12 @@ def test_what_is_awaited_is_known_as_it_is_now(
     known: dict[bytes, StateValue | None] = {}
     for sequence in range(1, 8):
         name = ID.format(sequence)
-        known[state.transaction_key(name)] = waits
-        known[state.prepared_key(name)] = reserved
+        known[state_keys.transaction(name)] = waits
+        known[state_keys.prepared(name)] = reserved
         if sequence > 2:
             ended = ID.format(sequence - 2)
-            known[state.transaction_key(ended)] = posted
-            known[state.prepared_key(ended)] = None
+            known[state_keys.transaction(ended)] = posted
+            known[state_keys.prepared(ended)] = None
         for key, value in known.items():
             table.put(key, value)
         commit(table, sequence)
@@ -181,7 +182,7 @@ def test_what_is_awaited_is_known_as_it_is_now(
 
 def test_more_accounts_than_the_cache_holds(opened: Opened) -> None:
     table = opened()
-    keys = [state.account_key(f"account-{n}") for n in range(1_000)]
+    keys = [state_keys.account(f"account-{n}") for n in range(1_000)]
     for balance in (1, 2):
         for key in keys:
             table.put(key, account(balance))
@@ -205,10 +206,10 @@ changes = st.one_of(
 
 def changed(kind: str, number: int, value: int) -> tuple[bytes, StateValue | None]:
     if kind == "account":
-        return state.account_key(f"account-{number}"), account(value)
+        return state_keys.account(f"account-{number}"), account(value)
     if kind == "prepared":
         prepared = Prepared(number, "transfer", "NGN", "b", ()) if value else None
-        return state.prepared_key(ID.format(number)), prepared
+        return state_keys.prepared(ID.format(number)), prepared
     return due(value, number), Due("hold") if kind == "due" else None
 
 
@@ -254,11 +255,11 @@ def changelog(*values: tuple[bytes, StateValue | None], at: int) -> Changelog:
     told: Changelog = [
         (key, None if value is None else msgspec.msgpack.encode(value)) for key, value in values
     ]
-    return [*told, (state.POSITION_KEY, msgspec.msgpack.encode(position(at)))]
+    return [*told, (state_keys.POSITION, msgspec.msgpack.encode(position(at)))]
 
 
 def test_a_restore_ends_where_the_changelog_does(opened: Opened) -> None:
-    prepared = state.prepared_key(ID.format(1))
+    prepared = state_keys.prepared(ID.format(1))
     table = opened()
     table.put(A, account(1))
     table.put(prepared, Prepared(0, "transfer", "NGN", "b", ()))
