@@ -34,7 +34,7 @@ STALLED_S = 120.0
 # A broker's code for many small transactions is compiled while it runs: that is not measured.
 WARM_UP_S = 25.0
 LATENCY_S = 10.0
-TURNS = 3
+TURNS, LARGE_TURNS = 5, 3
 MB = 1_000_000
 
 CREDITS_PER_S = 34_000
@@ -309,7 +309,7 @@ def large(made: Machine, options: Options, accounts: int, past: int) -> None:
         built = bench.take(load.credits(many, past // 5, seed=10 + part))
         tell(f"past commands, part {part + 1} of 5", **built.told())
     to_empty = []
-    for turn in range(TURNS):
+    for turn in range(LARGE_TURNS):
         small = empty.take(load.credits(few, options.credits, seed=20 + turn))
         tell("credits, empty ledger", **small.told())
         big = bench.take(load.credits(many, options.credits, seed=20 + turn))

@@ -22,6 +22,8 @@ from schemas.registry import HttpRegistry
 
 log = structlog.get_logger(__name__)
 
+# For each partition: with less, small files are written all the time.
+LEAST_ROCKSDB_MIB = 6
 # Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
 QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
 
@@ -35,6 +37,12 @@ def run(data: Path | None) -> None:
     log.info("processor begins", decides=compiled.how)
     name = f"{settings.ledger_id}-processor"
     lock = _locked(settings.data)
+    if settings.rocksdb_mib < LEAST_ROCKSDB_MIB * settings.partitions:
+        log.warning(
+            "ROCKSDB_MIB is little if this process comes to own all partitions",
+            rocksdb_mib=settings.rocksdb_mib,
+            partitions=settings.partitions,
+        )
     topics_check.wait_for_topics(kafka.admin(settings, name), settings)
     memory.few_arenas()
     memory.collect_seldom()

@@ -256,7 +256,7 @@ def test_it_ends_cleanly_and_each_line_of_its_log_has_fields(operator: Operator)
     """The last test: the processor is stopped, and started again with another environment."""
     ledger, worker = operator.ledger, operator.worker
     assert worker.stop() == 0
-    again = ledger.ready(**SETTINGS, COMMISSION_BPS="42")
+    again = ledger.ready(**SETTINGS, COMMISSION_BPS="42", ROCKSDB_MIB="11")
     assert again.stop() == 0
     for line in (*lines(worker), *lines(again)):
         assert line.keys() >= {"message", "level", "logger", "timestamp", "service"}, line
@@ -270,3 +270,5 @@ def test_it_ends_cleanly_and_each_line_of_its_log_has_fields(operator: Operator)
     (told, *_) = [line for line in lines(again) if "environment" in line]
     assert told["message"] == "the ledger's own settings hold, not the environment's"
     assert (told["ledger"]["commission_bps"], told["environment"]["commission_bps"]) == (300, 42)
+    (little,) = [line for line in lines(again) if line["message"].startswith("ROCKSDB_MIB")]
+    assert (little["rocksdb_mib"], little["partitions"]) == (11, 2)
