@@ -27,7 +27,7 @@ STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
 
 # Half a minute, where something has changed. Without it everything runs as well, only slower.
-COMPILE := $(BIN)/streamledger compile >/dev/null || echo "it is run as it is: the same, but slower"
+COMPILE := exec $(BIN)/streamledger compile >/dev/null
 
 PYTEST := exec $(BIN)/python -m pytest
 
@@ -62,7 +62,7 @@ TOGETHER := --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=targe
 	compile lint types lock reference clean
 
 run: $(STAMP_RUN)
-	@$(COMPILE)
+	-@$(COMPILE)
 	@exec $(BIN)/streamledger up $(ARGS)
 
 ifdef TESTS
@@ -102,7 +102,7 @@ test-compiled: compile
 	$(PYTEST) -p tests.compiled_first $(COMPILED)
 
 compile: $(STAMP_DEV)
-	@$(COMPILE)
+	-@$(COMPILE)
 
 bench: compile
 	$(BIN)/python -m benchmarks.rules
@@ -176,4 +176,3 @@ $(STAMP_DEV): requirements/dev.txt requirements/run.txt pyproject.toml $(STAMP_V
 	@$(INSTALL) --require-hashes -r requirements/dev.txt
 	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $(STAMP_RUN) $@
-

@@ -419,8 +419,7 @@ def main() -> None:
     tell(
         "machine",
         partitions=given.partitions,
-        cores=os.cpu_count(),
-        load_average=machine.load_average(),
+        **machine.described(),
     )
     with running(given.partitions) as bench:
         began = time.monotonic()

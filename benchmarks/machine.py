@@ -19,6 +19,7 @@ import psutil
 from benchmarks import children
 from compose import provision
 from compose.embedded import kafka, programs
+from processor import compiled
 from schemas.topics import Names
 from tests import brokers
 from tests.crash.workers import Worker
@@ -163,6 +164,14 @@ def running(code: Path | None = None) -> Iterator[Machine]:
                 cluster.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def described() -> dict[str, object]:
+    return {
+        "cores": os.cpu_count(),
+        "compiled": compiled.to_run() is not None,
+        "load_average": load_average(),
+    }
 
 
 def load_average() -> float:

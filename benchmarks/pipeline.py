@@ -9,7 +9,6 @@ one row, or the run fails: nothing fast is wrong.
 """
 
 import argparse
-import os
 import shutil
 import tempfile
 import threading
@@ -262,8 +261,7 @@ def main() -> None:
         processors=given.processors,
         sinks=given.sinks,
         partitions=given.partitions,
-        cores=os.cpu_count(),
-        load_average=machine.load_average(),
+        **machine.described(),
     )
     of = load.accounts(given.accounts, given.partitions)
     with running(given.partitions, given.processors, given.sinks) as bench:

@@ -10,7 +10,6 @@ has an idempotency key of its own; every outcome is counted, so nothing fast is 
 import argparse
 import gc
 import json
-import os
 import signal
 import statistics
 import sys
@@ -25,7 +24,6 @@ from confluent_kafka.cimpl import NewTopic
 from benchmarks import load, machine, outcomes, plain
 from benchmarks.load import Account, Command
 from benchmarks.machine import Ledger, Machine
-from processor import compiled
 
 POLL_S = 0.05
 # So long must the journal be still, and hold enough, before it is looked at.
@@ -363,9 +361,7 @@ def main() -> None:
         "machine",
         processors=options.processors,
         partitions=options.partitions,
-        cores=os.cpu_count(),
-        compiled=compiled.made() is not None,
-        load_average=machine.load_average(),
+        **machine.described(),
     )
     # As by Ctrl-C: so that broker and workers are ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

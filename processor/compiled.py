@@ -6,8 +6,9 @@ All of them or none, and chosen before any is imported. It compiles nothing.
 
 import hashlib
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from importlib.util import spec_from_file_location
@@ -30,21 +31,26 @@ how = "interpreted: nothing was chosen"
 def prefer() -> None:
     """The machine code, if there is some that may be used."""
     global how
-    if os.environ.get(SWITCH) == "1":
-        how = f"interpreted, as {SWITCH} asks for"
-    elif (found := made()) is not None:
+    if (found := to_run()) is not None:
         use(found)
         how = "compiled"
+    elif os.environ.get(SWITCH) == "1":
+        how = f"interpreted, as {SWITCH} asks for"
     elif any(FOLDER.glob("[0-9a-f]*")):
-        how = "interpreted: what was compiled is of other sources, or for another Python"
+        how = "interpreted: what was compiled is of other sources or another Python, or unreadable"
     else:
         how = "interpreted: nothing was compiled"
+
+
+def to_run() -> Path | None:
+    """The machine code that a processor with this environment would run."""
+    return None if os.environ.get(SWITCH) == "1" else made()
 
 
 def made() -> Path | None:
     """Where the machine code of these sources lies."""
     folder = FOLDER / name_of(PACKAGES)
-    return folder if folder.is_dir() else None
+    return folder if os.access(folder / "processor" / f"writer{SUFFIX}", os.R_OK) else None
 
 
 def use(folder: Path) -> None:
@@ -60,11 +66,18 @@ def use(folder: Path) -> None:
 def name_of(packages: Path) -> str:
     """Of all sources together, and of the Python that they are compiled for."""
     hash = hashlib.sha256(f"{SUFFIX} {sys.version}".encode())
-    for source in sorted(path for name in OF for path in (packages / name).rglob("*.py")):
+    for source in sorted(path for name in OF for path in _sources(packages / name)):
         text = source.read_bytes()
         hash.update(f"\n{source.relative_to(packages)} {len(text)}\n".encode())
         hash.update(text)
     return hash.hexdigest()[:32]
+
+
+def _sources(package: Path) -> Iterator[Path]:
+    """What is hidden, as what others compile right now, is none."""
+    for folder, folders, files in os.walk(package):
+        folders[:] = [name for name in folders if not name.startswith((".", "__pycache__"))]
+        yield from (Path(folder, name) for name in files if re.fullmatch(r"[^.].*\.py", name))
 
 
 class _Finder(MetaPathFinder):

@@ -33,6 +33,7 @@ MODULES = (
     "schemas/state_keys.py",
 )
 ALL_STRUCTS = "processor/rules/decision.py"
+UNTIL_THEN = "processors run the sources until then: the same, but slower"
 COMPILERS = ("cc", "gcc", "clang")
 # For any machine of its kind, as others compile: by itself it is for this very processor.
 BROUGHT = shlex.join([sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"])
@@ -51,6 +52,16 @@ def compile() -> bool:
     """Whether there was anything to do."""
     if compiled.made() is not None:
         return False
+    try:
+        _compile()
+    except OSError as error:
+        raise Failure(f"it cannot be compiled here: {error}", UNTIL_THEN) from None
+    except Failure as failure:
+        raise Failure(*failure.lines, UNTIL_THEN) from None
+    return True
+
+
+def _compile() -> None:
     if find_spec("mypyc") is None or find_spec("setuptools") is None:
         raise Failure("mypyc is not installed: pip install 'streamledger[compile]'")
     headers = Path(sysconfig.get_path("include"), "Python.h")
@@ -61,16 +72,12 @@ def compile() -> bool:
             f"{version}-dev (Debian, Ubuntu: apt install {version}-dev)"
         )
     sys.stderr.write("compiling what decides (half a minute or so)\n")
-    try:
-        compiled.FOLDER.mkdir(exist_ok=True)
-        with (
-            TemporaryDirectory(prefix="streamledger-compile-") as sources,
-            TemporaryDirectory(dir=compiled.FOLDER, prefix="new-") as made,
-        ):
-            _build(Path(sources), Path(made))
-    except OSError as error:
-        raise Failure(f"it cannot be compiled here: {error}") from None
-    return True
+    compiled.FOLDER.mkdir(exist_ok=True)
+    with (
+        TemporaryDirectory(prefix="streamledger-compile-") as sources,
+        TemporaryDirectory(dir=compiled.FOLDER, prefix="new-") as made,
+    ):
+        _build(Path(sources), Path(made))
 
 
 def modules(packages: Path) -> list[Path]:
@@ -120,6 +127,7 @@ def _bring(folder: Path) -> None:
     _run(
         "there is no C compiler, and none can be brought; install gcc or clang",
         *("-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"),
+        *("--retries", "1", "--timeout", "10"),
         *("--target", str(folder), "--require-hashes", "-r", str(BROUGHT_LOCK)),
         cwd=folder.parent,
     )
@@ -148,12 +156,16 @@ def _keep(file: Path, to: Path) -> None:
 
 def _publish(made: Path, name: str) -> None:
     """In one step; somebody who made the same meanwhile was as good."""
+    # For whoever runs processors here, as the sources are.
+    for each in (made, *made.rglob("*")):
+        each.chmod(0o755)
     try:
         made.rename(compiled.FOLDER / name)
     except OSError:
         if not (compiled.FOLDER / name).is_dir():
             raise
-    made.mkdir(exist_ok=True)  # its own end removes it
+    # The sources may have become others meanwhile, and somebody may have made those.
+    kept = {name, compiled.name_of(compiled.PACKAGES)}
     for other in compiled.FOLDER.iterdir():
-        if other.name != name and not other.name.startswith("new-"):
+        if other.name not in kept and not other.name.startswith("new-"):
             shutil.rmtree(other, ignore_errors=True)

@@ -34,7 +34,6 @@ def run(data: Path | None) -> None:
     if data is not None:
         settings = settings.model_copy(update={"data": data})
     logging.configure("processor", settings, quiet=QUIET)
-    log.info("processor begins", decides=compiled.how)
     name = f"{settings.ledger_id}-processor"
     lock = _locked(settings.data)
     if settings.rocksdb_mib < LEAST_ROCKSDB_MIB * settings.partitions:
@@ -60,6 +59,7 @@ def run(data: Path | None) -> None:
         cache_entries=settings.cache_entries,
         encode_transaction=encodings.transactions(settings, schemas),
     )
+    log.info("processor begins", decides=compiled.how)
     uvloop.install()
     faust_app = app.make(settings, ledger, settings.topic_prefix + name)
     if settings.metrics_port is not None:

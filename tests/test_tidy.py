@@ -69,6 +69,7 @@ IMPURE_CALLS = (
 )
 
 SKIPPED = {
+    ".compiled",
     ".env",
     ".git",
     ".hypothesis",

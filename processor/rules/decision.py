@@ -34,7 +34,7 @@ class Input(Struct, frozen=True, gc=False):
     time_ms: int
     message: Command | Leg | Unreadable
     # SHA-256 of the value, as text.
-    digest: str
+    value_digest: str
     # Of a command: its transaction's key in the state, and what tells it from another one that has
     # the same.
     transaction_key: bytes = b""

@@ -41,7 +41,7 @@ def input_of(
 
 def header(of: state.State, input: Input, time_ms: int) -> JournalRecord:
     """The journal record but for what is decided, which replaces its step and adds to it."""
-    return _undecided(of, time_ms, Source(input.topic, input.offset), input.digest)
+    return _undecided(of, time_ms, Source(input.topic, input.offset), input.value_digest)
 
 
 def expiry_header(of: state.State, time_ms: int) -> JournalRecord:

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from schemas import state_keys
 from tests.crash import ledger as ledgers
 from tests.crash.audit import Audit
 from tests.crash.ledger import Ledger
@@ -44,7 +45,7 @@ def test_what_is_planted_is_found(ledger: Ledger) -> None:
         return differences(ledger)
 
     account: list[object] = ["wallet", "NGN", "open", None, 0, 10**6, 0, 0, 2, {}]
-    found = plant(names.state, msgspec.msgpack.encode(account), b"a" + one.encode())
+    found = plant(names.state, msgspec.msgpack.encode(account), state_keys.account(one))
     assert f"state 0, account: {one}" in found
 
     entry = {

@@ -123,6 +123,8 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     # The first start is killed in the middle: the next one completes it.
     cut = terminal.up()
     eventually(lambda: "kafka-format-1" in terminal.identities(), READY_S)
+    # That one ends by itself; this one does not.
+    eventually(lambda: "postgres" in terminal.identities(), READY_S)
     cut.kill()
     cut.wait()
     up = terminal.up()

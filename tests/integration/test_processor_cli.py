@@ -262,7 +262,7 @@ def test_it_ends_cleanly_and_each_line_of_its_log_has_fields(operator: Operator)
         assert line.keys() >= {"message", "level", "logger", "timestamp", "service"}, line
         assert line["service"] == "processor"
     (begins,) = [line for line in lines(worker) if line["message"] == "processor begins"]
-    assert begins["decides"].startswith("compiled" if compiled.made() else "interpreted")
+    assert begins["decides"].startswith("compiled" if compiled.to_run() else "interpreted")
     owned = [line for line in lines(worker) if line["message"] == "owning partition"]
     assert {line["partition"] for line in owned} == {0, 1}
     assert all(line.keys() >= {"sequence", "commands", "legs"} for line in owned)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from schemas import state_keys
 from sinks import rebuild
 from sinks.verify.report import Report
 from sinks.verify.run import Asked, verify
@@ -104,7 +105,7 @@ def test_what_somebody_else_writes_to_the_state_is_named(
     assert ledger.outcome(at).step == "posted"
     ledger.until(ledger.audit.settled, 20)
     producer = Producer(ledger.client)
-    producer.produce(ledger.names.state, None, b"a" + account.encode(), 0)
+    producer.produce(ledger.names.state, None, state_keys.account(account), 0)
     producer.flush(20)
     # The last record of a partition is its position, whoever wrote before it.
     next = ledger.send({"kind": "debit", "account": ledger.open(0), "amount": 1, "id": "two"})

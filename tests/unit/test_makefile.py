@@ -148,7 +148,7 @@ def check(checkout: Path, fails: str, lasts: str) -> "subprocess.Popen[str]":
     """`make check` of parts that only last so long, but for one that fails."""
     programs = checkout / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name in ("python", "ruff", "mypy"):
+    for name in ("python", "ruff", "mypy", "streamledger"):
         (programs / name).write_text(PART)
         (programs / name).chmod(0o755)
     for stamp in STAMPS:
@@ -181,7 +181,7 @@ def test_parts_that_go_well_are_a_success(checkout: Path) -> None:
     run = check(checkout, fails="nothing", lasts="0.1")
     told, _ = run.communicate(timeout=60)
     assert run.returncode == 0, told
-    assert len(started(checkout)) == 8
+    assert len(started(checkout)) == 9
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
