@@ -18,7 +18,7 @@ from plumbing.failures import Failure
 from processor import compiled
 
 # What is run for each record. Of a class mypyc keeps no option (frozen, array_like and the like)
-# and no type but the plainest: what is a Struct is defined elsewhere.
+# and no type but the plainest: Structs are defined elsewhere.
 MODULES = (
     "processor/cache.py",
     "processor/due.py",
@@ -35,7 +35,7 @@ MODULES = (
 ALL_STRUCTS = "processor/rules/decision.py"
 UNTIL_THEN = "processors run the sources until then: the same, but slower"
 COMPILERS = ("cc", "gcc", "clang")
-# For any machine of its kind, as others compile: by itself it is for this very processor.
+# By itself it would compile for the very CPU that it runs on.
 BROUGHT = shlex.join([sys.executable, "-m", "ziglang", "cc", "-mcpu=baseline"])
 BROUGHT_LOCK = Path(__file__).with_name("compiler.lock")
 # What was made is loaded once before anybody may take it.
