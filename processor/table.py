@@ -112,8 +112,11 @@ class Table:
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        options = _options(self._memory)
         with told_of_disk():
-            self._db = Rdict(str(self.path), options=_options(self._memory))
+            # Named once more for the only column family there is: a copy that was there before
+            # would be opened as it was last, with a cache of its own.
+            self._db = Rdict(str(self.path), options, {"default": options})
         self._cache: Cache[StateValue] = Cache(self._entries)
         self._overlay: dict[bytes, StateValue | None] = {}
         self._seen = _Seen(self._read)
@@ -332,7 +335,7 @@ def _options(memory: Memory) -> Options:
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
     blocks.set_index_type(BlockBasedIndexType.two_level_index_search())
     blocks.set_partition_filters(True)
-    blocks.set_metadata_block_size(4 * KIB)
+    blocks.set_metadata_block_size(16 * KIB)
     blocks.set_pin_top_level_index_and_filter(True)
     blocks.set_format_version(5)
     options = Options(raw_mode=True)

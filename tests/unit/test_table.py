@@ -277,6 +277,22 @@ def test_a_restore_ends_where_the_changelog_does(opened: Opened) -> None:
         assert again.due(100, 10) == [due(9, 2)]
 
 
+def test_what_is_read_is_kept_in_the_memory_that_was_given(tmp_path: Path) -> None:
+    """Also in a copy that was there before: RocksDB has noted how it was opened then."""
+    keys = [state_keys.account(f"account-{number}") for number in range(5_000)]
+    table = Table(tmp_path / "copy", 1, Memory(16), 100)
+    table.restore(changelog(*((key, account(7)) for key in keys), at=1), Local(1, 1))
+    table.restored()
+    for _ in range(2):
+        table.close()
+        memory = Memory(16)
+        table = Table(tmp_path / "copy", 1, memory, 100)
+        before = memory.blocks.get_usage()
+        assert all(table.get(key) == account(7) for key in keys)
+        assert memory.blocks.get_usage() - before > sum(map(len, keys))
+    table.close()
+
+
 @pytest.mark.parametrize("broken", ["CURRENT", "MANIFEST-*", "*.sst"])
 def test_a_copy_that_is_broken_is_made_anew(tmp_path: Path, broken: str) -> None:
     table = Table(tmp_path / "broken", 1, Memory(16), 100)
