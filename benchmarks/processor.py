@@ -50,7 +50,6 @@ class Options(NamedTuple):
     processors: int
     accounts: int
     credits: int
-    hot: int
     transfers: int
     mix: int
     latency_s: float
@@ -233,7 +232,7 @@ def in_turn(bench: Bench, of: list[Account], options: Options, wanted: set[str])
         rates.append(credits.rate)
         memory_mb = max(memory_mb, credits.memory_mb)
         if "hot" in wanted:
-            hot = bench.take(load.credits(of[:1], options.hot, seed=10 + turn))
+            hot = bench.take(load.credits(of[:1], options.credits, seed=10 + turn))
             tell(f"hot, {which}", **hot.told())
             hot_to_credits.append(hot.rate / credits.rate)
         if "plain" in wanted:
@@ -350,7 +349,6 @@ def main() -> None:
         given.processors,
         accounts=int(100_000 * min(1, scale)),
         credits=int(150_000 * scale),
-        hot=int(100_000 * scale),
         transfers=int(40_000 * scale),
         mix=int(150_000 * scale),
         latency_s=LATENCY_S,

@@ -32,7 +32,6 @@ MODULES = (
     "schemas/partitioning.py",
     "schemas/state_keys.py",
 )
-ALL_STRUCTS = "processor/rules/decision.py"
 UNTIL_THEN = "processors run the sources until then: the same, but slower"
 COMPILERS = ("cc", "gcc", "clang")
 # By itself it would compile for the very CPU that it runs on.
@@ -81,8 +80,7 @@ def _compile() -> None:
 
 
 def modules(packages: Path) -> list[Path]:
-    found = {path for pattern in MODULES for path in packages.glob(pattern)}
-    return sorted(found - {packages / ALL_STRUCTS})
+    return sorted(path for pattern in MODULES for path in packages.glob(pattern))
 
 
 def _build(sources: Path, made: Path) -> None:

@@ -2,9 +2,7 @@
 more decisions.
 """
 
-from typing import Literal
-
-from msgspec import Struct
+from typing import Literal, final
 
 from processor.rules.checks import Refusal
 from processor.rules.state import State
@@ -24,61 +22,144 @@ class BrokenInvariant(Exception):
 Topic = Literal["commands", "legs", "genesis"]
 
 
-class Input(Struct, frozen=True, gc=False):
+@final
+class Input:
     """One record as it was read, what it was read as, and what follows from that alone."""
 
-    topic: Topic
-    offset: int
-    key: bytes | None
-    value: bytes
-    time_ms: int
-    message: Command | Leg | Unreadable
-    # SHA-256 of the value, as text.
-    value_digest: str
-    # Of a command: its transaction's key in the state, and what tells it from another one that has
-    # the same.
-    transaction_key: bytes = b""
-    body_hash: bytes = b""
+    __slots__ = (
+        "body_hash",
+        "key",
+        "message",
+        "offset",
+        "time_ms",
+        "topic",
+        "transaction_key",
+        "value",
+        "value_digest",
+    )
+
+    def __init__(
+        self,
+        topic: Topic,
+        offset: int,
+        key: bytes | None,
+        value: bytes,
+        time_ms: int,
+        message: Command | Leg | Unreadable,
+        value_digest: str,
+        transaction_key: bytes = b"",
+        body_hash: bytes = b"",
+    ) -> None:
+        self.topic = topic
+        self.offset = offset
+        self.key = key
+        self.value = value
+        self.time_ms = time_ms
+        self.message = message
+        # SHA-256 of the value, as text.
+        self.value_digest = value_digest
+        # Of a command: its transaction's key in the state, and what tells it from another one that
+        # has the same.
+        self.transaction_key = transaction_key
+        self.body_hash = body_hash
 
 
-class Decision(Struct, frozen=True, gc=False):
-    record: JournalRecord
-    legs: tuple[tuple[int, Leg], ...] = ()
-    transactions: tuple[TransactionRecord, ...] = ()
-    dead_letter: DeadLetter | None = None
+@final
+class Decision:
+    __slots__ = ("dead_letter", "legs", "record", "transactions")
+
+    def __init__(
+        self,
+        record: JournalRecord,
+        legs: tuple[tuple[int, Leg], ...] = (),
+        transactions: tuple[TransactionRecord, ...] = (),
+        dead_letter: DeadLetter | None = None,
+    ) -> None:
+        self.record = record
+        self.legs = legs
+        self.transactions = transactions
+        self.dead_letter = dead_letter
 
 
-class Asked(Struct, frozen=True, gc=False):
+@final
+class Asked:
     """A command that owns its transaction id, and what is being asked of which state."""
 
-    of: State
-    header: JournalRecord
-    command: Command
-    transaction_id: str
-    body_hash: str
+    __slots__ = ("body_hash", "command", "header", "of", "transaction_id")
+
+    def __init__(
+        self,
+        of: State,
+        header: JournalRecord,
+        command: Command,
+        transaction_id: str,
+        body_hash: str,
+    ) -> None:
+        self.of = of
+        self.header = header
+        self.command = command
+        self.transaction_id = transaction_id
+        self.body_hash = body_hash
 
 
-class Published(Struct, frozen=True, gc=False):
+@final
+class Published:
     """What every `transactions` record of a transaction tells alike."""
 
-    transaction_id: str
-    kind: str
-    currency: str
-    reference: str | None
-    description: str | None
-    metadata: Metadata
-    # The account that paid a fee, and the fee.
-    payer: str | None = None
-    fee: int = 0
-    # The two ordinary accounts of a transaction that has just two.
-    parties: tuple[str, ...] = ()
+    __slots__ = (
+        "currency",
+        "description",
+        "fee",
+        "kind",
+        "metadata",
+        "parties",
+        "payer",
+        "reference",
+        "transaction_id",
+    )
+
+    def __init__(
+        self,
+        transaction_id: str,
+        kind: str,
+        currency: str,
+        reference: str | None,
+        description: str | None,
+        metadata: Metadata,
+        payer: str | None = None,
+        fee: int = 0,
+        parties: tuple[str, ...] = (),
+    ) -> None:
+        self.transaction_id = transaction_id
+        self.kind = kind
+        self.currency = currency
+        self.reference = reference
+        self.description = description
+        self.metadata = metadata
+        # The account that paid a fee, and the fee.
+        self.payer = payer
+        self.fee = fee
+        # The two ordinary accounts of a transaction that has just two.
+        self.parties = parties
 
 
-class Plan(Struct, frozen=True, gc=False):
-    entries: tuple[LegEntry, ...]
-    currency: str
-    refusal: Refusal | None = None
-    fee: int = 0
-    commission_bps: int = 0
-    # The hold that a capture takes; its account's entry needs no other funds.
-    hold: Hold | None = None
+@final
+class Plan:
+    __slots__ = ("commission_bps", "currency", "entries", "fee", "hold", "refusal")
+
+    def __init__(
+        self,
+        entries: tuple[LegEntry, ...],
+        currency: str,
+        refusal: Refusal | None = None,
+        fee: int = 0,
+        commission_bps: int = 0,
+        hold: Hold | None = None,
+    ) -> None:
+        self.entries = entries
+        self.currency = currency
+        self.refusal = refusal
+        self.fee = fee
+        self.commission_bps = commission_bps
+        # The hold that a capture takes; its account's entry needs no other funds.
+        self.hold = hold

@@ -42,11 +42,3 @@ def test_no_class_loses_its_options_or_its_types() -> None:
         and (each.keywords or any("Struct" in ast.unparse(base) for base in each.bases))
     ]
     assert lost == []
-
-
-def test_all_that_is_not_compiled_is_structs() -> None:
-    """So that nothing that is run for each record is left out with them."""
-    text = (compiled.PACKAGES / compiling.ALL_STRUCTS).read_text(encoding="utf-8")
-    assert "Struct" in text
-    functions = [each for each in ast.walk(ast.parse(text)) if isinstance(each, ast.FunctionDef)]
-    assert functions == []
