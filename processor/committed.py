@@ -37,7 +37,8 @@ class Range(NamedTuple):
 
 class CommittedReader:
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._admin = AdminClient(dict(config))
+        # Asking for a topic may make it, where brokers do so and the client lets them.
+        self._admin = AdminClient({**config, "allow.auto.create.topics": False})
         self._consumer = kafka.reader(
             {
                 **config,
@@ -66,6 +67,9 @@ class CommittedReader:
 
     def open_from(self, topic: str, partition: int) -> int | None:
         """The offset from which on a transaction is open; None where all are ended."""
+        # Else a fresh client may ask who leads the partition before it is connected, and asks again
+        # only 3 s later.
+        self._admin.list_topics(topic, timeout=TIMEOUT_S)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
         asked = {TopicPartition(topic, partition): latest}
         stable, high = (

@@ -114,8 +114,8 @@ class Table:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         options = _options(self._memory)
         with told_of_disk():
-            # Named once more for the only column family there is: a copy that was there before
-            # would be opened as it was last, with a cache of its own.
+            # Named once more for the only column family: else a copy that is there already would be
+            # opened as it was last, with a cache of its own (docs/decisions/0024).
             self._db = Rdict(str(self.path), options, {"default": options})
         self._cache: Cache[StateValue] = Cache(self._entries)
         self._overlay: dict[bytes, StateValue | None] = {}

@@ -1,8 +1,11 @@
 """What the rules are given, what they hand to each other, and what they answer: one input, one or
 more decisions.
+
+Plain classes written out, as compiled code reaches their attributes at once, which it does not with
+a Struct, a dataclass or a NamedTuple: docs/decisions/0025-what-decides-may-be-compiled.md.
 """
 
-from typing import Literal, final
+from typing import Final, Literal, final
 
 from processor.rules.checks import Refusal
 from processor.rules.state import State
@@ -50,18 +53,18 @@ class Input:
         transaction_key: bytes = b"",
         body_hash: bytes = b"",
     ) -> None:
-        self.topic = topic
-        self.offset = offset
-        self.key = key
-        self.value = value
-        self.time_ms = time_ms
-        self.message = message
+        self.topic: Final = topic
+        self.offset: Final = offset
+        self.key: Final = key
+        self.value: Final = value
+        self.time_ms: Final = time_ms
+        self.message: Final = message
         # SHA-256 of the value, as text.
-        self.value_digest = value_digest
+        self.value_digest: Final = value_digest
         # Of a command: its transaction's key in the state, and what tells it from another one that
         # has the same.
-        self.transaction_key = transaction_key
-        self.body_hash = body_hash
+        self.transaction_key: Final = transaction_key
+        self.body_hash: Final = body_hash
 
 
 @final
@@ -75,10 +78,10 @@ class Decision:
         transactions: tuple[TransactionRecord, ...] = (),
         dead_letter: DeadLetter | None = None,
     ) -> None:
-        self.record = record
-        self.legs = legs
-        self.transactions = transactions
-        self.dead_letter = dead_letter
+        self.record: Final = record
+        self.legs: Final = legs
+        self.transactions: Final = transactions
+        self.dead_letter: Final = dead_letter
 
 
 @final
@@ -95,11 +98,11 @@ class Asked:
         transaction_id: str,
         body_hash: str,
     ) -> None:
-        self.of = of
-        self.header = header
-        self.command = command
-        self.transaction_id = transaction_id
-        self.body_hash = body_hash
+        self.of: Final = of
+        self.header: Final = header
+        self.command: Final = command
+        self.transaction_id: Final = transaction_id
+        self.body_hash: Final = body_hash
 
 
 @final
@@ -130,17 +133,17 @@ class Published:
         fee: int = 0,
         parties: tuple[str, ...] = (),
     ) -> None:
-        self.transaction_id = transaction_id
-        self.kind = kind
-        self.currency = currency
-        self.reference = reference
-        self.description = description
-        self.metadata = metadata
+        self.transaction_id: Final = transaction_id
+        self.kind: Final = kind
+        self.currency: Final = currency
+        self.reference: Final = reference
+        self.description: Final = description
+        self.metadata: Final = metadata
         # The account that paid a fee, and the fee.
-        self.payer = payer
-        self.fee = fee
+        self.payer: Final = payer
+        self.fee: Final = fee
         # The two ordinary accounts of a transaction that has just two.
-        self.parties = parties
+        self.parties: Final = parties
 
 
 @final
@@ -156,10 +159,10 @@ class Plan:
         commission_bps: int = 0,
         hold: Hold | None = None,
     ) -> None:
-        self.entries = entries
-        self.currency = currency
-        self.refusal = refusal
-        self.fee = fee
-        self.commission_bps = commission_bps
+        self.entries: Final = entries
+        self.currency: Final = currency
+        self.refusal: Final = refusal
+        self.fee: Final = fee
+        self.commission_bps: Final = commission_bps
         # The hold that a capture takes; its account's entry needs no other funds.
-        self.hold = hold
+        self.hold: Final = hold
