@@ -8,6 +8,7 @@ at and never with a secret. What is produced and consumed is the services' own a
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -37,14 +38,16 @@ _NO_RIGHT: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
-
-
 # What a broker says that has just started: it learns a moment later whom it leads.
-_PASSING: Final = frozenset(
+PASSING: Final = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError._TRANSPORT,
@@ -57,6 +60,10 @@ class Refused(Failure):
     """The brokers do not let us in: another password or certificate is needed, not more time."""
 
     exit_code = 2
+
+
+class NoAnswer(Failure):
+    """What the brokers may do later."""
 
 
 def client(settings: KafkaSettings, client_id: str) -> ClientConfig:
@@ -209,9 +216,12 @@ def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> t
         try:
             return consumer.get_watermark_offsets(where, timeout=timeout_s)
         except KafkaException as error:
-            if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+            if error.args[0].code() not in PASSING or time.monotonic() > deadline:
                 raise
             time.sleep(AGAIN_S)
+            # A client that asked too early knows of no such partition until it is told of it.
+            with suppress(KafkaException):
+                consumer.list_topics(where.topic, timeout=max(AGAIN_S, deadline - time.monotonic()))
 
 
 def refusal(config: Mapping[str, Any], error: KafkaError) -> str | None:

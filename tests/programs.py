@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+import psutil
+
 from compose.embedded import ports
 from tests import brokers
 
@@ -87,6 +89,9 @@ class Program:
 
     def running(self) -> bool:
         return self._child is not None and self._child.poll() is None
+
+    def frozen(self) -> bool:
+        return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
     def send(self, number: signal.Signals) -> None:
         if self._child is not None:

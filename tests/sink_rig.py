@@ -7,7 +7,7 @@ states that the rules made: by none of the sink's own code.
 import json
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cache
@@ -17,7 +17,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 import psycopg
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not marked so
 from psycopg.rows import dict_row
 
@@ -150,7 +157,8 @@ class Rig:
             producer.commit_transaction(30)
 
     def stable(self, topic: Topic = JOURNAL) -> bool:
-        """Whether the brokers have ended every transaction of the topic, markers and all."""
+        """Whether the brokers have ended every transaction of the topic, markers and all. They may
+        just have come back."""
         admin = AdminClient({"bootstrap.servers": self.kafka})
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
         name, count = self.names.of(topic), topic.count(PARTITIONS)
@@ -158,7 +166,10 @@ class Rig:
         ends = []
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
             found = admin.list_offsets(asked, isolation_level=level)
-            ends.append([end.result().offset for end in found.values()])
+            try:
+                ends.append([end.result().offset for end in found.values()])
+            except KafkaException:
+                return False
         return ends[0] == ends[1]
 
     def publish_part(self, cluster: Cluster, part: int, parts: int) -> None:
@@ -229,14 +240,22 @@ class Rig:
         consumer.close()
         return found
 
+    def reach(self, cluster: Cluster, part: int, parts: int, timeout_s: float = 60) -> None:
+        """Until the tables hold everything up to this part, of so many."""
+        self._wait(lambda: self.has_part(cluster, part, parts), timeout_s)
+
     def settle(self, cluster: Cluster, timeout_s: float = 60) -> None:
         """Until tables and results hold all of it."""
         wanted = sum(len(expected_results(cluster, n)) for n in range(PARTITIONS))
+        self._wait(lambda: self.has_all(cluster), timeout_s)
+        self._wait(lambda: len(self.results()) >= wanted, timeout_s)
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Tells what the sinks said where it does not come true."""
         try:
-            eventually(lambda: self.has_all(cluster), timeout_s)
-            eventually(lambda: len(self.results()) >= wanted, timeout_s)
+            eventually(condition, timeout_s)
         except AssertionError as error:
-            logs = "\n".join(sink.told()[-3000:] for sink in self._sinks)
+            logs = "\n".join(f"{sink}, {sink.exit_code()}:\n{sink.tail()}" for sink in self._sinks)
             raise AssertionError(f"{error}\n{self.sequences()}\n{logs}") from None
 
     def check_order(self) -> None:

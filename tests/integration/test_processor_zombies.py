@@ -6,12 +6,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
-from tests.programs import Program
 
 # As short as brokers allow that are not told otherwise.
 SESSION = {"SESSION_TIMEOUT_MS": "6000"}
@@ -25,17 +23,13 @@ def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
         yield made
 
 
-def frozen(program: Program) -> bool:
-    return psutil.Process(program.pid).status() == psutil.STATUS_STOPPED
-
-
 @pytest.mark.parametrize("step", ["mid_produce", "before_commit"])
 def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
     ledger: Ledger, step: str
 ) -> None:
     account = freeze_at(ledger, step)
     zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
-    ledger.until(lambda: frozen(zombie), TAKEN_OVER_S)
+    ledger.until(zombie.frozen, TAKEN_OVER_S)
     ledger.ready(**SESSION)
     assert ledger.outcome(credit, TAKEN_OVER_S).step == "posted"
     zombie.send(signal.SIGCONT)
@@ -50,7 +44,7 @@ def test_what_was_committed_is_not_decided_again(ledger: Ledger) -> None:
     its next commit fails."""
     account = freeze_at(ledger, "after_commit")
     zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
-    ledger.until(lambda: frozen(zombie), TAKEN_OVER_S)
+    ledger.until(zombie.frozen, TAKEN_OVER_S)
     other = ledger.ready(**SESSION)
     assert ledger.outcome(ledger.send(credit_of(account, "after")), TAKEN_OVER_S).step == "posted"
     zombie.send(signal.SIGCONT)

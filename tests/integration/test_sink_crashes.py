@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import psycopg
 import pytest
 
@@ -55,7 +54,7 @@ def test_tables_that_were_put_back_are_brought_up_to_date_and_no_result_is_sent_
     cluster = history()
     rig.publish_part(cluster, 0, 2)
     sink = rig.sink().start()
-    eventually(lambda: rig.has_part(cluster, 0, 2), 60)
+    rig.reach(cluster, 0, 2)
     assert sink.stop() == 0
     name = rig.database.rpartition("/")[2]
     kept = f"{name}_kept"
@@ -80,7 +79,7 @@ def test_tables_that_were_put_back_under_a_running_sink_end_it_and_the_next_goes
     cluster = history()
     rig.publish_part(cluster, 0, 2)
     sink = rig.sink().start()
-    eventually(lambda: rig.has_part(cluster, 0, 2), 60)
+    rig.reach(cluster, 0, 2)
     for table in ("entries", "system_entries", "transactions", "commands", "holds", "accounts"):
         rig.execute(f"TRUNCATE ledger.{table}")
     rig.execute("TRUNCATE ledger.system_accounts, ledger.positions")
@@ -124,7 +123,7 @@ def test_postgres_may_be_away_when_the_sink_is_told_to_stop(rig: Rig) -> None:
     sink = rig.sink(DATABASE_URL=proxy.database).start()
     try:
         rig.publish_part(cluster, 0, 2)
-        eventually(lambda: rig.has_part(cluster, 0, 2), 60)
+        rig.reach(cluster, 0, 2)
         proxy.cut()
         rig.publish_part(cluster, 1, 2)
         eventually(lambda: "waiting for Postgres" in sink.told(), 30)
@@ -141,7 +140,7 @@ def test_results_wait_for_their_rows_and_nobody_waits_for_the_results(rig: Rig) 
     cluster = history()
     sink = rig.sink().start()
     rig.publish_part(cluster, 0, 2)
-    eventually(lambda: rig.has_part(cluster, 0, 2), 60)
+    rig.reach(cluster, 0, 2)
     with psycopg.connect(rig.database) as somebody:
         somebody.execute("SELECT FROM ledger.positions FOR UPDATE")
         rig.publish_part(cluster, 1, 2)
@@ -159,11 +158,11 @@ def test_one_that_was_frozen_wakes_to_find_another_in_its_place(rig: Rig) -> Non
     cluster = history()
     frozen = rig.sink().start()
     rig.publish_part(cluster, 0, 3)
-    eventually(lambda: rig.has_part(cluster, 0, 3), 60)
+    rig.reach(cluster, 0, 3)
     frozen.send(signal.SIGSTOP)
     rig.publish_part(cluster, 1, 3)
     other = rig.sink().start()
-    eventually(lambda: rig.has_part(cluster, 1, 3), 60)
+    rig.reach(cluster, 1, 3)
     frozen.send(signal.SIGCONT)
     rig.publish_part(cluster, 2, 3)
     rig.settle(cluster)
@@ -176,7 +175,7 @@ def test_one_that_freezes_at_a_step_writes_nothing_when_it_wakes(rig: Rig, step:
     cluster = history()
     frozen = rig.sink().start(CRASH_AT=f"freeze:{step}")
     rig.publish_part(cluster, 0, 2)
-    eventually(lambda: psutil.Process(frozen.pid).status() == psutil.STATUS_STOPPED, 60)
+    eventually(frozen.frozen, 60)
     rig.publish_part(cluster, 1, 2)
     other = rig.sink().start()
     rig.settle(cluster, 120)
@@ -190,7 +189,7 @@ def test_two_share_the_partitions_and_one_takes_over_what_the_other_leaves(rig: 
     cluster = history()
     sinks = [rig.sink().start() for _ in range(2)]
     rig.publish_part(cluster, 0, 3)
-    eventually(lambda: rig.has_part(cluster, 0, 3), 60)
+    rig.reach(cluster, 0, 3)
     eventually(lambda: all("owning partition" in sink.told() for sink in sinks), 60)
     rig.publish_part(cluster, 1, 3)
     assert sinks[0].stop() == 0

@@ -22,6 +22,8 @@ class Client:
             raise KafkaException(KafkaError(self._code))
         return 3, 7
 
+    def list_topics(self, topic: str, timeout: float) -> None: ...
+
 
 def asked(code: int, times: int, timeout_s: float) -> tuple[int, int]:
     return kafka.watermarks(cast(Consumer, Client(code, times)), WHERE, timeout_s)
@@ -31,6 +33,7 @@ def asked(code: int, times: int, timeout_s: float) -> tuple[int, int]:
     "code",
     [
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError._TRANSPORT,
