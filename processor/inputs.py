@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from plumbing import kafka
 from plumbing.kafka import ClientConfig
+from plumbing.reader import Place, Reader
 from processor.rules.decision import Input
 from processor.rules.records import input_of
 from schemas import codecs
@@ -53,9 +53,9 @@ class Inputs:
     def __init__(self, config: Mapping[str, Any], names: Names, schemas: AvroSchemas) -> None:
         self._commands, self._legs = names.commands, names.legs
         self._schemas = schemas
-        self._consumer = kafka.reader(
+        self._reader = Reader(
+            config,
             {
-                **config,
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,
@@ -67,7 +67,8 @@ class Inputs:
                 "queued.max.messages.kbytes": 4 * KIB,
                 # A queue that is full is looked at again soon: the client's own pause is a second.
                 "fetch.queue.backoff.ms": 5,
-            }
+            },
+            self._places,
         )
         self._next_commands: dict[int, int] = {}
         self._next_legs: dict[int, int] = {}
@@ -81,22 +82,13 @@ class Inputs:
         for partition, position in positions.items():
             self._next_commands[partition] = position.commands.next_offset
             self._next_legs[partition] = position.legs.next_offset
-        self._consumer.assign(
-            [
-                TopicPartition(topic, *each)
-                for topic, next_offsets in (
-                    (self._commands, self._next_commands),
-                    (self._legs, self._next_legs),
-                )
-                for each in next_offsets.items()
-            ]
-        )
+        self._reader.start()
 
     def take(self, timeout_s: float) -> list[Batch]:
         """All that has arrived, as soon as anything has; nothing if nothing did in time, or the end
         of a topic was all that came."""
         if not self._ahead:
-            first = self._consumer.poll(timeout_s)
+            first = self._reader.poll(timeout_s)
             if first is None:
                 return []
             self._add(first)
@@ -131,7 +123,7 @@ class Inputs:
 
     def _read(self, most: int, timeout_s: float) -> int:
         """How many came, the ends of topics among them."""
-        messages = self._consumer.consume(most, timeout_s)
+        messages = self._reader.consume(most, timeout_s)
         for message in messages:
             self._add(message)
         return len(messages)
@@ -143,6 +135,7 @@ class Inputs:
         assert partition is not None, "a record lies in a partition, and so does an end"
         of_commands = message.topic() == self._commands
         if error is not None:
+            self._reader.note_end(self._commands if of_commands else self._legs, message)
             if of_commands:
                 self._at_end.add(partition)
             return
@@ -172,15 +165,21 @@ class Inputs:
         among them; 0 where no record was left; -1 if not known."""
         if partition in self._at_end and not self.ahead(partition):
             return 0
-        where = TopicPartition(self._commands, partition)
-        try:
-            _, end = self._consumer.get_watermark_offsets(where, cached=True)
-        except KafkaException:
-            return -1
+        end = self._reader.known_end((self._commands, partition))
         return max(0, end - self._next_commands[partition]) if end >= 0 else -1
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
+
+    def _places(self) -> dict[Place, int]:
+        """Where to read on, after what was read ahead."""
+        places = {(self._commands, partition): at for partition, at in self._next_commands.items()}
+        places |= {(self._legs, partition): at for partition, at in self._next_legs.items()}
+        for batch in self._ahead.values():
+            for topic, read in (self._commands, batch.commands), (self._legs, batch.legs):
+                if read:
+                    places[topic, batch.partition] = read[-1].offset + 1
+        return places
 
 
 def _leg(value: bytes) -> Leg | Unreadable:

@@ -6,11 +6,11 @@ One consumer for one lane, never in a group: where to read is for them to say.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 
-from plumbing import kafka
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
+from plumbing.reader import Place, Reader
 from schemas.topics import Names
 from sinks.reading import Position, Read
 
@@ -34,9 +34,9 @@ Taken = tuple[int, Read]
 class Journals:
     def __init__(self, config: ClientConfig, names: Names) -> None:
         self._topic = names.journal
-        self._consumer = kafka.reader(
+        self._reader = Reader(
+            config,
             {
-                **config,
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,
@@ -44,38 +44,38 @@ class Journals:
                 "queued.min.messages": 2 * MAX_RECORDS,
                 "queued.max.messages.kbytes": 16 * KIB,
                 "fetch.queue.backoff.ms": 5,
-            }
+            },
+            self._places,
         )
         self._next_offsets: dict[int, int] = {}
         self._at_end: set[int] = set()
 
     def start(self, positions: Mapping[int, Position]) -> None:
         for partition, position in positions.items():
-            where, at = TopicPartition(self._topic, partition), position.next_offset
-            there = Range(*kafka.watermarks(self._consumer, where, TIMEOUT_S))
+            at = position.next_offset
+            there = Range(*self._reader.watermarks((self._topic, partition), TIMEOUT_S))
             if not there.start <= at <= there.end:
                 raise Failure(
                     f"partition {partition} of `{self._topic}` has offsets {there.start} to"
                     f" {there.end}; the tables or the results are at {at}"
                 )
             self._next_offsets[partition] = at
-        self._consumer.assign(
-            [TopicPartition(self._topic, *each) for each in self._next_offsets.items()]
-        )
+        self._reader.start()
 
     def take(self, timeout_s: float) -> list[Taken]:
         """All that has arrived, as soon as anything has; nothing if nothing did in time."""
-        first = self._consumer.poll(timeout_s)
+        first = self._reader.poll(timeout_s)
         if first is None:
             return []
         taken = []
-        for message in (first, *self._consumer.consume(MAX_RECORDS - 1, 0)):
+        for message in (first, *self._reader.consume(MAX_RECORDS - 1, 0)):
             error, offset, partition = message.error(), message.offset(), message.partition()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
             assert partition is not None, "a message is of a partition, and so is an end"
             if error is not None:
                 self._at_end.add(partition)
+                self._reader.note_end(self._topic, message)
                 continue
             assert offset is not None, "a message without error has an offset"
             self._at_end.discard(partition)
@@ -88,12 +88,11 @@ class Journals:
         where no record was left; -1 if not known."""
         if partition in self._at_end:
             return 0
-        where = TopicPartition(self._topic, partition)
-        try:
-            _, end = self._consumer.get_watermark_offsets(where, cached=True)
-        except KafkaException:
-            return -1
+        end = self._reader.known_end((self._topic, partition))
         return max(0, end - self._next_offsets[partition]) if end >= 0 else -1
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
+
+    def _places(self) -> dict[Place, int]:
+        return {(self._topic, partition): at for partition, at in self._next_offsets.items()}

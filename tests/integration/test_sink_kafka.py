@@ -2,6 +2,7 @@
 once each.
 """
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,10 +51,31 @@ def test_a_broker_that_goes_and_comes_back(cluster: kafka.Cluster, rig: Rig, how
             broker.stop()
         come_back(cluster)
         rig.publish_part(whole, part, PARTS)
-        eventually(lambda: rig.has_part(whole, part, PARTS), 90)  # noqa: B023
+        rig.reach(whole, part, PARTS, 90)
     rig.settle(whole, 90)
     rig.check(whole)
     # The same process, all the way.
+    assert sink.stop() == 0, sink.tail()
+
+
+def test_a_sink_that_loses_its_broker_while_it_sends_begins_anew_by_itself(
+    cluster: kafka.Cluster, rig: Rig
+) -> None:
+    """The client gives records up after ten seconds, and with them their transaction."""
+    whole = history()
+    rig.publish_all(whole)
+    eventually(rig.stable, 60)
+    sink = rig.sink().start(CRASH_AT="freeze:mid_results")
+    eventually(sink.frozen, 60)
+    cluster.processes[1].kill()
+    sink.send(signal.SIGCONT)
+    eventually(lambda: "beginning anew" in sink.told(), 60)
+    come_back(cluster)
+    # It was told to freeze once, and begins with what it was told.
+    eventually(sink.frozen, 60)
+    sink.send(signal.SIGCONT)
+    rig.settle(whole, 90)
+    rig.check(whole)
     assert sink.stop() == 0, sink.tail()
 
 

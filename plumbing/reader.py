@@ -1,0 +1,139 @@
+"""A consumer of partitions from offsets that are named to it, in no group; and what it does where
+the client stands still.
+
+librdkafka may stop fetching a partition for good, without an error, when the partition's broker
+restarts at a bad moment. So the brokers are asked, every few seconds, how far the partitions go: a
+client that brings nothing of what is there is replaced by a new one, which goes on where its owner
+says. It knows no topic.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it hides OffsetSpec
+    AdminClient,
+    OffsetSpec,
+)
+
+from plumbing import kafka
+from plumbing.kafka import ClientConfig
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 5.0
+# What its client has lies in a queue, which one that is read from so often has emptied.
+LEAST_READS: Final = 5
+ANSWER_S: Final = 4.0
+# A topic and a partition.
+Place = tuple[str, int]
+
+
+class Reader:
+    """`config` is what every client has, `options` what this consumer has beside it;
+    `next_offsets` tells what to read, and from where on.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        options: ClientConfig,
+        next_offsets: Callable[[], Mapping[Place, int]],
+    ) -> None:
+        self._config = config
+        self._options = options
+        self._next_offsets = next_offsets
+        self._client = self._make()
+        self._admin: AdminClient | None = None
+        self._asked: dict[TopicPartition, Future[Any]] = {}
+        self._look_at = time.monotonic() + LOOK_EVERY_S
+        self._reads = 0
+        # Where partitions were seen to end, markers and aborted records and all.
+        self._ends: dict[Place, int] = {}
+        # Where those were read to that went further, at the last look.
+        self._behind: dict[Place, int] = {}
+
+    def start(self) -> None:
+        self._client.assign(
+            [TopicPartition(*place, at) for place, at in self._next_offsets().items()]
+        )
+
+    def poll(self, timeout_s: float) -> Message | None:
+        self._before_reading()
+        return self._client.poll(timeout_s)
+
+    def consume(self, most: int, timeout_s: float) -> list[Message]:
+        self._before_reading()
+        return self._client.consume(most, timeout_s)
+
+    def note_end(self, topic: str, end: Message) -> None:
+        """`end` is no record, but was read."""
+        self._ends[topic, end.partition() or 0] = end.offset() or 0
+
+    def watermarks(self, place: Place, timeout_s: float) -> tuple[int, int]:
+        """The partition's first offset and its end, as the brokers say."""
+        return kafka.watermarks(self._client, TopicPartition(*place), timeout_s)
+
+    def known_end(self, place: Place) -> int:
+        """The partition's end as far as the client has heard of it, -1 before that."""
+        try:
+            _, end = self._client.get_watermark_offsets(TopicPartition(*place), cached=True)
+        except KafkaException:
+            return -1
+        return max(-1, end)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _before_reading(self) -> None:
+        self._reads += 1
+        if time.monotonic() >= self._look_at:
+            self._look()
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+
+    def _look(self) -> None:
+        places = self._next_offsets()
+        behind = {
+            place: at
+            for place, end in self._answers().items()
+            if (at := max(places[place], self._ends.get(place, 0))) < end
+        }
+        if self._reads >= LEAST_READS:
+            stands = {place: at for place, at in behind.items() if self._behind.get(place) == at}
+            if stands:
+                self._replace(stands)
+                behind = {}
+            self._behind, self._reads = behind, 0
+        self._ask(places)
+
+    def _ask(self, places: Iterable[Place]) -> None:
+        if self._admin is None:
+            # Asking for a topic may make it, where brokers do so and the client lets them.
+            self._admin = AdminClient({**self._config, "allow.auto.create.topics": False})
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
+        self._asked = self._admin.list_offsets(
+            {TopicPartition(*place): latest for place in places},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=ANSWER_S,
+        )
+
+    def _answers(self) -> dict[Place, int]:
+        """Where partitions ended when that was asked last, of those that somebody answered for."""
+        ends = {}
+        for where, answer in self._asked.items():
+            if answer.done() and answer.exception() is None:
+                ends[where.topic, where.partition] = int(answer.result().offset)
+        return ends
+
+    def _replace(self, stands: Mapping[Place, int]) -> None:
+        for (topic, partition), at in stands.items():
+            log.warning("a client stands still", topic=topic, partition=partition, at=at)
+        self._client.close()
+        self._client = self._make()
+        self.start()
+
+    def _make(self) -> Consumer:
+        return kafka.reader({**self._config, **self._options})

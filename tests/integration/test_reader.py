@@ -1,0 +1,157 @@
+"""A client that stands still is replaced, whatever it stands still for; one that merely has nothing
+to read is not. A partition that is paused is one that the client has stopped to fetch.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from plumbing import kafka as clients
+from plumbing import reader
+from plumbing.kafka import ClientConfig
+from plumbing.reader import Reader
+from processor.inputs import Inputs
+from schemas.codecs import AvroSchemas
+from schemas.state import InputPosition, Partition, Position
+from schemas.topics import Names
+from tests.waiting import eventually
+
+# Not so often that what is open is not heard of between two looks.
+LOOK_EVERY_S = 0.7
+LOOKS = 6
+
+
+@pytest.fixture
+def topic(kafka: str, topic_prefix: str) -> str:
+    name = f"{topic_prefix}commands"
+    admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
+    topics = [NewTopic(each, 2, 1) for each in (name, f"{topic_prefix}legs")]
+    for each in admin.create_topics(topics).values():
+        each.result(30)
+    return name
+
+
+@pytest.fixture
+def producer(kafka: str) -> Producer:
+    return Producer({"bootstrap.servers": kafka, "log_level": 0})
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Consumer]:
+    """Every client that a reader made, and readers that look often."""
+    monkeypatch.setattr(reader, "LOOK_EVERY_S", LOOK_EVERY_S)
+    found: list[Consumer] = []
+    make = clients.reader
+
+    def noted(config: ClientConfig) -> Consumer:
+        found.append(make(config))
+        return found[-1]
+
+    monkeypatch.setattr(clients, "reader", noted)
+    return found
+
+
+@pytest.fixture
+def inputs(kafka: str, topic: str, topic_prefix: str, made: list[Consumer]) -> Iterator[Inputs]:
+    started = Inputs({"bootstrap.servers": kafka}, Names(topic_prefix), AvroSchemas())
+    nowhere = Position(Partition(0), InputPosition(), InputPosition(), "")
+    started.start({0: nowhere, 1: nowhere})
+    yield started
+    started.close()
+
+
+def produce(producer: Producer, topic: str, partition: int, count: int) -> None:
+    for _ in range(count):
+        producer.produce(topic, b"{}", b"w1", partition)
+    assert producer.flush(30) == 0
+
+
+class Offsets:
+    """Those of the commands that came, by partition."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+        self.found: dict[int, list[int]] = {0: [], 1: []}
+
+    def come(self, *counts: int) -> bool:
+        for batch in self.inputs.take(0.02):
+            self.found[batch.partition] += [each.offset for each in batch.commands]
+        assert [len(each) for each in self.found.values()] <= list(counts)
+        return [len(each) for each in self.found.values()] == list(counts)
+
+
+def test_another_client_reads_on_where_one_stands_still(
+    inputs: Inputs, producer: Producer, topic: str, made: list[Consumer]
+) -> None:
+    offsets = Offsets(inputs)
+    produce(producer, topic, 0, 3)
+    produce(producer, topic, 1, 2)
+    eventually(lambda: offsets.come(3, 2), 30)
+    # Some are read and not taken yet: they are not read again.
+    produce(producer, topic, 0, 4)
+    eventually(lambda: inputs.read_ahead(0.02) and inputs.ahead(0) == 4, 30)
+    made[0].pause([TopicPartition(topic, 0)])
+    produce(producer, topic, 0, 5)
+    # The other partition goes on meanwhile.
+    produce(producer, topic, 1, 6)
+    eventually(lambda: offsets.come(12, 8), 30)
+    assert len(made) == 2
+    assert offsets.found == {0: [*range(12)], 1: [*range(8)]}
+
+
+def test_a_client_that_never_began_is_replaced(
+    inputs: Inputs, producer: Producer, topic: str, made: list[Consumer]
+) -> None:
+    made[0].pause([TopicPartition(topic, 1)])
+    offsets = Offsets(inputs)
+    produce(producer, topic, 1, 2)
+    eventually(lambda: offsets.come(0, 2), 30)
+    assert len(made) == 2
+
+
+def test_a_client_that_has_nothing_to_read_stays(
+    kafka: str,
+    inputs: Inputs,
+    producer: Producer,
+    topic: str,
+    made: list[Consumer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was aborted, and what is open, is nothing to read."""
+    looks = 0
+    look = Reader._look
+
+    def counted(each: Reader) -> None:
+        nonlocal looks
+        looks += 1
+        look(each)
+
+    monkeypatch.setattr(Reader, "_look", counted)
+    offsets = Offsets(inputs)
+    produce(producer, topic, 0, 3)
+    eventually(lambda: offsets.come(3, 0), 30)
+    by = Producer(
+        {
+            "bootstrap.servers": kafka,
+            "transactional.id": topic,
+            "transaction.timeout.ms": 10_000,
+            "log_level": 0,
+        }
+    )
+    by.init_transactions(30)
+    for partition in 0, 1:
+        by.begin_transaction()
+        produce(by, topic, partition, 2)
+        if partition == 0:
+            by.abort_transaction(30)
+
+    def looked() -> bool:
+        offsets.come(3, 0)
+        return looks >= LOOKS
+
+    eventually(looked, 30)
+    by.abort_transaction(30)
+    assert len(made) == 1
