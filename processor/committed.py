@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # OffsetSpec 
 )
 
 from plumbing import kafka
-from plumbing.failures import Failure
+from plumbing.kafka import NoAnswer
 from processor.inputs import MOST_BYTES
 from processor.positions import Read
 
@@ -89,7 +89,7 @@ class CommittedReader:
             if messages:
                 heard = time.monotonic()
             elif time.monotonic() - heard > TIMEOUT_S:
-                raise Failure(f"partition {partition} of {topic} cannot be read: no answer")
+                raise NoAnswer(f"partition {partition} of {topic} cannot be read: no answer")
             for message in messages:
                 error, offset = message.error(), message.offset() or 0
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:

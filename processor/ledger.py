@@ -12,7 +12,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from plumbing import kafka
+from plumbing import kafka, restarting
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
@@ -66,6 +66,8 @@ class Ledger:
         self._share = cache_entries
         # Whether the group has told what is ours; that may be nothing.
         self.assigned = False
+        # The worker was told to end.
+        self.stopping = False
         self._admin = AdminClient(config)
         self._trimmed: dict[int, int] = {}
         # Why this worker may not go on, where an operator can do something about it.
@@ -162,11 +164,14 @@ class Ledger:
     def _crashed(self, lane: int | None, error: BaseException) -> None:
         """The end of the process: nothing is skipped, and the next owner finds out the rest.
 
-        A refusal stops it in order, so that the group need not wait for it; the unexpected ends it
-        at once.
+        A refusal stops it in order, so that the group need not wait for it; where Kafka was away, a
+        new one begins in its place; the unexpected ends it at once.
         """
         if isinstance(error, Abandoned):
             return
+        if not self.stopping and restarting.helps(error):
+            log.warning("beginning anew", lane=lane, error=str(error))
+            restarting.restart()
         if isinstance(error, Failure):
             log.critical("refused", lane=lane, reason=str(error))
             self.refusal = error

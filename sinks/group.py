@@ -12,7 +12,7 @@ import traceback
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from plumbing import kafka
+from plumbing import kafka, restarting
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from schemas import topics
@@ -83,7 +83,7 @@ class Group:
             member.pause(places)
         for lane in lanes:
             partitions = [p for p in range(count) if topics.lane(p, count) == lane]
-            owner = self._owners[lane] = Owner(lane, partitions, self._tools, crashed)
+            owner = self._owners[lane] = Owner(lane, partitions, self._tools, self._crashed)
             owner.start()
         self.assigned = True
 
@@ -107,21 +107,23 @@ class Group:
         for owner in owners:
             owner.stop()
 
-
-def crashed(lane: int, error: BaseException) -> None:
-    """The end of the process, at once: nothing is skipped, and the next owner finds out the
-    rest.
-    """
-    if isinstance(error, Abandoned):
-        return
-    if isinstance(error, Failure | BrokenJournal):
-        for line in str(error).splitlines():
-            log.critical("stopped", lane=lane, reason=line)
-        os._exit(EXIT_REFUSED)
-    log.critical(
-        "a lane stopped the sink",
-        lane=lane,
-        error=repr(error),
-        traceback="".join(traceback.format_exception(error)),
-    )
-    os._exit(EXIT_CRASHED)
+    def _crashed(self, lane: int, error: BaseException) -> None:
+        """The end of the process, at once: nothing is skipped, and the next owner finds out the
+        rest. Where Kafka was away, a new process begins in its place.
+        """
+        if isinstance(error, Abandoned):
+            return
+        if isinstance(error, Failure | BrokenJournal):
+            for line in str(error).splitlines():
+                log.critical("stopped", lane=lane, reason=line)
+            os._exit(EXIT_REFUSED)
+        if not self._stopping.is_set() and restarting.helps(error):
+            log.warning("beginning anew", lane=lane, error=str(error))
+            restarting.restart()
+        log.critical(
+            "a lane stopped the sink",
+            lane=lane,
+            error=repr(error),
+            traceback="".join(traceback.format_exception(error)),
+        )
+        os._exit(EXIT_CRASHED)

@@ -1,0 +1,55 @@
+"""A worker whose brokers go away in the middle of a batch: it begins anew by itself, waits for them
+and says so, and decides the batch again.
+"""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compose.embedded import kafka
+from tests.crash import ledger as ledgers
+from tests.crash import stage as stages
+from tests.crash.ledger import Ledger
+
+AWAY_S = 60.0
+
+
+@pytest.fixture
+def ledger(
+    mortal_kafka: kafka.Cluster, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Ledger]:
+    prefix = f"{request.node.name.partition('[')[0]}-"
+    with ledgers.made(mortal_kafka.bootstrap, prefix, tmp_path, 2) as made:
+        yield made
+
+
+def test_a_worker_that_loses_its_broker_in_a_batch_begins_anew_by_itself(
+    ledger: Ledger, mortal_kafka: kafka.Cluster
+) -> None:
+    """The client gives records up after ten seconds, and with them their transaction."""
+    first = ledger.ready(data="own")
+    payer, payee = ledger.open(0, 100), ledger.open(1)
+    ledger.until(ledger.audit.settled, AWAY_S)
+    assert first.stop() == 0
+    first.start(CRASH_AT="freeze:mid_produce")
+    ledgers.wait_until_ready(first)
+    transfer = {"kind": "transfer", "account": payer, "to": payee, "amount": 30, "id": "t"}
+    credit = {"kind": "credit", "account": payer, "amount": 1, "id": "c"}
+    sent = [ledger.send(transfer), ledger.send(credit)]
+    ledger.until(first.frozen, AWAY_S)
+    mortal_kafka.processes[1].kill()
+    first.send(signal.SIGCONT)
+    ledger.until(lambda: "beginning anew" in first.told(), AWAY_S)
+    mortal_kafka.start_broker(1)
+    mortal_kafka.wait_until_serving(stages.NEVER)
+    # It was told to freeze once, and begins with what it was told.
+    ledger.until(first.frozen, AWAY_S)
+    first.send(signal.SIGCONT)
+    assert [told.step for told in ledger.outcomes(sent, AWAY_S)] == ["posted", "posted"]
+    # The same process, all the way.
+    assert first.stop() == 0, first.tail()
+    assert ledger.whole() == []
+    balances = [ledger.audit.books[n].accounts[a].balance for n, a in enumerate((payer, payee))]
+    assert balances == [71, 30]
