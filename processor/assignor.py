@@ -53,8 +53,9 @@ class LaneAssignor(PartitionAssignor):
     def _get_copartitioned_groups(  # type: ignore[override]  # where Faust needs no instance
         self, topics_: set[str], cluster: Any, subscriptions: Any
     ) -> Any:
-        found = super()._get_copartitioned_groups(topics_, cluster, subscriptions)
-        together = [each for groups in found.values() for each in groups]
+        """All of the ledger's, whatever is known of the topics: a broker that has just come back
+        may know none of them, and what is left out now nobody owns until somebody joins."""
+        together = self._group_co_subscribed(topics_, subscriptions)
         return {topics.lanes(self._partitions): together}
 
     def metadata(self, topics_: set[str]) -> ConsumerProtocolMemberMetadata:
@@ -96,7 +97,8 @@ class LaneAssignor(PartitionAssignor):
 
     def _in_partitions(self, shares: _Shares, cluster: Any) -> _Shares:
         for topic, lanes in shares:
-            there = sorted(cluster.partitions_for_topic(topic))
+            known = cluster.partitions_for_topic(topic) or set()
+            there = sorted(known.union(range(self._partitions)))
             yield topic, [each for lane in lanes for each in there if self._lane(each) == lane]
 
     def _in_lanes(self, shares: _Shares) -> _Shares:

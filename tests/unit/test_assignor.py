@@ -31,8 +31,8 @@ class Cluster:
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
 
-    def partitions_for_topic(self, topic: str) -> set[int]:
-        return set(range(self._partitions))
+    def partitions_for_topic(self, topic: str) -> set[int] | None:
+        return set(range(self._partitions)) or None
 
 
 class Group:
@@ -57,8 +57,9 @@ class Group:
     def leave(self, name: str) -> None:
         del self._workers[name]
 
-    def share_out(self, grown_to: int | None = None) -> dict[str, Share]:
-        cluster = Cluster(grown_to or self._partitions)
+    def share_out(self, known: int | None = None) -> dict[str, Share]:
+        """`known`: how many partitions the topics have, as far as who assigns has heard."""
+        cluster = Cluster(self._partitions if known is None else known)
         members = {name: self.metadata(name) for name in self._workers}
         shared = next(iter(self._workers.values())).assign(cluster, members)
         for name, worker in self._workers.items():
@@ -116,7 +117,7 @@ def test_topics_that_have_grown_are_told_to_the_owners_of_old_lanes() -> None:
     group = Group(4)
     group.join("a")
     group.join("b")
-    shared = group.share_out(grown_to=6)
+    shared = group.share_out(known=6)
     assert sorted(p for share in shared.values() for p in share["commands"]) == [*range(6)]
 
 
@@ -240,3 +241,14 @@ def test_no_way_to_share_out_is_better(lanes: int, stakes: dict[str, Stake]) -> 
     best = max(worth(owners) for owners in product(stakes, repeat=lanes) if even(owners))
     given = shares(lanes, stakes)
     assert worth(tuple(next(n for n in given if lane in given[n]) for lane in range(lanes))) == best
+
+
+@pytest.mark.parametrize("known", [0, 2])
+def test_what_a_broker_that_came_back_does_not_know_yet_is_shared_out(known: int) -> None:
+    """Nobody would own it else, until somebody joins or leaves."""
+    group = Group(4)
+    group.join("one")
+    group.join("two")
+    shares = group.share_out(known)
+    for topic in TOPICS:
+        assert sorted(p for share in shares.values() for p in share[topic]) == [0, 1, 2, 3]
