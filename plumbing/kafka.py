@@ -54,6 +54,7 @@ PASSING: Final = frozenset(
     }
 )
 AGAIN_S: Final = 0.2
+LEARN_S: Final = 2.0
 
 
 class Refused(Failure):
@@ -221,7 +222,7 @@ def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> t
             time.sleep(AGAIN_S)
             # A client that asked too early knows of no such partition until it is told of it.
             with suppress(KafkaException):
-                consumer.list_topics(where.topic, timeout=max(AGAIN_S, deadline - time.monotonic()))
+                consumer.list_topics(where.topic, timeout=LEARN_S)
 
 
 def refusal(config: Mapping[str, Any], error: KafkaError) -> str | None:

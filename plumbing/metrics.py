@@ -35,6 +35,12 @@ class Metric:
 INFO = Metric(
     "streamledger_info", "gauge", "Always 1; tells what runs.", ("service", "version", "ledger")
 )
+# Every service. A process that begins anew is still the same one for its system.
+BEGAN = Metric(
+    "streamledger_began_timestamp_seconds",
+    "gauge",
+    "When the program began, in seconds since 1970.",
+)
 # The ingress: one for each answer. `route` is the pattern, never the path.
 HTTP_REQUESTS = Metric(
     "streamledger_http_requests_total",
@@ -156,6 +162,7 @@ SINK_PHASE = Metric(
 
 ALL = (
     INFO,
+    BEGAN,
     HTTP_REQUESTS,
     HTTP_SECONDS,
     COMMANDS,
@@ -183,6 +190,7 @@ def registry(service: str, version: str, ledger_id: str) -> CollectorRegistry:
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
     gauge(made, INFO).labels(service, version, ledger_id).set(1)
+    gauge(made, BEGAN).set_to_current_time()
     return made
 
 

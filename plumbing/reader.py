@@ -25,16 +25,19 @@ from plumbing.kafka import ClientConfig
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 5.0
-# What its client has lies in a queue, which one that is read from so often has emptied.
-LEAST_READS: Final = 5
+# Between two looks it must have been read from so often: a quiet partition's records may lie behind
+# those of a busy one, with its owner.
+LEAST_READS = 5
+PATIENCE: Final = 2
 ANSWER_S: Final = 4.0
 # A topic and a partition.
 Place = tuple[str, int]
 
 
 class Reader:
-    """`config` is what every client has, `options` what this consumer has beside it;
-    `next_offsets` tells what to read, and from where on.
+    """`config` is what every client has, `options` what this consumer has beside it.
+    `next_offsets` tells what to read, and from where on: whatever was returned counts in it by the
+    next call, or it is read again.
     """
 
     def __init__(
@@ -53,8 +56,11 @@ class Reader:
         self._reads = 0
         # Where partitions were seen to end, markers and aborted records and all.
         self._ends: dict[Place, int] = {}
-        # Where those were read to that went further, at the last look.
-        self._behind: dict[Place, int] = {}
+        # Where those were read to that went further, and at how many looks in a row.
+        self._behind: dict[Place, tuple[int, int]] = {}
+        # Where clients were replaced, and at how many looks the next one will be: at twice as many
+        # each time, lest what takes long be begun again and again.
+        self._patience: dict[Place, tuple[int, int]] = {}
 
     def start(self) -> None:
         self._client.assign(
@@ -87,6 +93,8 @@ class Reader:
 
     def close(self) -> None:
         self._client.close()
+        # Its threads end with it.
+        self._asked, self._admin = {}, None
 
     def _before_reading(self) -> None:
         self._reads += 1
@@ -96,17 +104,20 @@ class Reader:
 
     def _look(self) -> None:
         places = self._next_offsets()
-        behind = {
-            place: at
-            for place, end in self._answers().items()
-            if (at := max(places[place], self._ends.get(place, 0))) < end
-        }
         if self._reads >= LEAST_READS:
-            stands = {place: at for place, at in behind.items() if self._behind.get(place) == at}
+            self._reads = 0
+            self._behind = {
+                place: (at, 1 + _same(self._behind.get(place), at, 0))
+                for place, end in self._answers().items()
+                if (at := max(places[place], self._ends.get(place, 0))) < end
+            }
+            stands = {
+                place: at
+                for place, (at, looks) in self._behind.items()
+                if looks >= _same(self._patience.get(place), at, PATIENCE)
+            }
             if stands:
                 self._replace(stands)
-                behind = {}
-            self._behind, self._reads = behind, 0
         self._ask(places)
 
     def _ask(self, places: Iterable[Place]) -> None:
@@ -129,11 +140,24 @@ class Reader:
         return ends
 
     def _replace(self, stands: Mapping[Place, int]) -> None:
-        for (topic, partition), at in stands.items():
-            log.warning("a client stands still", topic=topic, partition=partition, at=at)
+        for place, at in stands.items():
+            log.warning("a client stands still", topic=place[0], partition=place[1], at=at)
+            self._patience[place] = at, 2 * _same(self._patience.get(place), at, PATIENCE)
+        places = self._next_offsets()
+        # With the epochs of what was read: the new client finds out whether the log was cut
+        # meanwhile, as the old one would have.
+        goes_on = self._client.position([TopicPartition(*place) for place in places])
+        for each in goes_on:
+            each.offset = places[each.topic, each.partition]
         self._client.close()
         self._client = self._make()
-        self.start()
+        self._client.assign(goes_on)
+        self._behind = {}
 
     def _make(self) -> Consumer:
         return kafka.reader({**self._config, **self._options})
+
+
+def _same(noted: tuple[int, int] | None, at: int, otherwise: int) -> int:
+    """What was noted, if it was of this place."""
+    return noted[1] if noted is not None and noted[0] == at else otherwise

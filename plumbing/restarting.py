@@ -7,9 +7,11 @@ Only after errors that pass: whatever else fails ends it.
 
 import os
 import sys
-import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from plumbing import kafka
@@ -32,29 +34,32 @@ _ABSENCE: Final = kafka.PASSING | {
     KafkaError.NOT_ENOUGH_REPLICAS,
     KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
 }
-# So many beginnings, each soon after the one before, are no outage.
-MOST: Final = 10
-SOON_S: Final = 30.0
-_BEGINNINGS: Final = "STREAMLEDGER_BEGINNINGS"
-_began_at: Final = time.monotonic()
+STDERR: Final = 2
+# Time for who was told to stop to hear of it, and for whoever reads the log.
+PAUSE_S = 1.0
+
+log = structlog.get_logger(__name__)
 
 
 def helps(error: BaseException) -> bool:
-    passes = isinstance(error, kafka.NoAnswer) or (
+    return isinstance(error, kafka.NoAnswer) or (
         isinstance(error, KafkaException) and error.args[0].code() in _ABSENCE
     )
-    return passes and _beginnings() <= MOST
 
 
 def restart() -> None:
-    """Does not return."""
-    os.environ[_BEGINNINGS] = str(_beginnings())
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    """Does not return, unless it cannot be done: then the process has to end."""
+    try:
+        _inherit_nothing()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    except Exception as error:
+        log.error("no new beginning", error=repr(error))
 
 
-def _beginnings() -> int:
-    """How many there would have been in a row."""
-    soon = time.monotonic() - _began_at < SOON_S
-    return 1 + (int(os.environ.get(_BEGINNINGS, "0")) if soon else 0)
+def _inherit_nothing() -> None:
+    """Python opens nothing for the program after it; its clients do."""
+    for path in list(Path("/dev/fd").iterdir()):
+        if (number := int(path.name)) > STDERR:
+            # That of the list is closed by now.
+            with suppress(OSError):
+                os.set_inheritable(number, False)

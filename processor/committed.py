@@ -73,8 +73,9 @@ class CommittedReader:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
         asked = {TopicPartition(topic, partition): latest}
         stable, high = (
-            next(iter(self._admin.list_offsets(asked, isolation_level=level).values()))
-            .result(TIMEOUT_S)
+            self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_S)
+            .popitem()[1]
+            .result()
             .offset
             for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
         )

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -169,9 +170,11 @@ class Ledger:
         """
         if isinstance(error, Abandoned):
             return
-        if not self.stopping and restarting.helps(error):
-            log.warning("beginning anew", lane=lane, error=str(error))
-            restarting.restart()
+        if restarting.helps(error):
+            time.sleep(restarting.PAUSE_S)
+            if not self.stopping and self.refusal is None:
+                log.warning("beginning anew", lane=lane, error=str(error))
+                restarting.restart()
         if isinstance(error, Failure):
             log.critical("refused", lane=lane, reason=str(error))
             self.refusal = error

@@ -113,13 +113,13 @@ class Group:
         """
         if isinstance(error, Abandoned):
             return
+        if restarting.helps(error) and not self._stopping.wait(restarting.PAUSE_S):
+            log.warning("beginning anew", lane=lane, error=str(error))
+            restarting.restart()
         if isinstance(error, Failure | BrokenJournal):
             for line in str(error).splitlines():
                 log.critical("stopped", lane=lane, reason=line)
             os._exit(EXIT_REFUSED)
-        if not self._stopping.is_set() and restarting.helps(error):
-            log.warning("beginning anew", lane=lane, error=str(error))
-            restarting.restart()
         log.critical(
             "a lane stopped the sink",
             lane=lane,

@@ -6,7 +6,7 @@ One consumer for one lane, never in a group: where to read is for them to say.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
@@ -67,8 +67,13 @@ class Journals:
         first = self._reader.poll(timeout_s)
         if first is None:
             return []
+        taken = self._noted([first])
+        taken += self._noted(self._reader.consume(MAX_RECORDS - 1, 0))
+        return taken
+
+    def _noted(self, messages: list[Message]) -> list[Taken]:
         taken = []
-        for message in (first, *self._reader.consume(MAX_RECORDS - 1, 0)):
+        for message in messages:
             error, offset, partition = message.error(), message.offset(), message.partition()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)

@@ -17,18 +17,21 @@ from processor.inputs import Inputs
 from schemas.codecs import AvroSchemas
 from schemas.state import InputPosition, Partition, Position
 from schemas.topics import Names
+from sinks.inputs import Journals
+from sinks.reading import beginning
 from tests.waiting import eventually
 
 # Not so often that what is open is not heard of between two looks.
 LOOK_EVERY_S = 0.7
 LOOKS = 6
+REPLACED = 10
 
 
 @pytest.fixture
 def topic(kafka: str, topic_prefix: str) -> str:
     name = f"{topic_prefix}commands"
     admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
-    topics = [NewTopic(each, 2, 1) for each in (name, f"{topic_prefix}legs")]
+    topics = [NewTopic(topic_prefix + each, 2, 1) for each in ("commands", "legs", "journal")]
     for each in admin.create_topics(topics).values():
         each.result(30)
     return name
@@ -93,12 +96,13 @@ def test_another_client_reads_on_where_one_stands_still(
     # Some are read and not taken yet: they are not read again.
     produce(producer, topic, 0, 4)
     eventually(lambda: inputs.read_ahead(0.02) and inputs.ahead(0) == 4, 30)
-    made[0].pause([TopicPartition(topic, 0)])
+    before = len(made)
+    made[-1].pause([TopicPartition(topic, 0)])
     produce(producer, topic, 0, 5)
     # The other partition goes on meanwhile.
     produce(producer, topic, 1, 6)
     eventually(lambda: offsets.come(12, 8), 30)
-    assert len(made) == 2
+    assert len(made) == before + 1
     assert offsets.found == {0: [*range(12)], 1: [*range(8)]}
 
 
@@ -109,7 +113,7 @@ def test_a_client_that_never_began_is_replaced(
     offsets = Offsets(inputs)
     produce(producer, topic, 1, 2)
     eventually(lambda: offsets.come(0, 2), 30)
-    assert len(made) == 2
+    assert len(made) >= 2
 
 
 def test_a_client_that_has_nothing_to_read_stays(
@@ -155,3 +159,37 @@ def test_a_client_that_has_nothing_to_read_stays(
     eventually(looked, 30)
     by.abort_transaction(30)
     assert len(made) == 1
+
+
+def test_whenever_a_client_is_replaced_nothing_is_read_twice(
+    kafka: str,
+    topic: str,
+    topic_prefix: str,
+    producer: Producer,
+    made: list[Consumer],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also between the first record of what is taken and the rest."""
+    monkeypatch.setattr(reader, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(reader, "LEAST_READS", 1)
+    names = Names(topic_prefix)
+    journals = Journals({"bootstrap.servers": kafka}, names)
+    journals.start({number: beginning("books", number) for number in (0, 1)})
+    found: dict[int, list[int]] = {0: [], 1: []}
+    sent = 0
+
+    def replaced_often() -> bool:
+        nonlocal sent
+        if len(found[0]) == sent:
+            made[-1].pause([TopicPartition(names.journal, 0)])
+            produce(producer, names.journal, 0, 5)
+            sent += 5
+        # The other one is busy.
+        produce(producer, names.journal, 1, 1)
+        for number, read in journals.take(0.1):
+            found[number].append(read.offset)
+        return len(made) > REPLACED
+
+    eventually(replaced_often, 60)
+    journals.close()
+    assert found == {number: [*range(len(offsets))] for number, offsets in found.items()}

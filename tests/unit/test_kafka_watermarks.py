@@ -15,6 +15,7 @@ class Client:
 
     def __init__(self, code: int, times: int) -> None:
         self._code, self._left = code, times
+        self.learnt = 0
 
     def get_watermark_offsets(self, _: TopicPartition, timeout: float) -> tuple[int, int]:
         if self._left > 0:
@@ -22,11 +23,17 @@ class Client:
             raise KafkaException(KafkaError(self._code))
         return 3, 7
 
-    def list_topics(self, topic: str, timeout: float) -> None: ...
+    def list_topics(self, topic: str, timeout: float) -> None:
+        assert topic == WHERE.topic
+        self.learnt += 1
 
 
 def asked(code: int, times: int, timeout_s: float) -> tuple[int, int]:
-    return kafka.watermarks(cast(Consumer, Client(code, times)), WHERE, timeout_s)
+    client = Client(code, times)
+    ends = kafka.watermarks(cast(Consumer, client), WHERE, timeout_s)
+    # A real one would not know of the partition else.
+    assert client.learnt == times
+    return ends
 
 
 @pytest.mark.parametrize(

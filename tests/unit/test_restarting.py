@@ -1,20 +1,13 @@
-"""Which ends are beginnings, and how often in a row."""
+"""Which ends are beginnings, and what the program before leaves to the next one: nothing."""
 
 import subprocess
 import sys
-import time
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from plumbing import kafka, restarting
 from plumbing.failures import Failure
-
-
-@pytest.fixture(autouse=True)
-def count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STREAMLEDGER_BEGINNINGS", raising=False)
-    monkeypatch.setattr(restarting, "_began_at", time.monotonic())
 
 
 def failed(code: int) -> KafkaException:
@@ -50,24 +43,19 @@ def test_what_does_not(error: Exception) -> None:
     assert not restarting.helps(error)
 
 
-def test_so_many_in_a_row_are_no_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    outage = failed(KafkaError._TIMED_OUT)
-    monkeypatch.setenv("STREAMLEDGER_BEGINNINGS", str(restarting.MOST - 1))
-    assert restarting.helps(outage)
-    monkeypatch.setenv("STREAMLEDGER_BEGINNINGS", str(restarting.MOST))
-    assert not restarting.helps(outage)
-    # One that has run for long begins to count anew.
-    long_ago = time.monotonic() - restarting.SOON_S
-    monkeypatch.setattr(restarting, "_began_at", long_ago)
-    assert restarting.helps(outage)
+PROGRAM = """
+import os, sys
+print(os.getpid(), sys.argv[1], len(os.listdir("/dev/fd")), flush=True)
+from confluent_kafka import Producer
+from plumbing import restarting
+client = Producer({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+if not os.environ.get("BEGAN"):
+    os.environ["BEGAN"] = "once"
+    restarting.restart()
+"""
 
 
-def test_the_same_command_begins_in_the_same_process() -> None:
-    program = (
-        "import os, sys; from plumbing import restarting;"
-        "print(os.getpid(), sys.argv[1], os.environ.get('STREAMLEDGER_BEGINNINGS'));"
-        "'STREAMLEDGER_BEGINNINGS' in os.environ or restarting.restart()"
-    )
+def run(program: str) -> list[str]:
     ended = subprocess.run(
         [sys.executable, "-c", program, "told"],
         capture_output=True,
@@ -75,6 +63,17 @@ def test_the_same_command_begins_in_the_same_process() -> None:
         check=True,
         timeout=60,
     )
-    first, second = (line.split() for line in ended.stdout.splitlines())
-    assert first[0] == second[0]
-    assert (first[1:], second[1:]) == (["told", "None"], ["told", "1"])
+    return ended.stdout.splitlines()
+
+
+def test_the_same_command_begins_in_the_same_process_and_has_nothing_open_of_the_one_before() -> (
+    None
+):
+    first, second = run(PROGRAM)
+    assert first.split()[1] == "told"
+    assert first == second
+
+
+def test_who_cannot_begin_anew_goes_on_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/python/any/more")
+    restarting.restart()
