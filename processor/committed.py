@@ -73,13 +73,13 @@ class CommittedReader:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
         asked = {TopicPartition(topic, partition): latest}
         stable, high = (
-            self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_S)
-            .popitem()[1]
-            .result()
-            .offset
+            next(iter(self._ends(asked, level).values())).result().offset
             for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
         )
         return stable if stable < high else None
+
+    def _ends(self, asked: dict[TopicPartition, Any], level: IsolationLevel) -> Any:
+        return self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_S)
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Read]:
         """Every committed record from start up to, not with, end."""
