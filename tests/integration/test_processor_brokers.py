@@ -13,7 +13,7 @@ from tests.crash import ledger as ledgers
 from tests.crash import stage as stages
 from tests.crash.ledger import Ledger
 
-AWAY_S = 60.0
+AWAY_S = 120.0
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_a_broker_that_goes_and_comes_back(cluster: kafka.Cluster, rig: Rig, how
             broker.stop()
         come_back(cluster)
         rig.publish_part(whole, part, PARTS)
-        rig.reach(whole, part, PARTS, 90)
+        rig.reach(whole, part, PARTS, 120)
     rig.settle(whole, 90)
     rig.check(whole)
     # The same process, all the way.
@@ -69,12 +69,12 @@ def test_a_sink_that_loses_its_broker_while_it_sends_begins_anew_by_itself(
     eventually(sink.frozen, 60)
     cluster.processes[1].kill()
     sink.send(signal.SIGCONT)
-    eventually(lambda: "beginning anew" in sink.told(), 60)
+    eventually(lambda: "beginning anew" in sink.told(), 120)
     come_back(cluster)
     # It was told to freeze once, and begins with what it was told.
-    eventually(sink.frozen, 60)
+    eventually(sink.frozen, 120)
     sink.send(signal.SIGCONT)
-    rig.settle(whole, 90)
+    rig.settle(whole, 120)
     rig.check(whole)
     assert sink.stop() == 0, sink.tail()
 
