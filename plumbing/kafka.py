@@ -7,12 +7,23 @@ at and never with a secret. What is produced and consumed is the services' own a
 
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it hides OffsetSpec
+    AdminClient,
+    OffsetSpec,
+)
 
 from plumbing.failures import Failure
 from plumbing.settings import KafkaSettings, SettingsError
@@ -223,6 +234,21 @@ def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> t
             # A client that asked too early knows of no such partition until it is told of it.
             with suppress(KafkaException):
                 consumer.list_topics(where.topic, timeout=LEARN_S)
+
+
+def ask_ends(
+    admin: AdminClient,
+    where: Iterable[TopicPartition],
+    timeout_s: float,
+    level: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[TopicPartition, Future[Any]]:
+    """Where partitions end for readers of that level; an answer for each, that has an `offset`. The
+    dictionary is the client's still: nothing may be taken out of it."""
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
+    asked: dict[TopicPartition, Future[Any]] = admin.list_offsets(
+        dict.fromkeys(where, latest), isolation_level=level, request_timeout=timeout_s
+    )
+    return asked
 
 
 def refusal(config: Mapping[str, Any], error: KafkaError) -> str | None:

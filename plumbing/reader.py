@@ -13,11 +13,8 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it hides OffsetSpec
-    AdminClient,
-    OffsetSpec,
-)
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from plumbing import kafka
 from plumbing.kafka import ClientConfig
@@ -124,12 +121,8 @@ class Reader:
         if self._admin is None:
             # Asking for a topic may make it, where brokers do so and the client lets them.
             self._admin = AdminClient({**self._config, "allow.auto.create.topics": False})
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
-        self._asked = self._admin.list_offsets(
-            {TopicPartition(*place): latest for place in places},
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=ANSWER_S,
-        )
+        where = [TopicPartition(*place) for place in places]
+        self._asked = kafka.ask_ends(self._admin, where, ANSWER_S)
 
     def _answers(self) -> dict[Place, int]:
         """Where partitions ended when that was asked last, of those that somebody answered for."""

@@ -14,10 +14,7 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # OffsetSpec likewise
-    AdminClient,
-    OffsetSpec,
-)
+from confluent_kafka.admin import AdminClient
 
 from plumbing import kafka
 from plumbing.kafka import NoAnswer
@@ -70,16 +67,12 @@ class CommittedReader:
         # Else a fresh client may ask who leads the partition before it is connected, and asks again
         # only 3 s later.
         self._admin.list_topics(topic, timeout=TIMEOUT_S)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
-        asked = {TopicPartition(topic, partition): latest}
+        where = TopicPartition(topic, partition)
         stable, high = (
-            next(iter(self._ends(asked, level).values())).result().offset
+            int(kafka.ask_ends(self._admin, [where], TIMEOUT_S, level)[where].result().offset)
             for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
         )
         return stable if stable < high else None
-
-    def _ends(self, asked: dict[TopicPartition, Any], level: IsolationLevel) -> Any:
-        return self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_S)
 
     def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Read]:
         """Every committed record from start up to, not with, end."""

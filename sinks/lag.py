@@ -10,12 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it hides OffsetSpec
-    AdminClient,
-    OffsetSpec,
-)
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from plumbing import kafka
 from plumbing.kafka import ClientConfig
 from sinks.owner import Owner
 
@@ -52,16 +50,9 @@ class Watch:
     def _tell(self, waiting: list[Owner]) -> None:
         # Most sinks never need it.
         self._admin = self._admin or AdminClient(self._config)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
-        asked: dict[TopicPartition, Future[Any]] = self._admin.list_offsets(
-            {
-                TopicPartition(self._topic, partition): latest
-                for owner in waiting
-                for partition in owner.partitions
-            },
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=ANSWER_S,
-        )
+        partitions = [number for owner in waiting for number in owner.partitions]
+        where = [TopicPartition(self._topic, number) for number in partitions]
+        asked = kafka.ask_ends(self._admin, where, ANSWER_S)
         ends = {where.partition: _end(answer) for where, answer in asked.items()}
         for owner in waiting:
             owner.tell_waiting(ends)
