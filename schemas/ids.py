@@ -15,6 +15,10 @@ from uuid import UUID
 AccountId = NewType("AccountId", str)
 TransactionId = NewType("TransactionId", str)
 
+# The epoch of a ledger's positions. A backup that is restored, or another partition count, starts
+# the next one. Every position that leaves the system carries the ledger id and this number.
+EPOCH: Final = 1
+
 NAMESPACE: Final = UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
 
 ACCOUNT_ID_PATTERN: Final = r"^[A-Za-z0-9:_-]{1,64}\Z"
