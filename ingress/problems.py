@@ -133,7 +133,8 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         401,
         "The refresh token is not valid.",
         "It has expired, was ended, or was used before. Each is used once: one that is used again"
-        " may have been stolen, and ends its session. Sign in again.",
+        " may have been stolen, and ends its session, unless the same client repeats a request"
+        " within 10 s. Sign in again.",
     ),
     Code.FORBIDDEN: Meaning(
         403,

@@ -11,11 +11,12 @@ from msgspec import Struct
 from pydantic import Field
 
 from ingress import audit, emails, people, queries, wallet_shown
+from ingress.ledger.asking import KEY_HEADER
 from ingress.openings import Openings
 from ingress.people import People, User, UserShown
 from ingress.problems import Code, Problem
 from ingress.roles import PUBLIC, SIGNED_IN, Role
-from ingress.routes import Answer, Body, Call, Caller, Route, Shown
+from ingress.routes import Answer, Body, Call, Caller, Query, Route, Shown
 from ingress.serving import response
 from ingress.sessions import cookies, store, tokens
 from ingress.sessions.access import AccessTokens
@@ -36,6 +37,15 @@ class Login(Body):
 
 class Refresh(Body):
     refresh_token: Annotated[str, Field(max_length=100)]
+
+
+class RefreshHeaders(Query):
+    idempotency_key: str | None = Field(
+        default=None,
+        alias=KEY_HEADER,
+        description="A random text of the client's own. A request that is repeated brings the same"
+        " one; without it nobody gets that answer again.",
+    )
 
 
 class TokensShown(Shown):
@@ -133,10 +143,13 @@ class SigningIn:
                 path="/auth/refresh",
                 handler=self.refresh,
                 summary="New tokens for a refresh token",
-                description="A refresh token is used once. Used again, it ends its session.",
+                description="A refresh token is used once. Used again, it ends its session. If the"
+                " answer was lost, repeat the request within 10 s: the same client (network"
+                f" address, `User-Agent`, `{KEY_HEADER}`) gets the same refresh token.",
                 tag=TAG,
                 roles=PUBLIC,
                 body=Refresh,
+                headers=RefreshHeaders,
                 answers={200: TokensShown},
                 problems=(Code.REFRESH_INVALID,),
             ),
@@ -176,7 +189,9 @@ class SigningIn:
 
     async def refresh(self, call: Call[Refresh, None]) -> Answer:
         async with self._pool.connection() as connection:
-            done = await store.refresh(connection, call.body.refresh_token, self._session_ttl_s)
+            done = await store.refresh(
+                connection, call.request, call.body.refresh_token, self._session_ttl_s
+            )
         if done is None:
             raise Problem(Code.REFRESH_INVALID)
         session, token = done

@@ -1,20 +1,26 @@
 """Sessions as rows: begun, refreshed, ended.
 
 A refresh token is used once. One that comes again was copied, by whom is not known: its session
-ends. Every ending is told to all ingresses in the transaction that makes it.
+ends. The exception is a lost answer: within RETRY_S the same client gets the same answer. Every
+ending is told to all ingresses in the transaction that makes it.
 """
 
+import hmac
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aiohttp import web
 from msgspec import Struct
 
 from ingress import audit, queries
+from ingress.ledger.asking import KEY_HEADER
 from ingress.sessions import tokens
+from ingress.sessions.attempts import place_of
 from ingress.sessions.endings import CHANNEL, KEY, SESSION, USER
 
 MAX_AGENT_LENGTH = 300
+# How long a lost answer to a refresh is given again.
+RETRY_S: Final = 10.0
 
 
 class Begun(NamedTuple):
@@ -34,6 +40,13 @@ class Session(Struct, frozen=True, kw_only=True):
 class Refreshed(Struct, frozen=True):
     session_id: str
     user_id: str
+
+
+class _Rotated(Struct, frozen=True):
+    session_id: str
+    user_id: str
+    hash: bytes
+    salt: bytes
 
 
 class PasswordOf(Struct, frozen=True):
@@ -64,23 +77,42 @@ async def begin(
 
 
 async def refresh(
-    connection: queries.Connection, token: str, ttl_s: int
+    connection: queries.Connection, request: web.Request, token: str, ttl_s: int
 ) -> tuple[Refreshed, str] | None:
     """The session and its next refresh token. None: not valid; if it was used before, its session
     has ended now."""
     if not tokens.is_one(token, tokens.REFRESH):
         return None
-    new = tokens.make(tokens.REFRESH)
-    old = tokens.hashed(token)
+    client, salt = _client(request), tokens.salt()
+    new, old = tokens.following(token, salt, client), tokens.hashed(token)
     found = await queries.one(
-        connection, "session_refresh", Refreshed, old=old, new=tokens.hashed(new), ttl_s=ttl_s
+        connection,
+        "session_refresh",
+        Refreshed,
+        old=old,
+        new=tokens.hashed(new),
+        salt=salt,
+        ttl_s=ttl_s,
     )
     if found is not None:
         return found, new
+    rotated = await queries.one(connection, "session_rotated", _Rotated, old=old, within_s=RETRY_S)
+    if rotated is not None:
+        same = tokens.following(token, rotated.salt, client)
+        # The hash is another's if that token was used, or if the client is not the same.
+        if hmac.compare_digest(tokens.hashed(same), rotated.hash):
+            return Refreshed(rotated.session_id, rotated.user_id), same
     reused = await queries.one(connection, "spent_token", _Id, hash=old)
     if reused is not None:
         await end(connection, [reused.id])
     return None
+
+
+def _client(request: web.Request) -> bytes:
+    """What a client brings beside its token, and who has only copied that does not know."""
+    place = place_of(audit.address(request)) or ""
+    headers = (request.headers.get(name, "") for name in ("User-Agent", KEY_HEADER))
+    return "\n".join((place, *headers)).encode(errors="surrogateescape")
 
 
 async def of(connection: queries.Connection, user_id: str) -> list[Session]:

@@ -3,7 +3,9 @@
 Each begins with what it is, and the hash is of all of it: none can be used as another.
 """
 
+import base64
 import hashlib
+import hmac
 import secrets
 from typing import Final
 
@@ -15,6 +17,16 @@ _LENGTH: Final = len(REFRESH) + 43
 
 def make(kind: str) -> str:
     return kind + secrets.token_urlsafe(32)
+
+
+def following(token: str, salt: bytes, client: bytes) -> str:
+    """The refresh token that replaces one. Only the client that holds that one gets the same."""
+    mac = hmac.digest(token.encode(), salt + client, hashlib.sha256)
+    return REFRESH + base64.urlsafe_b64encode(mac).decode().rstrip("=")
+
+
+def salt() -> bytes:
+    return secrets.token_bytes(16)
 
 
 def is_one(text: str, kind: str) -> bool:

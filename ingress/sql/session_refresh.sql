@@ -1,7 +1,8 @@
 -- The next token in the place of the one that is used now, which is kept to be known again.
 WITH refreshed AS (
     UPDATE ledger.tokens
-    SET hash = %(new)s, last_used_at = now(), expires_at = now() + make_interval(secs => %(ttl_s)s)
+    SET hash = %(new)s, refresh_salt = %(salt)s, last_used_at = now(),
+        expires_at = now() + make_interval(secs => %(ttl_s)s)
     FROM ledger.users
     WHERE tokens.hash = %(old)s
       AND tokens.kind = 'session'

@@ -4,6 +4,7 @@ import secrets
 import statistics
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -28,6 +29,14 @@ ASKED = {
     "email": "Ada.Obi@Example.com",
     "password": PASSWORD,
 }
+
+
+@pytest.fixture(scope="module")
+def proxied(api: Api, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
+    """One that believes what this machine says of who asks."""
+    folder = tmp_path_factory.mktemp("proxied")
+    with beside(api.pipeline, folder, TRUSTED_PROXIES="127.0.0.1") as ingress:
+        yield ingress
 
 
 def rows(api: Api, query: str, *given: Any) -> list[tuple[Any, ...]]:
@@ -119,8 +128,9 @@ def test_a_refresh_token_is_used_once(ingress: Ingress) -> None:
     first = ingress.post("/auth/refresh", {"refresh_token": ada.refresh_token})
     assert first.status == 200
     assert ingress.get("/me", first.json["access_token"]).status == 200
-    # It comes again: somebody has copied it. The session ends, for both.
-    again = ingress.post("/auth/refresh", {"refresh_token": ada.refresh_token})
+    # It comes again from another client: somebody has copied it. The session ends, for both.
+    used = {"refresh_token": ada.refresh_token}
+    again = ingress.post("/auth/refresh", used, headers={"User-Agent": "thief"})
     assert (again.status, again.code) == (401, "refresh_invalid")
     next_one = {"refresh_token": first.json["refresh_token"]}
     assert ingress.post("/auth/refresh", next_one).code == "refresh_invalid"
@@ -128,12 +138,83 @@ def test_a_refresh_token_is_used_once(ingress: Ingress) -> None:
     assert ingress.get("/me", ada.token).status == 401
 
 
-def test_of_many_refreshes_at_once_one_is_answered(ingress: Ingress) -> None:
+def test_a_lost_answer_to_a_refresh_is_given_again_to_the_same_client(ingress: Ingress) -> None:
+    ada = ingress.person()
+    used = {"refresh_token": ada.refresh_token}
+    lost = ingress.post("/auth/refresh", used)
+    again = ingress.post("/auth/refresh", used)
+    assert (lost.status, again.status) == (200, 200)
+    # One token, not two: whoever uses it second is found out.
+    assert again.json["refresh_token"] == lost.json["refresh_token"]
+    assert ingress.get("/me", again.json["access_token"]).status == 200
+    following = ingress.post("/auth/refresh", {"refresh_token": again.json["refresh_token"]})
+    assert following.status == 200
+    # The answer to the first one was not lost, as its token was used.
+    assert ingress.post("/auth/refresh", used).code == "refresh_invalid"
+    kept = {"refresh_token": following.json["refresh_token"]}
+    assert ingress.post("/auth/refresh", kept).code == "refresh_invalid"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"User-Agent": "phone"}, {"User-Agent": "thief"}),
+        ({"Idempotency-Key": "k7Qe2-0vXr9"}, {}),
+        ({}, {"Idempotency-Key": "k7Qe2-0vXr9"}),
+        ({"X-Forwarded-For": "203.0.113.7"}, {"X-Forwarded-For": "203.0.113.8"}),
+    ],
+)
+def test_another_client_is_not_given_a_lost_answer(
+    proxied: Ingress, first: dict[str, str], second: dict[str, str]
+) -> None:
+    ada = proxied.person()
+    used = {"refresh_token": ada.refresh_token}
+    lost = proxied.post("/auth/refresh", used, headers=first)
+    assert proxied.post("/auth/refresh", used, headers=second).code == "refresh_invalid"
+    kept = {"refresh_token": lost.json["refresh_token"]}
+    assert proxied.post("/auth/refresh", kept, headers=first).code == "refresh_invalid"
+
+
+def test_a_lost_answer_is_not_given_again_after_ten_seconds(api: Api) -> None:
+    ada = api.ingress.person()
+    used = {"refresh_token": ada.refresh_token}
+    assert api.ingress.post("/auth/refresh", used).status == 200
+    with psycopg.connect(api.database) as connection:
+        connection.execute(
+            "UPDATE ledger.spent_tokens SET spent_at = spent_at - interval '11 s' WHERE session_id"
+            " IN (SELECT id FROM ledger.tokens WHERE user_id = %s)",
+            (ada.uuid,),
+        )
+    assert api.ingress.post("/auth/refresh", used).code == "refresh_invalid"
+
+
+def test_nobody_is_given_a_lost_answer_of_a_session_that_ended(ingress: Ingress) -> None:
+    ada = ingress.person()
+    used = {"refresh_token": ada.refresh_token}
+    lost = ingress.post("/auth/refresh", used).json
+    assert ingress.post("/logout", token=lost["access_token"]).status == 204
+    assert ingress.post("/auth/refresh", used).code == "refresh_invalid"
+
+
+def test_many_refreshes_at_once_by_one_client_have_one_answer(ingress: Ingress) -> None:
     ada = ingress.person()
     asked = {"refresh_token": ada.refresh_token}
     with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(lambda _: ingress.post("/auth/refresh", asked).status, range(8)))
-    assert sorted(done) == [200] + 7 * [401]
+        done = list(pool.map(lambda _: ingress.post("/auth/refresh", asked), range(8)))
+    assert [each.status for each in done] == 8 * [200]
+    assert len({each.json["refresh_token"] for each in done}) == 1
+
+
+def test_of_many_clients_that_refresh_at_once_none_keeps_the_session(ingress: Ingress) -> None:
+    ada = ingress.person()
+    asked = {"refresh_token": ada.refresh_token}
+
+    def refresh(number: int) -> int:
+        agent = {"User-Agent": f"client {number}"}
+        return ingress.post("/auth/refresh", asked, headers=agent).status
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(refresh, range(8))) == [200] + 7 * [401]
 
 
 def test_signing_out_ends_the_session(ingress: Ingress) -> None:
@@ -361,7 +442,8 @@ def test_the_rights_of_its_role_in_postgres_are_enough(api: Api, tmp_path: Path)
                 assert revoked.status == 204
                 asked = {"refresh_token": ada.refresh_token}
                 assert ingress.post("/auth/refresh", asked).status == 200
-                assert ingress.post("/auth/refresh", asked).status == 401
+                thief = {"User-Agent": "thief"}
+                assert ingress.post("/auth/refresh", asked, headers=thief).status == 401
                 told = ingress.get(f"/audit?user={ada.number}", ingress.admin().token).json
                 actions = [each["action"] for each in told["data"]]
                 assert actions == ["revoked an API key", "made an API key", "registered"]

@@ -1,0 +1,10 @@
+-- The session whose refresh token was used a moment ago, with what the next token follows from.
+SELECT tokens.id::text AS session_id, tokens.user_id, tokens.hash, tokens.refresh_salt AS salt
+FROM ledger.spent_tokens
+JOIN ledger.tokens ON tokens.id = spent_tokens.session_id
+JOIN ledger.users ON users.id = tokens.user_id
+WHERE spent_tokens.hash = %(old)s
+  AND spent_tokens.spent_at > now() - make_interval(secs => %(within_s)s)
+  AND tokens.revoked_at IS NULL
+  AND tokens.expires_at > now()
+  AND users.disabled_at IS NULL
