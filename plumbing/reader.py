@@ -4,7 +4,7 @@ the client stands still.
 librdkafka may stop fetching a partition for good, without an error, when the partition's broker
 restarts at a bad moment. So the brokers are asked, every few seconds, how far the partitions go: a
 client that brings nothing of what is there is replaced by a new one, which goes on where its owner
-says. It knows no topic.
+says. The offsets of what a reader hands on only rise in each partition. It knows no topic.
 """
 
 import time
@@ -31,6 +31,17 @@ ANSWER_S: Final = 4.0
 Place = tuple[str, int]
 
 
+class OutOfOrder(Exception):
+    """A record came twice, or after a later one. Which records came is unknown, so none of this
+    read may be used; a new process reads on from what is committed."""
+
+    def __init__(self, place: Place, offset: int, expected: int) -> None:
+        super().__init__(
+            f"partition {place[1]} of {place[0]}: a record at offset {offset} came, after"
+            f" {expected - 1}"
+        )
+
+
 class Reader:
     """`config` is what every client has, `options` what this consumer has beside it.
     `next_offsets` tells what to read, and from where on: whatever was returned counts in it by the
@@ -51,6 +62,8 @@ class Reader:
         self._asked: dict[TopicPartition, Future[Any]] = {}
         self._look_at = time.monotonic() + LOOK_EVERY_S
         self._reads = 0
+        # The lowest offset that the next record of each partition may have.
+        self._expected: dict[Place, int] = {}
         # Where partitions were seen to end, markers and aborted records and all.
         self._ends: dict[Place, int] = {}
         # Where those were read to that went further, and at how many looks in a row.
@@ -60,17 +73,24 @@ class Reader:
         self._patience: dict[Place, tuple[int, int]] = {}
 
     def start(self) -> None:
-        self._client.assign(
-            [TopicPartition(*place, at) for place, at in self._next_offsets().items()]
-        )
+        self._expected = dict(self._next_offsets())
+        self._client.assign([TopicPartition(*place, at) for place, at in self._expected.items()])
 
     def poll(self, timeout_s: float) -> Message | None:
+        """The next record, or the end of a partition. Raises `OutOfOrder`."""
         self._before_reading()
-        return self._client.poll(timeout_s)
+        message = self._client.poll(timeout_s)
+        if message is not None:
+            self._check_order(message)
+        return message
 
     def consume(self, most: int, timeout_s: float) -> list[Message]:
+        """As many as there are. Raises `OutOfOrder`."""
         self._before_reading()
-        return self._client.consume(most, timeout_s)
+        messages = self._client.consume(most, timeout_s)
+        for message in messages:
+            self._check_order(message)
+        return messages
 
     def note_end(self, topic: str, end: Message) -> None:
         """`end` is no record, but was read."""
@@ -92,6 +112,16 @@ class Reader:
         self._client.close()
         # Its threads end with it.
         self._asked, self._admin = {}, None
+
+    def _check_order(self, message: Message) -> None:
+        if message.error() is not None:
+            return
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        assert topic is not None and partition is not None and offset is not None
+        expected = self._expected[topic, partition]
+        if offset < expected:
+            raise OutOfOrder((topic, partition), offset, expected)
+        self._expected[topic, partition] = offset + 1
 
     def _before_reading(self) -> None:
         self._reads += 1

@@ -1,4 +1,5 @@
-"""A process that begins anew by itself where Kafka went away in the middle of something.
+"""A process that begins anew by itself where Kafka went away in the middle of something, or where
+its client delivered records out of order.
 
 Whether that was done can then only be found out as after a crash, by who takes over. So the process
 replaces itself by a new one, as a supervisor would, and waits for the brokers as any new one does.
@@ -15,6 +16,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from plumbing import kafka
+from plumbing.reader import OutOfOrder
 
 _ABSENCE: Final = kafka.PASSING | {
     # What the client gives up after a while: a record, a transaction with a record that it gave up,
@@ -42,7 +44,7 @@ log = structlog.get_logger(__name__)
 
 
 def helps(error: BaseException) -> bool:
-    return isinstance(error, kafka.NoAnswer) or (
+    return isinstance(error, kafka.NoAnswer | OutOfOrder) or (
         isinstance(error, KafkaException) and error.args[0].code() in _ABSENCE
     )
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
+from tests import wire
 from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
+from tests.crash.ledger import Ledger, Position
 from tests.simulation import hostile
 from tests.simulation.generator import Record
 
@@ -66,18 +67,18 @@ def test_a_command_of_64_kib_is_decided_and_one_byte_more_is_too_large(ledger: L
     assert ledger.outcome(most).reason == "too_large"
 
 
-def test_200_mb_in_one_batch(ledger: Ledger) -> None:
+def test_150_mb_in_one_batch(ledger: Ledger) -> None:
     """As one record; as many records that are each decided; and as keys, which are no one's."""
     account = ledger.open(0)
     key = account.encode()
     command = {"kind": "credit", "account": account, "amount": 1}
     one = ledger.send(
-        padded({**command, "id": "whole"}, 200_000_000), key, 0, producer=bulky(ledger)
+        padded({**command, "id": "whole"}, 150_000_000), key, 0, producer=bulky(ledger)
     )
     many = ledger.send_all(
         [
             (padded({**command, "id": f"part {number}"}, 64 * KIB), key, 0)
-            for number in range(200_000_000 // (64 * KIB))
+            for number in range(150_000_000 // (64 * KIB))
         ],
         producer=bulky(ledger),
     )
@@ -93,7 +94,7 @@ def test_keys_as_large_as_batches_may_be(ledger: Ledger) -> None:
     command = {"kind": "credit", "account": account, "amount": 1}
     one = ledger.send({**command, "id": "vast"}, b"k" * 8 * MIB, 0, producer=bulky(ledger))
     many = ledger.send_all(
-        [({**command, "id": f"v{number}"}, b"k" * 900 * KIB, 0) for number in range(300)],
+        [({**command, "id": f"v{number}"}, b"k" * 900 * KIB, 0) for number in range(200)],
         producer=bulky(ledger),
     )
     after = ledger.send({**command, "id": "after the keys"})
@@ -187,6 +188,25 @@ def test_aborted_transactions_have_no_outcome_and_hanging_ones_delay_by_their_ti
     # The broker looks for transactions that are over time every ten seconds, or more often.
     assert ledger.outcome(after, HANGING_MS / 1_000 + 12).step == "posted"
     assert not {aborted.offset, hanging.offset} & ledger.audit.books[0].told.keys()
+
+
+def test_records_that_claim_one_offset_have_an_outcome_each(ledger: Ledger) -> None:
+    """And those that claim one that is long past, or far ahead: the broker numbers them itself."""
+    account = ledger.open(0)
+    command = {"kind": "credit", "account": account, "amount": 1}
+    batches = [(0, 0), (0, 1, 0, 1), (3, 2, 1, 0), (0, 2**30), (0,)]
+    before = ledger.send({**command, "id": "before"})
+    for number, claimed in enumerate(batches):
+        records = [
+            (offset, account.encode(), json.dumps({**command, "id": f"{number}.{place}"}).encode())
+            for place, offset in enumerate(claimed)
+        ]
+        assert wire.produce(ledger.bootstrap, ledger.names.commands, 0, records) == 0
+    after = ledger.send({**command, "id": "after"})
+    count = sum(map(len, batches))
+    assert after.offset == before.offset + count + 1
+    sent = [Position(0, before.offset + 1 + number) for number in range(count)]
+    assert {told.step for told in ledger.outcomes([before, *sent, after])} == {"posted"}
 
 
 def test_after_all_that_the_books_are_whole(ledger: Ledger) -> None:

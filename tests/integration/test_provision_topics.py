@@ -119,6 +119,7 @@ def test_another_replication_factor_is_refused(
         (topics.COMMANDS, "retention.bytes", "1000000"),
         (topics.COMMANDS, "message.timestamp.type", "CreateTime"),
         (topics.COMMANDS, "max.message.bytes", "8388608"),
+        (topics.COMMANDS, "compression.type", "producer"),
         (topics.LEGS, "retention.ms", "1000"),
         (topics.LEGS, "message.timestamp.type", "CreateTime"),
         (topics.JOURNAL, "max.message.bytes", "1048576"),

@@ -12,13 +12,14 @@ from confluent_kafka.cimpl import NewTopic
 from plumbing import kafka as clients
 from plumbing import reader
 from plumbing.kafka import ClientConfig
-from plumbing.reader import Reader
+from plumbing.reader import OutOfOrder, Reader
 from processor.inputs import Inputs
 from schemas.codecs import AvroSchemas
 from schemas.state import InputPosition, Partition, Position
 from schemas.topics import Names
 from sinks.inputs import Journals
 from sinks.reading import beginning
+from tests import wire
 from tests.waiting import eventually
 
 # Not so often that what is open is not heard of between two looks.
@@ -193,3 +194,23 @@ def test_whenever_a_client_is_replaced_nothing_is_read_twice(
     eventually(replaced_often, 60)
     journals.close()
     assert found == {number: [*range(len(offsets))] for number, offsets in found.items()}
+
+
+@pytest.mark.parametrize("claimed", [(0, 0), (0, 1, 0, 1), (1, 0)])
+def test_offsets_only_rise_in_what_is_handed_on(
+    kafka: str, inputs: Inputs, topic: str, claimed: tuple[int, ...]
+) -> None:
+    """Where a record comes twice, or after a later one, nothing of it is decided."""
+    records = [(offset, b"w1", b"{}") for offset in claimed]
+    eventually(lambda: wire.produce(kafka, topic, 0, records) == 0)
+    taken: list[int] = []
+
+    def taken_until_it_is_seen() -> bool:
+        with pytest.raises(OutOfOrder, match=f"partition 0 of {topic}"):
+            for _ in range(1_000):
+                for batch in inputs.take(0.02):
+                    taken.extend(command.offset for command in batch.commands)
+        return True
+
+    eventually(taken_until_it_is_seen, 30)
+    assert taken == []

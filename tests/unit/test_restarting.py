@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from plumbing import kafka, restarting
 from plumbing.failures import Failure
+from plumbing.reader import OutOfOrder
 
 
 def failed(code: int) -> KafkaException:
@@ -21,6 +22,7 @@ def failed(code: int) -> KafkaException:
         failed(KafkaError._UNKNOWN_PARTITION),
         failed(KafkaError._TIMED_OUT),
         kafka.NoAnswer("no answer"),
+        OutOfOrder(("commands", 0), 4, 5),
     ],
 )
 def test_what_passes_with_an_outage(error: Exception) -> None:

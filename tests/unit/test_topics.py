@@ -76,6 +76,12 @@ def test_how_each_is_kept(topic: topics.Topic) -> None:
         assert config["retention.ms"] == (str(7 * DAY_MS) if topic.role == "results" else "-1")
 
 
+def test_brokers_number_the_commands_themselves() -> None:
+    compressed = {topic.role for topic in topics.ALL if "compression.type" in topic.config(1)}
+    assert compressed == {"commands"}
+    assert topics.COMMANDS.config(1)["compression.type"] == "lz4"
+
+
 def test_the_state_is_kept_long_enough_to_restore_from() -> None:
     config = topics.STATE.config(1)
     assert config["delete.retention.ms"] == str(7 * DAY_MS)
