@@ -32,6 +32,8 @@ class Local(msgspec.Struct, frozen=True, array_like=True):
     # A journal record that this copy has seen, and its hash; none if it was only restored.
     journal_offset: int = -1
     journal_hash: str = ""
+    # The incarnation of the changelog that `changelog_next_offset` belongs to.
+    incarnation: bytes = b""
 
 
 def note(copy: Path, next_offset: int) -> None:

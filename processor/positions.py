@@ -1,6 +1,7 @@
 """Where a record lies, and what tells it from any other that may come to lie there."""
 
 import hashlib
+import secrets
 
 from msgspec import Struct
 
@@ -15,6 +16,11 @@ class Read(Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     time_ms: int
+
+
+def new_incarnation() -> bytes:
+    """Made at random: a topic's id survives DeleteRecords, and a counter is lost with `state`."""
+    return secrets.token_bytes(16)
 
 
 def position_after(last: Read | Input) -> InputPosition:

@@ -106,7 +106,9 @@ def from_journal(sources: Sources, folder: Path, progress: Progress) -> list[Reb
                         f"partition {number}: at sequence {position.partition.sequence} the journal"
                         f" comes to something else than `{topic}`: `streamledger verify` says what"
                     )
-                local = Local(last.offset + 1, last.time_ms, fold.offset, fold.hash)
+                local = Local(
+                    last.offset + 1, last.time_ms, fold.offset, fold.hash, position.incarnation
+                )
                 table.commit(table.staged(), position, local)
                 rebuilt.append(Rebuilt(number, table.partition.sequence))
     return rebuilt

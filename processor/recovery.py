@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -16,7 +17,7 @@ from plumbing.failures import Failure
 from processor.committed import CommittedReader, Range
 from processor.positions import Read, digest
 from processor.table import Table
-from schemas import journal
+from schemas import journal, state_keys
 from schemas.settings import RULES_VERSION
 from schemas.state import InputPosition, Position
 from schemas.topics import DAY_MS, STATE, Names
@@ -31,6 +32,8 @@ POLL_S = 0.1
 _TOMBSTONES_KEPT_MS = (STATE.delete_retention_ms or 0) - DAY_MS
 
 Progress = Callable[[int, int], None]
+
+_decode_position = msgspec.msgpack.Decoder(Position).decode
 
 
 class Refused(Failure):
@@ -66,14 +69,15 @@ class Recovery:
         """Bring the local copy to the stable end of `state`; all of it again if it cannot be told
         that the copy is a part of that."""
         range = self._range(self._names.state)
-        reason = self._foreign(table, ledger_id) or self._stale(table, range)
+        incarnation = self._incarnation()
+        reason = self._foreign(table, ledger_id) or self._stale(table, range, incarnation)
         if reason is not None:
             log.warning("local copy wiped", partition=self._partition, reason=reason)
             table.wipe()
         at = max(table.local.changelog_next_offset, range.start)
         if at >= range.end:
             return
-        local = table.local
+        local = replace(table.local, incarnation=incarnation or b"")
         records = self._reader.read(self._names.state, self._partition, at, range.end)
         while chunk := list(islice(records, CHUNK)):
             last = chunk[-1]
@@ -86,10 +90,23 @@ class Recovery:
         table.restored()
         progress(range.end, range.end)
 
+    def _incarnation(self) -> bytes | None:
+        """Of the changelog as it is now; None where it is empty."""
+        topic, number = self._names.state, self._partition
+        last = self._reader.last(topic, number)
+        if last is None:
+            return None
+        if last.key != state_keys.POSITION or not last.value:
+            raise Refused(
+                f"partition {number} of `{topic}` does not end with a position: it was cut, or its"
+                " rebuild was not finished; `streamledger rebuild state-topic` writes it again"
+            )
+        return _decode_position(last.value).incarnation
+
     def _foreign(self, table: Table, ledger_id: str) -> str | None:
         """Why the local copy cannot be told to be this partition's; None if it is, or empty."""
         local, position = table.local, table.position
-        if local.changelog_next_offset == 0:
+        if local.changelog_next_offset == 0 and position is None:
             return None
         if position is None or local.journal_offset < 0:
             return "its restore was not finished"
@@ -101,17 +118,21 @@ class Recovery:
             return "its journal is not this ledger's"
         return None
 
-    def _stale(self, table: Table, range: Range) -> str | None:
+    def _stale(self, table: Table, range: Range, incarnation: bytes | None) -> str | None:
         """Why the changelog cannot be laid over the local copy."""
         local = table.local
-        if local.changelog_next_offset > range.end:
+        if local.changelog_next_offset == 0:
+            return None
+        if incarnation is not None and local.incarnation != incarnation:
+            return f"its offsets belong to another incarnation of `{self._names.state}`"
+        if incarnation is None or local.changelog_next_offset > range.end:
             raise Refused(
                 f"partition {self._partition}: the local copy has read `{self._names.state}` up to"
                 f" {local.changelog_next_offset}, but it ends at {range.end}"
             )
-        if 0 < local.changelog_next_offset < range.start:
+        if local.changelog_next_offset < range.start:
             return "the changelog begins after it"
-        behind = 0 < local.changelog_next_offset < range.end
+        behind = local.changelog_next_offset < range.end
         age_ms = time.time() * 1_000 - local.changelog_time_ms
         if behind and age_ms > _TOMBSTONES_KEPT_MS:
             return "it is older than the changelog's tombstones"
@@ -164,6 +185,11 @@ class Recovery:
 
 def check_owner(position: Position, ledger_id: str, partitions: int) -> None:
     """The state is this ledger's, and these rules can go on with it."""
+    if not position.incarnation:
+        raise Refused(
+            f"partition {position.partition.partition} of `state` was written by an older program,"
+            " without an incarnation; `streamledger rebuild state-topic --replace` writes it again"
+        )
     at = position.partition
     if at.ledger_id != ledger_id:
         raise Refused(

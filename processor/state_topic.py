@@ -16,7 +16,7 @@ from rocksdict import AccessType, Options, Rdict
 from plumbing import transactions
 from plumbing.failures import Failure
 from processor.committed import CommittedReader
-from processor.positions import position_after
+from processor.positions import new_incarnation, position_after
 from processor.rebuild import MEMORY_MIB, Fold, Progress, Rebuilt, Sources, answered, table_in
 from processor.recovery import Recovery
 from processor.table import LOCAL_KEY, Memory
@@ -90,6 +90,7 @@ class _Partition:
             self._read_up_to(self._sources.names.commands, fold.read["commands"]),
             self._read_up_to(self._sources.names.legs, fold.read["legs"]),
             fold.hash,
+            new_incarnation(),
         )
         path = folder / f"partition-{number}"
         for changes in _in_transactions(self._changes(path)):

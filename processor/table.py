@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 from rocksdict import (
     BlockBasedIndexType,
     BlockBasedOptions,
@@ -245,12 +246,7 @@ class Table:
 
     def prove(self, journal_offset: int, journal_hash: str) -> None:
         """Note a journal record that this copy has seen: by it the copy can be told apart."""
-        local = Local(
-            self.local.changelog_next_offset,
-            self.local.changelog_time_ms,
-            journal_offset,
-            journal_hash,
-        )
+        local = replace(self.local, journal_offset=journal_offset, journal_hash=journal_hash)
         self._db.put(LOCAL_KEY, _encode(local))
         self.local = local
 

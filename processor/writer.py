@@ -16,7 +16,7 @@ from processor.copies import Local
 from processor.encodings import Encode
 from processor.inputs import Batch
 from processor.outputs import MAX_BYTES, Outputs
-from processor.positions import position_after
+from processor.positions import new_incarnation, position_after
 from processor.rules import engine, reads
 from processor.rules.decision import BrokenInvariant, Input
 from processor.table import Staged, Table
@@ -97,12 +97,13 @@ class Writer:
 
     def produce_state(self, producer: Producer, names: Names) -> None:
         """What it changes, the position last."""
-        before = self.table.position or nowhere(self.table)
+        before = self.table.position or nowhere(self.table, new_incarnation())
         self._position = Position(
             self.table.partition,
             position_after(self._last["commands"]) if "commands" in self._last else before.commands,
             position_after(self._last["legs"]) if "legs" in self._last else before.legs,
             self._written.last_hash,
+            before.incarnation,
         )
         self._staged = self.table.staged()
         outputs.produce_state(
@@ -123,6 +124,7 @@ class Writer:
             told.state_time_ms,
             told.journal_offset,
             self._written.last_hash,
+            self._position.incarnation,
         )
         self.table.commit(self._staged, self._position, local)
         self._written = self._outputs(self._written.last_hash)
@@ -155,6 +157,6 @@ class _Told:
         raise BrokenInvariant("a transaction was committed without its records")
 
 
-def nowhere(table: Table) -> Position:
+def nowhere(table: Table, incarnation: bytes = b"") -> Position:
     """Where a partition is that has no state."""
-    return Position(table.partition, InputPosition(), InputPosition(), "")
+    return Position(table.partition, InputPosition(), InputPosition(), "", incarnation)

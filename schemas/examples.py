@@ -371,5 +371,6 @@ STATE: Final[dict[str, Struct]] = {
             next_offset=12, last_offset=11, last_digest=bytes.fromhex(_BODY_HASH)
         ),
         last_hash=_BODY_HASH,
+        incarnation=bytes.fromhex(_BODY_HASH),
     ),
 }

@@ -121,6 +121,9 @@ class Position(Struct, frozen=True, gc=False, array_like=True):
     commands: InputPosition
     legs: InputPosition
     last_hash: str
+    # Which writing of the partition's changelog this is: random, made at its genesis and by every
+    # rebuild. Offsets of one incarnation mean nothing in another.
+    incarnation: bytes = b""
 
 
 StateValue = Account | SystemAccount | Transaction | Hold | Prepared | Due

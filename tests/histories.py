@@ -22,6 +22,8 @@ from tests.simulation.run import Run
 
 __all__ = ["LEDGER_ID", "History", "Kept", "MemoryState", "ids", "of_seed"]
 
+INCARNATION = b"0123456789abcdef"
+
 _decode = msgspec.json.Decoder(JournalRecord).decode
 
 
@@ -72,6 +74,7 @@ class Kept:
             _position(self.commands),
             _position(self.legs),
             self.last_hash,
+            INCARNATION,
         )
 
     def changelog(self) -> list[tuple[bytes, bytes]]:

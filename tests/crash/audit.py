@@ -294,7 +294,8 @@ class Audit:
         if b"p" not in state:
             self.differences.note(f"{where} has no position")
             return
-        partition, commands, legs, last_hash = state[b"p"]
+        partition, commands, legs, last_hash, incarnation = state[b"p"][:5]
+        same(where, "bytes of the incarnation", len(incarnation), 16)
         same(where, "sequence, time", (partition[3], partition[4]), (books.sequence, books.time_ms))
         same(where, "last hash", last_hash, books.hash)
         same(where, "position in commands", commands[0], max(books.told, default=-1) + 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from confluent_kafka import KafkaException, Producer
+from msgspec.structs import replace
 from rocksdict import AccessType, Options, Rdict
 
 from plumbing import transactions
@@ -18,10 +19,11 @@ from processor.rebuild import Sources
 from processor.recovery import Recovery, check_owner
 from processor.table import LOCAL_KEY, Memory, Table
 from schemas import state, state_keys, topics
+from schemas.state import Position
 from sinks.verify.run import Asked, verify
 from tests import histories, kept_topics
 from tests.crash import ledger as crash_ledger
-from tests.histories import Kept
+from tests.histories import INCARNATION, Kept
 from tests.integration.test_verify import WHOLE, N, changed
 
 
@@ -57,9 +59,16 @@ def values(path: Path) -> dict[bytes, bytes]:
     return found  # type: ignore[return-value]  # it is raw
 
 
-def expect(folder: Path) -> None:
+def expect(folder: Path, *, rewritten: bool = False) -> None:
+    """`rewritten`: the copies are of a `state` that a rebuild has written."""
     for one in WHOLE:
-        assert values(folder / f"partition-{one.number}") == dict(one.changelog())
+        found = values(folder / f"partition-{one.number}")
+        if rewritten:
+            position = msgspec.msgpack.decode(found[state_keys.POSITION], type=Position)
+            assert len(position.incarnation) == 16 and position.incarnation != INCARNATION
+            same = replace(position, incarnation=INCARNATION)
+            found[state_keys.POSITION] = msgspec.msgpack.encode(same)
+        assert found == dict(one.changelog())
     assert sorted(each.name for each in folder.iterdir()) == [f"partition-{n}" for n in range(N)]
 
 
@@ -127,7 +136,7 @@ def test_a_lost_topic_is_written_anew(lost: Sources, kafka: str, tmp_path: Path)
     assert [each.sequence for each in done] == [len(one.journal) for one in WHOLE]
     assert agrees(lost, kafka)
     rebuild.from_state(lost, tmp_path / "two", quiet)
-    expect(tmp_path / "two")
+    expect(tmp_path / "two", rewritten=True)
     with pytest.raises(Failure, match="is there, at sequence"):
         state_topic.write_anew(lost, quiet, replace=False)
 
@@ -151,7 +160,7 @@ def test_an_owner_that_still_runs_is_fenced(kafka: str, topic_prefix: str) -> No
 
 
 def test_one_that_was_cut_short_is_lost_still(
-    lost: Sources, kafka: str, monkeypatch: pytest.MonkeyPatch
+    lost: Sources, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many transactions; the position comes with the last. Given again, it ends whole."""
     monkeypatch.setattr(state_topic, "MOST_RECORDS", 40)
@@ -176,6 +185,8 @@ def test_one_that_was_cut_short_is_lost_still(
     with CommittedReader(lost.config) as reader:
         last = reader.last(lost.names.state, 0)
         assert last is not None and last.key != state_keys.POSITION
+    with pytest.raises(Failure, match="does not end with a position"):
+        rebuild.from_state(lost, tmp_path, quiet)
     state_topic.write_anew(lost, quiet, replace=False)
     assert agrees(lost, kafka)
 
@@ -190,6 +201,18 @@ def test_a_topic_that_says_something_else_is_replaced(whole: Sources, kafka: str
     assert agrees(whole, kafka)
 
 
+def test_a_position_without_an_incarnation_is_refused(whole: Sources, tmp_path: Path) -> None:
+    producer = Producer(dict(whole.config))
+    for one in WHOLE:
+        older = msgspec.msgpack.encode(replace(one.position(), incarnation=b""))
+        producer.produce(whole.names.state, older, state_keys.POSITION, one.number)
+    producer.flush(20)
+    with pytest.raises(Failure, match="rebuild state-topic --replace"):
+        rebuild.from_state(whole, tmp_path / "one", quiet)
+    with pytest.raises(Failure, match="rebuild state-topic --replace"):
+        rebuild.from_journal(whole, tmp_path / "two", quiet)
+
+
 # With a processor
 
 
@@ -199,9 +222,13 @@ def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledg
         yield one
 
 
-def test_the_processor_goes_on_with_a_topic_written_anew(
-    ledger: crash_ledger.Ledger, kafka: str, topic_prefix: str
-) -> None:
+def sources_of(ledger: crash_ledger.Ledger) -> Sources:
+    client_id = f"{ledger.prefix}streamledger-processor"
+    config = {"bootstrap.servers": ledger.bootstrap, "client.id": client_id}
+    return Sources(config, ledger.names, "streamledger", ledger.partitions)
+
+
+def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.Ledger) -> None:
     worker = ledger.ready()
     sender, receiver = ledger.open(0, amount=10_000), ledger.open(1)
     # What is between partitions comes before commands: the receiver must be there first.
@@ -213,15 +240,50 @@ def test_the_processor_goes_on_with_a_topic_written_anew(
     worker.stop()
     ledger.make_again(ledger.names.state)
     assert "the state was lost" in ledger.refused()
-    config = {"bootstrap.servers": kafka, "client.id": f"{topic_prefix}streamledger-processor"}
-    sources = Sources(config, ledger.names, "streamledger", ledger.partitions)
-    state_topic.write_anew(sources, lambda *told: None, replace=False)
+    state_topic.write_anew(sources_of(ledger), lambda *told: None, replace=False)
     ledger.ready()
     second = ledger.send({**transfer, "id": "after"})
     again = ledger.send({**transfer, "id": "before"})
     assert ledger.outcome(second).step == "posted"
     assert ledger.outcome(again).step == "replayed"
     assert ledger.whole() == []
+
+
+def credit(ledger: crash_ledger.Ledger, accounts: list[str], id: str) -> None:
+    command = {"kind": "credit", "amount": 1, "id": id}
+    sent = ledger.send_all([({**command, "account": each}, None, None) for each in accounts])
+    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+
+
+@pytest.mark.parametrize("copy", ["older", "newest"])
+def test_a_copy_from_before_a_rebuild_is_wiped(
+    ledger: crash_ledger.Ledger, copy: str, tmp_path: Path
+) -> None:
+    """The rebuilt topic reuses the offsets of the old one, so an older copy seems to be a part of
+    it, and a newer one to be ahead of it."""
+    older = ledger.ready(data="older")
+    first = [ledger.open(partition) for partition in (0, 1) for _ in range(40)]
+    credit(ledger, first, "before")
+    assert older.stop() == 0
+    newest = ledger.ready(data="newest")
+    for turn in range(3):
+        credit(ledger, first, f"meanwhile-{turn}")
+    second = [ledger.open(partition) for partition in (0, 1) for _ in range(80)]
+    credit(ledger, second, "meanwhile")
+    assert newest.stop() == 0
+    table = Table(tmp_path / "older" / "partition-0", 0, Memory(16), 100)
+    offset = table.local.changelog_next_offset
+    table.close()
+
+    ledger.make_again(ledger.names.state)
+    state_topic.write_anew(sources_of(ledger), lambda *told: None, replace=False)
+    with CommittedReader(ledger.client) as reader:
+        assert reader.range(ledger.names.state, 0).end > offset, "the older copy's is within it"
+
+    worker = ledger.ready(data=copy)
+    credit(ledger, [*first, *second], "after")
+    assert ledger.whole() == []
+    assert worker.told().count("another incarnation of `") == ledger.partitions
 
 
 def test_checks_of_the_owner_are_those_of_a_start(whole: Sources, tmp_path: Path) -> None:
