@@ -465,7 +465,8 @@ def migrate(data: lifecycle.Data = lifecycle.DATA) -> None:
     """Bring the Postgres schema to this version."""
     from compose import provision, running
 
-    applied = provision.migrate(running.settings(data).database)
+    settings = running.settings(data)
+    applied = provision.migrate(settings.database, settings.role_passwords())
     typer.echo("\n".join(f"applied {name}" for name in applied) or "the schema is up to date")
 
 

@@ -5,16 +5,19 @@ change. It must not know how Kafka and Postgres are run.
 """
 
 import time
+from collections.abc import Mapping
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
 
 from plumbing import kafka, topics_check
 from plumbing.failures import Failure
-from plumbing.settings import AppSettings, KafkaSettings, PostgresSettings
+from plumbing.settings import AppSettings, KafkaSettings, PostgresSettings, setting
 from schemas.topics import ALL, Topic
 from sinks import migrations
+from sinks.migrations import INGRESS_ROLE, SINK_ROLE
 
 CLIENT_ID = "provision"
 MOST_REPLICAS = 3
@@ -24,6 +27,29 @@ POLL_S = 0.05
 
 class ProvisionSettings(AppSettings, KafkaSettings, PostgresSettings):
     """What the commands that make and check topics and tables read."""
+
+    ingress_database_password: SecretStr | None = setting(
+        None,
+        f"The password with which the ingress signs in to Postgres as `{INGRESS_ROLE}`. Where it is"
+        " set, `streamledger migrate` gives it to that role.",
+        default_text="unset: the role gets no password",
+        secret=True,
+        min_length=1,
+    )
+    sink_database_password: SecretStr | None = setting(
+        None,
+        f"The same for the sink and `{SINK_ROLE}`.",
+        default_text="unset: the role gets no password",
+        secret=True,
+        min_length=1,
+    )
+
+    def role_passwords(self) -> dict[str, str]:
+        given = {
+            INGRESS_ROLE: self.ingress_database_password,
+            SINK_ROLE: self.sink_database_password,
+        }
+        return {role: secret.get_secret_value() for role, secret in given.items() if secret}
 
 
 def create_topics(brokers: str, settings: KafkaSettings | None = None) -> list[str]:
@@ -56,9 +82,10 @@ def check_topics(brokers: str, settings: KafkaSettings | None = None) -> None:
     topics_check.check_topics(kafka.admin(settings, CLIENT_ID), settings)
 
 
-def migrate(database_url: str) -> list[str]:
-    """Applies the migrations that are missing and returns their names."""
-    return migrations.migrate(database_url)
+def migrate(database_url: str, passwords: Mapping[str, str] | None = None) -> list[str]:
+    """Applies the migrations that are missing and returns their names; lets each role that has a
+    password sign in."""
+    return migrations.migrate(database_url, passwords=passwords)
 
 
 def _new(topic: Topic, settings: KafkaSettings, replicas: int) -> NewTopic:

@@ -77,7 +77,7 @@ async def _create(
         async with connection:
             await add_user(connection, email, first_name, last_name, hashed, Role.ADMIN)
     except psycopg.Error as error:
-        raise Failure(f"Postgres: {str(error).strip().splitlines()[0]}") from None
+        raise postgres.failure(error) from None
     except Problem:
         raise Failure(f"somebody has the address {email} already") from None
 

@@ -15,6 +15,8 @@ from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from plumbing.failures import Failure
+
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5
@@ -26,6 +28,32 @@ ANSWER_TIMEOUT_S = 5.0
 STATEMENT_TIMEOUT_MS = 4_500
 _CONNECTION_CHECK_MS = 1_000
 _INTERVAL_S = 0.1
+# libpq tells of a failed connection by its text alone. Of these, waiting mends none.
+_REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "not permitted to log in",
+    "does not exist",
+    "permission denied",
+)
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def refused(error: Exception) -> bool:
+    """Whether the server is there and does not let us in: the address is wrong, not the moment."""
+    return any(words in str(error) for words in _REFUSALS)
+
+
+def failure(error: Exception) -> Failure:
+    """What an operator reads of a connection that failed."""
+    if refused(error):
+        return Failure(f"Postgres refuses the connection: {first_line(error)} (DATABASE_URL)")
+    return Failure(f"Postgres gives no answer: {first_line(error)}")
 
 
 class Connection(AsyncConnection[TupleRow]):

@@ -37,6 +37,8 @@ ALL = (
     # Postgres
     "DATABASE_URL",
     "DATABASE_POOL_SIZE",
+    "INGRESS_DATABASE_PASSWORD",
+    "SINK_DATABASE_PASSWORD",
     # the endpoint for Prometheus of services without an HTTP side of their own
     "METRICS_HOST",
     "METRICS_PORT",

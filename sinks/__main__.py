@@ -1,5 +1,5 @@
-"""`python -m sinks`: reads the settings, checks the topics, brings the tables up to date, and
-writes what it is assigned.
+"""`python -m sinks`: reads the settings, checks the topics and the tables, and writes what it is
+assigned.
 """
 
 import signal
@@ -42,7 +42,7 @@ def run(settings: SinkSettings) -> None:
     database = settings.database
     topics_check.wait_for_topics(kafka.admin(settings, name), settings)
     try:
-        postgres.migrate(database, stopping)
+        postgres.wait_for_tables(database, stopping)
     except Abandoned:
         return
     memory.collect_seldom()

@@ -16,6 +16,7 @@ from psycopg import Connection, Cursor
 from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
+from plumbing.postgres import first_line
 from sinks import changes, copies, copying, postgres, sending
 from sinks.postgres import Connections, Patience
 from sinks.reading import Position, beginning
@@ -208,4 +209,4 @@ def _superseded(part: Part) -> Superseded:
 
 def _hopeless(error: psycopg.ProgrammingError) -> Failure:
     """Rights that are missing, tables that are not there: an operator must see to it."""
-    return Failure(f"Postgres refuses the sink: {postgres.first_line(error)}")
+    return Failure(f"Postgres refuses the sink: {first_line(error)}")

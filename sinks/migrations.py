@@ -6,19 +6,25 @@ or a schema made by a newer program, is refused: nothing is guessed, nothing is 
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Final
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
+from plumbing import postgres
 from plumbing.failures import Failure
 
 # Any number that nobody else locks; the same in every version for ever.
 LOCK_KEY = 7_305_812_274
 LOCK_TIMEOUT = "10min"
 CONNECT_TIMEOUT_S = 10
+# The roles of least rights, which `0004_rights` makes and each later migration keeps.
+INGRESS_ROLE: Final = "streamledger_ingress"
+SINK_ROLE: Final = "streamledger_sink"
 
 
 class MigrationRefused(Failure):
@@ -44,21 +50,31 @@ def of_this_program() -> list[Migration]:
     )
 
 
-def migrate(database_url: str, migrations: list[Migration] | None = None) -> list[str]:
-    """Applies what is missing and returns its names. Waits for others that are at it."""
+def migrate(
+    database_url: str,
+    migrations: list[Migration] | None = None,
+    passwords: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Applies what is missing and returns its names. Waits for others that are at it. Each role
+    with a password may sign in with it afterwards."""
     wanted = of_this_program() if migrations is None else migrations
     try:
         with psycopg.connect(
             database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
         ) as connection:
-            return _migrate(connection, wanted)
+            applied = _migrate(connection, wanted)
+            for role, password in (passwords or {}).items():
+                _let_in(connection, role, password)
+            return applied
     except psycopg.errors.LockNotAvailable:
         raise MigrationRefused(
             f"another migration has been running for {LOCK_TIMEOUT}: see what holds it, then again"
         ) from None
-    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise Failure(f"Postgres gives no answer: {first}") from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        first = postgres.first_line(error)
+        raise Failure(f"Postgres: {first}: migrate as the owner of the database") from None
+    except psycopg.Error as error:
+        raise postgres.failure(error) from None
 
 
 def _migrate(connection: Connection[TupleRow], wanted: list[Migration]) -> list[str]:
@@ -80,6 +96,21 @@ def _migrate(connection: Connection[TupleRow], wanted: list[Migration]) -> list[
                 (migration.name, migration.sha256),
             )
     return [migration.name for migration in missing]
+
+
+def _let_in(connection: Connection[TupleRow], role: str, password: str) -> None:
+    """The server gets a verifier, so that its log never has the password."""
+    encoding = connection.info.encoding
+    verifier = connection.pgconn.encrypt_password(
+        password.encode(encoding), role.encode(encoding), b"scram-sha-256"
+    ).decode(encoding)
+    statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}")
+    try:
+        connection.execute(statement.format(sql.Identifier(role), sql.Literal(verifier)))
+    except psycopg.errors.UndefinedObject:
+        raise Failure(
+            f"the role {role} does not exist: make it, CALL ledger.grant_rights(), then migrate"
+        ) from None
 
 
 def _applied(connection: Connection[TupleRow]) -> dict[str, str]:

@@ -13,7 +13,9 @@ import structlog
 from psycopg import Connection, errors, sql
 from psycopg.rows import TupleRow
 
+from plumbing import postgres
 from plumbing.failures import Failure
+from plumbing.postgres import first_line
 from sinks import migrations
 
 log = structlog.get_logger(__name__)
@@ -42,8 +44,6 @@ AWAY = (
 )
 # The rows contradict the tables' constraints.
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
-
-_HOPELESS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
 
 
 class Abandoned(Exception):
@@ -109,7 +109,12 @@ class Connections:
 
 def check_schema(connection: Connection[TupleRow]) -> None:
     """The tables are those that this program knows, no older and no newer ones."""
-    rows = connection.execute(f"SELECT name FROM {SCHEMA}.migrations").fetchall()
+    try:
+        rows = connection.execute(f"SELECT name FROM {SCHEMA}.migrations").fetchall()
+    except (errors.UndefinedTable, errors.InvalidSchemaName):
+        raise Failure("the database has no ledger: `streamledger migrate` makes it") from None
+    except errors.InsufficientPrivilege as error:
+        raise Failure(f"Postgres: {first_line(error)} (docs/deploying.md)") from None
     there = {name for (name,) in rows}
     known = {each.name for each in migrations.of_this_program()}
     if newer := sorted(there - known):
@@ -138,20 +143,16 @@ class Patience:
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
 
-def migrate(url: str, stopping: threading.Event) -> None:
-    """Brings the tables up to date, once Postgres answers. Wrong credentials end it."""
+def wait_for_tables(url: str, stopping: threading.Event) -> None:
+    """Returns once Postgres answers and the tables are those of this program. It changes nothing:
+    a sink's login owns no table. Wrong credentials end it."""
     patience = Patience(stopping)
     while True:
         try:
-            psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S).close()
-            break
+            with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
+                check_schema(connection)
+            return
         except psycopg.OperationalError as error:
-            if any(words in str(error) for words in _HOPELESS):
-                raise Failure(f"Postgres refuses the connection: {first_line(error)}") from None
+            if postgres.refused(error):
+                raise postgres.failure(error) from None
             patience.wait(error)
-    migrations.migrate(url)
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -28,6 +28,7 @@ from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
+from plumbing.postgres import failure, first_line
 from schemas.topics import Names
 from sinks import postgres
 from sinks.ledger import Ledger, Part, Queries, RowsRefused
@@ -96,8 +97,7 @@ def rebuild(sources: Sources, progress: Progress) -> Rebuilt:
                 except (*postgres.AGAIN, psycopg.errors.QueryCanceled) as error:
                     if attempt + 1 == ATTEMPTS:
                         raise Failure(
-                            "the live tables are busy, nothing was replaced:"
-                            f" {postgres.first_line(error)}"
+                            f"the live tables are busy, nothing was replaced: {first_line(error)}"
                         ) from None
         except (BrokenJournal, BrokenRecord, RowsRefused) as error:
             raise Failure(f"nothing was replaced: {error}") from error
@@ -154,13 +154,11 @@ def _connected(url: str) -> Iterator[Connection[TupleRow]]:
             connect_timeout=postgres.CONNECT_TIMEOUT_S,
         )
     except psycopg.OperationalError as error:
-        raise Failure(f"Postgres gives no answer: {postgres.first_line(error)}") from None
+        raise failure(error) from None
     try:
         yield connection
     except psycopg.errors.InsufficientPrivilege as error:
-        raise Failure(
-            f"{postgres.first_line(error)}: rebuild as whoever migrates the database"
-        ) from None
+        raise Failure(f"{first_line(error)}: rebuild as whoever migrates the database") from None
     finally:
         connection.close()
 

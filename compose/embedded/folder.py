@@ -18,6 +18,9 @@ from compose.embedded.problems import Problem
 
 SIGNING_KEY = "SIGNING_KEY"
 POSTGRES_PASSWORD = "POSTGRES_PASSWORD"
+INGRESS_PASSWORD = "INGRESS_DATABASE_PASSWORD"
+SINK_PASSWORD = "SINK_DATABASE_PASSWORD"
+SECRETS = (SIGNING_KEY, POSTGRES_PASSWORD, INGRESS_PASSWORD, SINK_PASSWORD)
 MARKER = "streamledger.json"
 USERS = "users"
 LAYOUT = 1
@@ -86,12 +89,13 @@ class DataFolder:
     def secrets(self) -> dict[str, str]:
         """The keys and passwords of this folder, made when first asked for."""
         path = self.path / "secrets.env"
-        if not path.exists():
-            made = {name: secrets.token_hex(32) for name in (SIGNING_KEY, POSTGRES_PASSWORD)}
-            text = "".join(f"{name}={value}\n" for name, value in made.items())
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = dict(line.split("=", 1) for line in lines if "=" in line)
+        wanted = {name: kept.get(name) or secrets.token_hex(32) for name in SECRETS}
+        if wanted != kept:
+            text = "".join(f"{name}={value}\n" for name, value in wanted.items())
             processes.write_private(path, text)
-        lines = path.read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line)
+        return wanted
 
     @property
     def secured(self) -> bool:

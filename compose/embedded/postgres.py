@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import psutil
 import psycopg
@@ -210,6 +210,13 @@ class Server:
             if known.fetchone() is None:
                 name = sql.Identifier(DATABASE)
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+
+
+def as_user(url: str, user: str, password: str) -> str:
+    """The same database, for somebody else."""
+    parts = urlsplit(url)
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return parts._replace(netloc=f"{login}@{parts.hostname}:{parts.port}").geturl()
 
 
 def unpack(jar: Path, cache: Path, account: Account, stop: threading.Event) -> Path:

@@ -7,29 +7,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from compose.embedded.folder import INGRESS_PASSWORD, SINK_PASSWORD
+from ingress.settings import IngressSettings
+from plumbing import setting_names
+from plumbing.settings import Settings
+from processor.settings import ProcessorSettings
+from sinks.migrations import INGRESS_ROLE, SINK_ROLE
+from sinks.settings import SinkSettings
+
 PROBE_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
 class Service:
     """`port_setting` names the setting with the port on which it answers at `ready_path`; that is
-    the one asked for with --port where there is no `first_port`, from which on one is free."""
+    the one asked for with --port where there is no `first_port`, from which on one is free.
+    `login` is its role in Postgres and which secret of the data folder is its password."""
 
     name: str
+    settings: type[Settings]
     port_setting: str
     ready_path: str
     first_port: int | None = None
     copies_option: str | None = None
+    login: tuple[str, str] | None = None
 
     @property
     def command(self) -> list[str]:
         return [sys.executable, "-m", "compose.cli", self.name]
 
+    def reads(self, name: str) -> bool:
+        return name.lower() in self.settings.model_fields
+
+    def environment(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Without the settings, secrets among them, that are for others."""
+        return {
+            name: value
+            for name, value in given.items()
+            if name not in setting_names.ALL or self.reads(name)
+        }
+
 
 SERVICES = (
-    Service("processor", "METRICS_PORT", "/ready", 9400, "processors"),
-    Service("sink", "METRICS_PORT", "/ready", 9500),
-    Service("ingress", "HTTP_PORT", "/ready"),
+    Service("processor", ProcessorSettings, "METRICS_PORT", "/ready", 9400, "processors"),
+    Service("sink", SinkSettings, "METRICS_PORT", "/ready", 9500, login=(SINK_ROLE, SINK_PASSWORD)),
+    Service(
+        "ingress",
+        IngressSettings,
+        "HTTP_PORT",
+        "/ready",
+        login=(INGRESS_ROLE, INGRESS_PASSWORD),
+    ),
 )
 
 

@@ -34,6 +34,7 @@ from compose.embedded.services import SERVICES, Service, answers, copies
 from compose.embedded.supervisor import Part, State, Supervisor
 from ingress.settings import IngressSettings
 from plumbing import kafka as kafka_clients
+from plumbing import postgres as postgres_clients
 from plumbing.settings import setting
 
 SERVICE_TIMEOUT_S = 60
@@ -192,7 +193,7 @@ class Up:
         brokers, database = self._start_stores()
         with self._display.step("topics and tables"):
             provision.create_topics(brokers, self._as_operator())
-            provision.migrate(database)
+            provision.migrate(database, self._role_passwords())
         found = self._found(brokers, database)
         self._write_settings(brokers, found)
         environment = {**os.environ, **found}
@@ -308,12 +309,15 @@ class Up:
             service.command,
             log=self._folder.logs / f"{name}.log",
             address=url,
-            environment={
-                **environment,
-                **self._as_user(service.name),
-                service.port_setting: str(port),
-                "DATA": str(self._folder.path.absolute() / name),
-            },
+            environment=service.environment(
+                {
+                    **environment,
+                    **self._as_user(service.name),
+                    **self._as_role(service, environment["DATABASE_URL"]),
+                    service.port_setting: str(port),
+                    "DATA": str(self._folder.path.absolute() / name),
+                }
+            ),
             folder=Path.cwd(),
             stop_s=SERVICE_STOP_S,
         )
@@ -330,6 +334,22 @@ class Up:
     def _as_user(self, user: str) -> dict[str, str]:
         """Settings with which the embedded Kafka takes one for that user, where it asks."""
         return security.settings(user, self._passwords[user]) if self._passwords else {}
+
+    def _role_passwords(self) -> dict[str, str]:
+        """Of the services' roles in the embedded Postgres; somebody else's is left as it is."""
+        if self._settings.database_url is not None:
+            return {}
+        kept = self._folder.secrets()
+        logins = (service.login for service in SERVICES if service.login is not None)
+        return {role: kept[secret] for role, secret in logins}
+
+    def _as_role(self, service: Service, database: str) -> dict[str, str]:
+        """The embedded Postgres lets each service in as its own role."""
+        if service.login is None or self._settings.database_url is not None:
+            return {}
+        role, secret = service.login
+        password = self._folder.secrets()[secret]
+        return {"DATABASE_URL": postgres.as_user(database, role, password)}
 
     def _as_operator(self) -> UpSettings:
         told = {**self._settings.model_dump(by_alias=True), **self._as_user(Role.OPERATOR)}
@@ -384,7 +404,9 @@ def reach_postgres(url: str) -> None:
     try:
         psycopg.connect(url, connect_timeout=PROBE_TIMEOUT_S).close()
     except psycopg.Error as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = postgres_clients.first_line(error)
+        if postgres_clients.refused(error):
+            raise Problem(f"Postgres refuses the connection (DATABASE_URL): {first}.") from error
         raise Problem(f"No Postgres answers at the address given: {first}.") from error
 
 

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import Connection, IsolationLevel
 from psycopg.rows import TupleRow
 
+from plumbing import postgres
 from plumbing.failures import Failure
 from schemas import commands
 from schemas.journal import JournalRecord
@@ -69,8 +70,7 @@ class Tables:
                 database_url, connect_timeout=CONNECT_TIMEOUT_S, options="-c TimeZone=UTC"
             )
         except psycopg.OperationalError as error:
-            first = str(error).strip().splitlines()[0]
-            raise Failure(f"Postgres gives no answer: {first}") from None
+            raise postgres.failure(error) from None
         self._connection = connection
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True

@@ -10,7 +10,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
+import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 
@@ -53,13 +56,13 @@ class Terminal:
             check=False,
         )
 
-    def up(self, *arguments: str) -> "subprocess.Popen[str]":
+    def up(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
         ports = [text for pair in self.ports.items() for text in map(str, pair)]
         with (self.cwd / "output").open("a") as output:
             started = subprocess.Popen(
                 [*COMMAND, "up", "--data", "data", "--fast-start", *ports, *arguments],
                 cwd=self.cwd,
-                env=self._environment({}),
+                env=self._environment(environment),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -176,6 +179,42 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     said = " ".join(terminal.output().rpartition("Stopping.")[2].split())
     order = ("ingress", "sink", "processor", "postgres", "kafka")
     assert said == " ".join([*(f"stopping {part}" for part in order), "Stopped."])
+
+
+def test_each_service_has_only_its_own_secrets_and_its_own_login(terminal: Terminal) -> None:
+    password = "an-admins-password"
+    everything = {"ADMIN_EMAIL": "admin@example.com", "ADMIN_PASSWORD": password}
+    up = terminal.up(**everything)
+    terminal.wait_ready(up)
+    kept = terminal.data.secrets()
+    held = {
+        name: set(psutil.Process(identity.pid).environ().values())
+        for name, identity in terminal.identities().items()
+        if name in ("processor", "sink", "ingress")
+    }
+    assert {name for name, values in held.items() if kept["SIGNING_KEY"] in values} == {"ingress"}
+    assert {name for name, values in held.items() if password in values} == {"ingress"}
+    by_database = {
+        name: {urlsplit(value).username for value in values if value.startswith("postgresql://")}
+        for name, values in held.items()
+    }
+    assert by_database == {
+        "processor": set(),
+        "sink": {"streamledger_sink"},
+        "ingress": {"streamledger_ingress"},
+    }
+    # And so do they sign in, whatever else is in a file for all of them.
+    owner = f"postgresql://streamledger:{kept['POSTGRES_PASSWORD']}@127.0.0.1"
+    url = f"{owner}:{terminal.ports['--postgres-port']}/streamledger"
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT DISTINCT usename, application_name FROM pg_stat_activity"
+            " WHERE application_name LIKE 'streamledger-%'"
+        ).fetchall()
+    assert set(rows) == {
+        ("streamledger_sink", "streamledger-sink"),
+        ("streamledger_ingress", "streamledger-ingress"),
+    }
 
 
 def test_down_stops_it_from_outside_also_while_it_starts(terminal: Terminal) -> None:

@@ -173,7 +173,19 @@ def test_tables_made_by_a_newer_program(rig: Rig) -> None:
     rig.execute("INSERT INTO ledger.migrations (name, sha256) VALUES ('9999_newer', '')")
     sink = rig.sink().start()
     assert sink.wait(30) == 1
-    assert "9999_newer is in the database and not in this program" in sink.told()
+    assert "the tables were made by a newer program (9999_newer)" in sink.told()
+
+
+def test_tables_of_an_older_program_and_none_at_all(rig: Rig) -> None:
+    rig.execute("DELETE FROM ledger.migrations WHERE name = '0007_kinds'")
+    sink = rig.sink().start()
+    assert sink.wait(30) == 1
+    assert "0007_kinds is missing" in sink.told() and "streamledger migrate" in sink.told()
+    rig.execute("DROP SCHEMA ledger CASCADE")
+    sink = rig.sink().start()
+    assert sink.wait(30) == 1
+    assert "the database has no ledger: `streamledger migrate` makes it" in sink.told()
+    assert rig.query("SELECT to_regnamespace('ledger') AS made") == [{"made": None}]
 
 
 def refused(rig: Rig, database: str) -> Sink:

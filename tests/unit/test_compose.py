@@ -18,7 +18,7 @@ import jsonschema
 import pytest
 import yaml
 
-from compose.embedded import postgres
+from compose.embedded import postgres, services
 from compose.provision import ProvisionSettings
 from ingress.settings import IngressSettings
 from plumbing import settings
@@ -135,6 +135,38 @@ def test_secrets_have_no_default_and_are_all_in_the_example() -> None:
         for name, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|_KEY$|DATABASE_URL", name):
                 assert ":?" in value
+
+
+def test_each_service_has_only_its_own_secrets() -> None:
+    """A service that is broken into gives away what it has."""
+    held = {
+        name: {found["name"] for found in VARIABLE.finditer(str(SERVICES[name]["environment"]))}
+        & env_file("env.example").keys()
+        for name in SERVICES
+        if "environment" in SERVICES[name]
+    }
+    assert {name: secrets for name, secrets in held.items() if secrets} == {
+        "postgres": {"POSTGRES_PASSWORD"},
+        "provision": {
+            "POSTGRES_PASSWORD",
+            "INGRESS_DATABASE_PASSWORD",
+            "SINK_DATABASE_PASSWORD",
+        },
+        "ingress": {"INGRESS_DATABASE_PASSWORD", "SIGNING_KEY"},
+        "sink": {"SINK_DATABASE_PASSWORD"},
+        "grafana": {"GRAFANA_ADMIN_PASSWORD"},
+    }
+
+
+def test_services_have_the_logins_that_the_embedded_runtime_gives_them() -> None:
+    """And no service has the owner's."""
+    names = ("provision", *(service.name for service in services.SERVICES))
+    urls = {name: SERVICES[name]["environment"].get("DATABASE_URL") for name in names}
+    found = {name: url.split("/")[2].split(":")[0] for name, url in urls.items() if url}
+    assert found == {
+        "provision": postgres.USER,
+        **{each.name: each.login[0] for each in services.SERVICES if each.login is not None},
+    }
 
 
 def test_no_variable_has_the_name_of_a_setting_that_a_host_may_have_for_itself() -> None:

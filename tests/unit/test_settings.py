@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from compose.provision import ProvisionSettings
 from ingress.settings import IngressSettings
 from plumbing import setting_names
 from plumbing.settings import SettingsError
@@ -218,7 +219,7 @@ def test_a_file_that_is_not_text_is_refused(env_file: Path) -> None:
 def test_the_list_of_names_is_what_the_services_read() -> None:
     read = {
         name.upper()
-        for kind in (IngressSettings, ProcessorSettings, SinkSettings)
+        for kind in (IngressSettings, ProcessorSettings, SinkSettings, ProvisionSettings)
         for name in kind.model_fields
     }
     assert set(setting_names.ALL) == read
