@@ -95,6 +95,9 @@ def of(role: Role, user: str, names: Names, ledger_id: str) -> list[Right]:
     elif role is Role.OPERATOR:
         rights += _topics(("Create", "Read"), *map(names.of, ALL))
         rights += _topics(("Write",), names.commands, names.legs)
+        # `configure` asks which workers run, and what they support.
+        members = (f"{names.prefix}{ledger_id}-{each}" for each in (Role.PROCESSOR, Role.SINK))
+        rights += [Right(("Describe",), Kind.GROUP, group) for group in members]
     elif role is Role.AUDITOR:
         rights += _topics(("Read",), *map(names.of, ALL))
     elif role is Role.PRODUCER:

@@ -94,10 +94,14 @@ def configure(
     hold_ttl_ms: Annotated[int | None, typer.Option(help="Of holds that name no time.")] = None,
     participant_timeout_ms: Annotated[int | None, typer.Option(help="Of other partitions.")] = None,
     max_pending: Annotated[int | None, typer.Option(help="Transactions, per partition.")] = None,
+    format_level: Annotated[
+        int | None, typer.Option(min=1, help="Raise it once every worker is upgraded.")
+    ] = None,
 ) -> None:
     """Change the settings that decide, in every partition of the ledger."""
     from compose import running
     from processor import configure as service
+    from processor.workers import Groups
 
     asked = {
         "commission_bps": commission_bps,
@@ -105,11 +109,14 @@ def configure(
         "hold_ttl_ms": hold_ttl_ms,
         "participant_timeout_ms": participant_timeout_ms,
         "max_pending": max_pending,
+        "format_level": format_level,
     }
     changes = {name: value for name, value in asked.items() if value is not None}
     settings = running.settings(data)
     config = running.client(settings, f"{settings.ledger_id}-configure")
-    for done in service.configure(config, settings.topics, settings.partitions, changes):
+    prefix = settings.topic_prefix + settings.ledger_id
+    groups = Groups(f"{prefix}-processor", f"{prefix}-sink")
+    for done in service.configure(config, settings.topics, settings.partitions, groups, changes):
         typer.echo(f"partition {done.partition}: version {done.version}: {done.after}")
 
 

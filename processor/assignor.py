@@ -19,6 +19,7 @@ from faust.types import TP
 
 from processor.shares import Stake, shares
 from schemas import topics
+from schemas.settings import FORMAT_LEVEL
 
 _Shares = Iterable[tuple[str, Iterable[int]]]
 
@@ -60,7 +61,8 @@ class LaneAssignor(PartitionAssignor):
 
     def metadata(self, topics_: set[str]) -> ConsumerProtocolMemberMetadata:
         """Called after what was owned was let go of: it is noted by then how far that is."""
-        return _with(super().metadata(topics_), copies=self.app.ledger.copies())
+        own = super().metadata(topics_)
+        return _with(own, copies=self.app.ledger.copies(), format_level=FORMAT_LEVEL)
 
     def _perform_assignment(self, cluster: Any, member_metadata: Any) -> Any:
         stakes = {member: _told(each.user_data).stake() for member, each in member_metadata.items()}

@@ -12,17 +12,16 @@ from confluent_kafka import Producer
 
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
-from processor import outputs
+from processor import outputs, positions, workers
 from processor.committed import CommittedReader
+from processor.workers import Groups
 from schemas import legs, state_keys
-from schemas.settings import Settings
+from schemas.settings import FORMAT_LEVEL, Settings
 from schemas.state import Position
 from schemas.topics import Names
 
 WAIT_S = 60.0
 POLL_S = 0.2
-
-_decode_position = msgspec.msgpack.Decoder(Position).decode
 
 
 class NothingAsked(Failure):
@@ -37,16 +36,20 @@ class Configured(NamedTuple):
 
 
 def configure(
-    config: ClientConfig, names: Names, partitions: int, changes: dict[str, int]
+    config: ClientConfig, names: Names, partitions: int, groups: Groups, changes: dict[str, int]
 ) -> list[Configured]:
     """Returns when every partition has taken the change; a processor must run for that. Partitions
-    that have it already are left as they are."""
+    that have it already are left as they are. A format level is raised only while every running
+    worker supports it."""
     if not changes:
         raise NothingAsked("name what to change; `streamledger configure --help` lists it")
     with CommittedReader(config) as reader:
         before = {p: _position(reader, names.state, p) for p in range(partitions)}
         known = {p: _settled(p, position) for p, position in before.items()}
         wanted = {p: _changed(settings, changes) for p, (settings, _) in known.items()}
+        level = max(settings.format_level for settings in wanted.values())
+        if any(settings.format_level < level for settings, _ in known.values()):
+            _check_supported(config, groups, level)
         producer = Producer({**config, "acks": "all", "enable.idempotence": True})
         waiting = {p: known[p][1] for p, settings in wanted.items() if settings != known[p][0]}
         for partition in waiting:
@@ -77,7 +80,7 @@ def _position(reader: CommittedReader, topic: str, partition: int) -> Position |
     if last is None:
         return None
     assert last.key == state_keys.POSITION, "each transaction ends with the position"
-    return _decode_position(last.value or b"")
+    return positions.decode(last.value or b"")
 
 
 def _settled(partition: int, position: Position | None) -> tuple[Settings, int]:
@@ -86,7 +89,26 @@ def _settled(partition: int, position: Position | None) -> tuple[Settings, int]:
     return position.partition.settings, position.partition.settings_version
 
 
+def _check_supported(config: ClientConfig, groups: Groups, level: int) -> None:
+    behind = [each for each in workers.running(config, groups) if each.format_level < level]
+    if behind:
+        raise Failure(
+            f"nothing was changed: these workers do not support format level {level}; upgrade them"
+            " or stop them:",
+            *map(str, behind),
+        )
+
+
 def _changed(settings: Settings, changes: dict[str, int]) -> Settings:
+    if settings.format_level > FORMAT_LEVEL:
+        raise Failure(positions.too_new(settings.format_level))
+    level = changes.get("format_level", settings.format_level)
+    if level > FORMAT_LEVEL:
+        raise Failure(f"this program supports format level {FORMAT_LEVEL}, not {level}: upgrade it")
+    if level < settings.format_level:
+        raise Failure(
+            f"the ledger has format level {settings.format_level}, which cannot be lowered"
+        )
     merged = {**msgspec.to_builtins(settings), **changes}
     try:
         return msgspec.convert(merged, Settings)

@@ -51,7 +51,7 @@ from processor.table import Table
 from processor.writer import Outcomes, Writer, nowhere
 from schemas import legs
 from schemas.codecs import AvroSchemas
-from schemas.settings import Genesis, Settings
+from schemas.settings import FORMAT_LEVEL, RULES_VERSION, Genesis, Settings
 from schemas.state import Position
 from schemas.topics import Names
 
@@ -252,7 +252,8 @@ class Owner:
             check_owner(table.position, identity.ledger_id, identity.partitions)
             recovery.check_inputs(table.position)
             table.prove(last.offset, table.position.last_hash)
-        if table.partition.settings != identity.settings:
+        settings = table.partition.settings
+        if settings is not None and _chosen(settings) != _chosen(identity.settings):
             log.warning(
                 "the ledger's own settings hold, not the environment's",
                 partition=number,
@@ -399,6 +400,11 @@ class Owner:
     def _end_transaction(self) -> None:
         transactions.commit(self._producer, self._lane)
         self._committed_at = time.monotonic()
+
+
+def _chosen(settings: Settings) -> Settings:
+    """What the environment names: an operator raises versions and levels, whatever it says."""
+    return msgspec.structs.replace(settings, rules_version=RULES_VERSION, format_level=FORMAT_LEVEL)
 
 
 class Abandoned(Exception):

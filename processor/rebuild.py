@@ -15,7 +15,7 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from plumbing.failures import Failure
-from processor import copies
+from processor import copies, positions
 from processor.committed import CommittedReader
 from processor.copies import Local
 from processor.recovery import Recovery, check_owner
@@ -24,6 +24,7 @@ from processor.rules.evolve import evolve
 from processor.table import Memory, Table
 from schemas import journal, state_keys
 from schemas.journal import JournalRecord
+from schemas.settings import FORMAT_LEVEL
 from schemas.state import InputPosition, Position
 from schemas.topics import Names
 
@@ -36,7 +37,6 @@ UNFINISHED = ".unfinished"
 Progress = Callable[[int, int, int], None]
 
 _decode = msgspec.json.Decoder(JournalRecord).decode
-_decode_position = msgspec.msgpack.Decoder(Position).decode
 
 
 class Rebuilt(NamedTuple):
@@ -96,7 +96,7 @@ def from_journal(sources: Sources, folder: Path, progress: Progress) -> list[Reb
                     f"partition {number} of `{topic}` is lost or was cut: `streamledger rebuild"
                     " state-topic` writes it anew"
                 )
-            position = _decode_position(last.value or b"")
+            position = positions.decode(last.value or b"")
             check_owner(position, sources.ledger_id, sources.partitions)
             with table_in(folder, number, memory) as table:
                 fold = Fold(sources, reader, table, number)
@@ -155,6 +155,8 @@ class Fold:
             record = _decode(value)
             if record.previous_hash != self.hash:
                 raise BrokenInvariant("it does not follow on the one before it")
+            if record.settings is not None and record.settings.format_level > FORMAT_LEVEL:
+                raise Failure(f"{where}: {positions.too_new(record.settings.format_level)}")
             evolve(self._table, record)
         except (msgspec.MsgspecError, BrokenInvariant) as error:
             raise Failure(f"{where}: {error}; `streamledger verify` tells more") from error

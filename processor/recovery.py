@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable
 from itertools import islice
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 
 from plumbing.failures import Failure
+from processor import positions
 from processor.committed import CommittedReader, Range
 from processor.positions import Read, digest
 from processor.table import Table
-from schemas import journal, state_keys
-from schemas.settings import RULES_VERSION
+from schemas import journal, state_keys, topics
+from schemas.settings import FORMAT_LEVEL, RULES_VERSION, Settings
 from schemas.state import InputPosition, Position
 from schemas.topics import DAY_MS, STATE, Names
 
@@ -32,8 +32,6 @@ POLL_S = 0.1
 _TOMBSTONES_KEPT_MS = (STATE.delete_retention_ms or 0) - DAY_MS
 
 Progress = Callable[[int, int], None]
-
-_decode_position = msgspec.msgpack.Decoder(Position).decode
 
 
 class Refused(Failure):
@@ -101,7 +99,7 @@ class Recovery:
                 f"partition {number} of `{topic}` does not end with a position: it was cut, or its"
                 " rebuild was not finished; `streamledger rebuild state-topic` writes it again"
             )
-        return _decode_position(last.value).incarnation
+        return positions.decode(last.value).incarnation
 
     def _foreign(self, table: Table, ledger_id: str) -> str | None:
         """Why the local copy cannot be told to be this partition's; None if it is, or empty."""
@@ -200,8 +198,25 @@ def check_owner(position: Position, ledger_id: str, partitions: int) -> None:
         raise Refused(
             f"the ledger has {at.partitions} partitions for life, but its topics have {partitions}"
         )
-    if at.settings is None or at.settings.rules_version != RULES_VERSION:
-        found = None if at.settings is None else at.settings.rules_version
+    if at.settings is None:
+        raise Refused(f"partition {at.partition} has a state but no settings")
+    if (reason := unsupported(at.settings)) is not None:
+        raise Refused(reason)
+    lanes = topics.lanes(partitions)
+    if at.settings.lanes != lanes:
         raise Refused(
-            f"the ledger is decided by rules version {found}; this program has {RULES_VERSION}"
+            f"partition {at.partition} of the ledger is in lane layout {at.settings.lanes} (its"
+            f" partitions form {at.settings.lanes} lanes); this program has layout {lanes}"
         )
+
+
+def unsupported(settings: Settings) -> str | None:
+    """Why this program cannot go on with a partition that has these settings; None if it can."""
+    if settings.format_level > FORMAT_LEVEL:
+        return positions.too_new(settings.format_level)
+    if settings.rules_version != RULES_VERSION:
+        return (
+            f"the ledger is decided by rules version {settings.rules_version}; this program has"
+            f" {RULES_VERSION}"
+        )
+    return None

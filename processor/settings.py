@@ -10,6 +10,7 @@ from plumbing.settings import (
     RehearsalSettings,
     setting,
 )
+from schemas import topics
 from schemas.settings import Settings as Deciding
 
 _FIRST_OWNER = (
@@ -97,6 +98,7 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSe
 
     def deciding(self) -> Deciding:
         return Deciding(
+            lanes=topics.lanes(self.partitions),
             commission_bps=self.commission_bps,
             max_overdraft=self.max_overdraft,
             hold_ttl_ms=self.hold_ttl_ms,

@@ -15,6 +15,7 @@ from rocksdict import AccessType, Options, Rdict
 
 from plumbing import transactions
 from plumbing.failures import Failure
+from processor import positions
 from processor.committed import CommittedReader
 from processor.positions import new_incarnation, position_after
 from processor.rebuild import MEMORY_MIB, Fold, Progress, Rebuilt, Sources, answered, table_in
@@ -30,7 +31,6 @@ MOST_RECORDS, MOST_BYTES = 20_000, 4 * 1024 * 1024
 Change = tuple[bytes, bytes | None]
 
 _encode = msgspec.msgpack.encode
-_decode_position = msgspec.msgpack.Decoder(Position).decode
 
 
 @answered()
@@ -71,7 +71,7 @@ class _Partition:
         if last is None or last.key != state_keys.POSITION or not last.value:
             return
         if not replace:
-            sequence = _decode_position(last.value).partition.sequence
+            sequence = positions.decode(last.value).partition.sequence
             raise Failure(
                 f"partition {self._number} of `{self._topic}` is there, at sequence {sequence}; to"
                 " write it anew all the same: --replace"

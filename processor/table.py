@@ -29,6 +29,7 @@ from rocksdict import (
 )
 
 from plumbing.failures import Failure
+from processor import positions
 from processor.cache import Cache
 from processor.copies import Local
 from processor.due import DueIndex
@@ -53,7 +54,6 @@ _DECODERS: dict[int, Callable[[bytes], Any]] = {
         (state_keys.DUE, state.Due),
     )
 }
-_decode_position = msgspec.msgpack.Decoder(Position).decode
 # Past transactions are rarely asked for again: they would push the accounts out.
 _CACHED = frozenset((state_keys.ACCOUNT[0], state_keys.SYSTEM_ACCOUNT[0]))
 # What is waiting for another partition's answer is asked for again in a moment. So many are kept
@@ -135,7 +135,7 @@ class Table:
         found = self._db.get(LOCAL_KEY)
         self.local = _decode_local(found) if found is not None else Local()
         position = self._db.get(state_keys.POSITION)
-        self.position = _decode_position(position) if position is not None else None
+        self.position = positions.decode(position) if position is not None else None
         self.partition = self.position.partition if self.position else Partition(self._number)
         self._index = DueIndex(self._read_due)
         self.due = self._index.due

@@ -86,6 +86,8 @@ _ENTRIES: Final = (
     legs.LegEntry(2, "system:fees:NGN:7", "credit", 1_875),
 )
 
+_SETTINGS: Final = Settings(lanes=2)
+
 LEGS: Final[dict[str, legs.Leg]] = {
     "prepare": legs.Prepare(
         source=7,
@@ -112,7 +114,7 @@ LEGS: Final[dict[str, legs.Leg]] = {
     "abort": legs.Abort(source=7, number=2, transaction_id=_TRANSFER_ID),
     "tick": legs.Tick(),
     "configure": legs.Configure(
-        settings=Settings(), genesis=Genesis(ledger_id="streamledger", partitions=8)
+        settings=_SETTINGS, genesis=Genesis(ledger_id="streamledger", partitions=8)
     ),
 }
 
@@ -162,7 +164,7 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         _leg(0),
         "configured",
         leg=LEGS["configure"],
-        settings=Settings(),
+        settings=_SETTINGS,
         genesis=Genesis(ledger_id="streamledger", partitions=8),
     ),
     "posted": _record(
@@ -359,7 +361,7 @@ STATE: Final[dict[str, Struct]] = {
             sequence=16,
             time_ms=TIME_MS,
             settings_version=1,
-            settings=Settings(),
+            settings=_SETTINGS,
             pending=1,
             sent=(0, 0, 2, 0, 0, 0, 0, 0),
             seen=(0, 0, 1, 0, 0, 0, 0, 0),

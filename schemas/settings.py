@@ -7,12 +7,18 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 RULES_VERSION = 1
+# The highest format level that this program reads and writes. A program sends and journals nothing
+# above the level in the ledger's settings. docs/upgrading.md
+FORMAT_LEVEL = 1
 
 Milliseconds = Annotated[int, Meta(ge=1, le=10 * 365 * 24 * 3_600_000)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     rules_version: Annotated[int, Meta(ge=1)] = RULES_VERSION
+    format_level: Annotated[int, Meta(ge=1)] = FORMAT_LEVEL
+    # How many lanes the partitions form: partition p is in lane p % lanes.
+    lanes: Annotated[int, Meta(ge=1, le=10_000)] = 1
     commission_bps: Annotated[int, Meta(ge=0, le=10_000)] = 150
     max_overdraft: Annotated[int, Meta(ge=0, le=2**53 - 1)] = 100_000_000
     hold_ttl_ms: Milliseconds = 7 * 24 * 3_600_000

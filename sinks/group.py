@@ -16,6 +16,7 @@ from plumbing import kafka, restarting
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from schemas import topics
+from schemas.settings import FORMAT_LEVEL
 from sinks.lag import Watch
 from sinks.owner import Owner, Phase, Tools
 from sinks.postgres import Abandoned
@@ -26,6 +27,11 @@ log = structlog.get_logger(__name__)
 # What a supervisor is told: 1, an operator must see to it; 70, anything unexpected.
 EXIT_REFUSED, EXIT_CRASHED = 1, 70
 POLL_S = 0.25
+
+
+def member_id(client_id: str) -> str:
+    """What the group shows of this program: `streamledger configure` reads the level from it."""
+    return f"{client_id}-format-{FORMAT_LEVEL}"
 
 
 class Group:
@@ -39,6 +45,7 @@ class Group:
         self._owners: dict[int, Owner] = {}
         self._config: ClientConfig = {
             **tools.config,
+            "client.id": member_id(tools.config["client.id"]),
             "group.id": tools.config["client.id"],
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": session_timeout_ms,

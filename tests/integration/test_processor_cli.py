@@ -124,6 +124,8 @@ def test_what_is_configured_holds_from_the_next_command_on(operator: Operator) -
 def test_a_setting_that_is_not_allowed_changes_nothing(operator: Operator) -> None:
     said = operator.streamledger("configure", "--commission-bps", "10001", exit_code=1)
     assert said.startswith("streamledger: not allowed: ")
+    said = operator.streamledger("configure", "--format-level", "2", exit_code=1)
+    assert said == "streamledger: this program supports format level 1, not 2: upgrade it\n"
     said = operator.streamledger("configure", exit_code=2)
     assert said.startswith("streamledger: name what to change")
     audit = operator.ledger.audit

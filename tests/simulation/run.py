@@ -15,6 +15,8 @@ Progress = Callable[[Cluster, int], None]
 
 # Short times and small bounds, so that all of them are met.
 FIRST = Settings(
+    # Of a real ledger of as many partitions as most runs have.
+    lanes=2,
     commission_bps=150,
     max_overdraft=40_000,
     hold_ttl_ms=6_000,
