@@ -2,8 +2,8 @@
 
 All of it happens on the event loop, with no thread of ours: at each tick what librdkafka has done
 meanwhile is taken over in one go, so that a delivery or a result costs a few microseconds. Keeps
-the rule that a result is told to who waits for it by the label of its own submission. It knows no
-HTTP and no Postgres.
+the rule that a result is an answer only if label, transaction id and position are those of the
+submission: whoever may write to `commands` may use any label. It knows no HTTP and no Postgres.
 """
 
 import asyncio
@@ -58,10 +58,12 @@ class TooLarge(Exception):
 
 class Submission:
     """One command on its way. `position` is None until Kafka has it; `failed` says why that is not
-    certain, and `refused` that the producer did not take it; `result` is its outcome."""
+    certain, `unplaced` that Kafka has it and did not say where, and `refused` that the producer did
+    not take it; `result` is its outcome."""
 
     __slots__ = (
         "_any",
+        "_unconfirmed",
         "_waiter",
         "failed",
         "label",
@@ -69,6 +71,7 @@ class Submission:
         "refused",
         "result",
         "transaction_id",
+        "unplaced",
     )
 
     def __init__(self, label: str, transaction_id: str) -> None:
@@ -76,8 +79,10 @@ class Submission:
         self.transaction_id = transaction_id
         self.position: Position | None = None
         self.failed: str | None = None
+        self.unplaced = False
         self.refused = False
         self.result: Result | None = None
+        self._unconfirmed: Result | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._any = False
 
@@ -89,7 +94,8 @@ class Submission:
 
     async def placed(self, wait_s: float) -> Position | None:
         """None: not certain within the time."""
-        if self.position is None and self.result is None and self.failed is None:
+        uncertain = self.failed is not None or self.unplaced
+        if self.position is None and self.result is None and not uncertain:
             await self._wait(wait_s, either=True)
         if self.position is None and self.result is not None:
             self.position = (self.result.partition, self.result.offset)
@@ -107,10 +113,14 @@ class Submission:
             self._waiter = None
 
     def delivered(self, error: KafkaError | None, message: Message) -> None:
-        if error is None:
-            self.position = (message.partition() or 0, message.offset() or 0)
-        else:
+        if error is not None:
             self.failed = error.str()
+        else:
+            self.position = _position(message)
+            self.unplaced = self.position is None
+        early, self._unconfirmed = self._unconfirmed, None
+        if early is not None:
+            self.answered(early)
         if self._waiter is not None and (self._any or error is not None):
             _wake(self._waiter)
 
@@ -120,9 +130,34 @@ class Submission:
             _wake(self._waiter)
 
     def answered(self, result: Result) -> None:
+        """Takes the result that carries our label if it is this command's. One that names no
+        transaction is known by its position alone, and waits for ours."""
+        place = (result.partition, result.offset)
+        known = result.transaction_id == self.transaction_id
+        refused = result.transaction_id is None
+        if self.position is None and refused and self.failed is None and not self.unplaced:
+            self._unconfirmed = result
+            return
+        here = known if self.position is None else place == self.position
+        if not here or not (known or refused):
+            log.warning(
+                "a result with our label is of another command",
+                transaction_id=self.transaction_id,
+                partition=result.partition,
+                offset=result.offset,
+            )
+            return
         self.result = result
         if self._waiter is not None:
             _wake(self._waiter)
+
+
+def _position(message: Message) -> Position | None:
+    """None: unknown, as after an append that was repeated."""
+    partition, offset = message.partition(), message.offset()
+    if partition is None or offset is None or partition < 0 or offset < 0:
+        return None
+    return partition, offset
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

@@ -115,10 +115,23 @@ class Submissions:
         if position is None or wait_s == 0:
             return _undecided(submission)
         async with asyncio.timeout_at(deadline + LAST_LOOK_S):
-            found = await self._outcomes.at(*position)
+            found = await self._at(position, submission.transaction_id)
         if found is None or found.status == "pending":
             return _undecided(submission, pending=found is not None)
         return _as_first_told(found, command, position, replayed=found.replayed)
+
+    async def _at(self, position: Position, transaction_id: str) -> Outcome | None:
+        """None: not decided, or the books have another command there, which is a defect."""
+        found = await self._outcomes.at(*position)
+        if found is None or found.transaction_id in (None, transaction_id):
+            return found
+        log.error(
+            "the books have another command at this position",
+            transaction_id=transaction_id,
+            partition=position[0],
+            offset=position[1],
+        )
+        return None
 
     async def until_decided(
         self, transaction_id: str, position: Position | None, deadline: float
@@ -134,7 +147,7 @@ class Submissions:
                 if position is None:
                     found = await self._outcomes.of(transaction_id)
                 else:
-                    found = await self._outcomes.at(*position)
+                    found = await self._at(position, transaction_id)
                 left_s = deadline - loop.time()
                 if (found is not None and found.status != "pending") or left_s <= 0:
                     return found
