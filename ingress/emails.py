@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 MAX_LENGTH = 254
+MAX_LABEL = 63
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")  # those of IDNA
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -19,6 +21,9 @@ def read(text: str) -> str | None:
     """The address as it is kept: two that differ in case alone are the same. None: not one."""
     local, at, domain = text.strip(" ").rpartition("@")
     if not at or not 1 <= len(local) <= 64 or not _LOCAL.fullmatch(local):
+        return None
+    # Before it is encoded, which takes a time that grows with the square of its length.
+    if len(domain) > MAX_LENGTH or max(map(len, _DOTS.split(domain))) > MAX_LABEL:
         return None
     try:
         ascii_domain = domain.encode("idna").decode().lower()

@@ -70,7 +70,8 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
     Code.MALFORMED_BODY: Meaning(
         400,
         "The body is not the JSON that is asked for.",
-        "It is not UTF-8, not JSON, not an object, has a field twice, is nested too deep, or has"
+        "It is not UTF-8, not JSON, not an object, has a field twice, more than 1,000 fields in"
+        " one object, is nested too deep, or has"
         " U+0000 or half of a surrogate pair in a text. Nothing was written.",
     ),
     Code.UNSUPPORTED_MEDIA_TYPE: Meaning(

@@ -20,6 +20,16 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _OURS: Final = frozenset({"same-origin", "none"})
 
 
+def session_token(request: web.Request) -> str | None:
+    """Of all cookies that come along, which may be anybody's, this one is looked for alone."""
+    found = None
+    for cookie in request.headers.get("Cookie", "").split(";"):
+        name, equals, value = cookie.partition("=")
+        if equals and name.strip() == SESSION_COOKIE:
+            found = value.strip()
+    return found
+
+
 def set_session(response: web.Response, token: str, ttl_s: int) -> None:
     response.set_cookie(
         SESSION_COOKIE, token, max_age=ttl_s, path="/", secure=True, httponly=True,

@@ -17,7 +17,6 @@ from ingress.roles import Role, Scope
 from ingress.routes import Caller
 from ingress.sessions import cookies, tokens
 from ingress.sessions.access import AccessTokens
-from ingress.sessions.cookies import SESSION_COOKIE
 from ingress.sessions.endings import Endings
 from ingress.signing import Keys
 from plumbing.postgres import Pool
@@ -60,7 +59,7 @@ class Guard:
     async def caller(self, request: web.Request) -> Caller | None:
         header = request.headers.get("Authorization")
         if header is None:
-            cookie = request.cookies.get(SESSION_COOKIE)
+            cookie = cookies.session_token(request)
             return None if cookie is None else await self._by_cookie(request, cookie)
         scheme, _, token = header.partition(" ")
         if scheme != "Bearer" and scheme.lower() != "bearer":
