@@ -49,8 +49,8 @@ class Stage:
         provision.create_topics(self.bootstrap, settings)
 
     def make_database(self) -> None:
-        """Without tables: the sinks bring them."""
         conftest.create(self.server.url("postgres"), self.prefix)
+        provision.migrate(self.database)
 
     def leader(self, topic: str, partition: int) -> int:
         admin = AdminClient(self.client)
