@@ -46,6 +46,7 @@ class Code(StrEnum):
     PAGE_TOO_DEEP = "page_too_deep"
     KEY_AND_TRANS_ID_DIFFER = "key_and_trans_id_differ"
     TRANS_ID_REQUIRED = "trans_id_required"
+    REGISTRATION_CLOSED = "registration_closed"
     SELF_CREDIT_OFF = "self_credit_off"
     LAST_ADMIN = "last_admin"
     TOO_MANY_KEYS = "too_many_keys"
@@ -178,6 +179,11 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         422,
         "A `trans_id` is required here.",
         "Send `trans_id`, or the header `Idempotency-Key`. Nothing was written.",
+    ),
+    Code.REGISTRATION_CLOSED: Meaning(
+        403,
+        "Registration is closed.",
+        "This installation takes no new users. Nothing was written.",
     ),
     Code.SELF_CREDIT_OFF: Meaning(
         403,

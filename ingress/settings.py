@@ -93,9 +93,14 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
     require_trans_id: bool = setting(
         False, "Whether what moves money is refused without an idempotency key of the client's."
     )
+    registration_open: bool = setting(
+        True, "Whether anybody may register. Off, there are no users but those that there are."
+    )
     self_credit: bool = setting(
-        True,
-        "Whether users may credit their own wallets. Off, operators alone bring money in.",
+        lambda values: values.get("app_env") != "production",
+        "Whether users may credit their own wallets: they create money. Off, operators alone bring"
+        " money in.",
+        default_text="true in development, false in production",
     )
 
     def refusals(self) -> list[str]:

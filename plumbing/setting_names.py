@@ -60,6 +60,7 @@ ALL = (
     "ADMIN_EMAIL",
     "ADMIN_PASSWORD",
     "REQUIRE_TRANS_ID",
+    "REGISTRATION_OPEN",
     "SELF_CREDIT",
     # the processor
     "DATA",

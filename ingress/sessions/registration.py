@@ -83,6 +83,7 @@ class Registration:
         signing_in: SigningIn,
         crash: CrashPoints,
     ) -> None:
+        self._is_open = settings.registration_open
         self._currency = settings.default_currency
         self._session_ttl_s = settings.session_ttl_s
         self._pool = pool
@@ -105,12 +106,14 @@ class Registration:
                 body=Register,
                 headers=WaitHeaders,
                 answers={201: SignedInShown},
-                problems=(Code.EMAIL_TAKEN, Code.BUSY),
+                problems=(Code.REGISTRATION_CLOSED, Code.EMAIL_TAKEN, Code.BUSY),
             )
             for path in ("/register", "/auth/signup")
         ]
 
     async def register(self, call: Call[Register, None]) -> Answer:
+        if not self._is_open:
+            raise Problem(Code.REGISTRATION_CLOSED)
         asked = call.body
         first, last = asked.names
         hashed = await self._passwords.hash(asked.password)

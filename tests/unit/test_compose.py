@@ -45,7 +45,33 @@ READ_BY: dict[str, type[settings.Settings]] = {
     "sink": SinkSettings,
 }
 
+SECURITY = "the brokers of this file are reached within its own network, in plain text"
+OMITTED = {
+    "ALLOW_BROKER_TXN_TIMEOUT_MS": "the brokers of this file have the short time-out",
+    "CRASH_AT": "for rehearsals: development only",
+    "CRASH_CHANCE": "for rehearsals: development only",
+    "DEMO_DATA": "read by `streamledger up` alone",
+    **{
+        name.upper(): SECURITY
+        for name in settings.KafkaSettings.model_fields
+        if name.startswith(("kafka_security", "kafka_sasl", "kafka_oauth", "kafka_ssl"))
+    },
+}
+# What this file itself decides, by another variable or with a default of its own.
+DIFFERENT = {"APP_ENV", "KAFKA_BROKERS", "REPLICATION_FACTOR"}
+
 VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<form>:[-?])(?P<text>[^}]*)\}")
+SECRETS = {
+    *("POSTGRES_PASSWORD", "GF_SECURITY_ADMIN_PASSWORD"),
+    *(
+        name.upper()
+        for kind in READ_BY.values()
+        for name, field in kind.model_fields.items()
+        # The registry of this file has no password.
+        if settings.metadata(field)["secret"] and name != "schema_registry_url"
+    ),
+}
+OPTIONAL_SECRETS = {"ADMIN_PASSWORD", "SIGNING_KEY_PREVIOUS"}
 EXACT_VERSION = re.compile(r"v?\d+\.\d+(\.\d+)?(-[a-z0-9-]+)?")
 
 
@@ -85,9 +111,40 @@ def test_kafka_and_postgres_are_the_versions_that_the_embedded_runtime_has() -> 
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_every_setting_that_is_passed_is_one_that_the_service_reads(name: str) -> None:
+def test_what_a_service_reads_is_passed_or_omitted_for_a_reason(name: str) -> None:
+    """Else a setting in compose/.env would be dropped in silence."""
     read = {field.upper() for field in READ_BY[name].model_fields}
-    assert SERVICES[name]["environment"].keys() <= read
+    passed = SERVICES[name]["environment"].keys()
+    omitted = read & OMITTED.keys()
+    assert passed <= read, "what is passed is read"
+    assert passed.isdisjoint(omitted)
+    assert read - passed == omitted, "what is read is passed, or omitted for a reason"
+
+
+def test_what_is_omitted_is_read_by_a_service() -> None:
+    read = {field.upper() for kind in READ_BY.values() for field in kind.model_fields}
+    assert OMITTED.keys() <= read
+    assert all(OMITTED.values())
+
+
+def test_every_variable_is_in_the_example_and_nothing_else() -> None:
+    used = {found["name"] for found in VARIABLE.finditer(FILE)}
+    lines = (COMPOSE / "env.example").read_text().splitlines()
+    shown = {line for line in lines if re.match("#[A-Z0-9_]+=", line)}
+    # With the defaults that the whole list of settings has.
+    assert shown - {"#APP_ENV=production"} <= {*(ROOT / ".env.example").read_text().splitlines()}
+    optional = {line[1:].split("=")[0] for line in shown}
+    assert optional.isdisjoint(env_file("env.example"))
+    assert used == optional | env_file("env.example").keys() | env_file("cluster.env").keys()
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_setting_is_passed_by_its_own_name_without_another_default(name: str) -> None:
+    """Where it is not what this file is about: its default is the service's own, as it is unset."""
+    for setting, value in SERVICES[name]["environment"].items():
+        found = VARIABLE.fullmatch(str(value))
+        if found is not None and setting not in DIFFERENT:
+            assert (found["name"], found["text"] if found["form"] == ":-" else "") == (setting, "")
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES.keys() - set(ONE_SHOT)))
@@ -133,15 +190,17 @@ def test_secrets_have_no_default_and_are_all_in_the_example() -> None:
     assert not any(env_file("env.example").values())
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
-            if re.search("PASSWORD|SECRET|_KEY$|DATABASE_URL", name):
+            if name in SECRETS and name not in OPTIONAL_SECRETS:
                 assert ":?" in value
+            elif name in SECRETS:
+                assert value == f"${{{name}:-}}"
 
 
 def test_each_service_has_only_its_own_secrets() -> None:
     """A service that is broken into gives away what it has."""
     held = {
         name: {found["name"] for found in VARIABLE.finditer(str(SERVICES[name]["environment"]))}
-        & env_file("env.example").keys()
+        & (env_file("env.example").keys() | OPTIONAL_SECRETS)
         for name in SERVICES
         if "environment" in SERVICES[name]
     }
@@ -152,7 +211,7 @@ def test_each_service_has_only_its_own_secrets() -> None:
             "INGRESS_DATABASE_PASSWORD",
             "SINK_DATABASE_PASSWORD",
         },
-        "ingress": {"INGRESS_DATABASE_PASSWORD", "SIGNING_KEY"},
+        "ingress": {"INGRESS_DATABASE_PASSWORD", "SIGNING_KEY", *OPTIONAL_SECRETS},
         "sink": {"SINK_DATABASE_PASSWORD"},
         "grafana": {"GRAFANA_ADMIN_PASSWORD"},
     }

@@ -202,6 +202,18 @@ def test_production_starts_with_a_strong_key(env_file: Path) -> None:
     assert settings.log_format == "json"
 
 
+def test_users_credit_themselves_in_production_only_where_that_is_set(env_file: Path) -> None:
+    for text, allowed in (
+        ("", True),
+        ("SELF_CREDIT=false\n", False),
+        (PRODUCTION, False),
+        (PRODUCTION + "SELF_CREDIT=\n", False),
+        (PRODUCTION + "SELF_CREDIT=true\n", True),
+    ):
+        env_file.write_text(text)
+        assert IngressSettings.read(env_file).self_credit == allowed, text
+
+
 def test_brokers_and_database_are_asked_for_where_they_are_needed(env_file: Path) -> None:
     settings = IngressSettings.read(env_file)
     with pytest.raises(SettingsError, match=r"^KAFKA_BROKERS: not set"):
