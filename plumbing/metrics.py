@@ -149,7 +149,7 @@ SINK_AGE_SECONDS = Metric(
 SINK_LAG_RECORDS = Metric(
     "streamledger_sink_lag_records",
     "gauge",
-    "Offsets of `journal` that are not in Postgres yet; 0 where no record waits.",
+    "Offsets of `journal` that are not in Postgres yet, but for the last transaction's marker.",
     ("partition",),
 )
 # The sink: 1 for the phase that each partition it owns is in.

@@ -31,6 +31,12 @@ class Range(NamedTuple):
 Taken = tuple[int, Read]
 
 
+def records_between(next_offset: int, end: int) -> int:
+    """How many records of a journal may lie there. The last offset before a journal's end is the
+    marker of a transaction; those of earlier ones count as records."""
+    return max(0, end - next_offset - 1)
+
+
 class Journals:
     def __init__(self, config: ClientConfig, names: Names) -> None:
         self._topic = names.journal
@@ -48,6 +54,8 @@ class Journals:
             self._places,
         )
         self._next_offsets: dict[int, int] = {}
+        # Where each journal ended when reading began.
+        self._first_ends: dict[int, int] = {}
         self._at_end: set[int] = set()
 
     def start(self, positions: Mapping[int, Position]) -> None:
@@ -60,6 +68,7 @@ class Journals:
                     f" {there.end}; the tables or the results are at {at}"
                 )
             self._next_offsets[partition] = at
+            self._first_ends[partition] = there.end
         self._reader.start()
 
     def take(self, timeout_s: float) -> list[Taken]:
@@ -88,13 +97,18 @@ class Journals:
             taken.append((partition, Read(offset, message.value() or b"")))
         return taken
 
+    def caught_up(self, partition: int) -> bool:
+        """Whether all that was there when reading began was taken. More may have come since."""
+        at = self._next_offsets[partition]
+        return partition in self._at_end or at >= self._first_ends[partition]
+
     def lag(self, partition: int) -> int:
-        """Offsets that are known to be there and were not taken, transaction markers among them; 0
-        where no record was left; -1 if not known."""
+        """Offsets that are known to be there and were not taken; 0 where no record was left; -1 if
+        not known."""
         if partition in self._at_end:
             return 0
         end = self._reader.known_end((self._topic, partition))
-        return max(0, end - self._next_offsets[partition]) if end >= 0 else -1
+        return records_between(self._next_offsets[partition], end) if end >= 0 else -1
 
     def close(self) -> None:
         self._reader.close()

@@ -39,7 +39,7 @@ from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from schemas.topics import Names
-from sinks.inputs import Journals, Taken
+from sinks.inputs import Journals, Taken, records_between
 from sinks.ledger import Ledger, Part, Queries, RowsRefused
 from sinks.postgres import Connections
 from sinks.reading import BrokenJournal, Chain, Position, Read
@@ -154,7 +154,8 @@ class Owner:
         self._reach = tools.crash_points.reach
         self._stopping = threading.Event()
         self._partitions: dict[int, _Partition] = {}
-        # Those that have been at their journal's end since the lane was taken over.
+        # Those that hold all that their journal had when the lane was taken over. Waiting for its
+        # end as it is now would never end where records keep coming.
         self._caught_up: set[int] = set()
         # The log time of what is being written to the tables, by partition.
         self._writing_ms: dict[int, int] = {}
@@ -245,8 +246,8 @@ class Owner:
             self._take(taken)
             self._tools.recorder.batch(len(taken))
         if self.phase is Phase.CATCHING_UP:
-            self._caught_up.update(partition for partition, lag in lags.items() if lag == 0)
-            if len(self._caught_up) == len(lags):
+            self._caught_up.update(filter(journals.caught_up, self.partitions))
+            if len(self._caught_up) == len(self.partitions):
                 self._enter(Phase.RUNNING)
         with self._telling:
             self._told_at = time.monotonic()
@@ -266,9 +267,7 @@ class Owner:
             for number, each in self._partitions.items():
                 end = ends.get(number)
                 if end is not None:
-                    behind = end - each.tables_at.next_offset
-                    # The last of what a transaction wrote is its marker, and no record.
-                    behind = behind if behind > 1 else 0
+                    behind = records_between(each.tables_at.next_offset, end)
                     self._tools.recorder.lag(number, behind)
                     if behind and writing:
                         # What came after the batch was taken is as old as its first sight.
