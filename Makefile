@@ -26,20 +26,14 @@ STAMP_VENV := .venv/made
 STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
 
-# Half a minute, where something has changed. Without it everything runs as well, only slower.
-COMPILE := exec $(BIN)/streamledger compile >/dev/null
-
 PYTEST := exec $(BIN)/python -m pytest
 
 # Needs no broker and no Postgres, but where a test is of them.
 PURE := tests/unit tests/property tests/simulation tests/test_tidy.py
 
-# Once more as they are run in earnest.
-COMPILED := $(filter-out tests/test_tidy.py,$(PURE))
-
 # Left out of the quick tests: what takes minutes.
 SLOW := tests/crash tests/languages $(addprefix tests/integration/test_,producing*.py \
-	analytics.py compiling.py consuming.py embedded_secure.py embedded_up.py ingress_registration.py \
+	analytics.py consuming.py embedded_secure.py embedded_up.py ingress_registration.py \
 	processor_*s.py rebuild_state.py securing.py sink_crashes.py sink_kafka.py sink_lag.py \
 	verify*.py)
 # Of the others some, which run beside the rest of them.
@@ -58,11 +52,10 @@ REAL := test-real-1 test-real-2 test-real-3
 # What each of them says is shown whole when it ends, by a make that can.
 TOGETHER := --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
-.PHONY: run test test-quick $(QUICK) $(REAL) test-pure test-compiled check bench chaos \
-	compile lint types lock reference clean
+.PHONY: run test test-quick $(QUICK) $(REAL) test-pure check bench chaos wheel lint types lock \
+	reference clean
 
 run: $(STAMP_RUN)
-	-@$(COMPILE)
 	@exec $(BIN)/streamledger up $(ARGS)
 
 ifdef TESTS
@@ -70,7 +63,7 @@ test: $(STAMP_DEV)
 	$(PYTEST) $(TESTS)
 else
 test:
-	@exec $(MAKE) $(TOGETHER) $(REAL) test-pure test-compiled
+	@exec $(MAKE) $(TOGETHER) $(REAL) test-pure
 endif
 
 test-quick:
@@ -78,7 +71,7 @@ test-quick:
 
 # What only computes is done meanwhile, too.
 check:
-	@exec $(MAKE) $(TOGETHER) $(REAL) lint types test-pure test-compiled
+	@exec $(MAKE) $(TOGETHER) $(REAL) lint types test-pure
 
 test-quick-1: $(STAMP_DEV)
 	$(PYTEST) $(QUICK_1)
@@ -86,25 +79,24 @@ test-quick-1: $(STAMP_DEV)
 test-quick-2: $(STAMP_DEV)
 	$(PYTEST) $(call but,$(SLOW) $(QUICK_1))
 
-test-real-1: compile
+test-real-1: $(STAMP_DEV)
 	$(PYTEST) $(REAL_1)
 
-test-real-2: compile
+test-real-2: $(STAMP_DEV)
 	$(PYTEST) $(REAL_2)
 
-test-real-3: compile
+test-real-3: $(STAMP_DEV)
 	$(PYTEST) $(call but,$(REAL_1) $(REAL_2))
 
 test-pure: $(STAMP_DEV)
 	$(PYTEST) $(PURE)
 
-test-compiled: compile
-	$(PYTEST) -p tests.compiled_first $(COMPILED)
+# A wheel whose rules are machine code; it needs a C compiler and Python's headers. It is built from
+# the source distribution, in a folder of its own: mypyc writes beside the sources.
+wheel: $(STAMP_DEV)
+	HATCH_BUILD_HOOKS_ENABLE=1 $(BIN)/uv build --quiet --no-build-isolation --out-dir dist
 
-compile: $(STAMP_DEV)
-	-@$(COMPILE)
-
-bench: compile
+bench: $(STAMP_DEV)
 	$(BIN)/python -m benchmarks.rules
 	$(BIN)/python -m benchmarks.processor $(if $(FULL),--full)
 	$(BIN)/python -m benchmarks.sink
@@ -114,7 +106,7 @@ bench: compile
 
 chaos: SEED := $(SEED)
 chaos: HALF = $$(awk 'BEGIN { print $(MINUTES) / 2 }')
-chaos: compile
+chaos: $(STAMP_DEV)
 	$(BIN)/python -m tests.simulation --thorough --commands 20000 --seed $(SEED) --minutes $(HALF)
 	$(BIN)/python -m tests.crash --seed $(SEED) --minutes $(HALF)
 
@@ -134,14 +126,14 @@ reference: $(STAMP_DEV)
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-header --no-emit-index-url --no-emit-find-links
 lock: $(STAMP_DEV)
-	echo hatchling | $(LOCK) pyproject.toml - --extra embedded --extra compile \
-		--output-file requirements/run.txt
-	$(LOCK) pyproject.toml --extra embedded --extra compile --extra dev \
+	echo hatchling | $(LOCK) pyproject.toml - --extra embedded --output-file requirements/run.txt
+	$(LOCK) pyproject.toml --extra embedded --extra dev \
 		--constraints requirements/run.txt --output-file requirements/dev.txt
-	echo ziglang | $(LOCK) - --output-file processor/compiler.lock
+	echo hatch-mypyc | $(LOCK) - --constraints requirements/dev.txt \
+		--output-file requirements/build.txt
 
 clean:
-	rm -rf processor/.compiled .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
 # python3 where it is new enough, else the first that is. Two lines instead of a traceback where
 # none is, or where the system's packages left venv out.

@@ -19,7 +19,6 @@ import psutil
 from benchmarks import children
 from compose import provision
 from compose.embedded import kafka, programs
-from processor import compiled
 from schemas.topics import Names
 from tests import brokers
 from tests.crash.workers import Worker
@@ -166,10 +165,11 @@ def running(code: Path | None = None) -> Iterator[Machine]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def described() -> dict[str, object]:
+def described(code: Path | None = None) -> dict[str, object]:
+    rules = (code or Path(__file__).parents[1]) / "processor" / "rules"
     return {
         "cores": os.cpu_count(),
-        "compiled": compiled.to_run() is not None,
+        "rules": "compiled" if any(rules.glob("engine.*.so")) else "interpreted",
         "load_average": load_average(),
     }
 

@@ -359,7 +359,7 @@ def main() -> None:
         "machine",
         processors=options.processors,
         partitions=options.partitions,
-        **machine.described(),
+        **machine.described(given.code),
     )
     # As by Ctrl-C: so that broker and workers are ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -65,17 +65,9 @@ def processor(
     ] = None,
 ) -> None:
     """Own partitions and decide their commands until told to stop."""
-    from processor import __main__ as service
+    from processor import service
 
-    service.main(data)
-
-
-@app.command(name="compile")
-def compile_processor() -> None:
-    """Make machine code of what decides: the same decisions, in less time."""
-    from processor import compiling
-
-    typer.echo("compiled" if compiling.compile() else "compiled already")
+    service.run(data)
 
 
 @app.command()

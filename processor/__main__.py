@@ -1,22 +1,12 @@
-"""`python -m processor`: how the modules that decide are run is chosen, and then they are run."""
+"""`python -m processor`: reads the settings and runs until it is stopped."""
 
 import sys
-from pathlib import Path
 
 from plumbing import failures
-from processor import compiled
-
-
-def main(data: Path | None = None) -> None:
-    """Raises a Failure for what an operator can act on."""
-    compiled.prefer()
-    from processor import service
-
-    service.run(data)
-
+from processor import service
 
 if __name__ == "__main__":
     try:
-        main()
+        service.run()
     except failures.Failure as failure:
         sys.exit(failures.report(failure))

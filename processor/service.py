@@ -12,10 +12,11 @@ import uvloop
 from plumbing import kafka, logging, memory, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
-from processor import app, compiled, encodings, web
+from processor import app, encodings, web
 from processor.ledger import Ledger
 from processor.owner import Identity
 from processor.recorder import Recorder
+from processor.rules_build import rules_build
 from processor.settings import ProcessorSettings
 from schemas.codecs import AvroSchemas
 from schemas.registry import HttpRegistry
@@ -28,8 +29,8 @@ LEAST_ROCKSDB_MIB = 6
 QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
 
 
-def run(data: Path | None) -> None:
-    """`data`, where given, stands for what the settings say of it."""
+def run(data: Path | None = None) -> None:
+    """`data` overrides the setting. Raises a Failure for what an operator can act on."""
     settings = ProcessorSettings.read()
     if data is not None:
         settings = settings.model_copy(update={"data": data})
@@ -59,7 +60,7 @@ def run(data: Path | None) -> None:
         cache_entries=settings.cache_entries,
         encode_transaction=encodings.transactions(settings, schemas),
     )
-    log.info("processor begins", decides=compiled.how)
+    log.info("processor starting", rules=rules_build())
     uvloop.install()
     faust_app = app.make(settings, ledger, settings.topic_prefix + name)
     if settings.metrics_port is not None:

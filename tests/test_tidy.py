@@ -15,7 +15,6 @@ import pytest
 
 from compose import reference
 from plumbing import metrics, setting_names
-from processor import compiling
 from schemas import journal, reasons, topics
 from sinks import migrations
 
@@ -70,7 +69,6 @@ IMPURE_CALLS = (
 )
 
 SKIPPED = {
-    ".compiled",
     ".env",
     ".git",
     ".hypothesis",
@@ -276,7 +274,7 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
 
 
 def test_locks_hold_versions_and_hashes_and_no_addresses() -> None:
-    for path in (*sorted((ROOT / "requirements").glob("*.txt")), compiling.BROUGHT_LOCK):
+    for path in sorted((ROOT / "requirements").glob("*.txt")):
         text = path.read_text(encoding="utf-8")
         assert "://" not in text, shown(path)
         pinned = re.findall(r"^([a-z0-9][a-z0-9._-]*)(.*)$", text, re.MULTILINE)

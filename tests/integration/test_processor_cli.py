@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from compose.embedded import ports
-from processor import compiled
+from processor.rules_build import rules_build
 from tests import brokers
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
@@ -263,8 +263,8 @@ def test_it_ends_cleanly_and_each_line_of_its_log_has_fields(operator: Operator)
     for line in (*lines(worker), *lines(again)):
         assert line.keys() >= {"message", "level", "logger", "timestamp", "service"}, line
         assert line["service"] == "processor"
-    (begins,) = [line for line in lines(worker) if line["message"] == "processor begins"]
-    assert begins["decides"].startswith("compiled" if compiled.to_run() else "interpreted")
+    (begins,) = [line for line in lines(worker) if line["message"] == "processor starting"]
+    assert begins["rules"] == rules_build()
     owned = [line for line in lines(worker) if line["message"] == "owning partition"]
     assert {line["partition"] for line in owned} == {0, 1}
     assert all(line.keys() >= {"sequence", "commands", "legs"} for line in owned)

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from processor import compiled
+from processor.rules_build import rules_build
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
@@ -25,8 +25,7 @@ def main() -> int:
     )
     options.add_argument("--thorough", action="store_true", help="crash often, replay everything")
     given = options.parse_args()
-    compiled.prefer()
-    say(f"the rules are {compiled.how}")
+    say(f"the rules are {rules_build()}")
     began = time.monotonic()
     seed = given.seed
     while True:

@@ -1,44 +1,24 @@
-"""What is missing for machine code is named, and nothing is compiled that would not be the same."""
+"""Modules that a compiled wheel holds as machine code define no class that mypyc would change."""
 
 import ast
-import sys
-import sysconfig
+import tomllib
 from pathlib import Path
 
-import pytest
-
-from plumbing.failures import Failure
-from processor import compiled, compiling
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "made", lambda: None)
-
-
-def test_headers_that_are_missing_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
-    with pytest.raises(Failure, match=rf"apt install python3.{sys.version_info.minor}-dev"):
-        compiling.compile()
-
-
-def test_mypyc_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiling, "find_spec", lambda _: None)
-    with pytest.raises(Failure, match=r"pip install 'streamledger\[compile\]'"):
-        compiling.compile()
-
-
-def test_no_class_loses_its_options_or_its_types() -> None:
-    """Compiled, a Struct would be another one: no array, not frozen, its fields of any type."""
-    files = compiling.modules(compiled.PACKAGES)
+def test_no_compiled_module_defines_a_struct() -> None:
+    """mypyc drops class options and most field types: an array-like Struct becomes an object."""
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    patterns = targets["targets"]["wheel"]["hooks"]["mypyc"]["include"]
+    files = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+    assert all(any(ROOT.glob(pattern)) for pattern in patterns)
     assert len(files) > 20
-    lost = [
+    changed = [
         f"{path.name}: {each.name}"
         for path in files
         for each in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(each, ast.ClassDef)
         and (each.keywords or any("Struct" in ast.unparse(base) for base in each.bases))
     ]
-    assert lost == []
+    assert changed == []

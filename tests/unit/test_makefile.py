@@ -181,7 +181,7 @@ def test_parts_that_go_well_are_a_success(checkout: Path) -> None:
     run = check(checkout, fails="nothing", lasts="0.1")
     told, _ = run.communicate(timeout=60)
     assert run.returncode == 0, told
-    assert len(started(checkout)) == 9
+    assert len(started(checkout)) == 7
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -202,8 +202,7 @@ def pytests(target: str) -> list[list[str]]:
     """What each pytest of a target is told."""
     planned = make(ROOT, "-n", target).stdout.splitlines()
     told = [line.partition(" -m pytest ")[2] for line in planned]
-    # Those run twice, as their sources and compiled.
-    return [shlex.split(each) for each in told if each and "compiled_first" not in each]
+    return [shlex.split(each) for each in told if each]
 
 
 def runs(words: list[str], path: Path) -> bool:
