@@ -88,8 +88,8 @@ def test_a_new_lock_is_installed(checkout: Path) -> None:
         stamp.touch()
     later = time.time() + 10
     os.utime(checkout / "requirements" / "run.txt", (later, later))
-    assert set_up_by(checkout, "run") == ["requirements/run.txt"]
-    assert set_up_by(checkout, "test") == ["requirements/dev.txt"]
+    assert set_up_by(checkout, "run") == ["requirements/uv.txt", "requirements/run.txt"]
+    assert set_up_by(checkout, "test") == ["requirements/uv.txt", "requirements/dev.txt"]
     assert (checkout / "requirements" / "dev.txt").stat().st_mtime < later
 
 
