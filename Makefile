@@ -31,6 +31,8 @@ STAMP_RUN := .venv/installed-run
 STAMP_DEV := .venv/installed-dev
 
 PYTEST := exec $(BIN)/python -m pytest
+# One of several that run side by side.
+PART = $(PYTEST) -q -p tests.progress --part $@
 
 # Needs no broker and no Postgres, but where a test is of them.
 PURE := tests/unit tests/property tests/simulation tests/test_tidy.py
@@ -53,8 +55,7 @@ REAL_2 := tests/crash $(addprefix tests/integration/test_,embedded_*.py ingress_
 but = tests $(patsubst %,--ignore-glob='%',$(PURE) $(1))
 REAL := test-real-1 test-real-2 test-real-3
 
-# What each of them says is shown whole when it ends, by a make that can.
-TOGETHER := --jobs=4 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+TOGETHER := --jobs=4
 
 .PHONY: run test test-quick $(QUICK) $(REAL) test-pure check bench chaos wheel lint types lock \
 	reference clean
@@ -78,22 +79,22 @@ check:
 	@exec $(MAKE) $(TOGETHER) $(REAL) lint types test-pure
 
 test-quick-1: $(STAMP_DEV)
-	$(PYTEST) $(QUICK_1)
+	$(PART) $(QUICK_1)
 
 test-quick-2: $(STAMP_DEV)
-	$(PYTEST) $(call but,$(SLOW) $(QUICK_1))
+	$(PART) $(call but,$(SLOW) $(QUICK_1))
 
 test-real-1: $(STAMP_DEV)
-	$(PYTEST) $(REAL_1)
+	$(PART) $(REAL_1)
 
 test-real-2: $(STAMP_DEV)
-	$(PYTEST) $(REAL_2)
+	$(PART) $(REAL_2)
 
 test-real-3: $(STAMP_DEV)
-	$(PYTEST) $(call but,$(REAL_1) $(REAL_2))
+	$(PART) $(call but,$(REAL_1) $(REAL_2))
 
 test-pure: $(STAMP_DEV)
-	$(PYTEST) $(PURE)
+	$(PART) $(PURE)
 
 # A wheel whose rules are machine code; it needs a C compiler and Python's headers. It is built from
 # the source distribution, in a folder of its own: mypyc writes beside the sources.
