@@ -29,6 +29,7 @@ from ingress.relay import Relay
 from ingress.roles import PUBLIC
 from ingress.routes import Answer, Call, Route
 from ingress.sessions.access import AccessTokens
+from ingress.sessions.administration import Administration
 from ingress.sessions.api_keys import ApiKeys
 from ingress.sessions.attempts import Attempts
 from ingress.sessions.endings import Endings
@@ -112,15 +113,23 @@ def parts(
     endings.on_any(people.forget)
     signing_in = SigningIn(settings, pool, keys, access, passwords, attempts, people, openings)
     registration = Registration(settings, pool, passwords, openings, signing_in, crash)
-    health = Health(about, {"kafka": kafka_probe, "postgres": postgres_probe})
+
+    async def revocations_probe(timeout_s: float) -> str | None:
+        error = await postgres_probe(timeout_s)
+        if error is None and not endings.loaded:
+            return "the revocations are not loaded yet"
+        return error
+
+    health = Health(about, {"kafka": kafka_probe, "postgres": revocations_probe})
     pages = Pages()
     ledger = Ledger(settings, pool, keys, people, openings, crash)
     routes = [
         *registration.routes(),
         *signing_in.routes(),
         *Own(pool, passwords, attempts, people).routes(),
-        *ApiKeys(pool).routes(),
+        *ApiKeys(settings, pool, passwords, attempts).routes(),
         *Users(pool, people).routes(),
+        *Administration(pool, people).routes(),
         *AuditLog(pool, people).routes(),
         *ledger.routes(),
         *pages.routes(),

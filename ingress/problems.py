@@ -49,7 +49,6 @@ class Code(StrEnum):
     REGISTRATION_CLOSED = "registration_closed"
     SELF_CREDIT_OFF = "self_credit_off"
     LAST_ADMIN = "last_admin"
-    TOO_MANY_KEYS = "too_many_keys"
     TOO_MANY_WALLETS = "too_many_wallets"
     BUSY = "busy"
     UNAVAILABLE = "unavailable"
@@ -194,9 +193,6 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         409,
         "This is the last admin.",
         "Make another admin first: without one nobody could.",
-    ),
-    Code.TOO_MANY_KEYS: Meaning(
-        409, "There are too many API keys.", "You have 100; revoke what is no longer used."
     ),
     Code.TOO_MANY_WALLETS: Meaning(
         409, "There are too many wallets.", "You have 100, closed ones included."

@@ -9,6 +9,8 @@ from plumbing.settings import (
     PostgresSettings,
     RehearsalSettings,
     setting,
+    weak_password,
+    weak_secret,
 )
 
 
@@ -76,6 +78,31 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
         ge=1,
         le=86_400,
     )
+    # At most 100 each: all ids that end together go in one notification of less than 8,000 bytes.
+    sessions_per_user: int = setting(
+        50,
+        "How many sessions a user may have. When one more begins, the oldest ends.",
+        ge=1,
+        le=100,
+    )
+    api_keys_per_user: int = setting(
+        50,
+        "How many API keys a user may have. When one more is created, the oldest ends.",
+        ge=1,
+        le=100,
+    )
+    api_key_ttl_s: int = setting(
+        90 * 86_400,
+        "How long an API key is valid whose creation names no end, in seconds.",
+        ge=60,
+        le=3_660 * 86_400,
+    )
+    api_key_max_ttl_s: int = setting(
+        366 * 86_400,
+        "How long an API key may be valid at most, in seconds.",
+        ge=60,
+        le=3_660 * 86_400,
+    )
     trusted_proxies: str = setting(
         "",
         "The proxies in front: what they say in X-Forwarded-For of who asks is believed.",
@@ -88,7 +115,10 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
         pattern=r"^[^\s@]+@[^\s@]+$",
     )
     admin_password: SecretStr | None = setting(
-        None, "The password of that admin.", allowed="8 to 128 characters", secret=True
+        None,
+        "The password of that admin.",
+        allowed="8 to 128 characters, in production 12 or more",
+        secret=True,
     )
     require_trans_id: bool = setting(
         False, "Whether what moves money is refused without an idempotency key of the client's."
@@ -109,4 +139,20 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
             proxies.networks(self.trusted_proxies)
         except ValueError as error:
             found.append(f"TRUSTED_PROXIES: {error}")
+        if self.access_token_ttl_s > self.session_ttl_s:
+            found.append("ACCESS_TOKEN_TTL_S: longer than SESSION_TTL_S")
+        if self.api_key_ttl_s > self.api_key_max_ttl_s:
+            found.append("API_KEY_TTL_S: longer than API_KEY_MAX_TTL_S")
+        if self.production:
+            found += self._weak_secrets()
+        return found
+
+    def _weak_secrets(self) -> list[str]:
+        """Of those that may be unset."""
+        found = []
+        if self.signing_key_previous is not None:
+            key = self.signing_key_previous.get_secret_value()
+            found += weak_secret("SIGNING_KEY_PREVIOUS", key)
+        if self.admin_password is not None:
+            found += weak_password("ADMIN_PASSWORD", self.admin_password.get_secret_value())
         return found

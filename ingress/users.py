@@ -16,7 +16,7 @@ from ingress.problems import Code, FieldError, Problem
 from ingress.roles import ADMINS, Role, Scope
 from ingress.routes import Answer, Body, Call, Meta, Query, Route, Shown
 from ingress.sessions import store
-from ingress.sessions.endings import USER
+from ingress.sessions.endings import KEY, SESSION
 from plumbing.postgres import Pool
 
 TAG = "Users"
@@ -88,8 +88,8 @@ class Users:
                 path="/users/{user}",
                 handler=self.change,
                 summary="Change a user's role, or shut one out",
-                description="Access tokens of the user are no longer taken: they are refreshed, or"
-                " end.",
+                description="A change revokes the user's access tokens: they have to be refreshed."
+                " Disabling a user ends all sessions and API keys, too.",
                 tag=TAG,
                 roles=ADMINS,
                 scope=Scope.USERS,
@@ -141,13 +141,14 @@ class Users:
                 role=asked.role,
                 disabled=asked.disabled,
             )
+            if changed is None:
+                return Answer(_shown(await self._read(connection, user.id)))
             left = await queries.one(connection, "admins", _Count)
-            assert changed is not None and left is not None, "users are never deleted"
+            assert left is not None, "an aggregate is a row"
             if left.admins == 0:
                 raise Problem(Code.LAST_ADMIN)
-            if changed.disabled:
-                await store.end_all(connection, user.id)
-            await store.tell(connection, USER, user.id)
+            ends = (SESSION, KEY) if changed.disabled else ()
+            await store.revoke(connection, user.id, *ends)
             await audit.note(
                 connection, call, "changed a user", user.id, detail=asked.model_dump(mode="json")
             )
@@ -160,7 +161,10 @@ class Users:
             raise Problem(Code.NOT_FOUND)
         # What is remembered of a user may be a moment old.
         async with self._pool.connection() as connection:
-            user = await queries.one(connection, "user_by_id", User, id=known.id)
+            return await self._read(connection, known.id)
+
+    async def _read(self, connection: queries.Connection, id: str) -> User:
+        user = await queries.one(connection, "user_by_id", User, id=id)
         assert user is not None, "users are never deleted"
         return user
 

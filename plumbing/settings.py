@@ -26,6 +26,9 @@ from schemas import money, topics
 MIN_SECRET_LENGTH = 32
 MIN_SECRET_DISTINCT = 10
 PLACEHOLDERS = ("change", "default", "dev", "example", "insecure", "secret", "test")
+MIN_PASSWORD_LENGTH = 12
+MIN_PASSWORD_DISTINCT = 6
+GUESSED_FIRST = (*PLACEHOLDERS, "12345", "admin", "letmein", "passw", "qwerty", "welcome")
 SHORT_BROKER_TXN_TIMEOUT_MS = 15_000
 PASSWORD_SETTINGS = ("kafka_sasl_username", "kafka_sasl_password")
 BEARER_SETTINGS = ("kafka_oauth_token_url", "kafka_oauth_client_id", "kafka_oauth_client_secret")
@@ -163,7 +166,7 @@ class AppSettings(Settings):
                 refused.append(f"{name.upper()}: only its default is allowed in production")
             if about["strong_in_production"]:
                 secret = value.get_secret_value() if isinstance(value, SecretStr) else ""
-                refused += _weak_secret(name.upper(), secret)
+                refused += weak_secret(name.upper(), secret)
         return refused
 
 
@@ -430,7 +433,7 @@ def _unknown_keys(env_file: Path) -> Iterator[str]:
         yield "allowed settings are " + ", ".join(sorted(setting_names.ALL))
 
 
-def _weak_secret(name: str, value: str) -> list[str]:
+def weak_secret(name: str, value: str) -> list[str]:
     wanted = f"allowed in production is a random text of {MIN_SECRET_LENGTH} bytes or more"
     if not value:
         return [f"{name}: not set; {wanted}"]
@@ -438,4 +441,14 @@ def _weak_secret(name: str, value: str) -> list[str]:
         return [f"{name}: too short or too plain; {wanted}"]
     if value.lower().startswith(PLACEHOLDERS):
         return [f"{name}: a placeholder; {wanted}"]
+    return []
+
+
+def weak_password(name: str, value: str) -> list[str]:
+    """A person's, which need not be random."""
+    wanted = f"allowed in production are {MIN_PASSWORD_LENGTH} characters or more"
+    if len(value) < MIN_PASSWORD_LENGTH or len(set(value)) < MIN_PASSWORD_DISTINCT:
+        return [f"{name}: too short or too plain; {wanted}"]
+    if value.lower().startswith(GUESSED_FIRST):
+        return [f"{name}: among the first that are guessed; {wanted}"]
     return []

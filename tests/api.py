@@ -19,6 +19,7 @@ from tests.waiting import eventually
 
 PREFIX = "/api/v1"
 PASSWORD = "correct horse"
+NEW_KEY = {"name": "x", "scopes": ["read"], "current_password": PASSWORD}
 START_S = 60.0
 TIMEOUT_S = 60.0
 SIGNING_KEY = secrets.token_hex(32)

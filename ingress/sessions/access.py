@@ -1,7 +1,7 @@
-"""Access tokens: short-lived, signed, read without asking anybody.
+"""Access tokens: short-lived, signed, read without a query.
 
-One algorithm, whatever a token says of itself; keys by their id, a new one each day. What was ended
-before its time is for the guard to know.
+One algorithm, whatever a token says of itself; keys by their id, a new one each day. A token
+carries the counter of its user's row: the guard refuses one whose counter was left behind.
 """
 
 import time
@@ -16,13 +16,15 @@ from ingress.signing import Keys
 ALGORITHM: Final = "HS256"
 TYPE: Final = "at+jwt"
 MAX_LENGTH: Final = 2_048
-_REQUIRED: Final = ["exp", "iat", "iss", "sub", "sid", "num", "role"]
+# By how much the clocks of ingresses may differ.
+LEEWAY_S: Final = 5.0
+_REQUIRED: Final = ["exp", "iat", "iss", "sub", "sid", "num", "role", "cnt"]
 
 
 class Access(NamedTuple):
     caller: Caller
-    made_at: float
-    expires_at: float
+    counter: int
+    expires_at: float  # the leeway included
 
 
 class AccessTokens:
@@ -31,7 +33,8 @@ class AccessTokens:
         self._issuer = issuer
         self.ttl_s = ttl_s
 
-    def make(self, caller: Caller) -> str:
+    def make(self, caller: Caller, counter: int) -> str:
+        """`counter` was read together with the caller's role."""
         now = time.time()
         kid, key = self._keys.access_key(now)
         claims: dict[str, Any] = {
@@ -40,8 +43,8 @@ class AccessTokens:
             "num": caller.number,
             "role": caller.role.value,
             "sid": caller.session_id,
-            # To the microsecond: what comes right after an ending must not seem older.
-            "iat": round(now, 6),
+            "cnt": counter,
+            "iat": int(now),
             "exp": int(now) + self.ttl_s,
         }
         return jwt.encode(claims, key, ALGORITHM, headers={"kid": kid, "typ": TYPE})
@@ -60,9 +63,10 @@ class AccessTokens:
                 key,
                 algorithms=[ALGORITHM],
                 issuer=self._issuer,
+                leeway=LEEWAY_S,
                 options={"require": _REQUIRED},
             )
         except (jwt.PyJWTError, ValueError):
             return None
         caller = Caller(claims["sub"], claims["num"], Role(claims["role"]), claims["sid"])
-        return Access(caller, float(claims["iat"]), float(claims["exp"]))
+        return Access(caller, claims["cnt"], claims["exp"] + LEEWAY_S)

@@ -1,13 +1,15 @@
-"""What was ended before its time, as every ingress must know at once: sessions and, after a change
-of role, all that a user held.
+"""What was revoked before its time, as every ingress must know at once: sessions and, after a
+change of role, every access token of a user.
 
-Postgres tells it with NOTIFY in the transaction that does it; who was not listening asks for what
-it missed, and asks again until it can hear. Endings are kept as long as an access token lives.
+Postgres sends a notification in the transaction that revokes. Each ingress listens on a connection
+of its own and sends itself a heartbeat, so that silence means a broken connection, never a quiet
+day. An ingress that has heard nothing for SILENCE_S asks Postgres for each request instead.
+Revocations are kept as long as an access token lives.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import psycopg
 from msgspec import Struct
@@ -15,69 +17,130 @@ from msgspec import Struct
 from ingress import queries
 from ingress.background import Background
 from ingress.sessions.access import Access
+from plumbing import postgres
+from plumbing.postgres import Connection
 
 CHANNEL: Final = "ledger_endings"
 SESSION: Final = "session"
 USER: Final = "user"
-KEY: Final = "key"
+KEY: Final = "api_key"
+HEARTBEAT: Final = "heartbeat"
 PAUSE_S: Final = 0.5
-ALIVE_S: Final = 10.0
-# Clocks of ingresses and Postgres differ a little.
-SLACK_S: Final = 60.0
+# Shorter than the time for an answer, which a wait for notifications counts as.
+HEARTBEAT_S: Final = 4.0
+SILENCE_S: Final = 20.0
+LOAD_TIMEOUT_S: Final = 30.0
+# An access token's end is told by the clock of the ingress that reads it.
+SLACK_S: Final = 300.0
 
 
-class Ending(Struct, frozen=True):
+class _Ending(Struct, frozen=True):
     kind: str
     id: str
-    at: float
+    counter: int
+
+
+class _Revoked(NamedTuple):
+    counter: int
+    heard_at: float
 
 
 class Endings(Background):
-    def __init__(self, database_url: str, application: str, access_ttl_s: int) -> None:
-        super().__init__("endings are not heard of", PAUSE_S)
+    def __init__(
+        self,
+        database_url: str,
+        application: str,
+        access_ttl_s: int,
+        *,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        super().__init__("revocations are not heard", PAUSE_S)
         self._url = database_url
         self._application = application
         self._kept_s = access_ttl_s + SLACK_S
+        self._silence_s = silence_s
         self._sessions: dict[str, float] = {}
-        self._users: dict[str, float] = {}
+        self._users: dict[str, _Revoked] = {}
         self._then: list[Callable[[], None]] = []
+        self._heard_at = float("-inf")
+        # Whether all revocations from before the start are known.
+        self.loaded = False
         self.count = 0
 
     def on_any(self, act: Callable[[], None]) -> None:
         self._then.append(act)
 
+    @property
+    def current(self) -> bool:
+        """Whether what is known can be relied on; otherwise Postgres has to be asked."""
+        return time.monotonic() - self._heard_at < self._silence_s
+
     def ended(self, access: Access) -> bool:
         if access.caller.session_id in self._sessions:
             return True
-        since = self._users.get(access.caller.id)
-        return since is not None and access.made_at < since
+        revoked = self._users.get(access.caller.id)
+        return revoked is not None and access.counter < revoked.counter
 
-    def note(self, kind: str, id: str, at: float) -> None:
+    def hear(self, payload: str) -> None:
+        """A notification, as the SQL files write it."""
+        self._heard_at = time.monotonic()
+        kind, _, rest = payload.partition(" ")
+        if kind == HEARTBEAT:
+            return
         if kind == SESSION:
-            self._sessions[id] = at
+            for id in rest.split(","):
+                self._note(kind, id)
         elif kind == USER:
-            self._users[id] = max(at, self._users.get(id, 0.0))
+            id, _, counter = rest.partition(" ")
+            self._note(kind, id, int(counter))
+        self._forget_others()
+
+    def _note(self, kind: str, id: str, counter: int = 0) -> None:
+        now = time.monotonic()
+        if kind == SESSION:
+            self._sessions[id] = now
+        else:
+            known = self._users.get(id)
+            self._users[id] = _Revoked(max(counter, known.counter if known else 0), now)
+
+    def _forget_others(self) -> None:
+        """What is remembered of tokens and users may be out of date."""
         self.count += 1
         for act in self._then:
             act()
 
     async def turn(self) -> None:
-        connection: psycopg.AsyncConnection[Any] = await psycopg.AsyncConnection.connect(
-            self._url, autocommit=True, application_name=self._application, connect_timeout=5
+        # It hangs up on a server that gives no answer in time.
+        connection = await Connection.connect(
+            self._url,
+            autocommit=True,
+            application_name=self._application,
+            connect_timeout=postgres.CONNECT_TIMEOUT_S,
         )
         async with connection:
-            # First listen, then ask: nothing lies between.
+            # First listen, then load: nothing lies between.
             await connection.execute(f"LISTEN {CHANNEL}")
-            for each in await queries.every(connection, "endings", Ending, kept_s=self._kept_s):
-                self.note(each.kind, each.id, each.at)
+            connection.answer_timeout_s = LOAD_TIMEOUT_S
+            for each in await queries.every(connection, "endings", _Ending, kept_s=self._kept_s):
+                self._note(each.kind, each.id, each.counter)
+            connection.answer_timeout_s = postgres.ANSWER_TIMEOUT_S
+            self._forget_others()
+            self.loaded = True
+            connected_at = time.monotonic()
             while True:
-                async for told in connection.notifies(timeout=ALIVE_S):
-                    kind, id, at = told.payload.split(" ")
-                    self.note(kind, id, float(at))
-                await connection.execute("SELECT 1")
-                self._forget(time.time() - self._kept_s)
+                # Only what comes back shows that notifications are heard.
+                await queries.run(
+                    connection, "ending_heartbeat", channel=CHANNEL, heartbeat=HEARTBEAT
+                )
+                async for notification in connection.notifies(timeout=HEARTBEAT_S):
+                    self.hear(notification.payload)
+                silent_since = max(self._heard_at, connected_at)
+                if time.monotonic() - silent_since >= self._silence_s:
+                    raise psycopg.OperationalError("the heartbeats do not come back")
+                self._forget(time.monotonic() - self._kept_s)
 
     def _forget(self, before: float) -> None:
-        for known in (self._sessions, self._users):
-            for id in [id for id, at in known.items() if at < before]:
-                del known[id]
+        for id in [id for id, heard_at in self._sessions.items() if heard_at < before]:
+            del self._sessions[id]
+        for id in [id for id, revoked in self._users.items() if revoked.heard_at < before]:
+            del self._users[id]

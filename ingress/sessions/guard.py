@@ -1,8 +1,8 @@
-"""Who asks: found out once for each token, then remembered, so that a request asks no database.
+"""Who asks: found out once for each token, then remembered, so that a request makes no query.
 
-Keeps the rule that what was ended is not taken: Postgres tells every ingress of endings, and what
-is remembered of cookies and API keys is asked again before long. Credentials that are not valid are
-a problem, never "nobody".
+Keeps the rule that what was revoked is refused: Postgres notifies every ingress, and while the
+notifications cannot be relied on nothing is remembered and each request makes a query. Credentials
+that are not valid are a problem, never "nobody".
 """
 
 import time
@@ -16,13 +16,13 @@ from ingress.problems import Code, Problem
 from ingress.roles import Role, Scope
 from ingress.routes import Caller
 from ingress.sessions import cookies, tokens
-from ingress.sessions.access import AccessTokens
+from ingress.sessions.access import Access, AccessTokens
 from ingress.sessions.endings import Endings
 from ingress.signing import Keys
 from plumbing.postgres import Pool
 
 REMEMBERED: Final = 20_000
-# How long a cookie or an API key is believed without asking, should an ending not have been told.
+# How long a cookie or an API key is believed without a query.
 BELIEVED_S: Final = 30.0
 USED_EVERY_S: Final = 60.0
 
@@ -41,7 +41,11 @@ class Holder(Struct, frozen=True):
     number: int
     role: str
     scopes: list[str]
-    expires_in_s: float | None
+    expires_in_s: float
+
+
+class _IsCurrent(Struct, frozen=True):
+    current: bool
 
 
 class Guard:
@@ -64,25 +68,45 @@ class Guard:
         scheme, _, token = header.partition(" ")
         if scheme != "Bearer" and scheme.lower() != "bearer":
             raise unauthenticated("The scheme of `Authorization` is `Bearer`.")
-        known = self._known.get(token)
-        if known is not None and time.time() < known.until:
-            return known.caller
+        known = self._remembered(self._known, token)
+        if known is not None:
+            return known
         if token.startswith(tokens.API_KEY):
             return await self._by_secret(token, tokens.API_KEY, self._known)
-        return self._by_access_token(token)
+        return await self._by_access_token(token)
 
-    def _by_access_token(self, token: str) -> Caller:
+    def _remembered(self, known: dict[str, _Known], token: str) -> Caller | None:
+        found = known.get(token)
+        if found is None or time.time() >= found.until or not self._endings.current:
+            return None
+        return found.caller
+
+    async def _by_access_token(self, token: str) -> Caller:
         access = self._access.read(token)
         if access is None or self._endings.ended(access):
-            raise unauthenticated("The access token is not valid, or has expired.")
-        _remember(self._known, token, access.caller, access.expires_at)
+            raise _access_token_invalid()
+        if self._endings.current:
+            _remember(self._known, token, access.caller, access.expires_at)
+        elif not await self._is_current(access):
+            raise _access_token_invalid()
         return access.caller
 
+    async def _is_current(self, access: Access) -> bool:
+        async with self._pool.connection() as connection:
+            found = await queries.one(
+                connection,
+                "access_is_current",
+                _IsCurrent,
+                session_id=access.caller.session_id,
+                user_id=access.caller.id,
+                counter=access.counter,
+            )
+        assert found is not None, "EXISTS is a row"
+        return found.current
+
     async def _by_cookie(self, request: web.Request, cookie: str) -> Caller:
-        known = self._cookies.get(cookie)
-        if known is not None and time.time() < known.until:
-            caller = known.caller
-        else:
+        caller = self._remembered(self._cookies, cookie)
+        if caller is None:
             caller = await self._by_secret(cookie, tokens.COOKIE, self._cookies)
         assert caller.session_id is not None, "a cookie is a session's"
         cookies.check_csrf(request, self._keys, caller.session_id)
@@ -99,10 +123,9 @@ class Guard:
         if found is None:
             raise unauthenticated()
         caller = _caller(found)
-        left_s = BELIEVED_S if found.expires_in_s is None else found.expires_in_s
-        # Something was ended meanwhile, perhaps this: it is asked for again.
+        # Where something was revoked meanwhile it may be this: the next request asks again.
         if endings == self._endings.count:
-            _remember(known, token, caller, time.time() + min(BELIEVED_S, left_s))
+            _remember(known, token, caller, time.time() + min(BELIEVED_S, found.expires_in_s))
         return caller
 
 
@@ -114,6 +137,10 @@ def _remember(known: dict[str, _Known], token: str, caller: Caller, until: float
 
 def unauthenticated(detail: str | None = None) -> Problem:
     return Problem(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _access_token_invalid() -> Problem:
+    return unauthenticated("The access token is not valid, or has expired.")
 
 
 def _caller(found: Holder) -> Caller:

@@ -16,6 +16,8 @@ from ingress.roles import SIGNED_IN, Scope
 from ingress.routes import Answer, Body, Call, Instant, Meta, Query, Route, Shown
 from ingress.sessions import store
 from ingress.sessions.attempts import Attempts
+from ingress.sessions.current_password import CurrentPassword
+from ingress.sessions.endings import KEY, SESSION
 from ingress.sessions.passwords import MAX_LENGTH, Passwords
 from ingress.sessions.registration import NewPassword
 from ingress.sessions.signing_in import TAG
@@ -26,6 +28,9 @@ class PasswordChange(Body):
     current_password: Annotated[str, Field(max_length=MAX_LENGTH)]
     password: NewPassword
     password_confirmation: Annotated[str | None, Field(max_length=MAX_LENGTH)] = None
+    end_api_keys: Annotated[
+        bool, Field(description="Whether all API keys end, as the other sessions do.")
+    ] = False
 
     @field_validator("password_confirmation")
     @classmethod
@@ -60,7 +65,7 @@ class Own:
     ) -> None:
         self._pool = pool
         self._passwords = passwords
-        self._attempts = attempts
+        self._current_password = CurrentPassword(pool, passwords, attempts)
         self._people = people
 
     def routes(self) -> list[Route]:
@@ -80,7 +85,7 @@ class Own:
                 path="/auth/password",
                 handler=self.change_password,
                 summary="Change the password",
-                description="Ends all other sessions.",
+                description="Ends all other sessions; with `end_api_keys` all API keys, too.",
                 tag=TAG,
                 roles=SIGNED_IN,
                 body=PasswordChange,
@@ -117,52 +122,51 @@ class Own:
     async def sessions(self, call: Call[None, None]) -> Answer:
         async with self._pool.connection() as connection:
             found = await store.of(connection, call.caller.id)
-        shown = [
-            SessionShown(
-                id=each.id,
-                current=each.id == call.caller.session_id,
-                created_at=each.created_at,
-                last_used_at=each.last_used_at,
-                expires_at=each.expires_at,
-                user_agent=each.user_agent,
-                address=each.address,
-            )
-            for each in found
-        ]
-        return Answer(SessionList(data=shown, meta=Meta(limit=len(shown))))
+        return Answer(session_list(found, call.caller.session_id))
 
     async def end(self, call: Call[None, None]) -> Answer:
         asked = str(uuid.UUID(call.path["id"]))
         async with self._pool.connection() as connection:
-            mine = {each.id for each in await store.of(connection, call.caller.id)}
-            if asked not in mine:
+            if not await store.end(connection, call.caller.id, SESSION, only=asked):
                 raise Problem(Code.NOT_FOUND)
-            await store.end(connection, [asked])
             await audit.note(connection, call, "ended a session", asked)
         return Answer(status=204)
 
     async def change_password(self, call: Call[PasswordChange, None]) -> Answer:
-        # Who holds a session, perhaps a stolen one, may not guess at will either.
-        counts = self._attempts.of_the_signed_in(call.caller.id)
-        async with self._pool.connection() as connection:
-            found = await queries.one(
-                connection, "password_of", store.PasswordOf, id=call.caller.id
-            )
-            await self._attempts.check(connection, counts)
-        hashed = found.password_hash if found is not None else None
-        if not await self._passwords.check(call.body.current_password, hashed):
-            async with self._pool.connection() as connection:
-                await self._attempts.failed(connection, counts)
-            raise Problem(Code.CREDENTIALS_WRONG)
+        verified = await self._current_password.verify(call.caller.id, call.body.current_password)
         new = await self._passwords.hash(call.body.password)
         async with self._pool.connection() as connection:
-            await self._attempts.succeeded(connection, counts)
-            # Of two changes at once the second finds its current password gone.
             done = await queries.run(
-                connection, "password_rehash", id=call.caller.id, old=hashed, new=new
+                connection, "password_change", id=call.caller.id, old=verified, new=new
             )
             if not done:
                 raise Problem(Code.CREDENTIALS_WRONG)
-            await store.end_all(connection, call.caller.id, but=call.caller.session_id)
-            await audit.note(connection, call, "changed the password", call.caller.id)
+            await self._current_password.succeeded(connection, call.caller.id)
+            await store.end(connection, call.caller.id, SESSION, but=call.caller.session_id)
+            if call.body.end_api_keys:
+                await store.end(connection, call.caller.id, KEY)
+            await audit.note(
+                connection,
+                call,
+                "changed the password",
+                call.caller.id,
+                detail={"end_api_keys": call.body.end_api_keys},
+            )
         return Answer(status=204)
+
+
+def session_list(sessions: list[store.Session], current: str | None) -> SessionList:
+    """`current` is the session of the caller."""
+    shown = [
+        SessionShown(
+            id=each.id,
+            current=each.id == current,
+            created_at=each.created_at,
+            last_used_at=each.last_used_at,
+            expires_at=each.expires_at,
+            user_agent=each.user_agent,
+            address=each.address,
+        )
+        for each in sessions
+    ]
+    return SessionList(data=shown, meta=Meta(limit=len(shown)))

@@ -86,6 +86,7 @@ class Registration:
         self._is_open = settings.registration_open
         self._currency = settings.default_currency
         self._session_ttl_s = settings.session_ttl_s
+        self._most_sessions = settings.sessions_per_user
         self._pool = pool
         self._passwords = passwords
         self._openings = openings
@@ -124,14 +125,21 @@ class Registration:
                 connection, user.id, self._currency, is_default=True, trace=call.trace
             )
             begun = await store.begin(
-                connection, call.request, user.id, tokens.REFRESH, self._session_ttl_s
+                connection,
+                call.request,
+                user.id,
+                hashed,
+                tokens.REFRESH,
+                self._session_ttl_s,
+                self._most_sessions,
             )
+            assert begun is not None, "the user was inserted with this hash"
             await audit.note(connection, call, "registered", user.id, user_id=user.id)
             self._crash.reach("register.2-written")
         self._crash.reach("register.3-committed")
         self._openings.nudge()
         await self._openings.is_open(wallet.id, wait_s(call.request))
-        return Answer(await self._signing_in.signed_in(user, begun), 201)
+        return Answer(await self._signing_in.signed_in(begun), 201)
 
 
 async def add_user(

@@ -21,6 +21,7 @@ from ingress.serving import response
 from ingress.sessions import cookies, store, tokens
 from ingress.sessions.access import AccessTokens
 from ingress.sessions.attempts import Attempts, place_of
+from ingress.sessions.endings import SESSION
 from ingress.sessions.passwords import MAX_LENGTH, Passwords
 from ingress.settings import IngressSettings
 from ingress.signing import Keys
@@ -28,6 +29,8 @@ from ingress.wallet_shown import WalletShown
 from plumbing.postgres import Pool
 
 TAG = "Sessions"
+# A password that was verified may be hashed again meanwhile, by another sign-in.
+TRIES = 3
 
 
 class Login(Body):
@@ -91,6 +94,7 @@ class SigningIn:
     ) -> None:
         self._session_ttl_s = settings.session_ttl_s
         self._cookie_ttl_s = settings.cookie_ttl_s
+        self._most_sessions = settings.sessions_per_user
         self._pool = pool
         self._keys = keys
         self._access = access
@@ -169,12 +173,12 @@ class SigningIn:
         ]
 
     async def login(self, call: Call[Login, None]) -> Answer:
-        user, begun = await self._begin(call, tokens.REFRESH, self._session_ttl_s)
-        return Answer(await self.signed_in(user, begun))
+        begun = await self._begin(call, tokens.REFRESH, self._session_ttl_s)
+        return Answer(await self.signed_in(begun))
 
     async def login_by_cookie(self, call: Call[Login, None]) -> web.Response:
-        user, begun = await self._begin(call, tokens.COOKIE, self._cookie_ttl_s)
-        shown = await self._browser(user, begun.id)
+        begun = await self._begin(call, tokens.COOKIE, self._cookie_ttl_s)
+        shown = await self._browser(begun.user, begun.id)
         made = response(Answer(shown))
         cookies.set_session(made, begun.token, self._cookie_ttl_s)
         return made
@@ -194,12 +198,11 @@ class SigningIn:
             )
         if done is None:
             raise Problem(Code.REFRESH_INVALID)
-        session, token = done
-        user = await self._people.by_id(session.user_id)
-        assert user is not None, "a session is a user's"
+        found, token = done
+        caller = Caller(found.id, found.number, Role(found.role), found.session_id)
         return Answer(
             TokensShown(
-                access_token=self._access_token(user, session.session_id),
+                access_token=self._access.make(caller, found.token_counter),
                 expires_in=self._access.ttl_s,
                 refresh_token=token,
             )
@@ -208,15 +211,17 @@ class SigningIn:
     async def logout(self, call: Call[None, None]) -> web.Response:
         assert call.caller.session_id is not None, "no scope of a key reaches here"
         async with self._pool.connection() as connection:
-            await store.end(connection, [call.caller.session_id])
+            await store.end(connection, call.caller.id, SESSION, only=call.caller.session_id)
             await audit.note(connection, call, "signed out", call.caller.session_id)
         made = web.Response(status=204)
         if call.caller.by_cookie:
             cookies.end_session(made)
         return made
 
-    async def signed_in(self, user: User, begun: store.Begun) -> SignedInShown:
-        access = self._access_token(user, begun.id)
+    async def signed_in(self, begun: store.Begun) -> SignedInShown:
+        user = begun.user
+        caller = Caller(user.id, user.number, Role(user.role), begun.id)
+        access = self._access.make(caller, begun.counter)
         return SignedInShown(
             user=people.shown(user),
             wallet=await self._wallet(user),
@@ -226,10 +231,16 @@ class SigningIn:
             refresh_token=begun.token,
         )
 
-    async def _begin(
-        self, call: Call[Login, None], kind: str, ttl_s: int
-    ) -> tuple[User, store.Begun]:
-        """The user whose password it is, and a session of theirs."""
+    async def _begin(self, call: Call[Login, None], kind: str, ttl_s: int) -> store.Begun:
+        """A session of the user whose password it is."""
+        for _ in range(TRIES):
+            begun = await self._try(call, kind, ttl_s)
+            if begun is not None:
+                return begun
+        raise Problem(Code.CREDENTIALS_WRONG)
+
+    async def _try(self, call: Call[Login, None], kind: str, ttl_s: int) -> store.Begun | None:
+        """None: the hash that was verified is no longer the user's."""
         email = emails.read(call.body.email)
         address = audit.address(call.request)
         found = None
@@ -244,27 +255,26 @@ class SigningIn:
             await self._attempts.check(connection, counts)
         hashed = found.password_hash if found is not None else None
         fits = await self._passwords.check(call.body.password, hashed)
-        if not fits or found is None or found.disabled:
+        if not fits or found is None or found.disabled or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
             raise Problem(Code.CREDENTIALS_WRONG)
         async with self._pool.connection() as connection:
+            begun = await store.begin(
+                connection, call.request, found.id, hashed, kind, ttl_s, self._most_sessions
+            )
+            if begun is None:
+                return None
             await self._attempts.succeeded(connection, counts)
-            begun = await store.begin(connection, call.request, found.id, kind, ttl_s)
             await audit.note(connection, call, "signed in", begun.id, user_id=found.id)
-        if hashed is not None and self._passwords.is_old(hashed):
+        if self._passwords.is_old(hashed):
             await self._hash_again(found.id, hashed, call.body.password)
-        user = await self._people.by_id(found.id)
-        assert user is not None, "it was there just now"
-        return user, begun
+        return begun
 
     async def _hash_again(self, user_id: str, old: str, password: str) -> None:
         new = await self._passwords.hash(password)
         async with self._pool.connection() as connection:
             await queries.run(connection, "password_rehash", id=user_id, old=old, new=new)
-
-    def _access_token(self, user: User, session_id: str) -> str:
-        return self._access.make(Caller(user.id, user.number, Role(user.role), session_id))
 
     async def _browser(self, user: User, session_id: str) -> BrowserShown:
         return BrowserShown(

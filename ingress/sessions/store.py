@@ -1,31 +1,41 @@
-"""Sessions as rows: begun, refreshed, ended.
+"""Sessions and API keys as rows: begun, refreshed, ended.
 
 A refresh token is used once. One that comes again was copied, by whom is not known: its session
-ends. The exception is a lost answer: within RETRY_S the same client gets the same answer. Every
-ending is told to all ingresses in the transaction that makes it.
+ends. The exception is a lost answer: within RETRY_S the same client gets the same answer. All
+ingresses are notified of every ending in the transaction that makes it.
 """
 
 import hmac
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiohttp import web
 from msgspec import Struct
 
 from ingress import audit, queries
 from ingress.ledger.asking import KEY_HEADER
+from ingress.people import User
 from ingress.sessions import tokens
 from ingress.sessions.attempts import place_of
-from ingress.sessions.endings import CHANNEL, KEY, SESSION, USER
+from ingress.sessions.endings import CHANNEL, KEY, SESSION
 
-MAX_AGENT_LENGTH = 300
+MAX_AGENT_LENGTH: Final = 300
 # How long a lost answer to a refresh is given again.
 RETRY_S: Final = 10.0
 
 
-class Begun(NamedTuple):
+class _Begun(User, frozen=True, kw_only=True):
+    session_id: str
+    token_counter: int
+
+
+class Begun(Struct, frozen=True):
+    """A session with the user's row as it was when it began, and the client's secret."""
+
     id: str
     token: str
+    user: User
+    counter: int
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -37,14 +47,17 @@ class Session(Struct, frozen=True, kw_only=True):
     address: str | None
 
 
-class Refreshed(Struct, frozen=True):
+class Refreshed(Struct, frozen=True, kw_only=True):
+    """`id`, `number` and what follows are the user's."""
+
     session_id: str
-    user_id: str
+    id: str
+    number: int
+    role: str
+    token_counter: int
 
 
-class _Rotated(Struct, frozen=True):
-    session_id: str
-    user_id: str
+class _Rotated(Refreshed, frozen=True, kw_only=True):
     hash: bytes
     salt: bytes
 
@@ -53,27 +66,44 @@ class PasswordOf(Struct, frozen=True):
     password_hash: str | None
 
 
-class _Id(Struct, frozen=True):
+class _Spent(Struct, frozen=True):
     id: str
+    user_id: str
+
+
+class _Ended(Struct, frozen=True):
+    ids: list[str]
+    notified: str
 
 
 async def begin(
-    connection: queries.Connection, request: web.Request, user_id: str, kind: str, ttl_s: int
-) -> Begun:
+    connection: queries.Connection,
+    request: web.Request,
+    user_id: str,
+    verified: str,
+    kind: str,
+    ttl_s: int,
+    most: int,
+) -> Begun | None:
+    """None where `verified` is not the hash of the user's current password, or the user is
+    disabled. Of more than `most` sessions the oldest end."""
     token = tokens.make(kind)
     agent = request.headers.get("User-Agent", "").encode("ascii", "replace").decode()
-    made = await queries.one(
+    begun = await queries.one(
         connection,
         "session_begin",
-        _Id,
+        _Begun,
         hash=tokens.hashed(token),
         user_id=user_id,
+        verified=verified,
         ttl_s=ttl_s,
         user_agent=agent[:MAX_AGENT_LENGTH].replace("\0", ""),
         address=audit.address(request),
     )
-    assert made is not None, "it was inserted"
-    return Begun(made.id, token)
+    if begun is None:
+        return None
+    await end_oldest(connection, user_id, SESSION, begun.session_id, most)
+    return Begun(begun.session_id, token, begun, begun.token_counter)
 
 
 async def refresh(
@@ -101,10 +131,10 @@ async def refresh(
         same = tokens.following(token, rotated.salt, client)
         # The hash is another's if that token was used, or if the client is not the same.
         if hmac.compare_digest(tokens.hashed(same), rotated.hash):
-            return Refreshed(rotated.session_id, rotated.user_id), same
-    reused = await queries.one(connection, "spent_token", _Id, hash=old)
+            return rotated, same
+    reused = await queries.one(connection, "spent_token", _Spent, hash=old)
     if reused is not None:
-        await end(connection, [reused.id])
+        await end(connection, reused.user_id, SESSION, only=reused.id)
     return None
 
 
@@ -119,17 +149,48 @@ async def of(connection: queries.Connection, user_id: str) -> list[Session]:
     return await queries.every(connection, "sessions_of", Session, user_id=user_id)
 
 
-async def end(connection: queries.Connection, session_ids: list[str]) -> None:
-    for each in await queries.every(connection, "sessions_end", _Id, ids=session_ids):
-        await tell(connection, SESSION, each.id)
+async def end(
+    connection: queries.Connection,
+    user_id: str,
+    kind: str,
+    *,
+    only: str | None = None,
+    but: str | None = None,
+) -> list[str]:
+    """Ends sessions or API keys of a user: all, all but one, or only one. Their ids. Where all end,
+    an earlier statement of the transaction has locked the user's row."""
+    ended = await queries.one(
+        connection,
+        "tokens_end",
+        _Ended,
+        channel=CHANNEL,
+        user_id=user_id,
+        kind=kind,
+        only=only,
+        but=but,
+    )
+    return [] if ended is None else ended.ids
 
 
-async def end_all(connection: queries.Connection, user_id: str, but: str | None = None) -> None:
-    """But one, where that goes on."""
-    mine = [each.id for each in await of(connection, user_id)]
-    await end(connection, [id for id in mine if id != but])
+async def end_oldest(
+    connection: queries.Connection, user_id: str, kind: str, new: str, most: int
+) -> list[str]:
+    """The ids of those beyond `most`, `new` counted among these; never `new` itself."""
+    ended = await queries.one(
+        connection,
+        "tokens_cap",
+        _Ended,
+        channel=CHANNEL,
+        user_id=user_id,
+        kind=kind,
+        new=new,
+        most=most,
+    )
+    return [] if ended is None else ended.ids
 
 
-async def tell(connection: queries.Connection, kind: str, id: str) -> None:
-    assert kind in (SESSION, USER, KEY)
-    await queries.run(connection, "ending_tell", channel=CHANNEL, kind=kind, id=id)
+async def revoke(connection: queries.Connection, user_id: str, *kinds: str) -> None:
+    """Revokes the access tokens of a user, and ends all sessions or API keys where named. An
+    earlier statement of the transaction has locked the user's row."""
+    assert set(kinds) <= {SESSION, KEY}
+    await queries.run(connection, "user_revoke", id=user_id, kinds=list(kinds), channel=CHANNEL)

@@ -16,5 +16,5 @@ FROM ledger.tokens
 JOIN ledger.users ON users.id = tokens.user_id
 WHERE tokens.hash = %(hash)s
   AND tokens.revoked_at IS NULL
-  AND (tokens.expires_at IS NULL OR tokens.expires_at > now())
+  AND tokens.expires_at > now()
   AND users.disabled_at IS NULL

@@ -1,5 +1,15 @@
-INSERT INTO ledger.tokens (hash, kind, user_id, name, scopes, expires_at)
-SELECT %(hash)s, 'api_key', %(user_id)s, %(name)s, %(scopes)s, %(expires_at)s
-WHERE (SELECT count(*) FROM ledger.tokens
-       WHERE user_id = %(user_id)s AND kind = 'api_key' AND revoked_at IS NULL) < %(most)s
+-- A key for a user who is enabled and whose current password is the one that was verified; the lock
+-- is as that of a session that begins.
+WITH owner AS (
+    SELECT id
+    FROM ledger.users
+    WHERE id = %(user_id)s
+      AND password_hash = %(verified)s
+      AND disabled_at IS NULL
+    FOR NO KEY UPDATE
+)
+INSERT INTO ledger.tokens (hash, kind, user_id, name, scopes, created_at, expires_at)
+SELECT %(hash)s, 'api_key', id, %(name)s, %(scopes)s, clock_timestamp(),
+       coalesce(%(expires_at)s, now() + make_interval(secs => %(ttl_s)s))
+FROM owner
 RETURNING id::text, name, scopes, created_at, last_used_at, expires_at

@@ -1,4 +1,21 @@
-INSERT INTO ledger.tokens (hash, kind, user_id, expires_at, last_used_at, user_agent, address)
-VALUES (%(hash)s, 'session', %(user_id)s, now() + make_interval(secs => %(ttl_s)s), now(),
-        %(user_agent)s, %(address)s)
-RETURNING id::text
+-- A session for a user who is enabled and whose current password is the one that was verified. The
+-- lock conflicts with a change of either, and with other sessions of the user that begin.
+WITH owner AS (
+    SELECT id, number, email, first_name, last_name, role, created_at, token_counter
+    FROM ledger.users
+    WHERE id = %(user_id)s
+      AND password_hash = %(verified)s
+      AND disabled_at IS NULL
+    FOR NO KEY UPDATE
+), begun AS (
+    INSERT INTO ledger.tokens (hash, kind, user_id, created_at, expires_at, last_used_at,
+                               user_agent, address)
+    -- The clock, not the transaction's time: in the order in which the lock was taken.
+    SELECT %(hash)s, 'session', id, clock_timestamp(), now() + make_interval(secs => %(ttl_s)s),
+           now(), %(user_agent)s, %(address)s
+    FROM owner
+    RETURNING id
+)
+SELECT begun.id::text AS session_id, owner.id, number, email, first_name, last_name, role,
+       false AS disabled, created_at, token_counter
+FROM owner CROSS JOIN begun

@@ -1,4 +1,5 @@
--- The next token in the place of the one that is used now, which is kept to be known again.
+-- The next token in the place of the one that is used now, which is kept to be known again; with the
+-- user's role and counter as they are now.
 WITH refreshed AS (
     UPDATE ledger.tokens
     SET hash = %(new)s, refresh_salt = %(salt)s, last_used_at = now(),
@@ -10,9 +11,9 @@ WITH refreshed AS (
       AND tokens.expires_at > now()
       AND users.id = tokens.user_id
       AND users.disabled_at IS NULL
-    RETURNING tokens.id, tokens.user_id
+    RETURNING tokens.id AS session_id, users.id, users.number, users.role, users.token_counter
 ), spent AS (
     INSERT INTO ledger.spent_tokens (hash, session_id)
-    SELECT %(old)s, id FROM refreshed
+    SELECT %(old)s, session_id FROM refreshed
 )
-SELECT id::text AS session_id, user_id FROM refreshed
+SELECT session_id::text, id, number, role, token_counter FROM refreshed

@@ -1,5 +1,6 @@
 -- The session whose refresh token was used a moment ago, with what the next token follows from.
-SELECT tokens.id::text AS session_id, tokens.user_id, tokens.hash, tokens.refresh_salt AS salt
+SELECT tokens.id::text AS session_id, users.id, users.number, users.role, users.token_counter,
+       tokens.hash, tokens.refresh_salt AS salt
 FROM ledger.spent_tokens
 JOIN ledger.tokens ON tokens.id = spent_tokens.session_id
 JOIN ledger.users ON users.id = tokens.user_id

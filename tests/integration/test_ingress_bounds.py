@@ -21,7 +21,7 @@ from ingress.problems import Code, Problem
 from plumbing import postgres
 from plumbing.postgres import Connection
 from sinks.reads import pages
-from tests.api import Api, Person
+from tests.api import NEW_KEY, Api, Person
 from tests.waiting import eventually
 
 PATIENT = {"Prefer": "wait=30"}
@@ -155,7 +155,7 @@ def test_no_time_is_too_far_away_to_be_refused(api: Api, ada: Person, time: str)
         f"/wallets/{ada.wallet_id}/statement?until={quote(time)}",
     ):
         assert api.ingress.get(path, ada.token).code == "query_invalid", path
-    key = {"name": "x", "scopes": ["read"], "expires_at": time}
+    key = {**NEW_KEY, "expires_at": time}
     assert api.ingress.post("/api-keys", key, ada.token).code == "fields_invalid"
     hold = {"amount": 1, "expires_at": time}
     assert api.ingress.post("/holds", hold, ada.token).code == "fields_invalid"

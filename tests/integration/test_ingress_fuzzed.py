@@ -23,7 +23,7 @@ from schemathesis.specs.openapi import checks
 
 from ingress.ledger.asking import LONGEST_WAIT_S
 from ingress.roles import Role
-from tests.api import PREFIX, TIMEOUT_S, Ingress, Person
+from tests.api import NEW_KEY, PREFIX, TIMEOUT_S, Ingress, Person
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
@@ -40,8 +40,8 @@ CHECKS = [
 # What is told of a thing by its id waits until the books have it; here many are not there.
 AT_ONCE = {"Prefer": "wait=0"}
 SIGNS_OUT = (f"{PREFIX}/logout", f"{PREFIX}/auth/logout")
-# By chance it would be one of the people of another test.
-ONLY_KNOWN = ("PATCH", f"{PREFIX}/users/{{user}}")
+USERS = f"{PREFIX}/users/{{user}}"
+NOTHING = "00000000-0000-4000-8000-000000000000"
 
 
 class Asker(NamedTuple):
@@ -72,9 +72,9 @@ def askers(request: pytest.FixtureRequest) -> Iterator[dict[str, Asker]]:
 
 
 def known(ingress: Ingress, person: Person, role: Role) -> Iterator[tuple[str, dict[str, str]]]:
-    yield "/users/", {"user": str(ingress.person().number)}
+    yield "/users/", {"user": str(ingress.person().number), "id": NOTHING}
     yield "/problems/", {"code": "not_found"}
-    key = ingress.post("/api-keys", {"name": "x", "scopes": ["read"]}, person.token)
+    key = ingress.post("/api-keys", NEW_KEY, person.token)
     yield "/api-keys/", {"id": key.json["id"]}
     if role is Role.ADMIN:
         return
@@ -124,8 +124,18 @@ def test_there_is_no_answer_that_the_document_does_not_tell(
 
 def changes_others(case: Case[Any], known: dict[str, dict[str, str]]) -> bool:
     """A path may be made up in every way of making one."""
-    this = (case.method.upper(), case.operation.full_path)
-    return this == ONLY_KNOWN and case.path_parameters != known["/users/"]
+    return is_only_for_known(case.operation) and case.path_parameters != parameters(
+        case.operation, known["/users/"]
+    )
+
+
+def is_only_for_known(operation: Any) -> bool:
+    """What changes a user, or ends what they hold, would do so to who signed in for other tests."""
+    return operation.method.upper() != "GET" and str(operation.full_path).startswith(USERS)
+
+
+def parameters(operation: Any, known: dict[str, str]) -> dict[str, str]:
+    return {name: given for name, given in known.items() if f"{{{name}}}" in operation.full_path}
 
 
 def at_once(case: Case[Any]) -> Case[Any]:
@@ -145,11 +155,12 @@ def token(ingress: Ingress, person: Person, operation: Any) -> str:
 def cases(operation: Any, known: dict[str, dict[str, str]]) -> st.SearchStrategy[Case[Any]]:
     """What is allowed and what is not, and both of what is there."""
     ways = []
-    if (operation.method.upper(), operation.full_path) != ONLY_KNOWN:
+    if not is_only_for_known(operation):
         ways += [operation.as_strategy(mode) for mode in GenerationMode]
     begins = operation.full_path.removeprefix(PREFIX)
     for beginning, path in known.items():
         if begins.startswith(f"{beginning}{{"):
+            path = parameters(operation, path)
             ways.append(operation.as_strategy(GenerationMode.POSITIVE, path_parameters=path))
             if operation.body:
                 ways.append(operation.as_strategy(GenerationMode.NEGATIVE, path_parameters=path))

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from sinks.reads import pages
-from tests.api import HOSTILE, PASSWORD, TIMEOUT_S, Api, Ingress, Person
+from tests.api import HOSTILE, NEW_KEY, PASSWORD, TIMEOUT_S, Api, Ingress, Person
 from tests.waiting import eventually
 
 LOOK_ALIKES = {
@@ -254,7 +254,7 @@ def test_a_time_is_written_out(ingress: Ingress, people: dict[str, Person], time
     for given in (time, 4_000_000_000):
         hold = {"amount": 1, "expires_at": given}
         assert ingress.post("/holds", hold, user.token).code == "fields_invalid"
-        key = {"name": "x", "scopes": ["read"], "expires_at": given}
+        key = {**NEW_KEY, "expires_at": given}
         assert ingress.post("/api-keys", key, user.token).code == "fields_invalid"
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from ingress.roles import Role, Scope
-from tests.api import PREFIX, Answer, Ingress, Person
+from tests.api import NEW_KEY, PREFIX, Answer, Ingress, Person
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "routes.md"
 ROW = re.compile(r"\| ([A-Z]+) \| `([^`]+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| .* \|")
@@ -103,7 +103,7 @@ def test_an_api_key_reaches_what_its_scope_says(
 ) -> None:
     keys = {}
     for role, person in people.items():
-        asked = {"name": scope, "scopes": [scope]}
+        asked = {**NEW_KEY, "scopes": [scope]}
         keys[role] = ingress.post("/api-keys", asked, person.token).json["key"]
     for row in rows():
         if row.public:

@@ -166,7 +166,7 @@ def test_texts_are_texts_and_nothing_else(ingress: Ingress, text: str) -> None:
     person = ingress.person(first_name=text, last_name=text)
     me = ingress.get("/me", person.token).json
     assert (me["first_name"], me["last_name"]) == (text, text)
-    key = {"name": text, "scopes": ["read"]}
+    key = {"name": text, "scopes": ["read"], "current_password": PASSWORD}
     made = ingress.post("/api-keys", key, person.token)
     assert made.json["name"] == text
     for attempt in (

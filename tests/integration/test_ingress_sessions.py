@@ -20,7 +20,7 @@ from ingress.sessions.access import ALGORITHM
 from ingress.sessions.sweeping import Sweeping
 from ingress.signing import Keys
 from plumbing import postgres
-from tests.api import PASSWORD, SIGNING_KEY, Api, Ingress, beside
+from tests.api import NEW_KEY, PASSWORD, SIGNING_KEY, Api, Ingress, beside
 from tests.waiting import eventually
 
 ASKED = {
@@ -266,7 +266,7 @@ def test_a_browser_is_signed_in_by_a_cookie_and_a_token_of_its_page(ingress: Ing
     csrf = ingress.get("/auth/cookie", headers=browser).json["csrf_token"]
     assert csrf == answer.json["csrf_token"]
 
-    new = {"name": "till", "scopes": ["read"]}
+    new = {**NEW_KEY, "name": "till"}
     assert ingress.post("/api-keys", new, headers=browser).code == "csrf_failed"
     wrong = {**browser, "X-CSRF-Token": csrf[::-1]}
     assert ingress.post("/api-keys", new, headers=wrong).code == "csrf_failed"
@@ -284,7 +284,7 @@ def test_a_browser_is_signed_in_by_a_cookie_and_a_token_of_its_page(ingress: Ing
 
 def test_an_api_key_reaches_as_far_as_its_scopes(api: Api) -> None:
     ingress, ada, eve = api.ingress, api.ingress.person(), api.ingress.person()
-    asked = {"name": "reports", "scopes": ["read"]}
+    asked = {**NEW_KEY, "name": "reports"}
     made = ingress.post("/api-keys", asked, ada.token)
     assert made.status == 201
     key, id = made.json["key"], made.json["id"]
@@ -318,12 +318,13 @@ def forged(token: str) -> list[str]:
         jwt.encode(claims, None, "none", {"kid": kid}),
         jwt.encode(claims, "a key of somebody else's, long enough", ALGORITHM, {"kid": kid}),
         by_another_algorithm,
-        jwt.encode({**claims, "exp": claims["iat"] - 1}, key, ALGORITHM, {"kid": kid}),
+        jwt.encode({**claims, "exp": claims["iat"] - 60}, key, ALGORITHM, {"kid": kid}),
         jwt.encode({**claims, "iss": "another"}, key, ALGORITHM, {"kid": kid}),
         jwt.encode(claims, key, ALGORITHM),
         jwt.encode(claims, key, ALGORITHM, {"kid": f"{kid[:8]}-1"}),
         jwt.encode(claims, key, ALGORITHM, {"kid": "../../dev/null"}),
         jwt.encode({k: v for k, v in claims.items() if k != "exp"}, key, ALGORITHM, {"kid": kid}),
+        jwt.encode({k: v for k, v in claims.items() if k != "cnt"}, key, ALGORITHM, {"kid": kid}),
         ".".join([token.split(".")[0], jwt.encode(admin, key, ALGORITHM).split(".")[1], ""]),
         token[:-2],
         token + "." + token,
@@ -363,7 +364,7 @@ def test_what_one_ingress_ends_no_other_takes(api: Api, tmp_path: Path) -> None:
 
 def test_a_changed_role_ends_what_was_handed_out_under_the_old_one(ingress: Ingress) -> None:
     admin, ada = ingress.admin(), ingress.person()
-    key = ingress.post("/api-keys", {"name": "k", "scopes": ["read"]}, ada.token).json["key"]
+    key = ingress.post("/api-keys", NEW_KEY, ada.token).json["key"]
     assert ingress.get("/users", ada.token).code == "forbidden"
     assert ingress.get("/users", key).code == "forbidden"
     ingress.becomes(ada, "auditor", admin)
@@ -435,8 +436,7 @@ def test_the_rights_of_its_role_in_postgres_are_enough(api: Api, tmp_path: Path)
         try:
             with beside(api.pipeline, tmp_path, DATABASE_URL=database) as ingress:
                 ada = ingress.person()
-                key = {"name": "k", "scopes": ["read"]}
-                made = ingress.post("/api-keys", key, ada.token).json
+                made = ingress.post("/api-keys", NEW_KEY, ada.token).json
                 assert ingress.get("/me", made["key"]).status == 200
                 revoked = ingress.call("DELETE", f"/api-keys/{made['id']}", token=ada.token)
                 assert revoked.status == 204

@@ -1,11 +1,13 @@
 """What is signed, and by which key it is believed; which addresses are the same."""
 
+import time
+
 import pytest
 
 from ingress import emails
 from ingress.roles import Role
 from ingress.routes import Caller
-from ingress.sessions.access import AccessTokens
+from ingress.sessions.access import Access, AccessTokens
 from ingress.signing import DAY_S, Keys
 
 OLD, NEW = b"an old master of thirty-two bytes", b"a new master of thirty-two bytes!"
@@ -28,12 +30,30 @@ def test_what_the_previous_key_signed_is_still_believed() -> None:
     assert not after.check("one", b"data", mac)
     assert now.mac("one", b"data") == after.mac("one", b"data")
 
-    token = AccessTokens(before, "books", 900).make(CALLER)
+    token = AccessTokens(before, "books", 900).make(CALLER, 3)
     told = AccessTokens(now, "books", 900).read(token)
     assert told is not None
-    assert told.caller == CALLER
+    assert (told.caller, told.counter) == (CALLER, 3)
     assert AccessTokens(after, "books", 900).read(token) is None
     assert AccessTokens(now, "other books", 900).read(token) is None
+
+
+def test_clocks_may_differ_by_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    access = AccessTokens(Keys([NEW]), "books", 900)
+    now = time.time()
+
+    def made_at(time_s: float) -> Access | None:
+        monkeypatch.setattr("ingress.sessions.access.time.time", lambda: time_s)
+        token = access.make(CALLER, 0)
+        monkeypatch.undo()
+        return access.read(token)
+
+    ahead = made_at(now + 3)
+    assert ahead is not None
+    assert ahead.expires_at >= int(now) + 900
+    assert made_at(now - 902) is not None
+    assert made_at(now + 60) is None
+    assert made_at(now - 960) is None
 
 
 def test_each_day_has_a_key_and_old_ones_are_not_believed() -> None:

@@ -228,6 +228,41 @@ def test_a_file_that_is_not_text_is_refused(env_file: Path) -> None:
         IngressSettings.read(env_file)
 
 
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("SIGNING_KEY_PREVIOUS=tiny", "SIGNING_KEY_PREVIOUS: too short or too plain"),
+        (f"SIGNING_KEY_PREVIOUS={'ab' * 20}", "SIGNING_KEY_PREVIOUS: too short or too plain"),
+        (f"SIGNING_KEY_PREVIOUS=secret-{STRONG}", "SIGNING_KEY_PREVIOUS: a placeholder"),
+        ("ADMIN_PASSWORD=eleven char", "ADMIN_PASSWORD: too short or too plain"),
+        ("ADMIN_PASSWORD=aaaaaabbbbbb", "ADMIN_PASSWORD: too short or too plain"),
+        ("ADMIN_PASSWORD=Password1234567", "ADMIN_PASSWORD: among the first that are guessed"),
+    ],
+)
+def test_secrets_that_may_be_unset_are_strong_in_production(
+    env_file: Path, line: str, why: str
+) -> None:
+    (told,) = refused(f"{PRODUCTION}{line}\n", env_file)
+    assert told.startswith(why)
+    value = line.partition("=")[2]
+    assert value not in told
+    env_file.write_text(f"{line}\n")
+    IngressSettings.read(env_file)
+    env_file.write_text(
+        f"{PRODUCTION}SIGNING_KEY_PREVIOUS={STRONG[::-1]}\nADMIN_PASSWORD=correct horse battery\n"
+    )
+    IngressSettings.read(env_file)
+
+
+def test_lifetimes_go_together(env_file: Path) -> None:
+    assert refused("ACCESS_TOKEN_TTL_S=600\nSESSION_TTL_S=500\n", env_file) == [
+        "ACCESS_TOKEN_TTL_S: longer than SESSION_TTL_S"
+    ]
+    assert refused("API_KEY_TTL_S=600\nAPI_KEY_MAX_TTL_S=500\n", env_file) == [
+        "API_KEY_TTL_S: longer than API_KEY_MAX_TTL_S"
+    ]
+
+
 def test_the_list_of_names_is_what_the_services_read() -> None:
     read = {
         name.upper()

@@ -1,0 +1,24 @@
+-- Ends the oldest sessions or API keys of a user who has too many with the new one. The statement
+-- that made the new one locked the user's row, so this one sees all of them.
+WITH ended AS (
+    UPDATE ledger.tokens
+    SET revoked_at = now()
+    WHERE id IN (
+        SELECT id
+        FROM ledger.tokens
+        WHERE user_id = %(user_id)s
+          AND kind = %(kind)s
+          AND revoked_at IS NULL
+          AND expires_at > now()
+          AND id <> %(new)s::uuid
+        ORDER BY created_at DESC, id
+        OFFSET %(most)s - 1
+    )
+      AND revoked_at IS NULL
+    RETURNING id
+)
+SELECT array_agg(id::text) AS ids,
+       pg_notify(%(channel)s, concat_ws(' ', %(kind)s::text, string_agg(id::text, ',')))::text
+           AS notified
+FROM ended
+HAVING count(*) > 0

@@ -1,0 +1,18 @@
+-- Ends sessions or API keys of a user, with one notification: `only` that one, or all but one.
+WITH ended AS (
+    UPDATE ledger.tokens
+    SET revoked_at = now()
+    WHERE user_id = %(user_id)s
+      AND kind = %(kind)s
+      AND revoked_at IS NULL
+      AND CASE
+          WHEN %(only)s::uuid IS NOT NULL THEN id = %(only)s
+          ELSE expires_at > now() AND id IS DISTINCT FROM %(but)s::uuid
+      END
+    RETURNING id
+)
+SELECT array_agg(id::text) AS ids,
+       pg_notify(%(channel)s, concat_ws(' ', %(kind)s::text, string_agg(id::text, ',')))::text
+           AS notified
+FROM ended
+HAVING count(*) > 0

@@ -1,0 +1,211 @@
+"""Signing in against what takes it away meanwhile: a new password, or the user being disabled.
+
+The parts of the ingress run here, on a real Postgres; the passwords pause where a race is lost.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from pydantic import SecretStr
+
+from ingress import queries
+from ingress.openings import Openings
+from ingress.people import People, User
+from ingress.problems import Code, Problem
+from ingress.roles import Role
+from ingress.routes import Answer, Call, Caller
+from ingress.sessions import store
+from ingress.sessions.access import AccessTokens
+from ingress.sessions.attempts import Attempts
+from ingress.sessions.own import Own, PasswordChange
+from ingress.sessions.passwords import Passwords
+from ingress.sessions.registration import add_user
+from ingress.sessions.signing_in import Login, SigningIn
+from ingress.settings import IngressSettings
+from ingress.signing import Keys
+from ingress.users import UserChange, Users
+from plumbing import postgres
+
+TIMES = 200
+OLD, NEW = "the old password", "the new password"
+
+
+class Pausing(Passwords):
+    """`gate`, where it is set, holds back who has verified the old password."""
+
+    verified: asyncio.Event | None = None
+    gate: asyncio.Event | None = None
+
+    async def check(self, password: str, hashed: str | None) -> bool:
+        fits = await super().check(password, hashed)
+        gate = self.gate
+        if gate is not None and self.verified is not None:
+            self.gate = None  # the first one only
+            self.verified.set()
+            await gate.wait()
+        return fits
+
+
+class Parts:
+    def __init__(self, database: str) -> None:
+        settings = IngressSettings(
+            signing_key=SecretStr("x" * 40),
+            login_failures_per_email=1_000,
+            login_failures_per_address=1_000_000,
+        )
+        self.pool = postgres.pool(database, 6, "test")
+        keys = Keys.of(settings)
+        people = People(self.pool)
+        # Memory does not matter here: the least there is.
+        self.passwords = Pausing(2, 8)
+        attempts = Attempts(settings, keys)
+        access = AccessTokens(keys, "books", 900)
+        self.signing_in = SigningIn(
+            settings, self.pool, keys, access, self.passwords, attempts, people, Openings(self.pool)
+        )
+        self.own = Own(self.pool, self.passwords, attempts, people)
+        self.users = Users(self.pool, people)
+
+    async def user(self, number: int) -> User:
+        hashed = await self.passwords.hash(OLD)
+        async with self.pool.connection() as connection:
+            return await add_user(connection, f"u{number}@example.com", "U", "", hashed, Role.USER)
+
+    async def login(self, user: User, password: str = OLD) -> bool:
+        try:
+            answer = await self.signing_in.login(
+                call(Login(email=user.email, password=password), None)
+            )
+        except Problem as problem:
+            assert problem.code == Code.CREDENTIALS_WRONG
+            return False
+        assert answer.status == 200
+        return True
+
+    async def change_password(self, user: User) -> Answer:
+        body = PasswordChange(current_password=OLD, password=NEW)
+        return await self.own.change_password(call(body, caller(user)))
+
+    async def disable(self, user: User) -> Answer:
+        admin = Caller("admin", 1, Role.ADMIN)
+        return await self.users.change(call(UserChange(disabled=True), admin, {"user": user.id}))
+
+    async def sessions(self, user: User) -> list[store.Session]:
+        async with self.pool.connection() as connection:
+            return await store.of(connection, user.id)
+
+
+def call(body: Any, who: Caller | None, path: dict[str, str] | None = None) -> Call[Any, Any]:
+    request = make_mocked_request("POST", "/")
+    return Call(request, "id", "trace", body, None, path or {}, who)
+
+
+def caller(user: User) -> Caller:
+    return Caller(user.id, user.number, Role.USER, "00000000-0000-4000-8000-000000000000")
+
+
+@pytest.fixture
+async def parts(database: str) -> AsyncIterator[Parts]:
+    made = Parts(database)
+    await made.pool.open()
+    async with made.pool.connection() as connection:
+        # There is always an admin.
+        await add_user(connection, "admin@example.com", "A", "", None, Role.ADMIN)
+    try:
+        yield made
+    finally:
+        made.passwords.close()
+        await made.pool.close()
+
+
+Change = Callable[[Parts, User], Awaitable[Answer]]
+CHANGES = pytest.mark.parametrize("change", [Parts.change_password, Parts.disable])
+
+
+@CHANGES
+async def test_what_was_verified_before_a_change_begins_no_session_after_it(
+    parts: Parts, change: Change
+) -> None:
+    begun = []
+    for number in range(TIMES):
+        user = await parts.user(number)
+        passwords = parts.passwords
+        passwords.verified, passwords.gate = asyncio.Event(), asyncio.Event()
+        gate = passwords.gate
+        login = asyncio.create_task(parts.login(user))
+        await passwords.verified.wait()
+        await change(parts, user)
+        gate.set()
+        if await login or await parts.sessions(user):
+            begun.append(number)
+    assert begun == []
+
+
+@CHANGES
+async def test_no_session_of_an_old_password_outlives_a_change(
+    parts: Parts, change: Change
+) -> None:
+    """Wherever the two meet."""
+    dice = random.Random(16)
+    left = []
+    for number in range(TIMES):
+        user = await parts.user(number)
+
+        async def later(act: Awaitable[Any]) -> Any:
+            await asyncio.sleep(dice.random() * 0.004)
+            return await act
+
+        await asyncio.gather(
+            later(parts.login(user)), later(parts.login(user)), later(change(parts, user))
+        )
+        if await parts.sessions(user):
+            left.append(number)
+    assert left == []
+
+
+async def test_a_session_waits_for_a_change_that_is_not_committed(parts: Parts) -> None:
+    user = await parts.user(0)
+    hashed = await parts.passwords.hash(NEW)
+    async with parts.pool.connection() as connection:
+        await connection.execute(
+            "UPDATE ledger.users SET password_hash = %s WHERE id = %s", (hashed, user.id)
+        )
+        login = asyncio.create_task(parts.login(user))
+        async with parts.pool.connection() as other:
+            while not login.done():
+                waiting = await other.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND wait_event_type = 'Lock'"
+                )
+                row = await waiting.fetchone()
+                await other.commit()
+                if row is not None and row[0] > 0:
+                    break
+    assert not await login
+    assert await parts.sessions(user) == []
+    assert await parts.login(user, NEW)
+
+
+async def test_a_new_hash_of_the_same_password_refuses_nobody(parts: Parts) -> None:
+    """As is made at a sign-in where the old one has other parameters than today's."""
+    user = await parts.user(0)
+    passwords = parts.passwords
+    passwords.verified, passwords.gate = asyncio.Event(), asyncio.Event()
+    gate = passwords.gate
+    login = asyncio.create_task(parts.login(user))
+    await passwords.verified.wait()
+    again = await passwords.hash(OLD)
+    async with parts.pool.connection() as connection:
+        found = await queries.one(connection, "password_of", store.PasswordOf, id=user.id)
+        assert found is not None
+        changed = await queries.run(
+            connection, "password_rehash", id=user.id, old=found.password_hash, new=again
+        )
+        assert changed == 1
+    gate.set()
+    assert await login
+    assert len(await parts.sessions(user)) == 1
