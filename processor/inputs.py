@@ -19,7 +19,7 @@ from processor.rules.records import input_of
 from schemas import codecs
 from schemas.codecs import AvroSchemas
 from schemas.door import Unreadable
-from schemas.legs import Leg
+from schemas.legs import Leg, Refused, Undecodable
 from schemas.reasons import Reason
 from schemas.state import Position
 from schemas.topics import Names
@@ -36,6 +36,7 @@ AT_A_TIME = 200
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 
+_REASONS = frozenset(Reason)
 _decode_leg = msgspec.json.Decoder(Leg).decode
 
 
@@ -182,9 +183,25 @@ class Inputs:
         return places
 
 
-def _leg(value: bytes) -> Leg | Unreadable:
+def _leg(value: bytes) -> Leg | Unreadable | Undecodable:
     try:
         leg: Leg = _decode_leg(value)
-        return leg
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if _is_ours(value):
+            return Undecodable(str(error))
         return Unreadable(Reason.MALFORMED, str(error), None)
+    if isinstance(leg, Refused) and leg.reason not in _REASONS:
+        return Undecodable(f"no reason {leg.reason!r} is known")
+    return leg
+
+
+def _is_ours(value: bytes) -> bool:
+    """Whether a processor or a command of ours may have written it: by whatever version, it names
+    its kind, or its place among the messages of a partition."""
+    try:
+        message = msgspec.json.decode(value)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and (
+        "leg" in message or {"source", "number"} <= message.keys()
+    )

@@ -42,6 +42,7 @@ from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from processor import copies, outputs
+from processor.admission import Admission
 from processor.committed import CommittedReader
 from processor.encodings import Encode
 from processor.inputs import Batch, Inputs
@@ -122,6 +123,7 @@ class Owner:
         self._deliver = deliver
         self._crashed = crashed
         self._encode_transaction = encode_transaction
+        self._admission = Admission(names)
         self._stopping = threading.Event()
         # One of the partitions cannot be owned.
         self._abandoning = threading.Event()
@@ -360,7 +362,7 @@ class Owner:
         outcomes = Outcomes()
         writers = [self._writers[batch.partition] for batch in batches]
         for writer, batch in zip(writers, batches, strict=True):
-            for _ in writer.decide(batch, outcomes):
+            for _ in writer.decide(batch, outcomes, self._admission):
                 self._commit([each for each in writers if each.writes])
         if rest := [each for each in writers if each.writes]:
             self._commit(rest)

@@ -217,6 +217,6 @@ def unsupported(settings: Settings) -> str | None:
     if settings.rules_version != RULES_VERSION:
         return (
             f"the ledger is decided by rules version {settings.rules_version}; this program has"
-            f" {RULES_VERSION}"
+            f" {RULES_VERSION}: upgrade it (docs/upgrading.md)"
         )
     return None

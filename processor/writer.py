@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import msgspec
 from confluent_kafka import KafkaError, Message, Producer
 
+from plumbing.failures import Failure
 from processor import outputs
+from processor.admission import Admit, admit_all
 from processor.copies import Local
 from processor.encodings import Encode
 from processor.inputs import Batch
@@ -59,8 +61,9 @@ class Writer:
         for decision in engine.apply(self.table, input):
             self._written.add(None, decision)
 
-    def decide(self, batch: Batch, outcomes: Outcomes) -> Iterator[None]:
-        """Stops where so much is decided that it must be committed before the rest."""
+    def decide(self, batch: Batch, outcomes: Outcomes, admit: Admit = admit_all) -> Iterator[None]:
+        """Yields where so much is decided that it must be committed before the rest; and before it
+        raises why a record is not admitted."""
         position = self.position
         if batch.legs_from != position.legs.next_offset:
             raise BrokenInvariant(f"legs are read from {batch.legs_from}, not {position.legs}")
@@ -71,14 +74,25 @@ class Writer:
         inputs = [*batch.legs, *batch.commands]
         self._fetch(inputs)
         for input in inputs:
-            for decision in engine.apply(self.table, input):
-                record = decision.record
-                self._written.add(input.key, decision)
-                if record.step in OUTCOMES:
-                    outcomes[record.step, record.reason or ""] += 1
+            try:
+                first = admit(self.table.partition, input)
+            except Failure:
+                if self.writes:
+                    yield
+                raise
+            for each in first:
+                self._decide(each, outcomes)
+            self._decide(input, outcomes)
             self._last[input.topic] = input
             if self._written.bytes >= MAX_BYTES:
                 yield
+
+    def _decide(self, input: Input, outcomes: Outcomes) -> None:
+        for decision in engine.apply(self.table, input):
+            record = decision.record
+            self._written.add(input.key, decision)
+            if record.step in OUTCOMES:
+                outcomes[record.step, record.reason or ""] += 1
 
     def _outputs(self, last_hash: str) -> Outputs:
         return Outputs(self.number, last_hash, self._encode_transaction)

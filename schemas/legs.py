@@ -4,6 +4,8 @@ Between two partitions legs are numbered from 1 without gaps, so that one that a
 known.
 """
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from schemas import fields
@@ -86,3 +88,10 @@ class Configure(_Own, frozen=True, kw_only=True, gc=False, tag="configure"):
 
 Leg = Prepare | Prepared | Refused | Commit | Abort | Tick | Configure
 NumberedLeg = Prepare | Prepared | Refused | Commit | Abort
+
+
+class Undecodable(NamedTuple):
+    """A coordination message that another version wrote and this one cannot read. It has an effect
+    that is not known here: nobody may pass over it."""
+
+    detail: str

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from schemas import journal
 from schemas.journal import AccountChange, Entry, HoldChange, Reservation, Source, Step
-from schemas.settings import Genesis
+from schemas.settings import FORMAT_LEVEL, Genesis
 
 
 class BrokenJournal(Exception):
@@ -75,6 +75,12 @@ class Pending(Struct, frozen=True, gc=False):
     commission_bps: int = 0
 
 
+class Level(Struct, frozen=True, gc=False):
+    """Of a ledger's settings, what a reader must know."""
+
+    format_level: int
+
+
 class Record(Struct, frozen=True, gc=False, kw_only=True):
     """A `JournalRecord`, without what nobody here asks for."""
 
@@ -100,6 +106,7 @@ class Record(Struct, frozen=True, gc=False, kw_only=True):
     hold: HoldChange | None = None
     pending: Pending | None = None
     genesis: Genesis | None = None
+    settings: Level | None = None
 
 
 _decode = msgspec.json.Decoder(Record).decode
@@ -148,6 +155,13 @@ class Chain:
         if record.previous_hash != self._last_hash:
             raise self._broken(
                 offset, f"follows on the hash {record.previous_hash}, not on {self._last_hash}"
+            )
+        level = 0 if record.settings is None else record.settings.format_level
+        if level > FORMAT_LEVEL:
+            raise self._broken(
+                offset,
+                f"raises the format level to {level}; this program supports {FORMAT_LEVEL}: upgrade"
+                " it (docs/upgrading.md)",
             )
         genesis = record.genesis
         if genesis is not None and genesis.ledger_id != self._ledger_id:

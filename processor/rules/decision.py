@@ -13,7 +13,7 @@ from schemas.commands import Command
 from schemas.door import Unreadable
 from schemas.fields import Metadata
 from schemas.journal import JournalRecord
-from schemas.legs import Leg, LegEntry
+from schemas.legs import Leg, LegEntry, Undecodable
 from schemas.messages import DeadLetter, TransactionRecord
 from schemas.state import Hold
 
@@ -48,7 +48,7 @@ class Input:
         key: bytes | None,
         value: bytes,
         time_ms: int,
-        message: Command | Leg | Unreadable,
+        message: Command | Leg | Unreadable | Undecodable,
         value_digest: str,
         transaction_key: bytes = b"",
         body_hash: bytes = b"",

@@ -41,6 +41,8 @@ def _decide(of: state.State, input: Input, time_ms: int) -> Decision:
         return _numbered(of, input, message, time_ms)  # type: ignore[arg-type]  # by its type
     if isinstance(message, Unreadable):
         return _ignored_bytes(of, input, message, time_ms)
+    if isinstance(message, legs.Undecodable):
+        raise BrokenInvariant(f"a message of another version is decided: {message.detail}")
     head = header(of, input, time_ms)
     if isinstance(message, legs.Tick):
         return Decision(replace(head, step="ticked", leg=message))

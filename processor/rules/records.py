@@ -8,7 +8,7 @@ from schemas import commands, state_keys
 from schemas.commands import Command
 from schemas.door import Unreadable
 from schemas.journal import JournalRecord, Source
-from schemas.legs import Leg
+from schemas.legs import Leg, Undecodable
 
 BODY_HASH_BYTES = 16
 
@@ -19,7 +19,7 @@ def input_of(
     key: bytes | None,
     value: bytes,
     time_ms: int,
-    message: Command | Leg | Unreadable,
+    message: Command | Leg | Unreadable | Undecodable,
 ) -> Input:
     """Needs no state: whoever reads ahead can do all of this ahead, too."""
     digest = hashlib.sha256(value).hexdigest()

@@ -77,6 +77,10 @@ class Ledger:
 
     def worker(self, data: str = "", **settings: str) -> Worker:
         """A worker that has been started; with a data folder of its own unless one is named."""
+        return self.start(data, settings)
+
+    def start(self, data: str, settings: Mapping[str, str], code: Path | None = None) -> Worker:
+        """The same; `code` is the folder of its sources, if not ours."""
         number = len(self.workers) + 1
         told = {
             "KAFKA_BROKERS": self.bootstrap,
@@ -84,7 +88,7 @@ class Ledger:
             "PARTITIONS": str(self.partitions),
             "DATA": str(self._folder / (data or f"data-{number}")),
         }
-        made = Worker(number, self._folder / f"worker-{number}", told | settings)
+        made = Worker(number, self._folder / f"worker-{number}", {**told, **settings}, code)
         self.workers.append(made)
         made.start()
         return made

@@ -14,9 +14,11 @@ from processor.assignor import LaneAssignor
 from processor.recovery import Refused, check_owner
 from processor.settings import ProcessorSettings
 from schemas import topics
+from schemas.journal import genesis_hash
 from schemas.settings import FORMAT_LEVEL, Settings
 from schemas.state import InputPosition, Partition, Position
 from sinks.group import member_id
+from sinks.reading import BrokenJournal, Chain, Read, beginning
 
 PARTITIONS = 12
 
@@ -72,6 +74,23 @@ def test_a_processor_tells_its_group_the_level_that_it_supports() -> None:
     )
     told = LaneAssignor(app, replicas=1).metadata({"commands", "legs"})
     assert workers.level_of_processor(told.encode()) == FORMAT_LEVEL
+
+
+def test_a_sink_stops_where_the_level_is_raised_above_its_own() -> None:
+    settings = msgspec.to_builtins(Settings(format_level=FORMAT_LEVEL + 1))
+    record = {
+        "previous_hash": genesis_hash("books", 0),
+        "partition": 0,
+        "sequence": 1,
+        "time_ms": 0,
+        "source": {"topic": "genesis"},
+        "step": "configured",
+        "genesis": {"ledger_id": "books", "partitions": 1},
+        "settings": {**settings, "unheard_of": 1},
+    }
+    chain = Chain("books", 0, beginning("books", 0))
+    with pytest.raises(BrokenJournal, match="raises the format level to 2; this program supports"):
+        chain.follow(Read(0, msgspec.json.encode(record)))
 
 
 def test_a_sink_tells_its_group_the_level_that_it_supports() -> None:

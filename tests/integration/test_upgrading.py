@@ -1,0 +1,265 @@
+"""Two versions of the processor on one ledger: docs/upgrading.md.
+
+The newer one is a copy of the sources with one more field in `prepare` and one more kind of
+coordination message, both of format level 2.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from confluent_kafka import Producer
+
+from schemas import topics
+from schemas.settings import FORMAT_LEVEL, Settings
+from tests.crash import ledger as ledgers
+from tests.crash.ledger import Ledger
+from tests.crash.workers import Worker
+from tests.programs import inherited
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("schemas", "plumbing", "processor", "sinks", "ingress", "compose")
+# One lane for each of two workers.
+PARTITIONS = 2
+CONFIRM_S = 20.0
+NO_TRANSACTION = "00000000-0000-5000-8000-000000000000"
+
+# What version 2 has beside version 1: file, what is there, what is there instead.
+VERSION_2 = [
+    ("schemas/settings.py", "FORMAT_LEVEL = 1\n", "FORMAT_LEVEL = 2\n"),
+    (
+        "schemas/legs.py",
+        "    owner: fields.Owner | None = None\n",
+        "    owner: fields.Owner | None = None\n    note: str | None = None\n",
+    ),
+    (
+        "schemas/legs.py",
+        "class _Own(\n",
+        'class Settle(Commit, frozen=True, kw_only=True, gc=False, tag="settle"):\n'
+        "    pass\n\n\nclass _Own(\n",
+    ),
+    ("schemas/legs.py", "Commit | Abort | Tick", "Commit | Settle | Abort | Tick"),
+    ("schemas/legs.py", "Refused | Commit | Abort\n", "Refused | Commit | Settle | Abort\n"),
+    (
+        "processor/rules/coordinate.py",
+        "                owner=owner,\n",
+        "                owner=owner,\n"
+        '                note="new" if settings.format_level >= 2 else None,\n',
+    ),
+    (
+        "processor/rules/coordinate.py",
+        "_commit(transaction_id, command, told))",
+        "_settle(of, _commit(transaction_id, command, told)))",
+    ),
+    (
+        "processor/rules/coordinate.py",
+        "def _tell(\n",
+        "def _settle(of: state.State, leg: legs.Commit) -> legs.Commit:\n"
+        "    settings = of.partition.settings\n"
+        "    if settings is None or settings.format_level < 2:\n"
+        "        return leg\n"
+        "    return legs.Settle(**{f: getattr(leg, f) for f in leg.__struct_fields__})\n"
+        "\n\ndef _tell(\n",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def version_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of a newer program."""
+    folder = tmp_path_factory.mktemp("version-2")
+    unwanted = shutil.ignore_patterns("__pycache__", ".compiled", "*.so")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=unwanted)
+    for name, before, after in VERSION_2:
+        text = (folder / name).read_text("utf-8")
+        assert text.count(before) == 1, f"{name} has {before!r} {text.count(before)} times"
+        (folder / name).write_text(text.replace(before, after), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
+    with ledgers.made(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
+        yield made
+
+
+def configure(ledger: Ledger, code: Path, *words: str) -> tuple[int, str]:
+    """`streamledger configure` of the version whose sources are in a folder."""
+    folder = code if code != ROOT else ROOT / "tests"
+    ended = subprocess.run(
+        [sys.executable, "-m", "compose.cli", "configure", *words],
+        cwd=folder,
+        env={
+            **inherited(),
+            "PYTHONPATH": str(code),
+            "KAFKA_BROKERS": ledger.bootstrap,
+            "TOPIC_PREFIX": ledger.prefix,
+            "PARTITIONS": str(PARTITIONS),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+def partitions_of(worker: Worker) -> list[int]:
+    """Those that it runs."""
+    status, body = worker.get("/ready")
+    return [int(each) for each in json.loads(body)["partitions"]] if status == 200 else []
+
+
+def share(ledger: Ledger, *workers: Worker) -> list[int]:
+    """Waits until each of them runs as many partitions as the others; whose they are."""
+    each = PARTITIONS // len(workers)
+    ledger.until(lambda: all(len(partitions_of(one)) == each for one in workers), 60)
+    return [number for one in workers for number in partitions_of(one)]
+
+
+def produce(ledger: Ledger, partition: int, value: bytes) -> int:
+    """A record in `legs`; its offset."""
+    offsets: list[int] = []
+    producer = Producer({**ledger.client, "acks": "all"})
+    producer.produce(
+        ledger.names.legs,
+        value,
+        None,
+        partition,
+        on_delivery=lambda error, message: offsets.append(-1 if error else message.offset() or 0),
+    )
+    assert producer.flush(CONFIRM_S) == 0
+    return offsets[0]
+
+
+def transfers(ledger: Ledger, accounts: list[str], count: int, name: str) -> None:
+    """As many to and fro between two partitions, each of which is posted."""
+    one, other = accounts
+    sent = [
+        ledger.send({"kind": "transfer", "account": a, "to": b, "amount": 10, "id": f"{name}{n}"})
+        for n in range(count)
+        for a, b in ((one, other), (other, one))
+    ]
+    assert {outcome.step for outcome in ledger.outcomes(sent, 60)} == {"posted"}
+    ledger.until(ledger.audit.settled, 60)
+
+
+def balances(ledger: Ledger, accounts: list[str]) -> list[int]:
+    return [ledger.audit.books[ledger.home(a)].accounts[a].balance for a in accounts]
+
+
+def kinds(ledger: Ledger) -> set[str]:
+    """Of coordination messages that were ever written."""
+    return {
+        json.loads(record.value or b"")["leg"]
+        for partition in ledger.audit.legs
+        for record in partition.values()
+    }
+
+
+def test_two_versions_work_side_by_side_until_the_level_is_raised(
+    ledger: Ledger, version_2: Path
+) -> None:
+    old = ledger.ready(data="old")
+    new = ledger.start("new", {}, version_2)
+    ledgers.wait_until_ready(new)
+    assert sorted(share(ledger, old, new)) == [0, 1]
+    accounts = [ledger.open(home, amount=10_000) for home in (0, 1)]
+    ledger.until(ledger.audit.settled, 30)
+
+    # Both directions: each coordinates, each participates.
+    transfers(ledger, accounts, 20, "before")
+    assert "commit" in kinds(ledger) and "settle" not in kinds(ledger)
+    assert old.running() and new.running()
+    # 20 of 10 each way, with a commission that is 0 of so little.
+    assert balances(ledger, accounts) == [10_000, 10_000]
+
+    code, said = configure(ledger, version_2, "--format-level", "2")
+    assert code == 1, said
+    assert "nothing was changed: these workers do not support format level 2" in said
+    assert said.count("(format level 1)") == 1
+    code, said = configure(ledger, ROOT, "--format-level", "2")
+    assert (code, "this program supports format level 1, not 2" in said) == (1, True), said
+    transfers(ledger, accounts, 5, "refused")
+    assert "settle" not in kinds(ledger)
+
+    assert old.stop() == 0
+    share(ledger, new)
+    code, said = configure(ledger, version_2, "--format-level", "2")
+    assert code == 0, said
+    assert said.count("format_level=2") == PARTITIONS
+    transfers(ledger, accounts, 20, "after")
+    assert "settle" in kinds(ledger)
+    assert balances(ledger, accounts) == [10_000, 10_000]
+
+    # The old program neither joins, nor changes anything by hand.
+    said = ledger.refused(data="old")
+    assert "the ledger has format level 2; this program supports 1: upgrade it" in said
+    code, said = configure(ledger, ROOT, "--commission-bps", "1")
+    assert (code, "this program supports 1: upgrade it" in said) == (1, True), said
+    code, said = configure(ledger, version_2, "--format-level", "1")
+    assert (code, "cannot be lowered" in said) == (1, True), said
+    transfers(ledger, accounts, 5, "last")
+    assert ledger.whole() == []
+
+
+NUMBERED = {"source": 1, "number": 1, "transaction_id": NO_TRANSACTION}
+SETTINGS: dict[str, Any] = msgspec.to_builtins(Settings(lanes=topics.lanes(PARTITIONS)))
+NEXT = FORMAT_LEVEL + 1
+TOO_NEW: dict[str, Mapping[str, Any]] = {
+    "a known kind with one more field": {"leg": "abort", **NUMBERED, "note": "new"},
+    "another kind, of a partition": {"leg": "settle", **NUMBERED},
+    "another kind, of its own": {"leg": "nudge"},
+    "one that does not name its kind": {"type": "commit", **NUMBERED},
+    "a refusal for a reason of another version": {
+        "leg": "refused",
+        **NUMBERED,
+        "reason": "unheard_of",
+        "index": 0,
+    },
+    "settings of another version": {
+        "leg": "configure",
+        "settings": {**SETTINGS, "format_level": NEXT, "unheard_of": 1},
+    },
+    "a higher format level": {
+        "leg": "configure",
+        "settings": {**SETTINGS, "format_level": NEXT},
+    },
+    "an unknown rules version": {
+        "leg": "configure",
+        "settings": {**SETTINGS, "rules_version": 99},
+    },
+}
+
+
+@pytest.mark.parametrize("what", TOO_NEW)
+def test_what_a_running_worker_cannot_read_stops_it(ledger: Ledger, what: str) -> None:
+    """The last defence: it is not passed over, at this start or at the next."""
+    worker = ledger.ready(data="old")
+    ledger.open(0, amount=5)
+    ledger.until(ledger.audit.settled, 20)
+    value = json.dumps(TOO_NEW[what]).encode()
+    offset = produce(ledger, 0, value)
+    assert worker.wait(40) == 1, worker.tail()
+    where = f"partition 0 of `{ledger.names.legs}`, record at {offset}"
+    assert where in worker.told()
+    assert "upgrade" in worker.told()
+    assert where in ledger.refused(data="old")
+    ledger.audit.update()
+    assert offset not in ledger.audit.books[0].legs
+
+
+def test_what_is_not_ours_is_ignored(ledger: Ledger) -> None:
+    ledger.ready(data="old")
+    account = ledger.open(0)
+    for value in (b"", b"rubbish", b"[1]", b"{}", b'{"source":1}', b"{" * 100_000, b"7"):
+        produce(ledger, 0, value)
+    at = ledger.send({"kind": "credit", "account": account, "amount": 1, "id": "later"})
+    assert ledger.outcome(at).step == "posted"
+    ledger.until(lambda: ledger.audit.settled() and ledger.audit.books[0].steps["ignored"] == 7, 20)
