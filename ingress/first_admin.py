@@ -42,9 +42,14 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
             log.warning("the first admin waits for Postgres", error=str(error).strip())
             await asyncio.sleep(RETRY_S)
         except Problem:
-            raise Failure(
-                f"ADMIN_EMAIL={email}: somebody who is no admin has this address"
-            ) from None
+            # Anybody can register an address: that neither makes an admin nor stops the ingress.
+            log.error(
+                "the first admin was not made",
+                email=email,
+                reason="a user who is not an admin has this address",
+                remedy="set another ADMIN_EMAIL, or run `streamledger users create-admin`",
+            )
+            return
         else:
             return
 
