@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from ingress import queries
+from ingress import emails, people, queries
 from ingress.problems import Code, Problem
 from plumbing.postgres import Pool
 from schemas import ids
@@ -46,6 +46,7 @@ class Openings:
         self._pool = pool
         self._wallets: dict[str, Wallet] = {}
         self._defaults: dict[str, Wallet] = {}
+        self._receiving: dict[tuple[str | int | None, str | None, str], Wallet] = {}
         self._open: set[str] = set()
         self.nudge: Callable[[], None] = lambda: None  # wakes the relay
 
@@ -55,6 +56,35 @@ class Openings:
     async def default(self, user_id: str) -> Wallet | None:
         """None: a user without wallets, as an admin made at the command line is."""
         return self._defaults.get(user_id) or await self._find("wallet_default", user_id=user_id)
+
+    async def receiving(
+        self, currency: str, *, reference: str | int | None = None, email: str | None = None
+    ) -> Wallet | None:
+        """The wallet that money for a user goes to: of the currency, or else the default one. None:
+        there is no such user, or one without wallets, as staff are: which, takes the same work."""
+        found = None if reference is None else people.parsed(reference)
+        address = None if email is None else emails.read(email)
+        asked = (found, None if address is None else address.lower())
+        if asked == (None, None):
+            return None
+        wallet = self._receiving.get((*asked, currency))
+        if wallet is not None:
+            return wallet
+        async with self._pool.connection() as connection:
+            wallet = await queries.one(
+                connection,
+                "wallet_receiving",
+                Wallet,
+                id=found if isinstance(found, str) else None,
+                number=found if isinstance(found, int) else None,
+                email=asked[1],
+                currency=currency,
+            )
+        # Another currency's is the answer only until there is one of this currency.
+        if wallet is not None and wallet.currency == currency:
+            self._remember(wallet)
+            self._receiving[*asked, currency] = wallet
+        return wallet
 
     async def of(self, user_id: str) -> list[Wallet]:
         """The default one first."""
@@ -142,6 +172,7 @@ class Openings:
         if len(self._wallets) >= REMEMBERED:
             self._wallets.clear()
             self._defaults.clear()
+            self._receiving.clear()
             self._open.clear()
         self._wallets[wallet.id] = wallet
         if wallet.is_default:

@@ -11,8 +11,8 @@ from typing import Final
 from msgspec import Struct
 
 from ingress import emails, queries
-from ingress.roles import Role
-from ingress.routes import Instant, Shown
+from ingress.roles import READERS, Role
+from ingress.routes import Caller, Instant, Shown
 from plumbing.postgres import Pool
 
 REMEMBERED: Final = 50_000
@@ -52,6 +52,16 @@ def shown(user: User) -> UserShown:
     )
 
 
+def parsed(reference: str | int) -> str | int | None:
+    """The integer id or the uuid; None: it can be neither."""
+    if isinstance(reference, int) or _NUMBER(reference):
+        return number if 0 < (number := int(reference)) < 2**63 else None
+    try:
+        return str(uuid.UUID(reference))
+    except ValueError:
+        return None
+
+
 class People:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -66,12 +76,16 @@ class People:
 
     async def by_reference(self, reference: str | int) -> User | None:
         """By the integer id or the uuid, as a field that takes a user takes either."""
-        if isinstance(reference, int) or _NUMBER(reference):
-            return await self._by_number(int(reference))
-        try:
-            return await self.by_id(str(uuid.UUID(reference)))
-        except ValueError:
-            return None
+        found = parsed(reference)
+        if isinstance(found, int):
+            return await self._by_number(found)
+        return None if found is None else await self.by_id(found)
+
+    async def visible(self, caller: Caller, reference: str) -> User | None:
+        """The caller; another user only for those who may read all. Nobody else is looked for."""
+        if parsed(reference) in (caller.id, caller.number):
+            return await self.by_id(caller.id)
+        return await self.by_reference(reference) if caller.role in READERS else None
 
     async def by_email(self, text: str) -> User | None:
         email = emails.read(text)
@@ -81,8 +95,6 @@ class People:
         return self._known.get(email) or await self._find("user_by_email", email=email)
 
     async def _by_number(self, number: int) -> User | None:
-        if not 0 < number < 2**63:
-            return None
         return self._known.get(number) or await self._find("user_by_number", number=number)
 
     async def _find(self, query: str, **given: str | int) -> User | None:

@@ -80,15 +80,6 @@ class Answers:
         )
         return Answer(told, 202, {"Location": location, "Retry-After": "1"})
 
-    async def may_see(self, caller: Caller, found: Outcome) -> bool:
-        """The receiver sees what it has received."""
-        if caller.role in READERS:
-            return True
-        facts = posted(found)
-        parties = [facts.account, facts.counterparty if found.status == "posted" else None]
-        known = await self._known.all_of(parties)
-        return any(each.owner == caller.id for each in known.values())
-
     async def view(self, caller: Caller, facts: Facts) -> str | None:
         """From whose side the caller looks at it: their own, where they have one."""
         known = await self._known.all_of([facts.account, facts.counterparty])

@@ -18,11 +18,12 @@ from ingress.ledger.asking import AccountId, Amount, Described
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts, Known
 from ingress.ledger.listing import LOOKERS, Listing, Owner
+from ingress.ledger.outcomes import party
 from ingress.ledger.shown import Accepted, PageMeta, TransactionShown
 from ingress.ledger.submissions import Submissions
 from ingress.ledger.transactions import MONEY_PROBLEMS
 from ingress.problems import Code, Problem
-from ingress.roles import OPERATORS, READERS, USERS, Role, Scope
+from ingress.roles import OPERATORS, USERS, Role, Scope
 from ingress.routes import Answer, Call, Caller, Instant, Moment, Query, Route, Shown
 from ingress.settings import IngressSettings
 from plumbing.postgres import Pool
@@ -241,7 +242,7 @@ class Holds:
     async def _wait_for(self, call: Call[Any, Any], id: str) -> Facts | None:
         """A transaction that the books may not have yet."""
         deadline = asyncio.get_running_loop().time() + asking.wait_s(call.request)
-        found = await self._submissions.until_decided(id, None, deadline)
+        found = await self._submissions.until_decided(id, None, deadline, party(call.caller))
         return None if found is None else posted(found)
 
     async def _hold(self, call: Call[Any, Any]) -> tuple[Hold, Known]:
@@ -251,11 +252,9 @@ class Holds:
 
     async def _own_hold(self, caller: Caller, id: str) -> tuple[Hold, Known]:
         async with self._pool.connection() as connection:
-            hold = await transactions.hold(connection, id)
+            hold = await transactions.hold(connection, id, party(caller))
         known = None if hold is None else await self._known.find(hold.account)
         if hold is None or known is None:
-            raise Problem(Reason.HOLD_NOT_FOUND)
-        if known.owner != caller.id and caller.role not in READERS:
             raise Problem(Reason.HOLD_NOT_FOUND)
         return hold, known
 

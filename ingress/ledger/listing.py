@@ -19,7 +19,7 @@ from ingress.ledger.answers import Answers
 from ingress.ledger.asking import AccountId
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts, Known
-from ingress.ledger.outcomes import Outcomes
+from ingress.ledger.outcomes import Outcomes, party
 from ingress.ledger.shown import PageMeta, TransactionList, TransactionShown
 from ingress.people import People
 from ingress.problems import Code, FieldError, Problem
@@ -132,8 +132,8 @@ class Listing:
         ]
 
     async def show(self, call: Call[None, None]) -> Answer:
-        found = await self._outcomes.of(call.path["id"])
-        if found is None or not await self._answers.may_see(call.caller, found):
+        found = await self._outcomes.of(call.path["id"], party(call.caller))
+        if found is None:
             raise Problem(Code.NOT_FOUND)
         of = answers.posted(found)
         view = await self._answers.view(call.caller, of)
@@ -209,8 +209,8 @@ class Listing:
             field = "wallet_id" if wallet_id else "account_id"
             return await self._known.may_use(caller, wallet_id or account_id or "", field)
         if user_id is not None:
-            user = await self._people.by_reference(user_id)
-            if user is None or not (user.id == caller.id or caller.role in READERS):
+            user = await self._people.visible(caller, user_id)
+            if user is None:
                 raise asking.bad_field(Reason.ACCOUNT_NOT_FOUND, "user_id", "has no wallet")
             return Owner(user.id)
         return None if caller.role in READERS else Owner(caller.id)

@@ -20,7 +20,6 @@ from ingress.ledger.listing import Listing
 from ingress.ledger.outcomes import Outcome
 from ingress.ledger.shown import Accepted, TransactionShown
 from ingress.openings import Openings
-from ingress.people import People
 from ingress.problems import Problem
 from ingress.roles import USERS, Scope
 from ingress.routes import Answer, Call, Instant, Query, Route, Shown
@@ -111,14 +110,12 @@ class Older:
         self,
         pool: Pool,
         known: Accounts,
-        people: People,
         openings: Openings,
         lists: Listing,
         told: Answers,
     ) -> None:
         self._pool = pool
         self._known = known
-        self._people = people
         self._openings = openings
         self._lists = lists
         self._answers = told
@@ -217,12 +214,11 @@ class Older:
         if given is None or isinstance(given, bool) or not isinstance(given, int | str):
             errors["receiver_id"] = ["The receiver is required: a user's id."]
             return None
-        user = await self._people.by_reference(given)
-        wallet = None if user is None else await self._openings.default(user.id)
-        if user is None or wallet is None:
+        wallet = await self._openings.receiving(sender.currency, reference=given)
+        if wallet is None:
             errors["receiver_id"] = ["There is no such user."]
             return None
-        if user.id == sender.owner:
+        if wallet.user_id == sender.owner:
             errors["receiver_id"] = ["Money cannot be sent to oneself."]
             return None
         return await self._known.of_wallet(wallet)

@@ -1,7 +1,8 @@
 """What became of a command, as the books have it: by its position in Kafka, or by the id of its
 transaction.
 
-It waits for nothing and decides nothing.
+It waits for nothing and decides nothing. Keeps the rule that what is another's is looked for like
+what is not there: by the same work, so that no time tells the two apart.
 """
 
 from typing import Literal
@@ -12,6 +13,8 @@ from ingress.ledger import facts
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts
 from ingress.ledger.location import Position
+from ingress.roles import READERS
+from ingress.routes import Caller
 from plumbing.postgres import Pool
 from sinks.reads import transactions
 from sinks.reads.queries import Connection
@@ -30,15 +33,20 @@ class Outcome(Struct, frozen=True, kw_only=True):
     position: Position | None = None
 
 
+def party(caller: Caller) -> str | None:
+    """Whose part in a transaction is looked for; None for those who may read all."""
+    return None if caller.role in READERS else caller.id
+
+
 class Outcomes:
     def __init__(self, pool: Pool, accounts: Accounts) -> None:
         self._pool = pool
         self._accounts = accounts
 
-    async def of(self, transaction_id: str) -> Outcome | None:
-        """None: the books have no such transaction."""
+    async def of(self, transaction_id: str, party: str | None = None) -> Outcome | None:
+        """None: the books have no such transaction, or `party`, an owner, has no part in it."""
         async with self._pool.connection() as connection:
-            return await self._of(connection, transaction_id)
+            return await self._of(connection, transaction_id, party)
 
     async def at(self, partition: int, offset: int) -> Outcome | None:
         """None: the books are not there yet."""
@@ -64,8 +72,10 @@ class Outcomes:
             replayed=replayed,
         )
 
-    async def _of(self, connection: Connection, transaction_id: str) -> Outcome | None:
-        row = await transactions.transaction(connection, transaction_id)
+    async def _of(
+        self, connection: Connection, transaction_id: str, party: str | None = None
+    ) -> Outcome | None:
+        row = await transactions.transaction(connection, transaction_id, party)
         if row is None:
             return None
         entries = []

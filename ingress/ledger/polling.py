@@ -2,7 +2,8 @@
 submission was answered with.
 
 Keeps the rules that what is not decided is never told as rejected, and that another's command is
-not there.
+not there: whoever knows a wallet can compute the id of any key, and learns from no answer and no
+waiting time whether it was used.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from ingress import problems, routes
 from ingress.ledger import answers, asking, location
 from ingress.ledger.answers import Answers
 from ingress.ledger.location import Locations
-from ingress.ledger.outcomes import Outcome
+from ingress.ledger.outcomes import Outcome, party
 from ingress.ledger.shown import CommandShown
 from ingress.ledger.submissions import Submissions
 from ingress.problems import Code, Problem, ProblemDocument
@@ -71,8 +72,9 @@ class Polling:
         if query.signature is None:
             if query.position is not None:
                 raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
-            found = await self._submissions.until_decided(id, None, deadline)
-            if found is None or not await self._answers.may_see(call.caller, found):
+            mine = party(call.caller)
+            found = await self._submissions.until_decided(id, None, deadline, mine)
+            if found is None:
                 raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
             return Answer(await self._shown(call, id, found))
         place = query.position or ""

@@ -51,13 +51,13 @@ class Ledger:
         lists = Listing(pool, known, people, outcomes, answers)
         wallets = Wallets(settings.default_currency, pool, known, people, openings, lists)
         self._parts = (
-            Transactions(settings, pool, known, people, openings, answers),
+            Transactions(settings, pool, known, openings, answers),
             lists,
             Holds(settings, pool, known, submissions, answers, lists),
             Polling(submissions, locations, answers),
             wallets,
             AccountRoutes(settings.default_currency, pool, known, people, answers, lists, wallets),
-            Older(pool, known, people, openings, lists, answers),
+            Older(pool, known, openings, lists, answers),
         )
 
     def routes(self) -> list[Route]:

@@ -134,10 +134,14 @@ class Submissions:
         return None
 
     async def until_decided(
-        self, transaction_id: str, position: Position | None, deadline: float
+        self,
+        transaction_id: str,
+        position: Position | None,
+        deadline: float,
+        party: str | None = None,
     ) -> Outcome | None:
         """The outcome of a transaction, or of a position where that is given, waited for; pending,
-        or None, where it is late."""
+        or None, where it is late. One that is not `party`'s is waited for as if it never came."""
         loop = asyncio.get_running_loop()
         keys: list[str | Position] = [transaction_id]
         if position is not None:
@@ -145,7 +149,7 @@ class Submissions:
         with self._channel.watching(*keys) as watch:
             while True:
                 if position is None:
-                    found = await self._outcomes.of(transaction_id)
+                    found = await self._outcomes.of(transaction_id, party)
                 else:
                     found = await self._at(position, transaction_id)
                 left_s = deadline - loop.time()

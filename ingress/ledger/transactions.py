@@ -17,7 +17,6 @@ from ingress.ledger.asking import AccountId, Amount, Currency, Described, UserRe
 from ingress.ledger.known import Accounts, Known, not_found
 from ingress.ledger.shown import Accepted, TransactionShown
 from ingress.openings import Openings
-from ingress.people import People
 from ingress.problems import Code, Problem
 from ingress.roles import USERS, Role, Scope
 from ingress.routes import Answer, Body, Call, Caller, Route
@@ -111,14 +110,12 @@ class Transactions:
         settings: IngressSettings,
         pool: Pool,
         known: Accounts,
-        people: People,
         openings: Openings,
         answers: Answers,
     ) -> None:
         self._settings = settings
         self._pool = pool
         self._known = known
-        self._people = people
         self._openings = openings
         self._answers = answers
 
@@ -216,21 +213,13 @@ class Transactions:
             if found.id == sender.id:
                 raise asking.bad_field(Reason.SELF_TRANSFER, field, "is the sender's own")
             return found
-        if body.receiver_email is not None:
-            user = await self._people.by_email(body.receiver_email)
-        else:
-            assert body.receiver_id is not None, "it is the one that is named"
-            user = await self._people.by_reference(body.receiver_id)
-        if user is None:
-            raise not_found(field, "There is no such user.")
-        if user.id == sender.owner:
-            raise asking.bad_field(Reason.SELF_TRANSFER, field, "is the sender")
-        wallet = await self._openings.default(user.id)
-        if wallet is None or wallet.currency != sender.currency:
-            its = await self._openings.of(user.id)
-            wallet = next((each for each in its if each.currency == sender.currency), wallet)
+        wallet = await self._openings.receiving(
+            sender.currency, reference=body.receiver_id, email=body.receiver_email
+        )
         if wallet is None:
-            raise not_found(field, "The user has no wallet.")
+            raise not_found(field, "There is no such user.")
+        if wallet.user_id == sender.owner:
+            raise asking.bad_field(Reason.SELF_TRANSFER, field, "is the sender")
         return await self._known.of_wallet(wallet)
 
     def _post(

@@ -17,7 +17,7 @@ from ingress.openings import Openings, Wallet
 from ingress.people import People, User, UserShown
 from ingress.people import shown as person_shown
 from ingress.problems import Code, Problem
-from ingress.roles import READERS, SIGNED_IN, USERS, Scope
+from ingress.roles import SIGNED_IN, USERS, Scope
 from ingress.routes import Answer, Body, Call, Caller, Instant, Meta, Query, Route, Shown
 from ingress.wallet_shown import WalletShown
 from plumbing.postgres import Pool
@@ -189,8 +189,8 @@ class Wallets:
         return Answer(WalletList(data=told, meta=Meta(limit=max(1, len(told)))))
 
     async def _user(self, caller: Caller, reference: str | None) -> User:
-        user = await self._people.by_reference(reference or caller.id)
-        if user is None or not (user.id == caller.id or caller.role in READERS):
+        user = await self._people.visible(caller, reference or caller.id)
+        if user is None:
             raise Problem(Code.NOT_FOUND)
         return user
 

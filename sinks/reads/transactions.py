@@ -119,8 +119,13 @@ class Hold(Struct, frozen=True, kw_only=True):
     sequence: int
 
 
-async def transaction(of: Connection, id: str) -> Transaction | None:
-    return await queries.one(of, "transaction", Transaction, {"id": id})
+async def transaction(of: Connection, id: str, party: str | None = None) -> Transaction | None:
+    """Of one of its parties, an owner, where that is given: what is another's is then looked for
+    and not found by the same work as what is not there."""
+    if party is None:
+        return await queries.one(of, "transaction", Transaction, {"id": id})
+    asked = {"id": id, "party": party}
+    return await queries.one(of, "transaction_of_party", Transaction, asked)
 
 
 async def entries_of(of: Connection, id: str) -> list[TransactionEntry]:
@@ -249,8 +254,11 @@ async def commands_by_label(
     return await queries.every(of, "commands_by_label", Command, asked)
 
 
-async def hold(of: Connection, id: str) -> Hold | None:
-    return await queries.one(of, "hold", Hold, {"id": id})
+async def hold(of: Connection, id: str, owner: str | None = None) -> Hold | None:
+    """Of an owner's account, where that is given."""
+    if owner is None:
+        return await queries.one(of, "hold", Hold, {"id": id})
+    return await queries.one(of, "hold_of_owner", Hold, {"id": id, "owner": owner})
 
 
 async def holds(

@@ -28,7 +28,7 @@ class Books(Outcomes):
     def __init__(self) -> None:
         pass
 
-    async def of(self, transaction_id: str) -> NoReturn:
+    async def of(self, transaction_id: str, party: str | None = None) -> NoReturn:
         raise KeyError(transaction_id)
 
 
@@ -127,7 +127,7 @@ class Rejecting(Outcomes):
             return None
         return Outcome(status="rejected", transaction_id=id, reason=Reason.INSUFFICIENT_FUNDS)
 
-    async def of(self, transaction_id: str) -> Outcome | None:
+    async def of(self, transaction_id: str, party: str | None = None) -> Outcome | None:
         return None
 
 

@@ -1,0 +1,169 @@
+"""What an answer gives away by its words, its time or the work it takes: not whether another's
+wallet used a key, and not who is staff.
+"""
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from ingress.ledger.known import Accounts
+from ingress.ledger.outcomes import Outcomes
+from ingress.openings import Openings
+from ingress.people import People
+from ingress.problems import Problem
+from plumbing import postgres
+from schemas import ids
+from sinks.reads import transactions
+from tests.api import ADMIN_EMAIL, Answer, Api, Ingress, Person
+
+WAIT_S = 1
+UNKNOWN = str(uuid.uuid5(uuid.NAMESPACE_DNS, "nobody sent it"))
+
+
+@pytest.fixture(scope="module")
+def ada(api: Api) -> Person:
+    """She has used the key `rent` and holds money by the key `deposit`."""
+    person = api.ingress.person()
+    credit = {"entry": "credit", "amount": 1_000, "trans_id": "rent"}
+    assert api.ingress.post("/transactions", credit, person.token).status == 201
+    hold = {"amount": 10, "trans_id": "deposit"}
+    assert api.ingress.post("/holds", hold, person.token).status == 201
+    return person
+
+
+@pytest.fixture(scope="module")
+def eve(api: Api) -> Person:
+    return api.ingress.person()
+
+
+def of_key(person: Person, key: str) -> str:
+    """Anybody who knows a wallet can compute it."""
+    return str(ids.transaction_id(ids.AccountId(person.wallet_id), key))
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    return {name: value for name, value in answer.json.items() if name != "request_id"}
+
+
+WAYS: dict[str, Callable[[Ingress, str, str], Answer]] = {
+    "poll": lambda ingress, id, token: ingress.get(f"/commands/{id}?wait={WAIT_S}", token),
+    "capture": lambda ingress, id, token: ingress.post(
+        f"/holds/{id}/capture", None, token, headers={"Prefer": f"wait={WAIT_S}"}
+    ),
+    "void": lambda ingress, id, token: ingress.post(
+        f"/holds/{id}/void", None, token, headers={"Prefer": f"wait={WAIT_S}"}
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_another_wallets_key_is_waited_for_like_one_that_nobody_used(
+    ingress: Ingress, ada: Person, eve: Person, way: str
+) -> None:
+    answers = []
+    for id in (of_key(ada, "deposit"), UNKNOWN):
+        started = time.monotonic()
+        answers.append(WAYS[way](ingress, id, eve.token))
+        assert time.monotonic() - started >= WAIT_S, id
+    assert told(answers[0]) == told(answers[1])
+    assert answers[0].status == 404
+
+
+def test_another_wallets_transaction_is_told_like_one_that_is_not_there(
+    ingress: Ingress, ada: Person, eve: Person
+) -> None:
+    for path in ("/transactions/{}", "/holds/{}", "/commands/{}"):
+        theirs = ingress.get(path.format(of_key(ada, "deposit")), eve.token)
+        nobodys = ingress.get(path.format(UNKNOWN), eve.token)
+        assert theirs.status == 404
+        assert told(theirs) == told(nobodys)
+        assert ingress.get(path.format(of_key(ada, "deposit")), ada.token).status == 200
+
+
+@contextmanager
+def counted() -> Iterator[list[object]]:
+    """The statements that Postgres is asked to run."""
+    run: Any = psycopg.AsyncCursor.execute
+    seen: list[object] = []
+
+    def execute(self: Any, query: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(query)
+        return run(self, query, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.AsyncCursor, "execute", execute)
+        yield seen
+
+
+async def work(act: Callable[[], Awaitable[object]]) -> list[object]:
+    with counted() as seen:
+        try:
+            found = await act()
+        except Problem:
+            found = None
+    assert found is None
+    return seen
+
+
+async def test_it_takes_the_same_work_to_find_neither(api: Api, ada: Person, eve: Person) -> None:
+    async with postgres.pool(api.database, 1, "test") as pool:
+        await pool.wait()
+        people, openings = People(pool), Openings(pool)
+        outcomes = Outcomes(pool, Accounts(pool, people, openings))
+        theirs = of_key(ada, "rent")
+        first = await work(lambda: outcomes.of(UNKNOWN, eve.uuid))
+        assert await work(lambda: outcomes.of(theirs, eve.uuid)) == first
+        assert await outcomes.of(theirs, ada.uuid) is not None
+        async with pool.connection() as connection:
+            first = await work(lambda: transactions.hold(connection, UNKNOWN, eve.uuid))
+            theirs = of_key(ada, "deposit")
+            assert await work(lambda: transactions.hold(connection, theirs, eve.uuid)) == first
+            assert await transactions.hold(connection, theirs, ada.uuid) is not None
+
+
+def test_staff_are_told_like_nobody(ingress: Ingress, ada: Person) -> None:
+    admin = ingress.admin()
+    pay: dict[str, Any] = {"amount": 1, "trans_id": "to staff"}
+    for field, staff, nobody in (
+        ("receiver_id", admin.number, 2**40),
+        ("receiver_id", admin.uuid, UNKNOWN),
+        ("receiver_email", ADMIN_EMAIL, "nobody@example.com"),
+    ):
+        theirs = ingress.post("/transactions", {**pay, field: staff}, ada.token)
+        nobodys = ingress.post("/transactions", {**pay, field: nobody}, ada.token)
+        assert theirs.status == 404, theirs
+        assert told(theirs) == told(nobodys)
+    for path in ("/transactions", "/wallets", "/holds"):
+        theirs = ingress.get(f"{path}?user_id={admin.number}", ada.token)
+        nobodys = ingress.get(f"{path}?user_id={2**40}", ada.token)
+        assert theirs.status == 404
+        assert told(theirs) == told(nobodys)
+
+
+async def test_staff_take_the_same_work_as_nobody(api: Api, ada: Person) -> None:
+    admin = api.ingress.admin()
+    async with postgres.pool(api.database, 1, "test") as pool:
+        await pool.wait()
+        openings = Openings(pool)
+        people = People(pool)
+        assert await people.by_id(admin.uuid) is not None  # remembered, as who is signed in is
+        for staff, nobody in ((admin.number, 2**40), (admin.uuid, UNKNOWN)):
+            first = await work(partial(openings.receiving, "NGN", reference=nobody))
+            again = await work(partial(openings.receiving, "NGN", reference=staff))
+            assert again == first
+        first = await work(partial(openings.receiving, "NGN", email="nobody@example.com"))
+        assert await work(partial(openings.receiving, "NGN", email=ADMIN_EMAIL)) == first
+        for reference in (ada.number, str(ada.number), ada.uuid.upper()):
+            found = await openings.receiving("NGN", reference=reference)
+            assert found is not None
+            assert found.id == ada.wallet_id
+        found = await openings.receiving("NGN", email=ada.email.upper())
+        assert found is not None
+        assert found.id == ada.wallet_id
+        assert await openings.receiving("NGN", reference=ada.email) is None
