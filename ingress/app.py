@@ -25,6 +25,7 @@ from ingress.health import Health, Probe
 from ingress.ledger.service import Ledger
 from ingress.openings import Openings
 from ingress.people import People
+from ingress.positions import Positions
 from ingress.relay import Relay
 from ingress.roles import PUBLIC
 from ingress.routes import Answer, Call, Route
@@ -122,15 +123,16 @@ def parts(
 
     health = Health(about, {"kafka": kafka_probe, "postgres": revocations_probe})
     pages = Pages()
-    ledger = Ledger(settings, pool, keys, people, openings, crash)
+    positions = Positions(settings.ledger_id)
+    ledger = Ledger(settings, pool, keys, people, openings, crash, positions)
     routes = [
         *registration.routes(),
         *signing_in.routes(),
         *Own(pool, passwords, attempts, people).routes(),
         *ApiKeys(settings, pool, passwords, attempts).routes(),
-        *Users(pool, people).routes(),
+        *Users(pool, people, positions).routes(),
         *Administration(pool, people).routes(),
-        *AuditLog(pool, people).routes(),
+        *AuditLog(pool, people, positions).routes(),
         *ledger.routes(),
         *pages.routes(),
         *health.routes(),

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ingress import queries
 from ingress.people import People
+from ingress.positions import Positions
 from ingress.roles import ADMINS, AUDITORS, Scope
 from ingress.routes import Answer, Call, Instant, Meta, Query, Route, Shown
 from plumbing.postgres import Pool
@@ -20,7 +21,7 @@ class AuditQuery(Query):
     user: Annotated[str | None, Field(max_length=64, description="By integer id or uuid.")] = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: Annotated[
-        str | None, Field(pattern=r"^[1-9][0-9]{0,17}$", description="As `next_cursor` gave it.")
+        str | None, Field(max_length=100, description="As `next_cursor` gave it.")
     ] = None
 
 
@@ -52,8 +53,9 @@ class _Row(Struct, frozen=True, kw_only=True):
 
 
 class AuditLog:
-    def __init__(self, pool: Pool, people: People) -> None:
+    def __init__(self, pool: Pool, people: People, positions: Positions) -> None:
         self._pool = pool
+        self._positions = positions
         self._people = people
 
     def routes(self) -> list[Route]:
@@ -83,7 +85,7 @@ class AuditLog:
                 "audit",
                 _Row,
                 user_id=user_id,
-                before=int(asked.cursor or FIRST),
+                before=self._positions.number(asked.cursor, FIRST),
                 most=asked.limit + 1,
             )
         page = found[: asked.limit]
@@ -101,4 +103,8 @@ class AuditLog:
             )
             for each in page
         ]
-        return Answer(AuditList(data=shown, meta=Meta(limit=asked.limit, next_cursor=more)))
+        return Answer(
+            AuditList(
+                data=shown, meta=Meta(limit=asked.limit, next_cursor=self._positions.cursor(more))
+            )
+        )

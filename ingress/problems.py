@@ -44,6 +44,8 @@ class Code(StrEnum):
     WALLET_OPENING = "wallet_opening"
     NOT_DECIDED_OR_UNKNOWN = "not_decided_or_unknown"
     PAGE_TOO_DEEP = "page_too_deep"
+    POSITION_OF_ANOTHER_EPOCH = "position_of_another_epoch"
+    POSITION_OF_ANOTHER_LEDGER = "position_of_another_ledger"
     KEY_AND_TRANS_ID_DIFFER = "key_and_trans_id_differ"
     TRANS_ID_REQUIRED = "trans_id_required"
     REGISTRATION_CLOSED = "registration_closed"
@@ -168,6 +170,18 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         "By number, filtered lists are read up to page x limit = 10,000, less where more than ten"
         " wallets are read together; go on by `cursor`. What takes too long to find is given up:"
         " narrow the filter.",
+    ),
+    Code.POSITION_OF_ANOTHER_EPOCH: Meaning(
+        410,
+        "The position is of another epoch.",
+        "The ledger was restored from a backup, or its partitions were changed, after this"
+        " `Location` or `cursor` was given out. Read a list from its beginning; look a transaction"
+        " up by its id alone, or repeat its request with the same key.",
+    ),
+    Code.POSITION_OF_ANOTHER_LEDGER: Meaning(
+        422,
+        "The position is of another ledger.",
+        "This `Location` or `cursor` was given out by another ledger. Use it there.",
     ),
     Code.KEY_AND_TRANS_ID_DIFFER: Meaning(
         422,

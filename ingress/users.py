@@ -12,6 +12,7 @@ from pydantic import Field
 from ingress import audit, people, queries
 from ingress.emails import read as read_email
 from ingress.people import People, User, UserShown
+from ingress.positions import Positions
 from ingress.problems import Code, FieldError, Problem
 from ingress.roles import ADMINS, Role, Scope
 from ingress.routes import Answer, Body, Call, Meta, Query, Route, Shown
@@ -37,7 +38,7 @@ class UserQuery(Query):
     role: Role | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: Annotated[
-        str | None, Field(pattern=r"^[1-9][0-9]{0,17}$", description="As `next_cursor` gave it.")
+        str | None, Field(max_length=100, description="As `next_cursor` gave it.")
     ] = None
 
 
@@ -53,8 +54,9 @@ class _Count(Struct, frozen=True):
 
 
 class Users:
-    def __init__(self, pool: Pool, people: People) -> None:
+    def __init__(self, pool: Pool, people: People, positions: Positions) -> None:
         self._pool = pool
+        self._positions = positions
         self._people = people
 
     def routes(self) -> list[Route]:
@@ -112,7 +114,7 @@ class Users:
                 User,
                 email=email.lower() if email is not None else None,
                 role=asked.role,
-                after=int(asked.cursor or 0),
+                after=self._positions.number(asked.cursor, 0),
                 most=asked.limit + 1,
             )
         page = found[: asked.limit]
@@ -120,7 +122,7 @@ class Users:
         return Answer(
             UserList(
                 data=[_shown(each) for each in page],
-                meta=Meta(limit=asked.limit, next_cursor=more),
+                meta=Meta(limit=asked.limit, next_cursor=self._positions.cursor(more)),
             )
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ingress.ledger.asking import LONGEST_WAIT_S
+from schemas.ids import EPOCH
 from tests.pipeline import Pipeline
 from tests.programs import Program
 from tests.waiting import eventually
@@ -88,6 +89,7 @@ class Ingress:
             **UNLIMITED,
             **settings,
         }
+        self._ledger = own["LEDGER_ID"]
         self.process = _Process(1, folder, own)
         self.port = self.process.port
 
@@ -175,6 +177,10 @@ class Ingress:
         changed = self.call("PATCH", f"/users/{person.number}", {"role": role}, admin.token)
         assert changed.status == 200, changed
         return person._replace(token=self.login(person.email).json["access_token"])
+
+    def cursor(self, inner: str) -> str:
+        """As this ledger gives it out, whatever is in it."""
+        return f"{self._ledger}:{EPOCH}:{inner}"
 
     def admin(self) -> Person:
         """The first one, that the settings name."""

@@ -14,7 +14,7 @@ from ingress.ledger import answers, asking, listing
 from ingress.ledger.answers import Answers
 from ingress.ledger.asking import AccountId, Currency
 from ingress.ledger.known import Accounts, Known
-from ingress.ledger.listing import Listing, Paged
+from ingress.ledger.listing import Cursored, Listing, Paged
 from ingress.ledger.outcomes import Outcome
 from ingress.ledger.shown import Accepted, PageMeta, TransactionList
 from ingress.ledger.wallets import At, BalanceShown, Wallets
@@ -124,13 +124,11 @@ class Id(Query):
     id: AccountId
 
 
-class Which(Query):
+class Which(Cursored):
     user_id: str | None = Field(default=None, max_length=64)
     currency: Currency | None = None
     account_type: Type | None = None
     status: Status | None = None
-    limit: int = Field(default=20, ge=1, le=listing.MAX_LIMIT)
-    cursor: str | None = Field(default=None, max_length=500)
 
 
 class Money(Query):
@@ -334,11 +332,11 @@ class AccountRoutes:
                     types=None if query.account_type is None else [query.account_type],
                     statuses=None if query.status is None else [query.status],
                     limit=query.limit,
-                    cursor=query.cursor,
+                    cursor=self._lists.cursor(query),
                 )
             )
         known = await self._known.all_of([each.id for each in page.items])
-        meta = PageMeta(limit=query.limit, next_cursor=page.next, previous_cursor=page.previous)
+        meta = self._lists.meta(query, page)
         return Answer(AccountList(data=[_account(each, known) for each in page.items], meta=meta))
 
     async def balance(self, call: Call[None, At]) -> Answer:
@@ -348,7 +346,7 @@ class AccountRoutes:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
         page = await self._lists.history(known, call.query, NO_FILTER, None, None)
         items = await self._lists.items(call.caller, page)
-        return Answer(TransactionList(data=items, meta=listing.meta(call.query, page)))
+        return Answer(TransactionList(data=items, meta=self._lists.meta(call.query, page)))
 
     async def trial(self, call: Call[None, Money]) -> Answer:
         async with self._pool.connection() as connection:

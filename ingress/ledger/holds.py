@@ -17,7 +17,7 @@ from ingress.ledger.answers import Answers, posted
 from ingress.ledger.asking import AccountId, Amount, Described
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts, Known
-from ingress.ledger.listing import LOOKERS, Listing, Owner
+from ingress.ledger.listing import LOOKERS, Cursored, Listing, Owner
 from ingress.ledger.outcomes import party
 from ingress.ledger.shown import Accepted, PageMeta, TransactionShown
 from ingress.ledger.submissions import Submissions
@@ -79,13 +79,11 @@ class Id(Query):
     id: asking.TransactionId
 
 
-class Which(Query):
+class Which(Cursored):
     wallet_id: AccountId | None = None
     account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
     user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
     status: Status | None = None
-    limit: int = Field(default=20, ge=1, le=listing.MAX_LIMIT)
-    cursor: str | None = Field(default=None, max_length=500)
 
 
 class Holds:
@@ -274,10 +272,14 @@ class Holds:
             statuses = {} if query.status is None else {"statuses": [query.status]}
             page = await listing.paged(
                 transactions.holds(
-                    connection, named, limit=query.limit, cursor=query.cursor, **statuses
+                    connection,
+                    named,
+                    limit=query.limit,
+                    cursor=self._lists.cursor(query),
+                    **statuses,
                 )
             )
-        meta = PageMeta(limit=query.limit, next_cursor=page.next, previous_cursor=page.previous)
+        meta = self._lists.meta(query, page)
         return Answer(HoldList(data=[_shown(each) for each in page.items], meta=meta))
 
 

@@ -22,7 +22,8 @@ from ingress.ledger.known import Accounts, Known
 from ingress.ledger.outcomes import Outcomes, party
 from ingress.ledger.shown import PageMeta, TransactionList, TransactionShown
 from ingress.people import People
-from ingress.problems import Code, FieldError, Problem
+from ingress.positions import Positions, bad_cursor
+from ingress.problems import Code, Problem
 from ingress.roles import READERS, Role
 from ingress.routes import Answer, Call, Caller, Query, Route
 from plumbing.postgres import Pool
@@ -55,10 +56,17 @@ Kind = Literal[
 Moment = Annotated[routes.Moment, Field(description="RFC 3339, with its offset.")]
 
 
-class Paged(Query):
-    page: int | None = Field(default=None, ge=1, le=10**9)
+class Cursored(Query):
     limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
-    cursor: str | None = Field(default=None, max_length=500, description="Instead of `page`.")
+    cursor: str | None = Field(
+        default=None, max_length=500, description="As `next_cursor` or `previous_cursor` gave it."
+    )
+
+
+class Paged(Cursored):
+    page: int | None = Field(
+        default=None, ge=1, le=10**9, description="By its number, in place of `cursor`."
+    )
 
 
 class Filters(Paged):
@@ -95,7 +103,9 @@ class Listing:
         people: People,
         outcomes: Outcomes,
         told: Answers,
+        positions: Positions,
     ) -> None:
+        self._positions = positions
         self._pool = pool
         self._known = known
         self._people = people
@@ -156,7 +166,7 @@ class Listing:
         )
         page = await self.history(whose, query, narrow, query.since, query.until)
         items = await self.items(caller, page)
-        return Answer(TransactionList(data=items, meta=meta(query, page)))
+        return Answer(TransactionList(data=items, meta=self.meta(query, page)))
 
     async def history(
         self,
@@ -177,7 +187,7 @@ class Listing:
                     until=until,
                     limit=query.limit,
                     page=query.page,
-                    cursor=query.cursor,
+                    cursor=self.cursor(query),
                 )
             )
         return found or Page(items=(), total=0)
@@ -197,6 +207,18 @@ class Listing:
             )
             for entry in page.items
         ]
+
+    def cursor(self, query: Cursored) -> str | None:
+        return self._positions.inner_cursor(query.cursor)
+
+    def meta(self, query: Cursored, page: Page[Any]) -> PageMeta:
+        return PageMeta(
+            page=query.page if isinstance(query, Paged) else None,
+            limit=query.limit,
+            total=page.total,
+            next_cursor=self._positions.cursor(page.next),
+            previous_cursor=self._positions.cursor(page.previous),
+        )
 
     async def whose(
         self, caller: Caller, wallet_id: str | None, account_id: str | None, user_id: str | None
@@ -235,7 +257,11 @@ class Listing:
         async with self._pool.connection() as connection:
             page = await paged(
                 transactions.transactions(
-                    connection, narrow, limit=query.limit, page=query.page, cursor=query.cursor
+                    connection,
+                    narrow,
+                    limit=query.limit,
+                    page=query.page,
+                    cursor=self.cursor(query),
                 )
             )
         rows: tuple[Transaction, ...] = page.items
@@ -247,7 +273,7 @@ class Listing:
             account = known.get(row.account)
             of = facts.of_rows(row, (), "" if account is None else account.currency)
             items.append(shown.transaction(of, None, known, whole=caller.role in READERS))
-        return TransactionList(data=items, meta=meta(query, page))
+        return TransactionList(data=items, meta=self.meta(query, page))
 
     async def _accounts(self, whose: Known | Owner) -> list[str]:
         if isinstance(whose, Known):
@@ -266,18 +292,7 @@ async def paged(reading: Awaitable[T]) -> T:
         # Again it would take as long: no "ask again" for it.
         raise Problem(Code.PAGE_TOO_DEEP, TOO_LONG) from None
     except pages.BadCursor:
-        error = FieldError(field="cursor", code="invalid", detail="is none of this list")
-        raise Problem(Code.QUERY_INVALID, errors=[error]) from None
-
-
-def meta(query: Paged, page: Page[Any]) -> PageMeta:
-    return PageMeta(
-        page=query.page,
-        limit=query.limit,
-        total=page.total,
-        next_cursor=page.next,
-        previous_cursor=page.previous,
-    )
+        raise bad_cursor() from None
 
 
 def _facts(entry: Entry, currency: str) -> Facts:

@@ -12,7 +12,7 @@ from typing import Final
 from pydantic import Field
 
 from ingress import problems, routes
-from ingress.ledger import answers, asking, location
+from ingress.ledger import answers, asking
 from ingress.ledger.answers import Answers
 from ingress.ledger.location import Locations
 from ingress.ledger.outcomes import Outcome, party
@@ -32,8 +32,8 @@ class Id(Query):
 class Asked(asking.WaitQuery):
     position: str | None = Field(
         default=None,
-        pattern=r"^(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,18})$",
-        description="As in `Location`.",
+        max_length=200,
+        description="As in `Location`: the ledger, its epoch, and where the command lies.",
     )
     signature: str | None = Field(default=None, max_length=100, description="As in `Location`.")
 
@@ -60,7 +60,11 @@ class Polling:
                 CommandShown,
                 params=Id,
                 query=Asked,
-                problems=(Code.NOT_DECIDED_OR_UNKNOWN,),
+                problems=(
+                    Code.NOT_DECIDED_OR_UNKNOWN,
+                    Code.POSITION_OF_ANOTHER_EPOCH,
+                    Code.POSITION_OF_ANOTHER_LEDGER,
+                ),
                 description="By the `Location` of its submission, or by the transaction's id"
                 " alone. `wait` polls long.",
             )
@@ -69,18 +73,15 @@ class Polling:
     async def poll(self, call: Call[None, Asked]) -> Answer:
         id, query = call.path["id"], call.query
         deadline = asyncio.get_running_loop().time() + query.wait
-        if query.signature is None:
-            if query.position is not None:
+        if query.position is None:
+            if query.signature is not None:
                 raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
             mine = party(call.caller)
             found = await self._submissions.until_decided(id, None, deadline, mine)
             if found is None:
                 raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
             return Answer(await self._shown(call, id, found))
-        place = query.position or ""
-        if not self._locations.is_ours(call.caller.id, id, place, query.signature):
-            raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
-        position = location.position(place)
+        position = self._locations.read(call.caller.id, id, query.position, query.signature)
         found = await self._submissions.until_decided(id, position, deadline)
         if found is None:
             return Answer(CommandShown(id=id, status="accepted", uncertain=position is None))

@@ -22,6 +22,7 @@ from ingress.ledger.transactions import Transactions
 from ingress.ledger.wallets import Wallets
 from ingress.openings import Openings
 from ingress.people import People
+from ingress.positions import Positions
 from ingress.routes import Route
 from ingress.settings import IngressSettings
 from ingress.signing import Keys
@@ -41,14 +42,15 @@ class Ledger:
         people: People,
         openings: Openings,
         crash: CrashPoints,
+        positions: Positions,
     ) -> None:
         self._channel = Channel(settings, f"{settings.ledger_id}-ingress", crash)
         known = Accounts(pool, people, openings)
         outcomes = Outcomes(pool, known)
         submissions = Submissions(self._channel, outcomes, crash)
-        locations = Locations(keys, settings.api_v1_prefix)
+        locations = Locations(keys, positions, settings.api_v1_prefix)
         answers = Answers(known, submissions, locations)
-        lists = Listing(pool, known, people, outcomes, answers)
+        lists = Listing(pool, known, people, outcomes, answers, positions)
         wallets = Wallets(settings.default_currency, pool, known, people, openings, lists)
         self._parts = (
             Transactions(settings, pool, known, openings, answers),

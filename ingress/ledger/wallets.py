@@ -250,7 +250,7 @@ class Wallets:
             found = await history.statement(connection, known.id, since, until)
         page = await self._lists.history(known, query, NO_FILTER, since, until)
         items = await self._lists.items(call.caller, page)
-        return Answer(_statement(known, found, items, listing.meta(query, page)))
+        return Answer(_statement(known, found, items, self._lists.meta(query, page)))
 
 
 EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")

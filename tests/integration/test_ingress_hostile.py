@@ -281,7 +281,7 @@ def test_a_list_ends_whatever_is_asked_of_it(ingress: Ingress, people: dict[str,
             ("/holds?limit=5", "holds", (FIRST, "x")),
             ("/holds?limit=5", "holds", (LAST, "00000000-0000-4000-8000-000000000000")),
         ):
-            cursor = pages.write(name, key, backwards=backwards)
+            cursor = ingress.cursor(pages.write(name, key, backwards=backwards))
             asked.append(f"{path}&cursor={cursor}")
     for path in asked:
         for who in ("operator", "user"):

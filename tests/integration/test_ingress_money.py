@@ -145,7 +145,7 @@ def test_what_is_not_waited_for_is_polled_for(ingress: Ingress, ada: Person, ben
     for where, token in (
         (path, ben.token),
         (f"/commands/{id}", ben.token),
-        (path.replace("position=", "position=1"), ada.token),
+        (path.replace("&signature=", "1&signature="), ada.token),
         (path.replace(id, unknown), ada.token),
         (f"/commands/{unknown}", ada.token),
     ):

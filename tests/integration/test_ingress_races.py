@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from ingress import queries
 from ingress.openings import Openings
 from ingress.people import People, User
+from ingress.positions import Positions
 from ingress.problems import Code, Problem
 from ingress.roles import Role
 from ingress.routes import Answer, Call, Caller
@@ -68,7 +69,7 @@ class Parts:
             settings, self.pool, keys, access, self.passwords, attempts, people, Openings(self.pool)
         )
         self.own = Own(self.pool, self.passwords, attempts, people)
-        self.users = Users(self.pool, people)
+        self.users = Users(self.pool, people, Positions("races"))
 
     async def user(self, number: int) -> User:
         hashed = await self.passwords.hash(OLD)
