@@ -51,7 +51,7 @@ QUICK := test-quick-1 test-quick-2
 # and a Postgres of its own. Parts take about the same time; what is in no list is in the third.
 REAL_1 := $(addprefix tests/integration/test_,processor_*.py provision_*.py sink_[!kl]*.py)
 REAL_2 := tests/crash $(addprefix tests/integration/test_,embedded_*.py ingress_*.py \
-	metrics_shown.py operating_page.py sink_[kl]*.py wheel.py)
+	metrics_shown.py broker_limits.py sink_[kl]*.py wheel.py)
 but = tests $(patsubst %,--ignore-glob='%',$(PURE) $(1))
 REAL := test-real-1 test-real-2 test-real-3
 

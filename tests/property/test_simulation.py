@@ -5,6 +5,7 @@ again.
 """
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_every_step_and_every_accident_is_met(runs: list[Run]) -> None:
 def test_one_partition_and_many_agree_too() -> None:
     for partitions in (1, 2, 31):
         Run(100 + partitions, 1_500, partitions, thorough=True).run()
+
+
+@pytest.mark.parametrize("seed", [5, 6])
+def test_a_processors_tables_decide_the_same_as_plain_memory(tmp_path: Path, seed: int) -> None:
+    """Byte for byte, in `journal` and in all else that a batch writes."""
+    run = Run(seed, 1_500, 2, thorough=True, folder=tmp_path)
+    cluster = run.run()
+    cluster.close()
+    met = cluster.all_accidents().keys()
+    assert met >= {"batch cut", "crashed", "disk lost", "reopened"}
 
 
 def test_a_run_is_the_same_each_time() -> None:

@@ -12,6 +12,7 @@ from schemas import ids, legs, money, state, state_keys
 from schemas.journal import JournalRecord
 from schemas.reasons import Reason
 from tests.model import ledger, values
+from tests.simulation.store import Store, Written
 
 RAISED_BY_DEBIT = ("asset", "expense")
 
@@ -214,6 +215,19 @@ def same_state(one: MemoryState, other: MemoryState) -> None:
         for key in left.keys() | right.keys():
             if left.get(key) != right.get(key):
                 raise Disagreement(f"{key!r} replayed: {left.get(key)!r}\nlive: {right.get(key)!r}")
+
+
+def same_bytes(stored: Written, written: Written) -> None:
+    """What a processor writes of a batch is what the rules decided on plain memory."""
+    if stored != written:
+        for what, one, other in zip(Written._fields, stored, written, strict=True):
+            if one != other:
+                raise Disagreement(f"{what}, from the store:\n{one}\nfrom memory:\n{other}")
+
+
+def same_store(store: Store, plain: MemoryState) -> None:
+    if found := store.differences(plain):
+        raise Disagreement(f"partition {store.number}: {found[:3]}")
 
 
 def same_as_model(model: ledger.Ledger, states: list[MemoryState]) -> None:

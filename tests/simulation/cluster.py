@@ -3,13 +3,15 @@ them.
 
 A step takes a few records of one partition through the rules; its outputs become visible together,
 or not at all. The naive model is then told what was read, and must agree with each record of the
-journal. Nothing here decides anything.
+journal. Where there is a folder, each partition is kept a second time, as a processor does it: what
+that writes must be the same, byte for byte. Nothing here decides anything.
 """
 
 import hashlib
 import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +21,7 @@ from processor.rules.decision import Decision, Input
 from processor.rules.evolve import evolve
 from processor.rules.records import input_of
 from processor.rules.state import MemoryState
+from processor.table import Memory
 from schemas import codecs, journal, legs
 from schemas.journal import JournalRecord
 from schemas.legs import Leg
@@ -26,6 +29,7 @@ from schemas.settings import Genesis, Settings
 from tests.chains import verify
 from tests.model import ledger, values
 from tests.simulation import checks
+from tests.simulation.store import MEMORY_MIB, Store, Written
 
 LEDGER_ID = "simulated"
 START_MS = 1_750_000_000_000
@@ -79,11 +83,19 @@ class Partition:
     # Offsets of commands that are still pending.
     waiting: set[int] = field(default_factory=set)
     answered: int = 0
+    store: Store | None = None
 
 
 class Cluster:
     def __init__(
-        self, partitions: int, dice: random.Random, *, keep_journal: bool, save_every: int
+        self,
+        partitions: int,
+        dice: random.Random,
+        *,
+        keep_journal: bool,
+        save_every: int,
+        folder: Path | None = None,
+        seed: int = 0,
     ) -> None:
         self.dice = dice
         self.now_ms = START_MS
@@ -94,9 +106,12 @@ class Cluster:
         self.reasons: Counter[str] = Counter()
         self.accidents: Counter[str] = Counter()
         self.partitions = []
+        memory = Memory(MEMORY_MIB) if folder is not None else None
         for number in range(partitions):
             first = hashlib.sha256(f"{LEDGER_ID}:{number}".encode()).hexdigest()
             partition = Partition(number, MemoryState(number), MemoryState(number), first, first)
+            if folder is not None and memory is not None:
+                partition.store = Store(number, memory, folder, str(seed))
             self.partitions.append(partition)
 
     # What is written to the logs from outside
@@ -107,7 +122,10 @@ class Cluster:
             message = self._configure(settings, genesis=True)
             input = engine.genesis(partition.number, message, _encode(message))
             decided = [engine.apply(partition.state, input)]
-            self._commit(partition, decided)
+            written = self._commit(partition, decided)
+            if partition.store is not None:
+                assert message.genesis is not None
+                checks.same_bytes(partition.store.begin(message.genesis, settings), written)
             self._told(partition, input, decided[0])
 
     def configure(self, number: int, settings: Settings, *, genesis: bool = False) -> None:
@@ -164,9 +182,14 @@ class Cluster:
         decided = [engine.apply(partition.state, input) for input in inputs]
         if crash == "before":
             self.accidents["crashed before the commit"] += 1
+            if partition.store is not None:
+                partition.store.decide(inputs, of_legs=topic_is_legs, crash=crash)
             self._recover(partition)
             return
-        self._commit(partition, decided)
+        written = self._commit(partition, decided)
+        if partition.store is not None:
+            stored = partition.store.decide(inputs, of_legs=topic_is_legs, crash=crash)
+            checks.same_bytes(stored, written)
         if crash == "after":
             self.accidents["crashed after the commit"] += 1
             self._recover(partition)
@@ -188,16 +211,22 @@ class Cluster:
         message = codecs.decode_command(value, AVRO)
         return input_of("commands", log.begin + place, key, value, time_ms, message)
 
-    def _commit(self, partition: Partition, decided: list[list[Decision]]) -> None:
+    def _commit(self, partition: Partition, decided: list[list[Decision]]) -> Written:
+        written = Written([], [], {})
         for decisions in decided:
             for decision in decisions:
                 value = chain.seal(decision.record, partition.hash)
+                written.journal.append(value)
+                written.transactions.extend(map(codecs.encode_json, decision.transactions))
                 partition.tail.append(value)
                 if self.keep_journal:
                     partition.whole.append(value)
                 partition.hash = hashlib.sha256(value).hexdigest()
                 for destination, leg in decision.legs:
-                    self.partitions[destination].legs.append(None, _encode(leg), self.log_time())
+                    sent = _encode(leg)
+                    written.legs.setdefault(destination, []).append(sent)
+                    self.partitions[destination].legs.append(None, sent, self.log_time())
+        return written
 
     def _told(self, partition: Partition, input: Input, decisions: list[Decision]) -> None:
         said = self._model_says(partition.number, input)
@@ -268,6 +297,8 @@ class Cluster:
         """Everything that must hold between any two steps."""
         for partition in self.partitions:
             self.save(partition.number)
+            if partition.store is not None:
+                checks.same_store(partition.store, partition.state)
         states = [partition.state for partition in self.partitions]
         checks.same_as_model(self.model, states)
         checks.balanced(states)
@@ -303,6 +334,16 @@ class Cluster:
                 replayed = MemoryState(partition.number)
                 _replay(replayed, partition.whole)
                 checks.same_state(replayed, partition.state)
+
+    def all_accidents(self) -> Counter[str]:
+        """Those of the stores, too."""
+        stores = [each.store.accidents for each in self.partitions if each.store is not None]
+        return sum(stores, self.accidents)
+
+    def close(self) -> None:
+        for partition in self.partitions:
+            if partition.store is not None:
+                partition.store.close()
 
 
 def _replay(state: MemoryState, records: list[bytes]) -> None:

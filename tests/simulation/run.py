@@ -4,6 +4,7 @@ last checks.
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -27,16 +28,33 @@ BACKLOG = 60
 
 
 class Run:
-    def __init__(self, seed: int, commands: int, partitions: int, *, thorough: bool) -> None:
+    def __init__(
+        self,
+        seed: int,
+        commands: int,
+        partitions: int,
+        *,
+        thorough: bool,
+        folder: Path | None = None,
+    ) -> None:
         """A thorough run keeps the whole journal and crashes often; a long one does both in
-        measure.
+        measure. With a folder, each partition is kept in RocksDB there, too.
         """
         self.commands = commands
         self.dice = random.Random(f"accidents {seed}")
         self.generator = Generator(seed, partitions)
         self.cluster = Cluster(
-            partitions, self.dice, keep_journal=thorough, save_every=400 if thorough else 1_500
+            partitions,
+            self.dice,
+            keep_journal=thorough,
+            save_every=400 if thorough else 1_500,
+            folder=folder,
+            seed=seed,
         )
+        # More than are taken at once; where each of them is read again and again, fewer.
+        self.burst = 1_030 if folder is None else 130
+        # What a batch in flight hides shows in large ones.
+        self.takes = (1, 1, 2, 3, 5, 12) if folder is None else (1, 2, 5, 12, 60)
         self.crashes = 0.01 if thorough else 0.001
         self.check_every = 5_000 if thorough else 100_000
         self.burst_at = commands // 2
@@ -53,7 +71,7 @@ class Run:
             self._step()
             if generator.count >= self.burst_at:
                 self.burst_at = generator.count + 250_000
-                generator.burst_of_holds(cluster.now_ms, 1_030)
+                generator.burst_of_holds(cluster.now_ms, self.burst)
             if generator.count >= next_check:
                 next_check += self.check_every
                 cluster.check()
@@ -145,7 +163,7 @@ class Run:
             crash = dice.choice(("before", "before", "after"))
         cluster.step(
             dice.choice(ready),
-            take=dice.choice((1, 1, 2, 3, 5, 12)),
+            take=dice.choice(self.takes),
             legs_first=dice.random() < 0.9,
             crash=crash,
         )

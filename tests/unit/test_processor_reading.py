@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
+from plumbing.reader import OutOfOrder
 from processor.inputs import Inputs
 from processor.owner import MUCH, Owner
 from schemas.codecs import AvroSchemas
@@ -22,8 +23,16 @@ class Consumer:
     def __init__(self) -> None:
         self.next: list[Message] = []
         self.end = 0
+        # Where it reads from, by topic.
+        self.assigned: dict[str, int] = {}
 
-    def assign(self, _: object) -> None: ...
+    def assign(self, partitions: list[TopicPartition]) -> None:
+        self.assigned = {each.topic: each.offset for each in partitions}
+
+    def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        return partitions
+
+    def close(self) -> None: ...
 
     def consume(self, count: int, _: float) -> list[Message]:
         given, self.next = self.next[:count], self.next[count:]
@@ -82,6 +91,32 @@ def test_a_leg_that_was_read_is_no_command_that_waits(inputs: Inputs, consumer: 
     consumer.next, consumer.end = [end, leg(0)], 1
     inputs.read_ahead(0)
     assert inputs.lag(0) == 0
+
+
+def test_another_client_reads_on_after_what_was_read_ahead(
+    inputs: Inputs, consumer: Consumer
+) -> None:
+    consumer.next = [command(0), command(1), leg(0)]
+    assert inputs.read_ahead(0)
+    (batch,) = inputs.take(0)
+    assert [len(batch.commands), len(batch.legs)] == [2, 1]
+    consumer.next = [command(2), leg(1), leg(2)]
+    assert inputs.read_ahead(0)
+    inputs._reader._replace({})
+    assert consumer.assigned == {NAMES.commands: 3, NAMES.legs: 3}
+    consumer.next = [command(3)]
+    (batch,) = inputs.take(0)
+    assert [each.offset for each in batch.commands] == [2, 3]
+    assert [each.offset for each in batch.legs] == [1, 2]
+
+
+@pytest.mark.parametrize("offset", [1, 0])
+def test_nothing_is_decided_of_what_comes_twice_or_late(
+    inputs: Inputs, consumer: Consumer, offset: int
+) -> None:
+    consumer.next = [command(0), command(1), command(offset)]
+    with pytest.raises(OutOfOrder, match=f"offset {offset} came, after 1"):
+        inputs.read_ahead(0)
 
 
 @pytest.fixture

@@ -131,6 +131,21 @@ def test_what_was_removed_stays_removed(opened: Opened) -> None:
         assert (again.get(prepared), again.due(7, 10)) == (None, [])
 
 
+def test_what_a_batch_has_ended_is_not_due_again(opened: Opened) -> None:
+    """Also where what is due is read from RocksDB while the batch is in flight."""
+    table = opened()
+    for number in (1, 2, 3):
+        table.put(due(number, number), Due("hold"))
+    commit(table, 1)
+    table = opened()
+    table.put(due(2, 2), None)
+    table.put(due(4, 4), Due("hold"))
+    assert table.due(9, 10) == [due(1, 1), due(3, 3), due(4, 4)]
+    commit(table, 2)
+    for again in both(table, opened):
+        assert again.due(9, 10) == [due(1, 1), due(3, 3), due(4, 4)]
+
+
 def test_what_was_fetched_never_hides_what_came_after(opened: Opened) -> None:
     table = opened()
     table.put(A, account(1))

@@ -147,6 +147,8 @@ def first_of(name: str, change: Callable[[Value], None]) -> Callable[[Value], bo
     return apply
 
 
+more_released = first_of("released", more("amount"))
+
 LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
     "an amount": (entry(more("amount")), "balance is"),
     "a balance": (entry(more("balance")), "balance is"),
@@ -169,6 +171,14 @@ LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
     ),
     "a reservation": (first_of("reserved", more("amount")), "by the records before it"),
     "a release": (first_of("released", more("amount")), "by the records before it"),
+    "a participant's release": (
+        lambda r: r["step"] in ("committed", "aborted") and more_released(r),
+        "what is released is",
+    ),
+    "a coordinator's release": (
+        lambda r: "command_offset" in r and "hold" not in r and more_released(r),
+        "what is released is",
+    ),
     "a hold's amount": (
         steps("expired", inside("hold", more("amount"))),
         "amount of hold",
