@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from ingress import openapi, proxies, reading, serving
 from ingress.about import Pages
 from ingress.audit_log import AuditLog
+from ingress.audit_trail import AuditTrail
 from ingress.first_admin import make_first_admin
 from ingress.health import Health, Probe
 from ingress.ledger.service import Ledger
@@ -69,6 +70,7 @@ class Parts:
     people: People
     openings: Openings
     ledger: Ledger
+    trail: AuditTrail
     pages: Pages
     routes: list[Route]
     about: dict[str, str]
@@ -76,7 +78,11 @@ class Parts:
     def application(self) -> web.Application:
         app = web.Application(
             middlewares=[
-                serving.edge(self.registry, proxies.networks(self.settings.trusted_proxies))
+                serving.edge(
+                    self.registry,
+                    proxies.networks(self.settings.trusted_proxies),
+                    self.trail.refused,
+                )
             ],
             client_max_size=reading.MAX_BODY_BYTES,
         )
@@ -124,7 +130,8 @@ def parts(
     health = Health(about, {"kafka": kafka_probe, "postgres": revocations_probe})
     pages = Pages()
     positions = Positions(settings.ledger_id)
-    ledger = Ledger(settings, pool, keys, people, openings, crash, positions)
+    trail = AuditTrail(pool)
+    ledger = Ledger(settings, pool, keys, people, openings, crash, positions, trail)
     routes = [
         *registration.routes(),
         *signing_in.routes(),
@@ -148,6 +155,7 @@ def parts(
         people=people,
         openings=openings,
         ledger=ledger,
+        trail=trail,
         pages=pages,
         routes=routes,
         about=about,
@@ -184,12 +192,13 @@ async def run(settings: IngressSettings) -> None:
         )
         await made.ledger.start()
         made.endings.start()
+        made.trail.start()
         relay.start()
         sweeping.start()
         await runner.setup()
         await _listen(runner, settings)
         log.info("serving", host=settings.http_host, port=settings.http_port, version=version)
-        tasks = (first_admin, made.endings.task, relay.task, sweeping.task)
+        tasks = (first_admin, made.endings.task, made.trail.task, relay.task, sweeping.task)
         await _stopped(stop, *tasks, made.ledger.ended)
         log.info("stopping")
     finally:
@@ -198,6 +207,7 @@ async def run(settings: IngressSettings) -> None:
         await relay.close()
         await made.ledger.close()
         await made.endings.close()
+        await made.trail.close()
         made.passwords.close()
         await pool.close()
 

@@ -1,14 +1,30 @@
-"""Who did what over HTTP: rows that are only ever added, in the transaction of what they tell."""
+"""Who did what over HTTP: rows that are only ever added, in the transaction of what they are about
+or, for what goes to Kafka, before it is sent.
+"""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from ingress import queries
-from ingress.routes import Call
+from ingress.routes import Call, Caller
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """A row of the log. `count` events of one kind may share it."""
+
+    action: str
+    user_id: str | None = None
+    key_id: str | None = None
+    subject: str | None = None
+    address: str | None = None
+    trace: str | None = None
+    detail: Mapping[str, Any] = {}
+    count: int = 1
 
 
 async def note(
@@ -21,16 +37,32 @@ async def note(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """`user_id` where the caller is not signed in yet."""
-    await queries.run(
-        connection,
-        "audit_add",
-        user_id=user_id or (call.who.id if call.who is not None else None),
+    made = event(call, action, subject, user_id=user_id, detail=detail)
+    await add(connection, [made])
+
+
+def event(
+    call: Call[Any, Any],
+    action: str,
+    subject: str | None = None,
+    *,
+    user_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> Event:
+    who: Caller | None = call.who
+    return Event(
         action=action,
+        user_id=user_id or (who.id if who is not None else None),
+        key_id=who.key_id if who is not None else None,
         subject=subject,
         address=address(call.request),
         trace=call.trace,
-        detail=msgspec.json.encode(detail or {}).decode(),
+        detail=detail or {},
     )
+
+
+async def add(connection: queries.Connection, events: Sequence[Event]) -> None:
+    await queries.run(connection, "audit_add", rows=msgspec.json.encode(events).decode())
 
 
 def address(request: web.Request) -> str | None:

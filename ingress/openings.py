@@ -15,8 +15,9 @@ from typing import Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from ingress import emails, people, queries
+from ingress import audit, emails, people, queries
 from ingress.problems import Code, Problem
 from plumbing.postgres import Pool
 from schemas import ids
@@ -91,9 +92,15 @@ class Openings:
         async with self._pool.connection() as connection:
             return await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
 
-    async def open(self, user_id: str, currency: str, trace: str | None = None) -> Wallet:
-        """Written down; the relay sends it. The first one is the default one. Raises a Problem for
-        who has too many."""
+    async def open(
+        self,
+        user_id: str,
+        currency: str,
+        trace: str | None = None,
+        event: audit.Event | None = None,
+    ) -> Wallet:
+        """Written down, with `event` about it; the relay sends it. The first one is the default
+        one. Raises a Problem for a user who has too many."""
         async with self._pool.connection() as connection, connection.transaction():
             # Who opens several at once opens one after the other, or all would be the last one.
             await queries.run(connection, "user_lock", id=user_id)
@@ -101,6 +108,8 @@ class Openings:
             if len(theirs) >= MAX_WALLETS:
                 raise Problem(Code.TOO_MANY_WALLETS)
             made = await self.add(connection, user_id, currency, is_default=not theirs, trace=trace)
+            if event is not None:
+                await audit.add(connection, [replace(event, subject=made.id)])
         self.nudge()
         return made
 

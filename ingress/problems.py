@@ -267,7 +267,7 @@ class ProblemDocument(BaseModel):
 
 class Problem(Exception):
     """Raised wherever a request is refused; answered as a document. `more` are members of it
-    beside the usual ones."""
+    beside the usual ones; `subject` is whom it is about, for the audit log alone."""
 
     def __init__(
         self,
@@ -277,6 +277,7 @@ class Problem(Exception):
         errors: Sequence[FieldError] = (),
         headers: Mapping[str, str] | None = None,
         more: Mapping[str, Any] | None = None,
+        subject: str | None = None,
     ) -> None:
         super().__init__(code)
         self.code = code
@@ -284,6 +285,7 @@ class Problem(Exception):
         self.errors = errors
         self.headers = headers
         self.more = more
+        self.subject = subject
 
 
 def answer(problem: Problem, request_id: str) -> web.Response:

@@ -99,6 +99,7 @@ class Caller:
     number: int
     role: Role
     session_id: str | None = None  # None: by an API key
+    key_id: str | None = None  # of that API key
     scopes: frozenset[Scope] | None = None  # None: no API key, so all of the role
     by_cookie: bool = False
 

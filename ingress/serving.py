@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import structlog
@@ -22,7 +23,7 @@ from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
-from ingress import problems, proxies, queries, reading
+from ingress import audit, problems, proxies, queries, reading
 from ingress.problems import Code, Problem
 from ingress.routes import Answer, Call, Caller, Query, Route, Shown
 from plumbing import metrics
@@ -40,6 +41,13 @@ UNREAD_TIMEOUT_S: Final = 30.0
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 TRACE: Final = web.RequestKey("trace", str)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
+CALLER: Final = web.RequestKey("caller", Caller)
+# Refusals that stand in the audit log, by their codes; and all others of status 403.
+REFUSED: Final = {
+    Code.CREDENTIALS_WRONG: "password refused",
+    Code.TOO_MANY_ATTEMPTS: "password not tried",
+}
+FORBIDDEN: Final = "forbidden"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z").match
 _TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z").match
@@ -185,6 +193,7 @@ def handler(route: Route, guard: Guard) -> Callable[[web.Request], Awaitable[web
             who = await guard.caller(request)
             if who is None:
                 raise Problem(Code.UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
+            request[CALLER] = who
             _check_allowed(route, who)
         found = request.match_info
         if found:
@@ -238,8 +247,13 @@ def add(app: web.Application, routes: Iterable[Route], guard: Guard, prefix: str
             app.router.add_route(route.method, route.full_path(prefix), handler(route, guard))
 
 
-def edge(registry: CollectorRegistry, trusted: Sequence[proxies.Network] = ()) -> Middleware:
-    """The one layer around every handler, and around what the router refuses."""
+def edge(
+    registry: CollectorRegistry,
+    trusted: Sequence[proxies.Network] = (),
+    refused: Callable[[audit.Event], None] | None = None,
+) -> Middleware:
+    """The one layer around every handler, and around what the router refuses. `refused` gets what
+    the audit log has of refusals."""
     requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
     seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
     # Looking a child up by its labels takes a lock and longer than counting.
@@ -252,7 +266,7 @@ def edge(registry: CollectorRegistry, trusted: Sequence[proxies.Network] = ()) -
         if trusted:
             request = proxies.seen_through(request, trusted)
         _identify(request)
-        response = await _answer(request, handler)
+        response = await _answer(request, handler, refused)
         headers = response.headers
         if not response.prepared:
             headers["X-Request-Id"] = request[REQUEST_ID]
@@ -280,11 +294,36 @@ def _identify(request: web.Request) -> None:
     request[REQUEST_ID] = given if _REQUEST_ID(given) else trace[3:35]
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+def _refusal(request: web.Request, problem: Problem) -> audit.Event | None:
+    """What the audit log has of it, if anything."""
+    action = REFUSED.get(problem.code) if isinstance(problem.code, Code) else None
+    subject = problem.subject
+    if action is None and problems.status(problem.code) == HTTPStatus.FORBIDDEN:
+        resource = request.match_info.route.resource
+        action = FORBIDDEN
+        subject = f"{request.method} {resource.canonical}" if resource is not None else None
+    if action is None:
+        return None
+    who = request.get(CALLER)
+    return audit.Event(
+        action=action,
+        user_id=who.id if who is not None else None,
+        key_id=who.key_id if who is not None else None,
+        subject=subject,
+        address=audit.address(request),
+        trace=request[TRACE],
+    )
+
+
+async def _answer(
+    request: web.Request, handler: Handler, refused: Callable[[audit.Event], None] | None
+) -> web.StreamResponse:
     request_id = request[REQUEST_ID]
     try:
         return await handler(request)
     except Problem as problem:
+        if refused is not None and (event := _refusal(request, problem)) is not None:
+            refused(event)
         return problems.answer(problem, request_id)
     except web.HTTPException as raised:
         if raised.status < 400:

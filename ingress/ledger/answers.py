@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import structlog
 
-from ingress import problems, queries
+from ingress import audit, problems, queries
+from ingress.audit_trail import AuditTrail
 from ingress.ledger import asking, shown
 from ingress.ledger.facts import Facts
 from ingress.ledger.known import Accounts, Known
@@ -17,22 +18,32 @@ from ingress.ledger.outcomes import Outcome
 from ingress.ledger.shown import Accepted, TransactionShown
 from ingress.ledger.submissions import Submissions, Undecided
 from ingress.problems import Problem
-from ingress.roles import READERS
+from ingress.roles import READERS, Role
 from ingress.routes import Answer, Call, Caller, Shown
+from schemas import commands, ids
 from schemas.commands import Command
 from schemas.reasons import Reason
 
 REPLAYED: Final = "Idempotent-Replayed"
 DIGITS: Final = 16
+# What the audit log has of a command, where it has that.
+_IN_THE_LOG: Final = ("amount", "to", "min_balance", "no_limit", "hold_id")
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Answers:
-    def __init__(self, known: Accounts, submissions: Submissions, locations: Locations) -> None:
+    def __init__(
+        self,
+        known: Accounts,
+        submissions: Submissions,
+        locations: Locations,
+        trail: AuditTrail,
+    ) -> None:
         self._known = known
         self._submissions = submissions
         self._locations = locations
+        self._trail = trail
 
     async def of(self, call: Call[Any, Any], command: Command, on: Known) -> Answer:
         """`on` is the command's account."""
@@ -52,8 +63,13 @@ class Answers:
         show: Callable[[Outcome], Awaitable[Answer]],
     ) -> Answer:
         """What is shown of one that was posted, or where to poll: also where it cannot be shown
-        now, as who has submitted is always told the id. Raises the Problem of a rejection."""
+        now, as who has submitted is always told the id. Raises the Problem of a rejection.
+
+        What staff sends is in the audit log before it is sent; what keeps it from there keeps it
+        from Kafka, too."""
         wait_s = asking.wait_s(call.request)
+        if call.caller.role is not Role.USER:
+            await self._trail.add(_event(call, command, on))
         found = await self._submissions.submit(command, on.currency, wait_s)
         if isinstance(found, Outcome):
             if found.status == "rejected":
@@ -92,6 +108,20 @@ class Answers:
         wanted = [facts.account, facts.counterparty, *(line.account for line in facts.entries)]
         known = await self._known.all_of(wanted)
         return shown.transaction(facts, view, known, whole=caller.role in READERS)
+
+
+def _event(call: Call[Any, Any], command: Command, on: Known) -> audit.Event:
+    """The command's kind is the action; its outcome is the ledger's, under the transaction id."""
+    detail = {name: getattr(command, name, None) for name in _IN_THE_LOG}
+    known = {name: value for name, value in detail.items() if value is not None}
+    if isinstance(command, commands.Post):
+        debits = (each.amount for each in command.entries if each.direction == "debit")
+        known |= {"amount": sum(debits), "entries": len(command.entries)}
+    if isinstance(command, commands.Reverse):
+        known["reverses"] = command.transaction_id
+    known["transaction_id"] = ids.transaction_id(command.account, commands.key(command))
+    known["currency"] = on.currency
+    return audit.event(call, commands.kind(command), command.account, detail=known)
 
 
 def posted(found: Outcome) -> Facts:

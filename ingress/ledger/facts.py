@@ -48,6 +48,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     fee: int = 0
     counterparty: str | None = None
     trans_id: str | None = None
+    actor: str | None = None
     reference: str | None = None
     description: str | None = None
     metadata: Metadata = {}
@@ -90,6 +91,7 @@ def of_result(command: Command, transaction_id: str, currency: str, result: Resu
         fee=fee,
         counterparty=counterparty,
         trans_id=command.external_id,
+        actor=command.actor,
         reference=command.reference,
         description=command.description,
         metadata=command.metadata,
@@ -118,6 +120,7 @@ def of_rows(row: Transaction, found: Sequence[TransactionEntry], currency: str) 
         fee=row.fee,
         counterparty=row.counterparty,
         trans_id=row.external_id,
+        actor=row.actor,
         reference=row.reference,
         description=row.description,
         metadata=row.metadata,

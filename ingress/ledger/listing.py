@@ -314,6 +314,7 @@ def _facts(entry: Entry, currency: str) -> Facts:
         fee=fee,
         counterparty=entry.counterparty,
         trans_id=entry.external_id,
+        actor=entry.actor,
         reference=entry.reference,
         description=entry.description,
         metadata=entry.metadata or {},

@@ -7,6 +7,7 @@ import asyncio
 
 from confluent_kafka import KafkaError, KafkaException
 
+from ingress.audit_trail import AuditTrail
 from ingress.ledger.accounts import AccountRoutes
 from ingress.ledger.answers import Answers
 from ingress.ledger.channel import Channel, Full
@@ -43,13 +44,14 @@ class Ledger:
         openings: Openings,
         crash: CrashPoints,
         positions: Positions,
+        trail: AuditTrail,
     ) -> None:
         self._channel = Channel(settings, f"{settings.ledger_id}-ingress", crash)
         known = Accounts(pool, people, openings)
         outcomes = Outcomes(pool, known)
         submissions = Submissions(self._channel, outcomes, crash)
         locations = Locations(keys, positions, settings.api_v1_prefix)
-        answers = Answers(known, submissions, locations)
+        answers = Answers(known, submissions, locations, trail)
         lists = Listing(pool, known, people, outcomes, answers, positions)
         wallets = Wallets(settings.default_currency, pool, known, people, openings, lists)
         self._parts = (

@@ -39,6 +39,11 @@ class TransactionShown(Shown):
     trans_id: str | None = Field(
         default=None, description="The idempotency key, as the client gave it."
     )
+    actor: str | None = Field(
+        default=None,
+        description="Who asked for it, as the command says: the uuid of a user where it came over"
+        " HTTP. Told to operators and auditors only.",
+    )
     sender_id: int | None = None
     receiver_id: int | None = None
     counterparty: str | None = None
@@ -120,6 +125,7 @@ def transaction(
         reason=facts.reason,
         wallet_id=seen_from,
         trans_id=facts.trans_id if seen_from == facts.account else None,
+        actor=facts.actor if whole else None,
         sender_id=_party(facts, "debit", known),
         receiver_id=_party(facts, "credit", known),
         counterparty=other,

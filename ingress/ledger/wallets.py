@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from ingress import routes, wallet_shown
+from ingress import audit, routes, wallet_shown
 from ingress.ledger import answers, asking, listing
 from ingress.ledger.asking import Currency
 from ingress.ledger.known import Accounts, Known
@@ -199,7 +199,8 @@ class Wallets:
         if currency not in money.EXPONENTS:
             raise asking.bad_field(Reason.CURRENCY_UNKNOWN, "currency", "is not one of ISO 4217")
         user = await self._user(call.caller, None)
-        wallet = await self._openings.open(user.id, currency, call.trace)
+        event = audit.event(call, "open_account", detail={"currency": currency})
+        wallet = await self._openings.open(user.id, currency, call.trace, event)
         await self._openings.is_open(wallet.id, asking.wait_s(call.request))
         told = await self._shown(wallet, user)
         return answers.versioned(told, told.version, 201)

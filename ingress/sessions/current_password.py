@@ -29,7 +29,7 @@ class CurrentPassword:
         if not fits or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
-            raise Problem(Code.CREDENTIALS_WRONG)
+            raise Problem(Code.CREDENTIALS_WRONG, subject=user_id)
         return hashed
 
     async def succeeded(self, connection: queries.Connection, user_id: str) -> None:

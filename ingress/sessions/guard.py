@@ -150,6 +150,7 @@ def _caller(found: Holder) -> Caller:
         number=found.number,
         role=Role(found.role),
         session_id=None if by_key else found.session_id,
+        key_id=found.session_id if by_key else None,
         scopes=frozenset(map(Scope, found.scopes)) if by_key else None,
         by_cookie=not by_key,
     )

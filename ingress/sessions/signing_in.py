@@ -258,7 +258,7 @@ class SigningIn:
         if not fits or found is None or found.disabled or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
-            raise Problem(Code.CREDENTIALS_WRONG)
+            raise Problem(Code.CREDENTIALS_WRONG, subject=found.id if found is not None else None)
         async with self._pool.connection() as connection:
             begun = await store.begin(
                 connection, call.request, found.id, hashed, kind, ttl_s, self._most_sessions

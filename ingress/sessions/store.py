@@ -66,14 +66,16 @@ class PasswordOf(Struct, frozen=True):
     password_hash: str | None
 
 
-class _Spent(Struct, frozen=True):
-    id: str
-    user_id: str
-
-
 class _Ended(Struct, frozen=True):
     ids: list[str]
     notified: str
+
+
+class _Spent(Struct, frozen=True):
+    """A refresh token that was used: its session, and whose that is."""
+
+    id: str
+    user_id: str
 
 
 async def begin(
@@ -133,8 +135,15 @@ async def refresh(
         if hmac.compare_digest(tokens.hashed(same), rotated.hash):
             return rotated, same
     reused = await queries.one(connection, "spent_token", _Spent, hash=old)
-    if reused is not None:
-        await end(connection, reused.user_id, SESSION, only=reused.id)
+    # Only what ends a session: whoever has the token may come again as often as they like.
+    if reused is not None and await end(connection, reused.user_id, SESSION, only=reused.id):
+        event = audit.Event(
+            action="refresh token reused",
+            user_id=reused.user_id,
+            subject=reused.id,
+            address=audit.address(request),
+        )
+        await audit.add(connection, [event])
     return None
 
 

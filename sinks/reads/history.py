@@ -48,6 +48,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     fee: int | None
     label: str | None
     external_id: str | None
+    actor: str | None
     reference: str | None
     description: str | None
     metadata: Metadata | None

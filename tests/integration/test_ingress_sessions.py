@@ -446,7 +446,12 @@ def test_the_rights_of_its_role_in_postgres_are_enough(api: Api, tmp_path: Path)
                 assert ingress.post("/auth/refresh", asked, headers=thief).status == 401
                 told = ingress.get(f"/audit?user={ada.number}", ingress.admin().token).json
                 actions = [each["action"] for each in told["data"]]
-                assert actions == ["revoked an API key", "made an API key", "registered"]
+                assert actions == [
+                    "refresh token reused",
+                    "revoked an API key",
+                    "made an API key",
+                    "registered",
+                ]
                 assert "permission denied" not in ingress.process.told()
         finally:
             connection.execute(sql.SQL("DROP OWNED BY {}").format(who))

@@ -3,7 +3,7 @@
 SELECT entry.account, entry.version, entry.direction, entry.amount, entry.balance, entry.held,
        entry.time, entry.partition, entry.sequence, entry.transaction_id::text AS transaction_id,
        made.kind, made.status, made.account AS from_account, made.counterparty, made.fee,
-       made.label, made.external_id, made.reference, made.description, made.metadata,
+       made.label, made.external_id, made.actor, made.reference, made.description, made.metadata,
        made.reverses::text AS reverses, made.reversed_by::text AS reversed_by
 FROM ledger.entries AS entry
 LEFT JOIN ledger.transactions AS made ON made.id = entry.transaction_id
