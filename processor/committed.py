@@ -17,12 +17,15 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from plumbing import kafka
+from plumbing.failures import Failure
 from plumbing.kafka import NoAnswer
 from processor.inputs import MOST_BYTES
 from processor.positions import Read
 
 TIMEOUT_S = 20.0
 CHUNK = 10_000
+# The broker's word, and the client's where it is told not to choose another offset.
+_OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
 
 
 class Range(NamedTuple):
@@ -30,6 +33,14 @@ class Range(NamedTuple):
 
     start: int
     end: int
+
+
+class OutOfRange(Failure):
+    def __init__(self, topic: str, partition: int, offset: int, range: Range) -> None:
+        super().__init__(
+            f"partition {partition} of `{topic}`, offset {offset}: there is no such offset; the"
+            f" topic has offsets {range.start} to {range.end}"
+        )
 
 
 class CommittedReader:
@@ -80,12 +91,12 @@ class CommittedReader:
         heard = time.monotonic()
         while True:
             messages = self._consumer.consume(CHUNK, 0.2)
-            if messages:
-                heard = time.monotonic()
-            elif time.monotonic() - heard > TIMEOUT_S:
+            if not messages and time.monotonic() - heard > TIMEOUT_S:
                 raise NoAnswer(f"partition {partition} of {topic} cannot be read: no answer")
             for message in messages:
                 error, offset = message.error(), message.offset() or 0
+                if error is not None and error.code() in _OUT_OF_RANGE:
+                    raise OutOfRange(topic, partition, start, self.range(topic, partition))
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:
                     raise KafkaException(error)
                 if offset >= end:
@@ -93,6 +104,9 @@ class CommittedReader:
                 if error is None:
                     _, time_ms = message.timestamp()
                     yield Read(offset, message.key(), message.value(), time_ms)
+            if messages:
+                # Not counted as silence: what the caller did with them.
+                heard = time.monotonic()
 
     def at(self, topic: str, partition: int, offset: int) -> Read | None:
         for read in self.read(topic, partition, offset, offset + 1):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,6 +19,8 @@ from plumbing.failures import Failure
 from processor import copies, positions
 from processor.committed import CommittedReader
 from processor.copies import Local
+from processor.input_check import InputCheck
+from processor.positions import Read
 from processor.recovery import Recovery, check_owner
 from processor.rules.decision import BrokenInvariant
 from processor.rules.evolve import evolve
@@ -118,12 +121,17 @@ class Fold:
     """A partition's journal, evolved on a table from its genesis on."""
 
     def __init__(
-        self, sources: Sources, reader: CommittedReader, table: Table, number: int
+        self,
+        sources: Sources,
+        reader: CommittedReader,
+        table: Table,
+        number: int,
+        inputs: Mapping[str, InputCheck] = MappingProxyType({}),
     ) -> None:
+        """`inputs`: by topic, to be compared with what the journal answers."""
         self.hash = journal.genesis_hash(sources.ledger_id, number)
         self.offset = -1
-        # The offset of the last record that was read from each.
-        self.read = {"commands": -1, "legs": -1}
+        self._inputs = inputs
         self._reader = reader
         self._topic = sources.names.journal
         self._table = table
@@ -139,7 +147,7 @@ class Fold:
         nowhere = InputPosition()
         while table.partition.sequence != sequence and (chunk := list(islice(records, CHUNK))):
             for read in chunk:
-                self._take(read.offset, read.value or b"")
+                self._take(read)
                 if table.partition.sequence == sequence:
                     break
             # Not yet a copy that anyone may go on from: it has read no changelog.
@@ -149,7 +157,8 @@ class Fold:
             table.forget()
             progress(number, self.offset + 1, end)
 
-    def _take(self, offset: int, value: bytes) -> None:
+    def _take(self, read: Read) -> None:
+        offset, value = read.offset, read.value or b""
         where = f"partition {self._number} of `{self._topic}`, record at {offset}"
         try:
             record = _decode(value)
@@ -161,8 +170,8 @@ class Fold:
         except (msgspec.MsgspecError, BrokenInvariant) as error:
             raise Failure(f"{where}: {error}; `streamledger verify` tells more") from error
         self.hash, self.offset = journal.hash_of(value), offset
-        if record.source.topic in self.read:
-            self.read[record.source.topic] = record.source.offset
+        if (input := self._inputs.get(record.source.topic)) is not None:
+            input.answered(record.source.offset, record.digest, read.key)
 
 
 @contextmanager

@@ -1,28 +1,31 @@
-"""`streamledger rebuild state-topic`: the topic `state`, lost or cut, written anew from `journal`.
+"""`streamledger rebuild state-topic`: the topic `state`, lost or cut, written again from `journal`.
 
-Without it the processor refuses to go on, as all would be decided again. Each partition's owner,
-its lane's, is fenced first; the position is written last, so that a copy cut short is lost still,
-and the command is given again.
+Without it the processor refuses to go on, as all would be decided again. The owners of all lanes
+are fenced first. All partitions are checked, with their inputs, before anything is written. Each
+partition's position is written last, so that a topic that was cut short is still lost, and the
+command is given again.
 """
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, Producer
 from rocksdict import AccessType, Options, Rdict
 
 from plumbing import transactions
 from plumbing.failures import Failure
 from processor import positions
 from processor.committed import CommittedReader
-from processor.positions import new_incarnation, position_after
+from processor.input_check import InputCheck
+from processor.positions import new_incarnation
 from processor.rebuild import MEMORY_MIB, Fold, Progress, Rebuilt, Sources, answered, table_in
 from processor.recovery import Recovery
 from processor.table import LOCAL_KEY, Memory
 from schemas import state_keys, topics
-from schemas.state import InputPosition, Position
+from schemas.state import Position
 
 TIMEOUT_S = 30.0
 # Of one Kafka transaction: little enough for its time-out.
@@ -37,29 +40,44 @@ _encode = msgspec.msgpack.encode
 def write_anew(sources: Sources, progress: Progress, *, replace: bool) -> list[Rebuilt]:
     """`replace`: also where there is a position that the journal has gone beyond. The client id
     must be the processor's: that is what fences it."""
-    memory, rebuilt = Memory(MEMORY_MIB), []
+    memory = Memory(MEMORY_MIB)
     with (
         tempfile.TemporaryDirectory(prefix="streamledger-rebuild-") as folder,
         CommittedReader(sources.config) as reader,
     ):
-        for number in range(sources.partitions):
-            one = _Partition(sources, reader, number)
-            if not one.journal_is_empty():
-                one.check(replace=replace)
-                rebuilt.append(one.write(Path(folder), memory, progress))
-    return rebuilt
+        lanes = topics.lanes(sources.partitions)
+        producers = [fenced(sources, lane) for lane in range(lanes)]
+        partitions = [
+            _Partition(sources, reader, number, producers[topics.lane(number, sources.partitions)])
+            for number in range(sources.partitions)
+        ]
+        begun = [each for each in partitions if not each.journal_is_empty()]
+        for each in begun:
+            each.check(replace=replace)
+        for each in begun:
+            each.fold(Path(folder), memory, progress)
+        return [each.write() for each in begun]
+
+
+def fenced(sources: Sources, lane: int) -> Producer:
+    """The lane's only producer from here on."""
+    producer = transactions.producer(sources.config, lane)
+    producer.init_transactions(TIMEOUT_S)
+    return producer
 
 
 class _Partition:
-    def __init__(self, sources: Sources, reader: CommittedReader, number: int) -> None:
+    _path: Path
+    _position: Position
+
+    def __init__(
+        self, sources: Sources, reader: CommittedReader, number: int, producer: Producer
+    ) -> None:
         self._sources = sources
         self._reader = reader
         self._number = number
         self._topic = sources.names.state
-        self._producer = transactions.producer(
-            sources.config, topics.lane(number, sources.partitions)
-        )
-        self._producer.init_transactions(TIMEOUT_S)
+        self._producer = producer
         Recovery(reader, sources.names, number).check_ended()
 
     def journal_is_empty(self) -> bool:
@@ -68,45 +86,39 @@ class _Partition:
 
     def check(self, *, replace: bool) -> None:
         last = self._reader.last(self._topic, self._number)
-        if last is None or last.key != state_keys.POSITION or not last.value:
+        if last is None or last.key != state_keys.POSITION or not last.value or replace:
             return
-        if not replace:
-            sequence = positions.decode(last.value).partition.sequence
-            raise Failure(
-                f"partition {self._number} of `{self._topic}` is there, at sequence {sequence}; to"
-                " write it anew all the same: --replace"
+        sequence = positions.decode(last.value).partition.sequence
+        raise Failure(
+            f"partition {self._number} of `{self._topic}` is there, at sequence {sequence}; to"
+            " write it again all the same: --replace"
+        )
+
+    def fold(self, folder: Path, memory: Memory, progress: Progress) -> None:
+        """The journal, with the inputs that it answers."""
+        sources, number = self._sources, self._number
+        names = sources.names
+        with ExitStack() as closing:
+            readers = [closing.enter_context(CommittedReader(sources.config)) for _ in range(2)]
+            commands = InputCheck(readers[0], names.commands, number, keys=True)
+            legs = InputCheck(readers[1], names.legs, number, keys=False)
+            with table_in(folder, number, memory) as table:
+                checks = {"commands": commands, "legs": legs}
+                fold = Fold(sources, self._reader, table, number, checks)
+                fold.until(None, progress)
+                partition = table.partition
+            self._position = Position(
+                partition, commands.position(), legs.position(), fold.hash, new_incarnation()
             )
+        self._path = folder / f"partition-{number}"
+
+    def write(self) -> Rebuilt:
         # From here on it is lost, until all of it is there again.
         self._commit([(state_keys.POSITION, None)])
-
-    def write(self, folder: Path, memory: Memory, progress: Progress) -> Rebuilt:
-        number = self._number
-        with table_in(folder, number, memory) as table:
-            fold = Fold(self._sources, self._reader, table, number)
-            fold.until(None, progress)
-            partition = table.partition
-        position = Position(
-            partition,
-            self._read_up_to(self._sources.names.commands, fold.read["commands"]),
-            self._read_up_to(self._sources.names.legs, fold.read["legs"]),
-            fold.hash,
-            new_incarnation(),
-        )
-        path = folder / f"partition-{number}"
-        for changes in _in_transactions(self._changes(path)):
+        for changes in _in_transactions(self._changes(self._path)):
             self._commit(changes)
-        self._commit([(state_keys.POSITION, _encode(position))])
-        return Rebuilt(number, partition.sequence)
-
-    def _read_up_to(self, topic: str, last_offset: int) -> InputPosition:
-        if last_offset < 0:
-            return InputPosition()
-        start, _ = self._reader.range(topic, self._number)
-        last = self._reader.at(topic, self._number, last_offset) if last_offset >= start else None
-        if last is None:
-            # A leg that was read and deleted: nobody will ask for its digest.
-            return InputPosition(last_offset + 1, last_offset)
-        return position_after(last)
+        self._commit([(state_keys.POSITION, _encode(self._position))])
+        return Rebuilt(self._number, self._position.partition.sequence)
 
     def _changes(self, path: Path) -> Iterator[Change]:
         """Every key of the copy; and an end for what only the topic has."""

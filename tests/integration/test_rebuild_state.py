@@ -1,13 +1,15 @@
 """The processor's state made anew: a local copy from either topic, and a lost topic from the
 journal, with which the processor goes on."""
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 from rocksdict import AccessType, Options, Rdict
 
@@ -25,6 +27,7 @@ from tests import histories, kept_topics
 from tests.crash import ledger as crash_ledger
 from tests.histories import INCARNATION, Kept
 from tests.integration.test_verify import WHOLE, N, changed
+from tests.simulation.cluster import Logged
 
 
 def nothing(done: int, total: int) -> None:
@@ -153,7 +156,7 @@ def test_an_owner_that_still_runs_is_fenced(kafka: str, topic_prefix: str) -> No
             owner = transactions.fenced_producer(config, lane, 30, threading.Event())
             owner.begin_transaction()
             owner.produce(names.state, b"", b"key", number)
-            state_topic._Partition(sources, reader, number)
+            state_topic.fenced(sources, lane)
             with pytest.raises(KafkaException, match=r"(?i)fenced"):
                 transactions.commit(owner, lane)
             assert reader.last(names.state, number) is None
@@ -211,6 +214,87 @@ def test_a_position_without_an_incarnation_is_refused(whole: Sources, tmp_path: 
         rebuild.from_state(whole, tmp_path / "one", quiet)
     with pytest.raises(Failure, match="rebuild state-topic --replace"):
         rebuild.from_journal(whole, tmp_path / "two", quiet)
+
+
+def with_commands(partition: int, commands: list[Logged]) -> list[Kept]:
+    return [
+        dataclasses.replace(one, commands=commands) if one.number == partition else one
+        for one in WHOLE
+    ]
+
+
+def with_legs(partition: int, legs: list[Logged]) -> list[Kept]:
+    return [
+        dataclasses.replace(one, legs=legs) if one.number == partition else one for one in WHOLE
+    ]
+
+
+COMMANDS, LEGS = WHOLE[1].commands, WHOLE[1].legs
+OTHER = Logged(b"account", b'{"kind":"credit"}', 1)
+LAST_COMMAND, LAST_LEG = len(COMMANDS) - 1, len(LEGS) - 1
+
+
+@pytest.mark.parametrize(
+    ("history", "topic", "offset"),
+    [
+        (with_commands(1, [*COMMANDS[:-1], OTHER]), "commands", LAST_COMMAND),
+        (with_commands(1, [*COMMANDS[:7], OTHER, *COMMANDS[8:]]), "commands", 7),
+        # The account that a command is for is its key.
+        (
+            with_commands(1, [*COMMANDS[:7], COMMANDS[7]._replace(key=b"x"), *COMMANDS[8:]]),
+            "commands",
+            7,
+        ),
+        # A copy by record: the offsets of aborted records and markers are gone.
+        (with_commands(1, [*COMMANDS[:9], *COMMANDS[10:]]), "commands", 9),
+        (with_commands(1, [*COMMANDS[:9], *COMMANDS[10:], COMMANDS[-1]]), "commands", 9),
+        (with_commands(1, COMMANDS[:-1]), "commands", LAST_COMMAND),
+        (with_commands(1, []), "commands", 0),
+        (with_legs(1, [*LEGS[:-1], OTHER]), "legs", LAST_LEG),
+        (with_legs(1, LEGS[:-1]), "legs", LAST_LEG),
+        (with_legs(1, []), "legs", 0),
+    ],
+)
+def test_inputs_that_are_not_those_that_were_decided(
+    kafka: str, topic_prefix: str, history: list[Kept], topic: str, offset: int
+) -> None:
+    """The rebuild names the record, and leaves `state` of every partition as it is."""
+    sources = made(kafka, topic_prefix, history, WHOLE)
+    name = getattr(sources.names, topic)
+    with pytest.raises(Failure, match=rf"partition 1 of `{name}`, offset {offset}: "):
+        state_topic.write_anew(sources, quiet, replace=True)
+    with CommittedReader(sources.config) as reader:
+        for one in WHOLE:
+            last = reader.last(sources.names.state, one.number)
+            assert last is not None
+            assert last.value == msgspec.msgpack.encode(one.position())
+
+
+def test_a_command_that_the_journal_passes_over(kafka: str, topic_prefix: str) -> None:
+    """Else it would never have an outcome."""
+    shifted = with_commands(1, [*COMMANDS[:5], OTHER, *COMMANDS[5:]])
+    sources = made(kafka, topic_prefix, shifted, [])
+    with pytest.raises(Failure, match=rf"partition 1 of `{sources.names.commands}`, offset 5: "):
+        state_topic.write_anew(sources, quiet, replace=False)
+
+
+def test_legs_that_were_read_and_deleted(kafka: str, topic_prefix: str) -> None:
+    """As a processor deletes them: all but the last one."""
+    sources = made(kafka, topic_prefix, WHOLE, [])
+    admin = AdminClient({"bootstrap.servers": kafka})
+    kept = [TopicPartition(sources.names.legs, one.number, len(one.legs) - 1) for one in WHOLE]
+    for deleted in admin.delete_records(kept).values():
+        deleted.result(20)
+    state_topic.write_anew(sources, quiet, replace=False)
+    assert agrees(sources, kafka)
+
+
+def test_a_record_beyond_its_topic_is_named(whole: Sources) -> None:
+    with (
+        CommittedReader(whole.config) as reader,
+        pytest.raises(Failure, match=rf"partition 0 of `{whole.names.commands}`, offset 99999: "),
+    ):
+        reader.at(whole.names.commands, 0, 99_999)
 
 
 # With a processor
