@@ -7,6 +7,7 @@ is worth is found out when its partition is taken over, so nothing depends on th
 and it must not stop anything.
 """
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,23 @@ class Local(msgspec.Struct, frozen=True, array_like=True):
     journal_hash: str = ""
     # The incarnation of the changelog that `changelog_next_offset` belongs to.
     incarnation: bytes = b""
+
+
+def _aside(copy: Path) -> Path:
+    return copy.with_name(f"{copy.name}.discarded")
+
+
+def set_aside(copy: Path) -> None:
+    """Takes a copy out of its place in one step, its note with it. Half of a copy could be refused
+    for ever, so it is deleted elsewhere: `delete_aside`, also of what kill -9 left there."""
+    delete_aside(copy)
+    if copy.exists():
+        copy.rename(_aside(copy))
+
+
+def delete_aside(copy: Path) -> None:
+    if _aside(copy).exists():
+        shutil.rmtree(_aside(copy))
 
 
 def note(copy: Path, next_offset: int) -> None:

@@ -22,7 +22,7 @@ from processor.encodings import Encode
 from processor.inputs import Batch
 from processor.owner import Abandoned, Identity, Owner, Phase
 from processor.recorder import Recorder
-from processor.table import Memory, Table
+from processor.table import Damaged, Memory, Table
 from schemas import topics
 from schemas.codecs import AvroSchemas
 from schemas.state import Position
@@ -166,11 +166,12 @@ class Ledger:
         """The end of the process: nothing is skipped, and the next owner finds out the rest.
 
         A refusal stops it in order, so that the group need not wait for it; where Kafka was away, a
-        new one begins in its place; the unexpected ends it at once.
+        new one begins in its place, and where a local copy is damaged, which restores it; the
+        unexpected ends it at once.
         """
         if isinstance(error, Abandoned):
             return
-        if restarting.helps(error):
+        if restarting.helps(error) or isinstance(error, Damaged):
             time.sleep(restarting.PAUSE_S)
             if not self.stopping and self.refusal is None:
                 log.warning("beginning anew", lane=lane, error=str(error))

@@ -23,7 +23,7 @@ from processor.input_check import InputCheck
 from processor.positions import new_incarnation
 from processor.rebuild import MEMORY_MIB, Fold, Progress, Rebuilt, Sources, answered, table_in
 from processor.recovery import Recovery
-from processor.table import LOCAL_KEY, Memory
+from processor.table import LOCAL_KEY, Memory, scan
 from schemas import state_keys, topics
 from schemas.state import Position
 
@@ -130,8 +130,7 @@ class _Partition:
             for gone in there:
                 if gone is not None and gone not in own and gone not in database:
                     yield gone, None
-            for key, value in database.items():
-                assert isinstance(key, bytes) and isinstance(value, bytes), "it is raw"
+            for key, value in scan(database, b""):
                 if key not in own:
                     yield key, value
         finally:

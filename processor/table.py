@@ -5,11 +5,10 @@ transaction has committed; then it goes to RocksDB in one write, with the positi
 uncommitted state but the batch that makes it.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import structlog
@@ -29,7 +28,7 @@ from rocksdict import (
 )
 
 from plumbing.failures import Failure
-from processor import positions
+from processor import copies, positions
 from processor.cache import Cache
 from processor.copies import Local
 from processor.due import DueIndex
@@ -102,18 +101,22 @@ class Table:
         self._number = partition
         self._memory = memory
         self._entries = entries
+        copies.delete_aside(path)
         try:
             self._open()
         except Exception as error:
-            if "Corruption" not in str(error):
+            # A file that is missing is no fault of the disk.
+            if not any(words in str(error) for words in ("Corruption", "No such file")):
                 raise
             log.warning("local copy wiped", partition=partition, reason=str(error))
-            shutil.rmtree(path)
+            copies.set_aside(path)
+            copies.delete_aside(path)
             self._open()
 
     def _open(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         options = _options(self._memory)
+        self._closed = False
         with told_of_disk():
             # Named once more for the only column family: else a copy that is there already would be
             # opened as it was last, with a cache of its own (docs/decisions/0024).
@@ -164,7 +167,10 @@ class Table:
             if value is None:
                 missing.append(key)
         if missing:
-            found: Any = self._db.get(missing)  # type: ignore[arg-type]  # a list is taken too
+            try:
+                found: Any = self._db.get(missing)  # type: ignore[arg-type]  # a list is taken too
+            except Exception as error:
+                self._failed(error)
             for key, encoded in zip(missing, found, strict=True):
                 if encoded is not None:
                     seen[key] = self._decoded(key, encoded)
@@ -185,8 +191,10 @@ class Table:
                 batch.put(key, value)
         batch.put(state_keys.POSITION, _encode(position))
         batch.put(LOCAL_KEY, _encode(local))
-        with told_of_disk():
+        try:
             self._db.write(batch)
+        except Exception as error:
+            self._failed(error)
         self._remember()
         self._overlay = {}
         if len(self._seen) > _MOST_SEEN:
@@ -233,16 +241,20 @@ class Table:
         options = WriteOptions()
         # Lost together or kept together: without the log, a crash leaves an older whole prefix.
         options.disable_wal = True  # type: ignore[method-assign,assignment]  # it is a property
-        with told_of_disk():
+        try:
             self._db.write(batch, options)
+        except Exception as error:
+            self._failed(error)
 
     def restored(self) -> None:
-        with told_of_disk():
-            self._db.flush()
         self._cache = Cache(self._entries)
         self._seen.clear()
         self._awaited = {}
-        self.load()
+        try:
+            self._db.flush()
+            self.load()
+        except Exception as error:
+            self._failed(error)
 
     def prove(self, journal_offset: int, journal_hash: str) -> None:
         """Note a journal record that this copy has seen: by it the copy can be told apart."""
@@ -251,13 +263,28 @@ class Table:
         self.local = local
 
     def wipe(self) -> None:
-        self._db.close()
-        shutil.rmtree(self.path)
+        self.close()
+        copies.set_aside(self.path)
+        copies.delete_aside(self.path)
         self._open()
 
     def close(self) -> None:
-        with told_of_disk():
-            self._db.close()
+        if not self._closed:
+            self._closed = True
+            with told_of_disk():
+                self._db.close()
+
+    def _failed(self, error: Exception) -> NoReturn:
+        """Raises what an error of RocksDB's means. A damaged copy is out of its place then, and
+        with it the claim to the lane: neither this worker nor another goes on from it."""
+        if "Corruption" not in str(error):
+            explain(error)
+        log.error("local copy damaged", partition=self._number, reason=str(error))
+        try:
+            self.close()
+        finally:
+            copies.set_aside(self.path)
+        raise Damaged(f"the local copy of partition {self._number} is damaged: {error}") from error
 
     def size_bytes(self) -> int:
         return sum(
@@ -269,7 +296,10 @@ class Table:
         cached = self._cache.get(key) if key[0] in _CACHED else None
         if cached is not None:
             return cached
-        found = self._db.get(key)
+        try:
+            found = self._db.get(key)
+        except Exception as error:
+            self._failed(error)
         return None if found is None else self._decoded(key, found)
 
     def _decoded(self, key: bytes, found: bytes) -> StateValue:
@@ -281,15 +311,14 @@ class Table:
     def _read_due(self, after: bytes, limit: int) -> list[bytes]:
         """Due keys that follow one, in RocksDB and in the overlay, which may have removed some."""
         found: list[bytes] = []
-        iterator = self._db.iter()
-        iterator.seek(after + b"\x00")
-        while iterator.valid() and len(found) < limit:
-            key: bytes = iterator.key()
-            if key[0] != _DUE:
-                break
-            if self._overlay.get(key, key) is not None:
-                found.append(key)
-            iterator.next()
+        try:
+            for key, _ in scan(self._db, after + b"\x00"):
+                if key[0] != _DUE or len(found) == limit:
+                    break
+                if self._overlay.get(key, key) is not None:
+                    found.append(key)
+        except Exception as error:
+            self._failed(error)
         last = found[-1] if len(found) == limit else None
         added = [
             key
@@ -305,18 +334,37 @@ def _is_awaited(value: StateValue | None) -> bool:
     return value is not None
 
 
+class Damaged(Exception):
+    """A file of the local copy cannot be read. The copy was set aside: it will be restored."""
+
+
+def scan(database: Rdict, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values from a key on. RocksDB's own iterators just end at what they cannot read;
+    this one raises."""
+    iterator = database.iter()
+    iterator.seek(start)
+    while iterator.valid():
+        yield iterator.key(), iterator.value()
+        iterator.next()
+    iterator.status()
+
+
 @contextmanager
 def told_of_disk() -> Iterator[None]:
-    """RocksDB's own words for a disk that is full or broken, as something to act on.
-
-    Nothing is lost by it: what Kafka has committed is restored when there is room.
-    """
     try:
         yield
     except Exception as error:
-        if "IO error" not in str(error):
-            raise
-        raise Failure(f"the local disk takes no more: {error}") from error
+        explain(error)
+
+
+def explain(error: Exception) -> NoReturn:
+    """Raises RocksDB's own words for a disk that is full or broken, as something to act on.
+
+    Nothing is lost by it: what Kafka has committed is restored when there is room.
+    """
+    if "IO error" not in str(error):
+        raise error
+    raise Failure(f"local disk write failed: {error}") from error
 
 
 def _options(memory: Memory) -> Options:

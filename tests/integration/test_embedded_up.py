@@ -77,7 +77,7 @@ class Terminal:
         assert (shown.returncode == 0) is answer["ready"]
         return answer
 
-    def wait_ready(self, up: "subprocess.Popen[str]") -> None:
+    def wait_ready(self, up: "subprocess.Popen[str]", timeout_s: float = READY_S) -> None:
         def ready() -> bool:
             assert up.poll() is None, self.output()
             running = report.read(self.data)
@@ -87,7 +87,7 @@ class Terminal:
             running = report.read(self.data)
             return ready() and running is not None and len(running.parts) >= 3
 
-        eventually(all_parts, READY_S)
+        eventually(all_parts, timeout_s)
 
     def output(self) -> str:
         return (self.cwd / "output").read_text()

@@ -74,3 +74,35 @@ def test_a_copy_of_another_ledger_that_has_gone_further(ledger: Ledger, tmp_path
     ledgers.wait_until_ready(mine)
     decided(ledger, 2)
     assert ledger.whole() == []
+
+
+def test_a_damaged_block_of_a_copy(ledger: Ledger, tmp_path: Path) -> None:
+    """The worker gives the copy up and recovers by itself, also where no other one is there."""
+    worker = ledger.ready(data="damaged", **MINE)
+    accounts = [ledger.open(partition) for partition in range(ledger.partitions)]
+    credits = [
+        {"kind": "credit", "account": account, "amount": 1, "id": f"{number}"}
+        for account in accounts
+        for number in range(300)
+    ]
+    sent = ledger.send_all([(credit, None, None) for credit in credits])
+    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+    assert worker.stop() == 0
+    # What RocksDB has in its own log goes to files at the next start.
+    worker.start()
+    ledgers.wait_until_ready(worker)
+    assert worker.stop() == 0
+    for number in range(ledger.partitions):
+        files = (tmp_path / "damaged" / f"partition-{number}").glob("*.sst")
+        largest = max(files, key=lambda file: file.stat().st_size)
+        content = bytearray(largest.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 50] = bytes(byte ^ 0xFF for byte in content[middle:][:50])
+        largest.write_bytes(content)
+
+    worker.start()
+    again = ledger.send_all([(credit, None, None) for credit in credits])
+    assert {told.step for told in ledger.outcomes(again, 90)} == {"replayed"}
+    assert "local copy damaged" in worker.told()
+    decided(ledger, 3)
+    assert ledger.whole() == []
