@@ -112,7 +112,7 @@ bench: $(STAMP_DEV)
 chaos: SEED := $(SEED)
 chaos: HALF = $$(awk 'BEGIN { print $(MINUTES) / 2 }')
 chaos: $(STAMP_DEV)
-	$(BIN)/python -m tests.simulation --thorough --commands 20000 --seed $(SEED) --minutes $(HALF)
+	$(BIN)/python -m tests.simulation --thorough --store --commands 20000 --seed $(SEED) --minutes $(HALF)
 	$(BIN)/python -m tests.crash --seed $(SEED) --minutes $(HALF)
 
 lint: $(STAMP_DEV)

@@ -27,6 +27,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sinks", type=int, default=2)
     parser.add_argument("--partitions", type=int, default=4)
     parser.add_argument("--rate", type=float, default=300, help="commands a second, about")
+    parser.add_argument(
+        "--repeats", type=float, default=0.01, help="chance that a read delivers a record twice"
+    )
     parser.add_argument("--settle", type=float, default=180, help="seconds to come to rest in")
     parser.add_argument("--code", type=Path, help="a folder with another processor or sink to run")
     return parser.parse_args()
@@ -44,7 +47,7 @@ def main() -> int:
     ):
         place = stage.Stage(cluster, server, f"crash-{secrets.token_hex(3)}-", asked.partitions)
         told = asked.workers, asked.seed, asked.rate, asked.code
-        with rig.made(place, *told, sinks=asked.sinks) as made:
+        with rig.made(place, *told, sinks=asked.sinks, repeats=asked.repeats) as made:
             return run(made, asked)
 
 
@@ -85,6 +88,7 @@ def figures(made: rig.Rig) -> dict[str, Any]:
         "kills of workers": dict(crew.kills.most_common()),
         "kills of sinks": dict(sinks.kills.most_common()),
         "deeds": made.deeds,
+        "records that came twice": made.repeated(),
         "exit codes of workers": {str(code): count for code, count in crew.exits.items()},
         "exit codes of sinks": {str(code): count for code, count in sinks.exits.items()},
         "sent": dict(made.load.sent),

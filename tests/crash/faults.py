@@ -79,6 +79,17 @@ class Chaos:
         if self._copies:
             self.rig.swap_disk(self._worker(), self.dice.choice(self._copies))
 
+    def damage_a_disk(self) -> None:
+        if not self.rig.damage_disk(self._worker(), self.dice):
+            self.rig.did("damage_a_disk, which was empty")
+
+    def rebuild_the_state_topic(self) -> None:
+        """The topic is lost, or is replaced; then one worker may come back with a copy from before,
+        and the others with their own."""
+        self.rig.rebuild_state_topic(lost=self.dice.random() < 0.7)
+        if self._copies and self.dice.random() < 0.7:
+            self.rig.swap_disk(self._worker(), self.dice.choice(self._copies))
+
     def kill_a_broker(self) -> None:
         stage = self.rig.stage
         number = stage.leader(stage.names.journal, self.dice.randrange(stage.partitions))
@@ -124,6 +135,8 @@ DEEDS: dict[Deed, float] = {
     Chaos.lose_a_disk: 2,
     Chaos.copy_a_disk: 1,
     Chaos.swap_a_disk: 2,
+    Chaos.damage_a_disk: 2,
+    Chaos.rebuild_the_state_topic: 1,
     Chaos.kill_a_broker: 1,
     Chaos.add_a_worker: 1.5,
     Chaos.remove_a_worker: 1,

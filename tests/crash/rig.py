@@ -2,14 +2,19 @@
 the audit, the read side beside it, and what `streamledger verify` says.
 """
 
+import os
+import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
 
 from tests.crash.audit import Audit
 from tests.crash.load import DUEL_MONEY, Load
@@ -46,7 +51,32 @@ SINK_STEPS = (
     "before_results_commit",
     "after_results",
 )
+# Run by every worker and sink before anything else: the client of a lane now and then delivers
+# a record a second time.
+REPEATING = """
+import random
+
+import confluent_kafka
+
+
+class Repeating(confluent_kafka.Consumer):
+    def __init__(self, config):
+        self.repeats = "fetch.queue.backoff.ms" in config
+        super().__init__(config)
+
+    def consume(self, *given, **named):
+        messages = super().consume(*given, **named)
+        if self.repeats and messages and random.random() < {chance}:
+            messages.insert(random.randrange(1, len(messages) + 1), messages[0])
+        return messages
+
+
+confluent_kafka.Consumer = Repeating
+"""
+REPEATED = re.compile(r"a record at offset \d+ came, after")
 CAUGHT_UP_S = 90.0
+REBUILD_S = 120.0
+BLOCK = 4_096
 VERIFY_S = 300.0
 
 
@@ -66,6 +96,8 @@ class Rig:
         self.sinks = sinks
         self.load = load
         self.deeds: dict[str, int] = {}
+        # Where what every worker and sink runs first lies, if there is any.
+        self.first: Path | None = None
         self._code = code
         self._made = 0
 
@@ -73,7 +105,8 @@ class Rig:
         self.deeds[what] = self.deeds.get(what, 0) + 1
 
     def settings(self) -> dict[str, str]:
-        return {
+        first = {} if self.first is None else {"PYTHONPATH": str(self.first)}
+        return first | {
             "KAFKA_BROKERS": self.stage.bootstrap,
             "TOPIC_PREFIX": self.stage.prefix,
             "PARTITIONS": str(self.stage.partitions),
@@ -119,6 +152,60 @@ class Rig:
             worker.lose_disk()
             if copy.exists():
                 shutil.copytree(copy, worker.data)
+
+    def repeat(self, chance: float) -> None:
+        """From now on clients of new workers and sinks deliver records twice, with this chance at
+        each read."""
+        self.first = self.folder / "first"
+        self.first.mkdir()
+        (self.first / "sitecustomize.py").write_text(REPEATING.format(chance=chance))
+
+    def repeated(self) -> int:
+        """How often a worker or a sink noticed a record that came twice."""
+        logs = self.folder.glob("*/log")
+        return sum(len(REPEATED.findall(log.read_text(errors="replace"))) for log in logs)
+
+    def damage_disk(self, worker: Worker, dice: random.Random) -> bool:
+        """A block of one of its files is overwritten, while it is down. Whether there was one."""
+        with self.crew.aside(worker):
+            self.kill(worker, "damaged disk")
+            files = [each for each in worker.data.rglob("*.sst") if each.stat().st_size]
+            if not files:
+                return False
+            with dice.choice(sorted(files)).open("r+b") as file:
+                file.seek(dice.randrange(file.seek(0, os.SEEK_END)))
+                file.write(dice.randbytes(BLOCK))
+        return True
+
+    def rebuild_state_topic(self, *, lost: bool) -> None:
+        """As an operator does it: all workers are down; their copies stay where they are."""
+        with ExitStack() as aside:
+            for worker in list(self.crew.workers):
+                aside.enter_context(self.crew.aside(worker))
+                self.kill(worker, "rebuild")
+            if lost:
+                self._lose_state_topic()
+            command = ["rebuild", "state-topic", *([] if lost else ["--replace"])]
+            told: list[str] = []
+
+            def rebuilt() -> bool:
+                ended = self._streamledger(*command)
+                told.append(f"{ended.returncode}: {ended.stdout}{ended.stderr}")
+                # One that was cut short left a position in some partitions.
+                if "--replace" not in command:
+                    command.append("--replace")
+                return ended.returncode == 0
+
+            try:
+                eventually(rebuilt, REBUILD_S)
+            except AssertionError:
+                raise AssertionError(f"not rebuilt: {told}") from None
+
+    def _lose_state_topic(self) -> None:
+        admin, topic = AdminClient(self.stage.client), self.stage.names.state
+        admin.delete_topics([topic])[topic].result(30)
+        eventually(lambda: topic not in admin.list_topics(timeout=10).topics, 30)
+        self.stage.make_topics()
 
     def settle(self, audit: Audit, timeout_s: float) -> None:
         """Until every record has its outcome and nothing is under way."""
@@ -176,8 +263,15 @@ class Rig:
 
     def _verify(self) -> list[str]:
         """What an operator would be told, by what would be installed there."""
-        told = subprocess.run(
-            [sys.executable, "-m", "compose.cli", "verify", "--against-rules"],
+        told = self._streamledger("verify", "--against-rules")
+        if told.returncode == 0:
+            return []
+        said = f"{told.stdout}\n{told.stderr}".splitlines()
+        return [f"verify ended with {told.returncode}", *said]
+
+    def _streamledger(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "compose.cli", *words],
             cwd=self.folder,
             env={**inherited(), **self.settings()},
             capture_output=True,
@@ -185,10 +279,6 @@ class Rig:
             timeout=VERIFY_S,
             check=False,
         )
-        if told.returncode == 0:
-            return []
-        said = f"{told.stdout}\n{told.stderr}".splitlines()
-        return [f"verify ended with {told.returncode}", *said]
 
 
 @contextmanager
@@ -200,8 +290,10 @@ def made(
     code: Path | None = None,
     hanging: float = 0.1,
     sinks: int = 2,
+    repeats: float = 0.0,
 ) -> Iterator[Rig]:
-    """Topics, workers that own them, sinks beside them; nothing is sent yet."""
+    """Topics, workers that own them, sinks beside them; nothing is sent yet. `repeats`: with what
+    chance a read delivers a record twice."""
     stage.make_topics()
     stage.make_database()
     folder = Path(tempfile.mkdtemp(prefix="streamledger-crash-"))
@@ -209,6 +301,8 @@ def made(
     try:
         with Crew[Worker](seed) as crew, Crew[Sink](seed + 1) as sink_crew:
             rig = Rig(stage, folder, crew, sink_crew, load, code)
+            if repeats:
+                rig.repeat(repeats)
             for _ in range(workers):
                 crew.add(rig.new_worker())
             for _ in range(sinks):

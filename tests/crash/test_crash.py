@@ -4,6 +4,7 @@ and more, with its Kafka and its Postgres, must come out without one difference.
 """
 
 import json
+import random
 import secrets
 import signal
 import sys
@@ -134,6 +135,38 @@ def test_a_copy_of_another_ledger_is_not_believed(rig: Rig) -> None:
     with audit_of(rig.stage) as audit:
         rig.settle(audit, 60)
         assert rig.verdict(audit) == []
+
+
+def test_old_copies_damaged_blocks_and_records_that_come_twice(stage: Stage) -> None:
+    """`state` is lost and rebuilt; one worker comes back with a copy from before, the other one
+    with a damaged one, and all the while clients deliver records twice."""
+    seed = secrets.randbelow(10**6)
+    sys.stdout.write(f"seed {seed}\n")
+    with rigs.made(stage, 2, seed, RATE, repeats=0.05) as rig:
+        one, other = rig.crew.workers
+
+        def ready() -> bool:
+            return one.ready() and other.ready()
+
+        until(ready, 60, rig)
+        rig.load.start()
+        until(lambda: len(rig.load.confirmed) > 500, 60, rig)
+        old = rig.keep_copy(one)
+        until(lambda: len(rig.load.confirmed) > 1_500, 60, rig)
+        rig.rebuild_state_topic(lost=True)
+        rig.swap_disk(one, old)
+        # What was restored lies in a file; what was decided lies in a log at first.
+        rig.lose_disk(other)
+        until(ready, 60, rig)
+        assert "another incarnation" in one.told()
+        assert rig.damage_disk(other, random.Random(seed))
+        until(ready, 60, rig)
+        until(rig.repeated, 60, rig)
+        rig.load.stop()
+        with audit_of(stage) as audit:
+            rig.settle(audit, 60)
+            found = rig.verdict(audit)
+            assert found == [], "\n".join(found)
 
 
 def test_a_broker_that_is_away_is_waited_for(rig: Rig) -> None:
