@@ -47,7 +47,9 @@ ABOUT = {
     Role.PROCESSOR: "`streamledger processor`, `rebuild state`",
     Role.SINK: "`streamledger sink`",
     Role.INGRESS: "`streamledger ingress`",
-    Role.OPERATOR: "`topics create`, `topics check`, `configure`, `dead-letters`; all reading",
+    Role.OPERATOR: (
+        "`topics create`, `topics check`, `configure`, `log-time`, `dead-letters`; all reading"
+    ),
     Role.AUDITOR: "`streamledger verify`, `rebuild postgres`, `consume`: all reading",
     Role.PRODUCER: "another producer: sends commands, reads its results",
     Role.ANALYST: "whoever reads `transactions`",

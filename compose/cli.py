@@ -7,7 +7,7 @@ traceback.
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -110,6 +110,36 @@ def configure(
     groups = Groups(f"{prefix}-processor", f"{prefix}-sink")
     for done in service.configure(config, settings.topics, settings.partitions, groups, changes):
         typer.echo(f"partition {done.partition}: version {done.version}: {done.after}")
+
+
+@app.command("log-time")
+def log_time(
+    position: Annotated[
+        str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the first record lies.")
+    ],
+    topic: Annotated[Literal["commands", "legs"], typer.Option(help="In which topic.")],
+    time: Annotated[str, typer.Option(help="The time to use, such as 2026-01-31T12:00:00Z.")],
+    through: Annotated[
+        int | None, typer.Option(min=0, help="The last offset.", show_default="the first")
+    ] = None,
+    data: lifecycle.Data = lifecycle.DATA,
+) -> None:
+    """Decide the time of records that a broker stamped far in the future."""
+    from compose import running
+    from processor import dead_letters as service_of_positions
+    from processor import log_time as service
+    from schemas.legs import LogTime
+
+    partition, first = service_of_positions.parsed(position)
+    last = first if through is None else through
+    decision = LogTime(topic=topic, first=first, last=last, time_ms=service.time_ms(time))
+    settings = running.settings(data)
+    config = running.client(settings, f"{settings.ledger_id}-log-time")
+    service.give(config, settings.topics, partition, decision)
+    typer.echo(
+        f"written: partition {partition} decides {topic} {first} to {last} as of"
+        f" {service.shown(decision.time_ms)}, where their log time is later"
+    )
 
 
 @app.command()

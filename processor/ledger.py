@@ -18,6 +18,7 @@ from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from processor import copies
+from processor.clock import Clock, ClockDisagrees
 from processor.encodings import Encode
 from processor.inputs import Batch
 from processor.owner import Abandoned, Identity, Owner, Phase
@@ -62,6 +63,7 @@ class Ledger:
         self._memory = Memory(rocksdb_mib)
         self._cache_entries = cache_entries
         self._encode_transaction = encode_transaction
+        self.clock = Clock(config, names, identity.partitions)
         # By lane.
         self._owners: dict[int, Owner] = {}
         self._share = cache_entries
@@ -105,6 +107,7 @@ class Ledger:
                 self.deliver,
                 self._crashed,
                 self._encode_transaction,
+                self.clock,
             )
             owner.start()
 
@@ -166,12 +169,12 @@ class Ledger:
         """The end of the process: nothing is skipped, and the next owner finds out the rest.
 
         A refusal stops it in order, so that the group need not wait for it; where Kafka was away, a
-        new one begins in its place, and where a local copy is damaged, which restores it; the
-        unexpected ends it at once.
+        new one begins in its place, and where a local copy is damaged, which restores it, or this
+        clock is wrong, which waits before it joins the group; the unexpected ends it at once.
         """
         if isinstance(error, Abandoned):
             return
-        if restarting.helps(error) or isinstance(error, Damaged):
+        if restarting.helps(error) or isinstance(error, Damaged | ClockDisagrees):
             time.sleep(restarting.PAUSE_S)
             if not self.stopping and self.refusal is None:
                 log.warning("beginning anew", lane=lane, error=str(error))

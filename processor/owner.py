@@ -43,6 +43,7 @@ from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
 from processor import copies, outputs
 from processor.admission import Admission
+from processor.clock import Clock
 from processor.committed import CommittedReader
 from processor.encodings import Encode
 from processor.inputs import Batch, Inputs
@@ -109,6 +110,7 @@ class Owner:
         deliver: Callable[["Owner", list[Batch]], None],
         crashed: Callable[[int, BaseException], None],
         encode_transaction: Encode,
+        clock: Clock,
     ) -> None:
         self.partitions = partitions
         self.phase = Phase.FENCING
@@ -123,7 +125,8 @@ class Owner:
         self._deliver = deliver
         self._crashed = crashed
         self._encode_transaction = encode_transaction
-        self._admission = Admission(names)
+        self._clock = clock
+        self._admission = Admission(config, names, clock)
         self._stopping = threading.Event()
         # One of the partitions cannot be owned.
         self._abandoning = threading.Event()
@@ -292,6 +295,7 @@ class Owner:
         # meanwhile is told to come again, and librdkafka waits 20 ms for that. And each costs them
         # the same whatever it holds: what arrives meanwhile goes with this one.
         time.sleep(max(0.0, self._committed_at + BETWEEN_S - time.monotonic()))
+        self._clock.check_moved()
         if self._tick():
             return
         batches = self._inputs.take(self._patience_s())

@@ -60,6 +60,7 @@ def run(data: Path | None = None) -> None:
         cache_entries=settings.cache_entries,
         encode_transaction=encodings.transactions(settings, schemas),
     )
+    ledger.clock.wait_until_it_agrees()
     log.info("processor starting", rules=rules_build())
     uvloop.install()
     faust_app = app.make(settings, ledger, settings.topic_prefix + name)

@@ -113,6 +113,7 @@ LEGS: Final[dict[str, legs.Leg]] = {
     ),
     "abort": legs.Abort(source=7, number=2, transaction_id=_TRANSFER_ID),
     "tick": legs.Tick(),
+    "log_time": legs.LogTime(topic="commands", first=44, last=46, time_ms=TIME_MS),
     "configure": legs.Configure(
         settings=_SETTINGS, genesis=Genesis(ledger_id="streamledger", partitions=8)
     ),
@@ -266,6 +267,7 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         released=(journal.Reservation("w1", "debit", 60_000, 0, 0),),
         hold=msgspec.structs.replace(_OPEN, status="expired"),
     ),
+    "timed": _record(17, _leg(12), "timed", leg=LEGS["log_time"]),
     "ticked": _record(14, _leg(9), "ticked", leg=LEGS["tick"]),
     "duplicate": _record(15, _leg(10), "duplicate", leg=LEGS["prepared"]),
     "ignored": _record(16, _leg(11), "ignored", leg=LEGS["abort"], transaction_id=_TRANSFER_ID),

@@ -34,6 +34,7 @@ Step = Literal[
     "expired",
     "ticked",
     "configured",
+    "timed",
     "duplicate",
     "ignored",
 ]
@@ -117,11 +118,11 @@ class Sent(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Source(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What the record answers: a position in a topic, or an expiry that came due before the
-    next one.
+    """What the record answers: a position in a topic; an expiry that came due before the next one;
+    or an operator's decision that lies at the offset in `legs`, and counts before it is read there.
     """
 
-    topic: Literal["commands", "legs", "expiry", "genesis"]
+    topic: Literal["commands", "legs", "expiry", "genesis", "operator"]
     offset: int = -1
 
 

@@ -4,9 +4,9 @@ Between two partitions legs are numbered from 1 without gaps, so that one that a
 known.
 """
 
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from schemas import fields
 from schemas.settings import Genesis, Settings
@@ -86,7 +86,17 @@ class Configure(_Own, frozen=True, kw_only=True, gc=False, tag="configure"):
     genesis: Genesis | None = None
 
 
-Leg = Prepare | Prepared | Refused | Commit | Abort | Tick | Configure
+class LogTime(_Own, frozen=True, kw_only=True, gc=False, tag="log_time"):
+    """An operator's decision: records of this partition from `first` to `last` are of this time,
+    where the log's own is later."""
+
+    topic: Literal["commands", "legs"]
+    first: Annotated[int, Meta(ge=0)]
+    last: Annotated[int, Meta(ge=0)]
+    time_ms: Annotated[int, Meta(ge=0)]
+
+
+Leg = Prepare | Prepared | Refused | Commit | Abort | Tick | Configure | LogTime
 NumberedLeg = Prepare | Prepared | Refused | Commit | Abort
 
 

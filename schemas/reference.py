@@ -117,6 +117,7 @@ def messages_page() -> str:
             journal.Refusal,
             journal.Sent,
             state.Partition,
+            state.LogTime,
             state.InputPosition,
             settings.Settings,
             settings.Genesis,

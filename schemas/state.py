@@ -91,6 +91,15 @@ class Due(Struct, frozen=True, gc=False, array_like=True):
     what: Literal["hold", "pending"]
 
 
+class LogTime(Struct, frozen=True, gc=False, array_like=True):
+    """The time that an operator gave the records of a range, where the log's own is later."""
+
+    topic: Literal["commands", "legs"]
+    first: int
+    last: int
+    time_ms: int
+
+
 class Partition(Struct, frozen=True, gc=False, array_like=True):
     """What the rules know of the partition itself."""
 
@@ -104,6 +113,8 @@ class Partition(Struct, frozen=True, gc=False, array_like=True):
     pending: int = 0
     sent: tuple[int, ...] = ()
     seen: tuple[int, ...] = ()
+    # Of records that were not decided yet; the last one counts.
+    log_times: tuple[LogTime, ...] = ()
 
 
 class InputPosition(Struct, frozen=True, gc=False, array_like=True):

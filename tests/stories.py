@@ -206,7 +206,8 @@ class Stage:
         Steps: commands (`transfer a b1 100 key=k leaves=5`), accounts that are made (`a=100
         b1=0,owner:x,limit:-50,asset,USD,frozen`), `deliver 1`, `deliver 1 from 2`, `all` (every leg
         until none is left), `again 1` (the last leg), `wait 60000`, `tick 0`,
-        `configure 0 commission_bps=200`.
+        `configure 0 commission_bps=200`, `log_time 0 500` (the next command there is of a time
+        500 ms from now, where its own is later).
 
         What comes of it: for each journal record its step, or the reason if it is rejected or
         refused (`declined:reason` at a participant). Where a story says nothing a command must be
@@ -240,6 +241,8 @@ class Stage:
                 decisions = self.leg(int(partition), self.places[int(partition)].last_leg)
             case ["tick", partition]:
                 decisions = self.leg(int(partition), encode(legs.Tick()))
+            case ["log_time", partition, after]:
+                decisions = self.leg(int(partition), self._log_time(int(partition), int(after)))
             case ["configure", partition, *changes]:
                 decisions = self.leg(int(partition), self._configured(int(partition), changes))
             case [first, *_] if "=" in first:
@@ -251,8 +254,12 @@ class Stage:
         told = [_word(decision.record) for decision in decisions]
         if expected:
             assert told == expected, f"{step}: {told}, not {expected}"
-        elif words[0] not in ("all", "deliver", "again", "tick", "configure"):
+        elif words[0] not in ("all", "deliver", "again", "tick", "log_time", "configure"):
             assert told == ["expired"] * (len(told) - 1) + ["posted"], f"{step}: {told}"
+
+    def _log_time(self, partition: int, after_ms: int) -> bytes:
+        offset, time_ms = self.places[partition].commands, self.now_ms + after_ms
+        return encode(legs.LogTime(topic="commands", first=offset, last=offset, time_ms=time_ms))
 
     def _configured(self, partition: int, changes: Words) -> bytes:
         before = self.places[partition].state.partition.settings

@@ -22,7 +22,7 @@ class BrokenInvariant(Exception):
     """What cannot be is there: the log is not whole, or the code is wrong. Nothing may go on."""
 
 
-Topic = Literal["commands", "legs", "genesis"]
+Topic = Literal["commands", "legs", "genesis", "operator"]
 
 
 @final

@@ -14,6 +14,7 @@ from processor.rules.evolve import evolve
 from processor.rules.records import header, input_of
 from schemas import legs
 from schemas.door import Unreadable
+from schemas.state import Partition
 
 DUE_AT_ONCE = 1_000
 # Looked up, as testing for each class of the union in turn costs more.
@@ -21,7 +22,11 @@ _NUMBERED = frozenset(get_args(legs.NumberedLeg))
 
 
 def apply(of: state.State, input: Input) -> list[Decision]:
-    time_ms = max(of.partition.time_ms, input.time_ms)
+    if isinstance(input.message, legs.LogTime):
+        decided = _timed(of, input, input.message)
+        evolve(of, decided.record)
+        return [decided]
+    time_ms = max(of.partition.time_ms, log_time(of.partition, input))
     decisions = []
     for key in of.due(time_ms, DUE_AT_ONCE):
         decision = expire.expire(of, key, time_ms)
@@ -31,6 +36,23 @@ def apply(of: state.State, input: Input) -> list[Decision]:
     evolve(of, decision.record)
     decisions.append(decision)
     return decisions
+
+
+def log_time(at: Partition, input: Input) -> int:
+    """The log's, or an earlier one that an operator has given the record."""
+    for given in reversed(at.log_times):
+        if given.topic == input.topic and given.first <= input.offset <= given.last:
+            return min(given.time_ms, input.time_ms)
+    return input.time_ms
+
+
+def _timed(of: state.State, input: Input, message: legs.LogTime) -> Decision:
+    """Lets no time pass: it may lie in a log whose times are wrong. It counts from when it is
+    needed, so that it may come before it is read in its place: then it is known there."""
+    head = header(of, input, of.partition.time_ms)
+    if input.topic == "legs" and message.topic == "legs" and message.last < input.offset:
+        return Decision(replace(head, step="ignored", leg=message))
+    return Decision(replace(head, step="timed", leg=message))
 
 
 def _decide(of: state.State, input: Input, time_ms: int) -> Decision:

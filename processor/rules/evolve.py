@@ -16,7 +16,7 @@ from schemas.commands import Command
 from schemas.journal import JournalRecord
 from schemas.legs import LegEntry
 from schemas.settings import Genesis
-from schemas.state import Account, Due, Hold, Partition, SystemAccount, Transaction
+from schemas.state import Account, Due, Hold, LogTime, Partition, SystemAccount, Transaction
 
 # Built once: a union made in the call costs more than the test.
 _FUNDING = (commands.Credit, commands.Debit)
@@ -256,7 +256,20 @@ def _partition(before: Partition, record: JournalRecord) -> Partition:
         pending,
         _sent(before.sent, record) if record.sent else before.sent,
         before.seen if record.leg is None else _seen(before.seen, record),
+        _log_times(before.log_times, record) if before.log_times or record.step == "timed" else (),
     )
+
+
+def _log_times(before: tuple[LogTime, ...], record: JournalRecord) -> tuple[LogTime, ...]:
+    """Those of records that are still to come."""
+    source = record.source
+    left = tuple(each for each in before if each.topic != source.topic or each.last > source.offset)
+    if record.step != "timed":
+        return left
+    leg = record.leg
+    assert isinstance(leg, legs.LogTime), "an operator gave the time"
+    given = LogTime(leg.topic, leg.first, leg.last, leg.time_ms)
+    return (*(each for each in left if each != given), given)
 
 
 def _begin(before: Partition, genesis: Genesis) -> Partition:

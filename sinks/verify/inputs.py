@@ -12,7 +12,7 @@ import msgspec
 
 from schemas.commands import Command
 from schemas.journal import JournalRecord
-from schemas.legs import Leg
+from schemas.legs import Leg, LogTime
 from schemas.state import InputPosition
 from sinks.verify import log, messages
 from sinks.verify.report import Differences
@@ -20,6 +20,23 @@ from sinks.verify.report import Differences
 _decode_command: Final = msgspec.json.Decoder(Command).decode
 _decode_leg: Final = msgspec.json.Decoder(Leg).decode
 _JSON: Final = b"{"
+
+
+class LogTimes:
+    """The times that operators gave to records of one partition, as its journal has them."""
+
+    def __init__(self) -> None:
+        self._given: list[LogTime] = []
+
+    def fold(self, record: JournalRecord) -> None:
+        if record.step == "timed" and isinstance(record.leg, LogTime):
+            self._given.append(record.leg)
+
+    def of(self, topic: str, offset: int, time_ms: int) -> int:
+        for given in reversed(self._given):
+            if given.topic == topic and given.first <= offset <= given.last:
+                return min(given.time_ms, time_ms)
+        return time_ms
 
 
 class Input:
@@ -30,8 +47,10 @@ class Input:
         topic: Literal["commands", "legs"],
         of: log.Partition,
         differences: Differences,
+        log_times: LogTimes,
     ) -> None:
         self.compared = 0
+        self._log_times = log_times
         self._topic = topic
         self._of = of
         self._differences = differences
@@ -81,8 +100,12 @@ class Input:
             note(f"{self._topic} {offset} has the digest {digest}, in the journal {record.digest}")
         elif not self._same_message(value, record):
             note(f"{self._topic} {offset} says something else than the journal has of it")
-        if record.time_ms != max(time_ms, found.time_ms):
-            note(f"{self._topic} {offset} is of {found.time_ms}, in the journal {record.time_ms}")
+        log_time = self._log_times.of(self._topic, offset, found.time_ms)
+        if isinstance(record.leg, LogTime):
+            # It lets no time pass.
+            log_time = time_ms
+        if record.time_ms != max(time_ms, log_time):
+            note(f"{self._topic} {offset} is of {log_time}, in the journal {record.time_ms}")
         if self._topic == "commands" and found.key != journal_key:
             note(f"commands {offset} has the key {found.key!r}, in the journal {journal_key!r}")
         return value

@@ -22,7 +22,7 @@ from sinks.verify import log, readers
 from sinks.verify.books import Books
 from sinks.verify.changelog import Changelog
 from sinks.verify.decisions import Decisions
-from sinks.verify.inputs import Input
+from sinks.verify.inputs import Input, LogTimes
 from sinks.verify.letters import DeadLetters
 from sinks.verify.readers import Readers, ResultsAt
 from sinks.verify.report import CurrencyReport, Differences, PartitionReport, Report
@@ -260,9 +260,10 @@ class _Partition:
         commands = log.Partition(self._asked.config, names.commands, number)
         legs = log.Partition(self._asked.config, names.legs, number, trimmed=True)
         self._changelog = changelog
+        self._log_times = LogTimes()
         self._inputs: dict[Literal["commands", "legs"], Input] = {
-            "commands": Input("commands", commands, self._differences),
-            "legs": Input("legs", legs, self._differences),
+            "commands": Input("commands", commands, self._differences, self._log_times),
+            "legs": Input("legs", legs, self._differences, self._log_times),
         }
         self._readers = Readers(
             self._asked.config,
@@ -325,6 +326,7 @@ class _Partition:
         source = record.source.topic
         if source == "commands" or source == "legs":
             answered = self._inputs[source].answered(read.offset, read.key, record, time_ms)
+        self._log_times.fold(record)
         self._letters.fold(read.offset, read.key, record, answered)
         if self._tables is not None and next <= self._tables.sequence(self._number):
             self._tables.fold(self._number, read.offset, record)

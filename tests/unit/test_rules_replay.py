@@ -50,6 +50,7 @@ TOUR = """
     transfer a c2 1              | pending
     transfer a b1 77 key=late    | pending
     configure 0 commission_bps=7 | configured
+    log_time 0 500               | timed
     wait 500
     credit a 1                   | expired posted
     again 1                      | duplicate
