@@ -136,7 +136,7 @@ DEEDS: dict[Deed, float] = {
     Chaos.copy_a_disk: 1,
     Chaos.swap_a_disk: 2,
     Chaos.damage_a_disk: 2,
-    Chaos.rebuild_the_state_topic: 1,
+    Chaos.rebuild_the_state_topic: 2,
     Chaos.kill_a_broker: 1,
     Chaos.add_a_worker: 1.5,
     Chaos.remove_a_worker: 1,
