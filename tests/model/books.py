@@ -17,6 +17,8 @@ class Books:
     def __init__(self, partitions: int) -> None:
         self.partitions = partitions
         self.time = [0] * partitions
+        # First and last offset of commands, and the time that an operator gave them.
+        self.log_times: list[list[tuple[int, int, int]]] = [[] for _ in range(partitions)]
         self.settings: list[Settings | None] = [None] * partitions
         self.settings_version = [0] * partitions
         self.under_way = [0] * partitions

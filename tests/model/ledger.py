@@ -38,7 +38,12 @@ class Ledger(Faults):
     def command(
         self, partition: int, offset: int, key: bytes | None, value: bytes, time_ms: int
     ) -> list[Said]:
-        said = self._pass_time(partition, time_ms)
+        given = self.log_times[partition]
+        times = [ms for first, last, ms in given if first <= offset <= last]
+        if given:
+            self.log_times[partition] = [each for each in given if each[1] > offset]
+        # The last one that was given counts.
+        said = self._pass_time(partition, min(time_ms, *times[-1:]) if times else time_ms)
         said.append(self._command(partition, offset, key, value))
         return said
 
@@ -56,6 +61,11 @@ class Ledger(Faults):
 
     def tick(self, partition: int, time_ms: int) -> list[Said]:
         return [*self._pass_time(partition, time_ms), Said("ticked")]
+
+    def decide_log_time(self, partition: int, first: int, last: int, time_ms: int) -> list[Said]:
+        """Of commands; it lets no time pass itself."""
+        self.log_times[partition].append((first, last, time_ms))
+        return [Said("timed")]
 
     def configure(
         self, partition: int, settings: Settings, genesis: bool, time_ms: int

@@ -138,6 +138,14 @@ class Cluster:
     def tick(self, number: int) -> None:
         self._append_own(number, legs.Tick())
 
+    def decide_log_time(self, number: int) -> None:
+        """An operator gives some commands that come next an earlier time."""
+        first = self.partitions[number].commands.begin + self.dice.randrange(5)
+        last = first + self.dice.randrange(20)
+        time_ms = self.now_ms - self.dice.randrange(2_000)
+        decision = legs.LogTime(topic="commands", first=first, last=last, time_ms=time_ms)
+        self._append_own(number, decision)
+
     def _append_own(self, number: int, leg: Leg) -> None:
         self.partitions[number].legs.append(None, _encode(leg), self.log_time())
 
@@ -245,6 +253,10 @@ class Cluster:
         match message:
             case legs.Tick():
                 return self.model.tick(number, input.time_ms)
+            case legs.LogTime():
+                return self.model.decide_log_time(
+                    number, message.first, message.last, message.time_ms
+                )
             case legs.Configure():
                 settings = message.settings
                 told = values.Settings(

@@ -133,6 +133,8 @@ class Run:
             cluster.tick(number)
         elif chance < 0.0315:
             cluster.configure(number, self._settings(), genesis=dice.random() < 0.05)
+        elif chance < 0.035:
+            cluster.decide_log_time(number)
 
     def _settings(self) -> Settings:
         dice = self.dice
