@@ -68,6 +68,8 @@ class Api:
             "HTTP_PORT": str(self._port),
             "SIGNING_KEY": os.urandom(32).hex(),
             "PASSWORD_MEMORY_KIB": "8192",
+            "REGISTRATIONS_PER_ADDRESS": "1000000",
+            "WAITS_PER_USER": "100000",
             "ADMIN_EMAIL": ADMIN,
             "ADMIN_PASSWORD": PASSWORD,
         }

@@ -44,6 +44,7 @@ from ingress.sessions.sweeping import Sweeping
 from ingress.settings import IngressSettings
 from ingress.signing import Keys
 from ingress.users import Users
+from ingress.waits import Waits
 from plumbing import kafka, logging, metrics, postgres, topics_check
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
@@ -53,6 +54,8 @@ START_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 2.0
 RETRY_S = 0.5
 SHUTDOWN_TIMEOUT_S = 5.0
+# How many registrations wait for their password to be hashed, one after the other.
+REGISTERING = 64
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -67,6 +70,7 @@ class Parts:
     guard: Guard
     endings: Endings
     passwords: Passwords
+    newcomers: Passwords
     people: People
     openings: Openings
     ledger: Ledger
@@ -86,7 +90,13 @@ class Parts:
             ],
             client_max_size=reading.MAX_BODY_BYTES,
         )
-        serving.add(app, self.routes, self.guard, self.settings.api_v1_prefix)
+        serving.add(
+            app,
+            self.routes,
+            self.guard,
+            Waits(self.settings.waits_per_user),
+            self.settings.api_v1_prefix,
+        )
         document = openapi.document(self.routes, self.settings.api_v1_prefix, self.about)
         self.pages.tell(document)
         return app
@@ -114,12 +124,13 @@ def parts(
         settings.database_url or "", _client_id(settings), settings.access_token_ttl_s
     )
     passwords = Passwords(settings.password_concurrency, settings.password_memory_kib)
+    newcomers = Passwords(1, settings.password_memory_kib, REGISTERING)
     attempts = Attempts(settings, keys)
     people = People(pool)
     openings = Openings(pool)
     endings.on_any(people.forget)
     signing_in = SigningIn(settings, pool, keys, access, passwords, attempts, people, openings)
-    registration = Registration(settings, pool, passwords, openings, signing_in, crash)
+    registration = Registration(settings, pool, newcomers, attempts, openings, signing_in, crash)
 
     async def revocations_probe(timeout_s: float) -> str | None:
         error = await postgres_probe(timeout_s)
@@ -152,6 +163,7 @@ def parts(
         guard=Guard(pool, keys, access, endings),
         endings=endings,
         passwords=passwords,
+        newcomers=newcomers,
         people=people,
         openings=openings,
         ledger=ledger,
@@ -209,6 +221,7 @@ async def run(settings: IngressSettings) -> None:
         await made.endings.close()
         await made.trail.close()
         made.passwords.close()
+        made.newcomers.close()
         await pool.close()
 
 

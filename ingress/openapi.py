@@ -86,6 +86,8 @@ def codes(route: Route) -> list[AnyCode]:
     every: list[AnyCode] = [*route.problems, *EVERY]
     if route.roles is not None:
         every += SIGNED_IN
+    if route.waits:
+        every.append(Code.TOO_MANY_WAITS)
     if route.body is not None:
         every += WITH_BODY
     return list(dict.fromkeys(every))

@@ -37,6 +37,8 @@ class Code(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     CREDENTIALS_WRONG = "credentials_wrong"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
+    TOO_MANY_REGISTRATIONS = "too_many_registrations"
+    TOO_MANY_WAITS = "too_many_waits"
     REFRESH_INVALID = "refresh_invalid"
     FORBIDDEN = "forbidden"
     CSRF_FAILED = "csrf_failed"
@@ -131,6 +133,18 @@ CATALOGUE: Final[dict[Code, Meaning]] = {
         "There were too many wrong passwords.",
         "For this e-mail address, or from where you are; nothing was checked now. Ask again after"
         " the seconds of the header `Retry-After`. Who is signed in stays so.",
+    ),
+    Code.TOO_MANY_REGISTRATIONS: Meaning(
+        429,
+        "There were too many registrations.",
+        "From your network address; nobody was registered now. Try again after the seconds of the"
+        " header `Retry-After`.",
+    ),
+    Code.TOO_MANY_WAITS: Meaning(
+        429,
+        "Too many of your requests are waiting.",
+        "Nothing was written. Wait until one of them is answered, or ask without waiting:"
+        " `Prefer: respond-async`, or `wait=0` when polling.",
     ),
     Code.REFRESH_INVALID: Meaning(
         401,

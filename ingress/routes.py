@@ -8,7 +8,7 @@ raises a Problem.
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 from aiohttp import web
 from pydantic import (
@@ -41,6 +41,9 @@ class Query(BaseModel):
     """The base of a query, a path or headers: all text, so read as what each field is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Whether it says how long to wait for an outcome.
+    waits: ClassVar[bool] = False
 
 
 class TaggedHeaders(Query):
@@ -156,6 +159,12 @@ class Route:
     description: str = ""
     versioned: bool = True
     hidden: bool = False  # not in the OpenAPI document: pages and files
+
+    @property
+    def waits(self) -> bool:
+        """Whether a request of a user's may wait for an outcome."""
+        given = (self.headers, self.query)
+        return self.roles is not None and any(each is not None and each.waits for each in given)
 
     def full_path(self, prefix: str) -> str:
         return prefix + self.path if self.versioned else self.path

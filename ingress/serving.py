@@ -24,8 +24,10 @@ from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
 from ingress import audit, problems, proxies, queries, reading
+from ingress.ledger.asking import WaitQuery, wait_s
 from ingress.problems import Code, Problem
 from ingress.routes import Answer, Call, Caller, Query, Route, Shown
+from ingress.waits import Waits
 from plumbing import metrics
 from schemas import door
 
@@ -180,12 +182,15 @@ class Guard(Protocol):
         """None: nobody says who they are. Raises a Problem for credentials that are not valid."""
 
 
-def handler(route: Route, guard: Guard) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def handler(
+    route: Route, guard: Guard, waits: Waits
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The declaration at work."""
     body = TypeAdapter(route.body) if route.body is not None else None
     query = TypeAdapter(route.query) if route.query is not None else None
     path = TypeAdapter(route.params) if route.params is not None else None
     roles, act, takes_no_query = route.roles, route.handler, query is None
+    may_wait = route.waits
 
     async def handle(request: web.Request) -> web.StreamResponse:
         who = None
@@ -210,10 +215,18 @@ def handler(route: Route, guard: Guard) -> Callable[[web.Request], Awaitable[web
         if body is not None and (route.body_required or request.body_exists):
             sent = reading.validated(body, await reading.json_body(request), Code.FIELDS_INVALID)
         call = Call(request, request[REQUEST_ID], request[TRACE], sent, asked, found, who)
-        answer = await act(call)
+        if who is not None and may_wait and _wait_s(request, asked) > 0:
+            with waits.one(who.id):
+                answer = await act(call)
+        else:
+            answer = await act(call)
         return answer if isinstance(answer, web.StreamResponse) else response(answer)
 
     return handle
+
+
+def _wait_s(request: web.Request, query: Query | None) -> float:
+    return query.wait if isinstance(query, WaitQuery) else wait_s(request)
 
 
 def response(answer: Answer) -> web.Response:
@@ -238,13 +251,17 @@ def _check_allowed(route: Route, who: Caller) -> None:
         raise Problem(Code.FORBIDDEN, "The scopes of this API key do not reach so far.")
 
 
-def add(app: web.Application, routes: Iterable[Route], guard: Guard, prefix: str) -> None:
+def add(
+    app: web.Application, routes: Iterable[Route], guard: Guard, waits: Waits, prefix: str
+) -> None:
     for route in routes:
         # HEAD comes with GET, as HTTP has it.
         if route.method == "GET":
-            app.router.add_get(route.full_path(prefix), handler(route, guard))
+            app.router.add_get(route.full_path(prefix), handler(route, guard, waits))
         else:
-            app.router.add_route(route.method, route.full_path(prefix), handler(route, guard))
+            app.router.add_route(
+                route.method, route.full_path(prefix), handler(route, guard, waits)
+            )
 
 
 def edge(

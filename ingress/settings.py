@@ -78,6 +78,19 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
         ge=1,
         le=86_400,
     )
+    registrations_per_address: int = setting(
+        100,
+        "How many registrations from one network address are taken within LOGIN_WINDOW_S.",
+        ge=1,
+        le=1_000_000,
+    )
+    waits_per_user: int = setting(
+        100,
+        "How many requests of one user wait for an outcome at once, at each ingress. One more is"
+        " refused before anything is written.",
+        ge=1,
+        le=100_000,
+    )
     # At most 100 each: all ids that end together go in one notification of less than 8,000 bytes.
     sessions_per_user: int = setting(
         50,

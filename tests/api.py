@@ -26,7 +26,11 @@ TIMEOUT_S = 60.0
 SIGNING_KEY = secrets.token_hex(32)
 
 # All tests come from one address.
-UNLIMITED = {"LOGIN_FAILURES_PER_EMAIL": "1000", "LOGIN_FAILURES_PER_ADDRESS": "1000000"}
+UNLIMITED = {
+    "LOGIN_FAILURES_PER_EMAIL": "1000",
+    "LOGIN_FAILURES_PER_ADDRESS": "1000000",
+    "REGISTRATIONS_PER_ADDRESS": "1000000",
+}
 
 # Texts that are something else where one is careless.
 HOSTILE = [

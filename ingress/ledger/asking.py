@@ -5,7 +5,7 @@ decides nothing about money.
 """
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 from aiohttp import web
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
@@ -100,6 +100,8 @@ class ValidateOnly(Query):
 class WaitHeaders(Query):
     """Documentation: they are read here."""
 
+    waits: ClassVar[bool] = True
+
     prefer: str | None = Field(
         default=None,
         alias="Prefer",
@@ -121,6 +123,8 @@ class MoneyHeaders(WaitHeaders):
 
 
 class WaitQuery(Query):
+    waits: ClassVar[bool] = True
+
     wait: int = Field(
         default=0, ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for the outcome."
     )

@@ -1,5 +1,5 @@
 """Wrong passwords, counted in Postgres: so many for one e-mail address and from one place, then one
-more now and then.
+more now and then. Registrations from one place are counted alike.
 
 Keeps the rules that what is counted never depends on whether there is such an account, that an
 answer which tells something of a password is counted first, and that strangers' attempts keep
@@ -46,6 +46,7 @@ class Attempts:
         self._window_s = float(settings.login_window_s)
         self._by_email_s = self._window_s / settings.login_failures_per_email
         self._by_address_s = self._window_s / settings.login_failures_per_address
+        self._registration_s = self._window_s / settings.registrations_per_address
         self._keys = keys
 
     def at_signing_in(self, email: str, address: str | None, was_here: bool) -> list[Count]:
@@ -69,15 +70,31 @@ class Attempts:
     def _count(self, what: str, cost_s: float, **more: bool) -> Count:
         return Count(self._keys.mac("attempts", what.encode()), cost_s, **more)
 
-    async def check(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
+    async def registering(self, connection: queries.Connection, address: str | None) -> None:
+        """Counts one, whatever comes of it: the hash is what it costs. Raises a Problem where it is
+        one too many."""
+        count = self._count(f"registration {place_of(address)}", self._registration_s)
+        await self._spend(connection, [count], Code.TOO_MANY_REGISTRATIONS)
+
+    async def check(
+        self,
+        connection: queries.Connection,
+        counts: Sequence[Count],
+        refusal: Code = Code.TOO_MANY_ATTEMPTS,
+    ) -> None:
         """Raises a Problem where no further attempt is taken now."""
         wait_s = await self._wait_s(connection, [each for each in counts if each.refuses])
         if wait_s > ROUNDING_S:
-            raise _too_many(wait_s)
+            raise _too_many(refusal, wait_s)
 
     async def failed(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
         """Of many at once, those that are too many are told nothing."""
-        await self.check(connection, counts)
+        await self._spend(connection, counts, Code.TOO_MANY_ATTEMPTS)
+
+    async def _spend(
+        self, connection: queries.Connection, counts: Sequence[Count], refusal: Code
+    ) -> None:
+        await self.check(connection, counts, refusal)
         found = await queries.every(
             connection,
             "attempts_count",
@@ -90,7 +107,7 @@ class Attempts:
         late = [each for each in counts if each.refuses and each.key not in counted]
         if late:
             # Others were counted between the two; the transaction ends with the Problem.
-            raise _too_many(await self._wait_s(connection, late))
+            raise _too_many(refusal, await self._wait_s(connection, late))
 
     async def succeeded(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
         """As `failed`: a right guess among too many is told nothing either."""
@@ -119,9 +136,8 @@ def place_of(address: str | None) -> str | None:
     return str(found)
 
 
-def _too_many(wait_s: float) -> Problem:
-    headers = {"Retry-After": str(max(1, math.ceil(wait_s)))}
-    return Problem(Code.TOO_MANY_ATTEMPTS, headers=headers)
+def _too_many(code: Code, wait_s: float) -> Problem:
+    return Problem(code, headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
 
 
 def _asked(counts: Sequence[Count]) -> dict[str, list[bytes] | list[float]]:

@@ -1,8 +1,9 @@
 """Registration: a user, a wallet and the command that opens it, in one Postgres transaction.
 
-In this order: 1. hash the password; 2. write user, wallet, outbox row and session; 3. commit; then
-the relay sends the command, and the answer waits until the books have the wallet, for a while. A
-death before 3 leaves nothing, one after 3 leaves all of it: signing in goes on from there.
+In this order, once the network address may register one more: 1. hash the password; 2. write user,
+wallet, outbox row and session; 3. commit; then the relay sends the command, and the answer waits
+until the books have the wallet, for a while. A death before 3 leaves nothing, one after 3 leaves
+all of it: signing in goes on from there.
 """
 
 import uuid
@@ -21,6 +22,7 @@ from ingress.problems import Code, Problem
 from ingress.roles import PUBLIC, Role
 from ingress.routes import Answer, Body, Call, Route
 from ingress.sessions import store, tokens
+from ingress.sessions.attempts import Attempts
 from ingress.sessions.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
 from ingress.sessions.signing_in import TAG, SignedInShown, SigningIn
 from ingress.settings import IngressSettings
@@ -79,6 +81,7 @@ class Registration:
         settings: IngressSettings,
         pool: Pool,
         passwords: Passwords,
+        attempts: Attempts,
         openings: Openings,
         signing_in: SigningIn,
         crash: CrashPoints,
@@ -89,6 +92,7 @@ class Registration:
         self._most_sessions = settings.sessions_per_user
         self._pool = pool
         self._passwords = passwords
+        self._attempts = attempts
         self._openings = openings
         self._signing_in = signing_in
         self._crash = crash
@@ -107,7 +111,12 @@ class Registration:
                 body=Register,
                 headers=WaitHeaders,
                 answers={201: SignedInShown},
-                problems=(Code.REGISTRATION_CLOSED, Code.EMAIL_TAKEN, Code.BUSY),
+                problems=(
+                    Code.REGISTRATION_CLOSED,
+                    Code.TOO_MANY_REGISTRATIONS,
+                    Code.EMAIL_TAKEN,
+                    Code.BUSY,
+                ),
             )
             for path in ("/register", "/auth/signup")
         ]
@@ -117,7 +126,11 @@ class Registration:
             raise Problem(Code.REGISTRATION_CLOSED)
         asked = call.body
         first, last = asked.names
-        hashed = await self._passwords.hash(asked.password)
+        # Those who find no place cost Postgres nothing.
+        with self._passwords.place():
+            async with self._pool.connection() as connection:
+                await self._attempts.registering(connection, audit.address(call.request))
+            hashed = await self._passwords.hash_in_place(asked.password)
         self._crash.reach("register.1-hashed")
         async with self._pool.connection() as connection:
             user = await add_user(connection, asked.email, first, last, hashed, Role.USER)
