@@ -17,7 +17,7 @@ from aiohttp import web
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from ingress import openapi, proxies, reading, serving
+from ingress import demo_users, openapi, proxies, reading, serving
 from ingress.about import Pages
 from ingress.audit_log import AuditLog
 from ingress.audit_trail import AuditTrail
@@ -54,6 +54,7 @@ START_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 2.0
 RETRY_S = 0.5
 SHUTDOWN_TIMEOUT_S = 5.0
+CHECK_TIMEOUT_S = 10.0
 # How many registrations wait for their password to be hashed, one after the other.
 REGISTERING = 64
 
@@ -202,6 +203,13 @@ async def run(settings: IngressSettings) -> None:
         first_admin = asyncio.get_running_loop().create_task(
             make_first_admin(settings, pool, made.passwords)
         )
+        checking = asyncio.get_running_loop().create_task(
+            demo_users.refuse(settings, pool, made.passwords)
+        )
+        # Without Postgres nobody signs in, and it goes on when Postgres is back.
+        await asyncio.wait({checking}, timeout=CHECK_TIMEOUT_S)
+        if checking.done():
+            checking.result()
         await made.ledger.start()
         made.endings.start()
         made.trail.start()
@@ -210,7 +218,14 @@ async def run(settings: IngressSettings) -> None:
         await runner.setup()
         await _listen(runner, settings)
         log.info("serving", host=settings.http_host, port=settings.http_port, version=version)
-        tasks = (first_admin, made.endings.task, made.trail.task, relay.task, sweeping.task)
+        tasks = (
+            first_admin,
+            checking,
+            made.endings.task,
+            made.trail.task,
+            relay.task,
+            sweeping.task,
+        )
         await _stopped(stop, *tasks, made.ledger.ended)
         log.info("stopping")
     finally:

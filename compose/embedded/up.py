@@ -32,6 +32,7 @@ from compose.embedded.folder import SIGNING_KEY, DataFolder
 from compose.embedded.problems import Interrupted, Problem
 from compose.embedded.services import SERVICES, Service, answers, copies
 from compose.embedded.supervisor import Part, State, Supervisor
+from ingress import demo_users
 from ingress.settings import IngressSettings
 from plumbing import kafka as kafka_clients
 from plumbing import postgres as postgres_clients
@@ -96,6 +97,8 @@ class Up:
         self._supervisor = Supervisor(display, stop, self._tell)
         self._url = ""
         self._passwords: dict[str, str] = {}
+        # Demo users who got a random one in this run.
+        self._new_password: list[str] = []
         self._telling = threading.Lock()
 
     def run(self) -> None:
@@ -197,6 +200,7 @@ class Up:
         found = self._found(brokers, database)
         self._write_settings(brokers, found)
         environment = {**os.environ, **found}
+        password = self._demo_password(brokers, database)
         parts = [
             self._launched(service, number, environment)
             for service in SERVICES
@@ -205,7 +209,24 @@ class Up:
         results(self._together([partial(self._wait_for, part) for part in parts]))
         if self._wants_demo():
             with self._display.step("demo data"):
-                demo.seed(self._url, database, self._settings.api_v1_prefix)
+                created = demo.seed(self._url, database, self._settings.api_v1_prefix, password)
+            if password != demo_users.PASSWORD:
+                self._new_password.extend(created)
+        if self._new_password:
+            emails = ", ".join(self._new_password)
+            self._display.say(f"The password of {emails}, shown only now: {password}")
+
+    def _demo_password(self, brokers: str, database: str) -> str:
+        """The README's where nobody else reaches it; before anything is served elsewhere, whoever
+        has that one gets a random one."""
+        hosts = [self._settings.http_host, urlsplit(database).hostname or ""]
+        hosts += [each.rpartition(":")[0] for each in brokers.split(",")]
+        if all(map(demo_users.is_loopback, hosts)):
+            return demo_users.PASSWORD
+        password = demo.random_password()
+        if not self._settings.production:
+            self._new_password = demo.replace_known_password(database, password)
+        return password
 
     def _wants_demo(self) -> bool:
         """As DEMO_DATA says; else wherever all of the ledger is ours."""

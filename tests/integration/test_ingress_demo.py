@@ -3,14 +3,23 @@
 And the README's transfer between them: run as it stands, and answered as it says.
 """
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import psycopg
+import pytest
+
 from compose.embedded import demo
-from tests.api import PREFIX, Api
+from compose.embedded.display import Display
+from compose.embedded.up import Options, Up, UpSettings
+from ingress import demo_users
+from ingress.sessions.passwords import Passwords
+from tests.api import PREFIX, SIGNING_KEY, Api, Ingress
 
 README = Path(__file__).parents[2] / "README.md"
 RUN_S = 120
@@ -21,11 +30,11 @@ def test_demo_people_have_money_and_an_operator_beside_them(api: Api) -> None:
     url = f"http://127.0.0.1:{ingress.port}"
     for _ in range(2):
         demo.seed(url, api.database, PREFIX)
-    for _, _, email in demo.PEOPLE:
-        told = ingress.login(email, demo.PASSWORD).json
+    for _, _, email in demo_users.PEOPLE:
+        told = ingress.login(email, demo_users.PASSWORD).json
         wallet = ingress.get("/wallet", told["access_token"]).json["wallet"]
         assert wallet["balance"] == demo.MONEY
-    operator = ingress.login(demo.OPERATOR, demo.PASSWORD).json
+    operator = ingress.login(demo_users.OPERATOR, demo_users.PASSWORD).json
     assert operator["user"]["role"] == "operator"
 
 
@@ -57,3 +66,95 @@ def test_the_transfer_of_the_readme_lands(api: Api, tmp_path: Path) -> None:
         pieces = [re.escape(piece) for piece in answer.split("…")]
         assert re.search(".*".join(pieces), told.stdout), (answer, told.stdout)
     assert '"ada"' in told.stdout
+
+
+LOOPBACK = ("127.0.0.1", "127.0.0.2", "localhost", "::1", "[::1]")
+ELSEWHERE = ("", "0.0.0.0", "::", "10.0.0.7", "ledger.example.com", "127.0.0.1.example.com")
+
+
+def test_only_these_addresses_are_loopback() -> None:
+    assert all(map(demo_users.is_loopback, LOOPBACK))
+    assert not any(map(demo_users.is_loopback, ELSEWHERE))
+
+
+@pytest.mark.parametrize(
+    ("host", "brokers", "loopback"),
+    [
+        ("127.0.0.1", "127.0.0.1:9092,localhost:9093", True),
+        ("0.0.0.0", "127.0.0.1:9092", False),
+        ("127.0.0.1", "127.0.0.1:9092,10.0.0.7:9092", False),
+    ],
+)
+def test_demo_users_that_others_reach_have_a_password_of_their_own(
+    database: str, tmp_path: Path, host: str, brokers: str, loopback: bool
+) -> None:
+    operators(database, demo_users.PASSWORD)
+    settings = UpSettings(http_host=host)
+    up = Up(Options(tmp_path), settings, Display(), threading.Event())
+    password = up._demo_password(brokers, database)
+    assert (password == demo_users.PASSWORD) is loopback
+    assert signs_in(database, password)
+    assert signs_in(database, demo_users.PASSWORD) is loopback
+    assert up._new_password == ([] if loopback else [demo_users.OPERATOR])
+    # Who has one of their own keeps it.
+    again = up._demo_password(brokers, database)
+    assert signs_in(database, password)
+    assert (again == password) is loopback
+
+
+def operators(database: str, password: str) -> None:
+    assert asyncio.run(demo._operator(database, password))
+
+
+def signs_in(database: str, password: str) -> bool:
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT password_hash FROM ledger.users WHERE email = %s", (demo_users.OPERATOR,)
+        ).fetchone()
+    assert row is not None
+
+    async def fits() -> bool:
+        passwords = Passwords(1, 8_192)
+        try:
+            return await passwords.check(password, row[0])
+        finally:
+            passwords.close()
+
+    return asyncio.run(fits())
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"APP_ENV": "production", "SIGNING_KEY": SIGNING_KEY},
+        {"HTTP_HOST": "10.255.255.1"},
+    ],
+)
+def test_an_ingress_that_others_reach_refuses_the_demo_password(
+    api: Api, database: str, tmp_path: Path, where: dict[str, str]
+) -> None:
+    operators(database, demo_users.PASSWORD)
+    ingress = Ingress(tmp_path, {**api.pipeline.settings, "DATABASE_URL": database})
+    port = str(ingress.port)
+    try:
+        ingress.process.start(HTTP_PORT=port, **where)
+        assert ingress.process.wait(60) == 1
+        last = ingress.process.told().splitlines()[-1]
+        name = next(iter(where))
+        assert last.startswith(f"streamledger: {name}={where[name]}: demo users have the demo")
+        assert demo_users.OPERATOR in last
+    finally:
+        ingress.process.kill()
+
+
+def test_production_takes_demo_users_with_another_password(
+    api: Api, database: str, tmp_path: Path
+) -> None:
+    operators(database, "battery staple")
+    settings = {**api.pipeline.settings, "DATABASE_URL": database, "APP_ENV": "production"}
+    ingress = Ingress(tmp_path, settings)
+    try:
+        ingress.start()
+        assert ingress.login(demo_users.OPERATOR, "battery staple").status == 200
+    finally:
+        ingress.process.kill()
