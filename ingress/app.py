@@ -183,6 +183,8 @@ async def run(settings: IngressSettings) -> None:
     admin = kafka.admin(settings, client_id)
     stop = _stop_on_signal()
     pool = postgres.pool(settings.database, settings.database_pool_size, client_id)
+    # Of its own: requests that wait for theirs must not make an ingress seem unable to serve.
+    probing = postgres.pool(settings.database, 1, f"{client_id}-ready")
     if not await _kafka_is_there(admin, settings, stop):
         return
     await asyncio.to_thread(topics_check.check_topics, admin, settings)
@@ -191,7 +193,7 @@ async def run(settings: IngressSettings) -> None:
         return await asyncio.to_thread(kafka.reachable, admin, timeout_s)
 
     async def postgres_probe(timeout_s: float) -> str | None:
-        return await postgres.reachable(pool, timeout_s)
+        return await postgres.reachable(probing, timeout_s)
 
     made = parts(settings, version, pool, kafka_probe, postgres_probe)
     relay = Relay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
@@ -200,6 +202,7 @@ async def run(settings: IngressSettings) -> None:
     runner = serving.Runner(made.application(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     try:
         await pool.open()
+        await probing.open()
         first_admin = asyncio.get_running_loop().create_task(
             make_first_admin(settings, pool, made.passwords)
         )
@@ -237,6 +240,7 @@ async def run(settings: IngressSettings) -> None:
         await made.trail.close()
         made.passwords.close()
         made.newcomers.close()
+        await probing.close()
         await pool.close()
 
 

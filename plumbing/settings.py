@@ -333,7 +333,11 @@ class PostgresSettings(Settings):
         secret=True,
     )
     database_pool_size: int = setting(
-        10, "How many Postgres connections one process may hold.", ge=1, le=1000
+        10,
+        "How many Postgres connections one process may hold. An ingress holds two more: one to hear"
+        " of endings, one for `/ready`.",
+        ge=1,
+        le=1000,
     )
 
     @property
