@@ -1,6 +1,7 @@
 """The SQL of the ingress's own tables, from its files, and what a row of it is.
 
-The books are read through `sinks.reads` alone. It knows no table.
+The books are read through `sinks.reads`, but for `wallets_shown`, which joins both. It knows no
+table.
 """
 
 from functools import cache

@@ -4,14 +4,19 @@ Amounts are minor units, and beside them decimal text. It decides nothing: what 
 yet is shown as it will be, empty.
 """
 
+from datetime import datetime
 from typing import Any, Literal
 
+from msgspec import Struct
+
+from ingress import queries
 from ingress.openings import Wallet
 from ingress.people import User
 from ingress.queries import Connection
 from ingress.routes import Instant, Shown
 from schemas import money
-from sinks.reads import accounts, history
+
+Status = Literal["opening", "open", "frozen", "closed"]
 
 
 class WalletShown(Shown):
@@ -25,7 +30,7 @@ class WalletShown(Shown):
     held_decimal: str
     available_decimal: str
     version: int
-    status: Literal["opening", "open", "frozen", "closed"]
+    status: Status
     created_at: Instant
     updated_at: Instant
 
@@ -37,19 +42,42 @@ def amounts(balance: int, held: int, currency: str) -> dict[str, Any]:
     return {**minor, **major}
 
 
+class _Row(Struct, frozen=True, kw_only=True):
+    id: str
+    currency: str
+    created_at: datetime
+    balance: int
+    held: int
+    version: int
+    status: Status
+    updated_at: datetime
+
+
 async def read(connection: Connection, wallet: Wallet, owner: User) -> WalletShown:
-    account = await accounts.account(connection, wallet.id)
-    last = None
-    if account is not None and account.version > 0:
-        last = await history.entries(connection, wallet.id, limit=1)
-    balance, held = (account.balance, account.held) if account is not None else (0, 0)
-    return WalletShown(
-        id=wallet.id,
-        user_id=owner.number,
-        currency=wallet.currency,
-        **amounts(balance, held, wallet.currency),
-        version=account.version if account is not None else 0,
-        status=account.status if account is not None else "opening",
-        created_at=wallet.created_at,
-        updated_at=last.items[0].time if last is not None else wallet.created_at,
-    )
+    """As it is now."""
+    (found,) = await _read(connection, wallet.user_id, owner.number, wallet.id)
+    return found
+
+
+async def read_all(connection: Connection, user_id: str, number: int) -> list[WalletShown]:
+    """Of a user, in one query; the default one first."""
+    return await _read(connection, user_id, number, None)
+
+
+async def _read(
+    connection: Connection, user_id: str, number: int, id: str | None
+) -> list[WalletShown]:
+    rows = await queries.every(connection, "wallets_shown", _Row, user_id=user_id, id=id)
+    return [
+        WalletShown(
+            id=row.id,
+            user_id=number,
+            currency=row.currency,
+            **amounts(row.balance, row.held, row.currency),
+            version=row.version,
+            status=row.status,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+        for row in rows
+    ]

@@ -4,12 +4,10 @@ wallet used a key, and not who is staff.
 
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import psycopg
 import pytest
 
 from ingress.ledger.known import Accounts
@@ -21,6 +19,7 @@ from plumbing import postgres
 from schemas import ids
 from sinks.reads import transactions
 from tests.api import ADMIN_EMAIL, Answer, Api, Ingress, Person
+from tests.statements import counted
 
 WAIT_S = 1
 UNKNOWN = str(uuid.uuid5(uuid.NAMESPACE_DNS, "nobody sent it"))
@@ -84,21 +83,6 @@ def test_another_wallets_transaction_is_told_like_one_that_is_not_there(
         assert theirs.status == 404
         assert told(theirs) == told(nobodys)
         assert ingress.get(path.format(of_key(ada, "deposit")), ada.token).status == 200
-
-
-@contextmanager
-def counted() -> Iterator[list[object]]:
-    """The statements that Postgres is asked to run."""
-    run: Any = psycopg.AsyncCursor.execute
-    seen: list[object] = []
-
-    def execute(self: Any, query: Any, *rest: Any, **more: Any) -> Any:
-        seen.append(query)
-        return run(self, query, *rest, **more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psycopg.AsyncCursor, "execute", execute)
-        yield seen
 
 
 async def work(act: Callable[[], Awaitable[object]]) -> list[object]:

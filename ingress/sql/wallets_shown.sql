@@ -1,0 +1,16 @@
+-- Wallets of a user as they are answered, or one of them, the default one first. One that the books
+-- do not have yet is empty. The one query that joins the ingress's own tables with the books.
+SELECT wallets.id,
+       wallets.currency,
+       wallets.created_at,
+       coalesce(accounts.balance, 0) AS balance,
+       coalesce(accounts.held, 0) AS held,
+       coalesce(accounts.version, 0) AS version,
+       coalesce(accounts.status::text, 'opening') AS status,
+       coalesce(entries.time, wallets.created_at) AS updated_at
+FROM ledger.wallets
+LEFT JOIN ledger.accounts ON accounts.id = wallets.id
+LEFT JOIN ledger.entries ON entries.account = accounts.id AND entries.version = accounts.version
+WHERE wallets.user_id = %(user_id)s
+  AND (%(id)s::text IS NULL OR wallets.id = %(id)s)
+ORDER BY wallets.is_default DESC, wallets.created_at, wallets.id

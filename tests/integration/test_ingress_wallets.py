@@ -1,0 +1,38 @@
+"""All wallets of a user are read in one query."""
+
+import psycopg
+
+from ingress import wallet_shown
+from plumbing import postgres
+from tests.api import Api
+from tests.statements import counted
+
+
+async def test_all_wallets_of_a_user_are_read_at_once(api: Api) -> None:
+    ingress, ada = api.ingress, api.ingress.person()
+    for currency in ("USD", "JPY", "NGN"):
+        assert ingress.post("/wallets", {"currency": currency}, ada.token).status == 201
+    credit = {"entry": "credit", "amount": 700}
+    assert ingress.post("/transactions", credit, ada.token).status == 201
+    assert ingress.post("/holds", {"amount": 300}, ada.token).status == 201
+    with psycopg.connect(api.database) as connection:
+        # One that the ledger has not opened yet.
+        connection.execute(
+            "INSERT INTO ledger.wallets (id, user_id, currency, is_default)"
+            " VALUES ('not open yet', %s, 'KES', false)",
+            (ada.uuid,),
+        )
+    listed = ingress.get("/wallets", ada.token).json["data"]
+    assert listed[0]["id"] == ada.wallet_id
+    assert [each["currency"] for each in listed] == ["NGN", "USD", "JPY", "NGN", "KES"]
+    assert [each["status"] for each in listed] == 4 * ["open"] + ["opening"]
+    first = listed[0]
+    assert (first["balance"], first["held"], first["available"]) == (700, 300, 400)
+    assert first["updated_at"] > first["created_at"]
+    for each in listed[:-1]:
+        assert ingress.get(f"/wallets/{each['id']}", ada.token).json == each
+    async with postgres.pool(api.database, 1, "test") as pool, pool.connection() as connection:
+        with counted() as seen:
+            found = await wallet_shown.read_all(connection, ada.uuid, ada.number)
+        assert len(found) == len(listed)
+        assert len(seen) == 1
