@@ -92,6 +92,7 @@ def configure(
 ) -> None:
     """Change the settings that decide, in every partition of the ledger."""
     from compose import running
+    from plumbing import kafka
     from processor import configure as service
     from processor.workers import Groups
 
@@ -108,7 +109,9 @@ def configure(
     config = running.client(settings, f"{settings.ledger_id}-configure")
     prefix = settings.topic_prefix + settings.ledger_id
     groups = Groups(f"{prefix}-processor", f"{prefix}-sink")
-    for done in service.configure(config, settings.topics, settings.partitions, groups, changes):
+    with kafka.as_failures(config):
+        changed = service.configure(config, settings.topics, settings.partitions, groups, changes)
+    for done in changed:
         typer.echo(f"partition {done.partition}: version {done.version}: {done.after}")
 
 
@@ -385,11 +388,13 @@ app.add_typer(dead_letters, name="dead-letters", help="What could not be read, a
 def list_dead_letters(data: lifecycle.Data = lifecycle.DATA) -> None:
     """A line for each: position, reason, size, label."""
     from compose import running
+    from plumbing import kafka
     from processor import dead_letters as service
     from processor.committed import CommittedReader
 
     settings = running.settings(data)
-    with CommittedReader(running.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
+    config = running.client(settings, f"{settings.ledger_id}-dead-letters")
+    with kafka.as_failures(config), CommittedReader(config) as reader:
         for letter in service.letters(reader, settings.topics):
             position = f"{letter.partition}:{letter.offset}"
             told = (
@@ -408,11 +413,13 @@ def show_dead_letter(position: Position, data: lifecycle.Data = lifecycle.DATA) 
     import msgspec
 
     from compose import running
+    from plumbing import kafka
     from processor import dead_letters as service
     from processor.committed import CommittedReader
 
     settings = running.settings(data)
-    with CommittedReader(running.client(settings, f"{settings.ledger_id}-dead-letters")) as reader:
+    config = running.client(settings, f"{settings.ledger_id}-dead-letters")
+    with kafka.as_failures(config), CommittedReader(config) as reader:
         letter, original = service.find(reader, settings.topics, position)
     typer.echo(msgspec.json.format(msgspec.json.encode(letter), indent=2).decode())
     sys.stdout.flush()
@@ -429,15 +436,19 @@ def resubmit_dead_letter(
 ) -> None:
     """Write the command anew, by the key and partition of its account."""
     from compose import running
+    from plumbing import kafka
     from processor import dead_letters as service
     from processor.committed import CommittedReader
 
+    instead = None if value is None else service.contents(value)
     settings = running.settings(data)
     client_id = f"{settings.ledger_id}-dead-letters"
-    with CommittedReader(running.client(settings, client_id)) as reader:
-        _, original = service.find(reader, settings.topics, position)
-    sent = value.read_bytes() if value is not None else original.value or b""
-    account, partition, offset = service.resubmit(settings, client_id, sent)
+    config = running.client(settings, client_id)
+    with kafka.as_failures(config):
+        with CommittedReader(config) as reader:
+            _, original = service.find(reader, settings.topics, position)
+        sent = original.value or b"" if instead is None else instead
+        account, partition, offset = service.resubmit(settings, client_id, sent)
     typer.echo(f"sent for {account} as {partition}:{offset}")
 
 

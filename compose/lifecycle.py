@@ -79,6 +79,7 @@ def up(
     from compose.embedded import up as embedded
     from compose.embedded.display import Display
 
+    own = embedded.forget_own_settings(data, os.environ)
     given = {"KAFKA_BROKERS": kafka, "DATABASE_URL": postgres}
     os.environ.update({name: value for name, value in given.items() if value is not None})
     options = embedded.Options(
@@ -94,6 +95,8 @@ def up(
     )
     settings = embedded.UpSettings.read()
     display = Display()
+    if own:
+        display.say(f"  this folder's own settings are not read again: {', '.join(own)}")
     stop = threading.Event()
     if fast_start:
         stop_with_parent(stop)

@@ -97,6 +97,11 @@ def report(tally: Tally, strict: bool) -> int:
         sys.stderr.write(
             f"streamledger: line {sent.line}: sent as {place}; its result has not come yet\n"
         )
+    if tally.not_sent:
+        sys.stderr.write(
+            f"streamledger: {tally.sent:,} lines were sent, {tally.not_sent:,} were not; after they"
+            " are mended all lines may be sent again: each that has an id happens once\n"
+        )
     wrong = tally.not_sent or tally.awaited or (strict and tally.rejected)
     return 1 if wrong else 0
 
@@ -197,6 +202,14 @@ class Commands:
                 self._producer.produce(self._topic, line, account.encode(), on_delivery=delivered)
             except BufferError:
                 self._producer.poll(POLL_S)
+            except KafkaException as error:
+                why: KafkaError = error.args[0]
+                text = f"not sent: {why.str()}"
+                if why.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    text = f"not sent: {len(line):,} bytes are more than a record may have"
+                self.tally.not_sent += 1
+                self._told.append(NotSent(number, text))
+                return
             else:
                 break
         self._in_flight += 1
@@ -277,7 +290,7 @@ class _Ahead:
     """Lines with their numbers, read in a thread: results are told while none comes."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
-        self._queue: queue.Queue[tuple[int, bytes] | Exception | None] = queue.Queue(AHEAD)
+        self._queue: queue.Queue[tuple[int, bytes] | OSError | None] = queue.Queue(AHEAD)
         threading.Thread(target=self._read, args=(lines,), name="lines", daemon=True).start()
 
     def more(self) -> bool:
@@ -292,8 +305,8 @@ class _Ahead:
                 continue
             if got is None:
                 return
-            if isinstance(got, Exception):
-                raise got
+            if isinstance(got, OSError):
+                raise Failure(f"the lines cannot be read any further: {got.strerror or got}")
             yield got
 
     def _read(self, lines: Iterable[bytes]) -> None:

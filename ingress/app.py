@@ -188,6 +188,7 @@ async def run(settings: IngressSettings) -> None:
     if not await _kafka_is_there(admin, settings, stop):
         return
     await asyncio.to_thread(topics_check.check_topics, admin, settings)
+    await postgres.check_not_refused(settings.database)
 
     async def kafka_probe(timeout_s: float) -> str | None:
         return await asyncio.to_thread(kafka.reachable, admin, timeout_s)

@@ -1,17 +1,22 @@
 """Work that goes on beside the requests for as long as the process: turn after turn, in one task.
 
-What passes by itself, Postgres being away for one, is told and waited out; any other error ends the
-task, and whoever watches it ends the process.
+What passes by itself, Postgres being away for one, is told and waited out, with pauses that grow;
+any other error ends the task, and whoever watches it ends the process.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
+from typing import Final
 
 import structlog
 
 from ingress import queries
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+LONGEST_PAUSE_S: Final = 5.0
 
 
 class Background(ABC):
@@ -43,9 +48,17 @@ class Background(ABC):
             await asyncio.wait({self._task})
 
     async def _run(self) -> None:
+        pause_s = self._pause_s
         while True:
+            began = time.monotonic()
             try:
                 await self.turn()
             except self._passing as error:
-                log.warning(self._waits, error=str(error).strip())
-                await asyncio.sleep(self._pause_s)
+                # A turn that went on for a while was not what fails again and again.
+                if time.monotonic() - began > LONGEST_PAUSE_S:
+                    pause_s = self._pause_s
+                log.warning(self._waits, error=str(error).strip(), again_in_s=pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = max(pause_s, min(2 * pause_s, LONGEST_PAUSE_S))
+            else:
+                pause_s = self._pause_s

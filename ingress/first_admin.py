@@ -11,6 +11,7 @@ import structlog
 from msgspec import Struct
 
 from ingress import emails, queries
+from ingress.background import LONGEST_PAUSE_S
 from ingress.problems import Problem
 from ingress.roles import Role
 from ingress.sessions.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
@@ -35,12 +36,16 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
         return
     email = _email(settings.admin_email)
     hashed = await passwords.hash(_password(settings.admin_password.get_secret_value()))
+    pause_s = RETRY_S
     while True:
         try:
             await _make_if_none(pool, email, hashed)
         except queries.AWAY as error:
-            log.warning("the first admin waits for Postgres", error=str(error).strip())
-            await asyncio.sleep(RETRY_S)
+            log.warning(
+                "the first admin waits for Postgres", error=str(error).strip(), again_in_s=pause_s
+            )
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         except Problem:
             # Anybody can register an address: that neither makes an admin nor stops the ingress.
             log.error(

@@ -7,9 +7,9 @@ at and never with a secret. What is produced and consumed is the services' own a
 
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -279,6 +279,18 @@ def explained(config: Mapping[str, Any], error: BaseException) -> BaseException:
         if why is not None:
             return Refused(why)
     return error
+
+
+@contextmanager
+def as_failures(config: Mapping[str, Any]) -> Iterator[None]:
+    """For a command at a terminal: what the brokers refuse, or do not answer, is one line."""
+    try:
+        yield
+    except KafkaException as error:
+        why = explained(config, error)
+        if why is error:
+            why = Failure(f"Kafka at {config['bootstrap.servers']}: {error.args[0].str()}")
+        raise why from None
 
 
 def _who(config: Mapping[str, Any]) -> str:

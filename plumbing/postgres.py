@@ -116,6 +116,17 @@ async def _bound(connection: Connection) -> None:
     await connection.commit()
 
 
+async def check_not_refused(database_url: str) -> None:
+    """Raises a Failure where the server refuses us. One that is away may come back."""
+    try:
+        connection = await AsyncConnection.connect(database_url, connect_timeout=CONNECT_TIMEOUT_S)
+    except psycopg.OperationalError as error:
+        if refused(error):
+            raise failure(error) from None
+    else:
+        await connection.close()
+
+
 async def reachable(pool: Pool, timeout_s: float) -> str | None:
     """None when the database answers in time, else why not."""
     try:

@@ -67,7 +67,11 @@ class CommittedReader:
         self._consumer.close()
 
     def partitions(self, topic: str) -> int:
-        return len(self._consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions)
+        known = self._consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+        # Of a topic that it may not see the client tells no partitions, and why.
+        if known.error is not None:
+            raise KafkaException(known.error)
+        return len(known.partitions)
 
     def range(self, topic: str, partition: int) -> Range:
         asked = TopicPartition(topic, partition)

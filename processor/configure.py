@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from plumbing.failures import Failure
 from plumbing.kafka import ClientConfig
@@ -44,6 +44,8 @@ def configure(
     if not changes:
         raise NothingAsked("name what to change; `streamledger configure --help` lists it")
     with CommittedReader(config) as reader:
+        # Raises what says why, where this user may not see the topic.
+        reader.partitions(names.state)
         before = {p: _position(reader, names.state, p) for p in range(partitions)}
         known = {p: _settled(p, position) for p, position in before.items()}
         wanted = {p: _changed(settings, changes) for p, (settings, _) in known.items()}
@@ -51,12 +53,22 @@ def configure(
         if any(settings.format_level < level for settings, _ in known.values()):
             _check_supported(config, groups, level)
         producer = Producer({**config, "acks": "all", "enable.idempotence": True})
+        refused: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                refused.append(error)
+
         waiting = {p: known[p][1] for p, settings in wanted.items() if settings != known[p][0]}
         for partition in waiting:
             leg = legs.Configure(settings=wanted[partition])
-            producer.produce(names.legs, outputs.encode_leg(leg), None, partition)
+            producer.produce(
+                names.legs, outputs.encode_leg(leg), None, partition, on_delivery=delivered
+            )
         if producer.flush(WAIT_S):
             raise Failure("Kafka did not take the change; nothing is known to have changed")
+        if refused:
+            raise KafkaException(refused[0])
         deadline = time.monotonic() + WAIT_S
         while waiting:
             for partition, version in list(waiting.items()):

@@ -5,8 +5,10 @@ the position that the letter names.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from plumbing import kafka
 from plumbing.failures import Failure
@@ -41,6 +43,13 @@ def find(reader: CommittedReader, names: Names, position: str) -> tuple[DeadLett
     raise Failure(f"there is no dead letter of {position}")
 
 
+def contents(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise Failure(f"{file}: cannot be read: {error.strerror}") from None
+
+
 def parsed(position: str) -> tuple[int, int]:
     partition, colon, offset = position.partition(":")
     if not (colon and partition.isdecimal() and offset.isdecimal()):
@@ -51,20 +60,23 @@ def parsed(position: str) -> tuple[int, int]:
 def resubmit(settings: KafkaSettings, client_id: str, value: bytes) -> tuple[str, int, int]:
     """Write a command anew, by the key that is its account; tells the key and the new position."""
     account = _account(value)
-    told: list[tuple[int, int]] = []
+    sent: list[tuple[int, int]] = []
+    refused: list[KafkaError] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            refused.append(error)
+        else:
+            sent.append((message.partition() or 0, message.offset() or 0))
+
     producer = kafka.command_producer(settings, client_id)
-    producer.produce(
-        settings.topics.commands,
-        value,
-        account.encode(),
-        on_delivery=lambda error, message: (
-            None if error else told.append((message.partition() or 0, message.offset() or 0))
-        ),
-    )
+    producer.produce(settings.topics.commands, value, account.encode(), on_delivery=delivered)
     producer.flush(_FLUSH_S)
-    if not told:
-        raise Failure("Kafka did not take it")
-    return account, *told[0]
+    if refused:
+        raise KafkaException(refused[0])
+    if not sent:
+        raise Failure("Kafka did not confirm it, and may have it: with an id it may be sent again")
+    return account, *sent[0]
 
 
 def _account(value: bytes) -> str:

@@ -10,7 +10,7 @@ import os
 import shlex
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -44,6 +44,7 @@ PROBE_TIMEOUT_S = 5
 NEEDED_BYTES = 300_000_000
 CLIENT_ID = "up"
 SETTINGS_FILE = "settings.sh"
+SASL = ("MECHANISM", "USERNAME", "PASSWORD")
 ANYWHERE = ("", "0.0.0.0", "::")
 
 T = TypeVar("T")
@@ -129,6 +130,7 @@ class Up:
 
     def _prepare(self) -> None:
         self._tell(())
+        self._check_yours()
         left = self._folder.processes.stop_stale()
         if left:
             names = ", ".join(left)
@@ -143,7 +145,7 @@ class Up:
                 f"{NEEDED_BYTES / 1e6:.0f} MB are needed."
             )
         self._port = self._choose_port()
-        self._check_asked_for()
+        self._check_ports()
         self._choose_security()
 
     def _choose_port(self) -> int:
@@ -155,12 +157,15 @@ class Up:
             return ports.asked_for(asked, "HTTP", "--port")
         return ports.next_free(self._settings.http_port)
 
-    def _check_asked_for(self) -> None:
+    def _check_ports(self) -> None:
         """Before anything is started, what can be known to fail."""
         if self._options.kafka_port is not None:
             ports.asked_for(self._options.kafka_port, "Kafka", "--kafka-port")
         if self._options.postgres_port is not None:
             ports.asked_for(self._options.postgres_port, "Postgres", "--postgres-port")
+
+    def _check_yours(self) -> None:
+        """Whether what somebody else runs is there: before anything of ours is stopped."""
         if self._settings.kafka_brokers is not None:
             if self._options.secure is not None:
                 raise Problem(
@@ -169,7 +174,9 @@ class Up:
                 )
             admin = kafka_clients.admin(self._settings, CLIENT_ID)
             if (why := kafka_clients.reachable(admin, PROBE_TIMEOUT_S)) is not None:
-                raise Problem(f"No Kafka answers at {self._settings.brokers}: {why}.")
+                raise Problem(
+                    f"No Kafka answers at {self._settings.brokers} (KAFKA_BROKERS): {why}."
+                )
         elif self._settings.kafka_security_protocol != "PLAINTEXT":
             raise Problem(
                 "KAFKA_SECURITY_PROTOCOL is for a Kafka of your own; name it in KAFKA_BROKERS."
@@ -428,7 +435,35 @@ def reach_postgres(url: str) -> None:
         first = postgres_clients.first_line(error)
         if postgres_clients.refused(error):
             raise Problem(f"Postgres refuses the connection (DATABASE_URL): {first}.") from error
-        raise Problem(f"No Postgres answers at the address given: {first}.") from error
+        raise Problem(
+            f"No Postgres answers at the address given (DATABASE_URL): {first}."
+        ) from error
+
+
+# What a file of this folder sets together with each address.
+OWN_SETTINGS = {
+    "KAFKA_BROKERS": ("KAFKA_SECURITY_PROTOCOL", *(f"KAFKA_SASL_{x}" for x in SASL)),
+    "DATABASE_URL": (),
+    SIGNING_KEY: (),
+}
+
+
+def forget_own_settings(data: Path, environment: MutableMapping[str, str]) -> list[str]:
+    """In a shell that has read this folder's settings, `up` is what they tell of: it does not take
+    its own Kafka and Postgres for somebody else's. Returns the names of what it takes away."""
+    try:
+        lines = (data / SETTINGS_FILE).read_text().splitlines()
+    except OSError:
+        return []
+    words = (word for line in lines for word in shlex.split(line))
+    own = dict(word.split("=", 1) for word in words if "=" in word)
+    forgotten = []
+    for name, beside in OWN_SETTINGS.items():
+        if name in own and environment.get(name) == own[name]:
+            forgotten += [each for each in (name, *beside) if each in environment]
+    for name in forgotten:
+        del environment[name]
+    return forgotten
 
 
 def exported(path: Path, settings: Mapping[str, str]) -> None:

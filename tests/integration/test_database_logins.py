@@ -14,6 +14,8 @@ from compose import provision
 from compose.embedded import postgres as servers
 from plumbing.failures import Failure
 from sinks.migrations import INGRESS_ROLE, SINK_ROLE
+from sinks.verify import tables
+from sinks.verify.report import Differences
 
 Logins = dict[str, str]
 PEOPLE = ("users", "tokens", "spent_tokens", "wallets", "outbox", "attempts", "audit")
@@ -146,3 +148,5 @@ def test_a_refused_password_is_not_called_silence(database: str) -> None:
     with pytest.raises(Failure, match=r"Postgres refuses the connection: .*DATABASE_URL") as caught:
         provision.migrate(wrong)
     assert "wrong" not in str(caught.value)
+    with pytest.raises(Failure, match="Postgres refuses the connection"):
+        tables.Tables(wrong, Differences())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -215,6 +216,29 @@ def test_each_service_has_only_its_own_secrets_and_its_own_login(terminal: Termi
         ("streamledger_sink", "streamledger-sink"),
         ("streamledger_ingress", "streamledger-ingress"),
     }
+
+
+def test_a_shell_with_its_own_settings_starts_it_again(terminal: Terminal) -> None:
+    """And one with another's stops nothing before it says so."""
+    up = terminal.up()
+    terminal.wait_ready(up)
+    up.kill()
+    up.wait()
+    left = terminal.identities()
+    port = brokers.some_port()
+    refused = terminal.run("up", "--data", "data", KAFKA_BROKERS=f"127.0.0.1:{port}")
+    assert refused.returncode == 1
+    assert f"No Kafka answers at 127.0.0.1:{port} (KAFKA_BROKERS)" in refused.stderr
+    assert terminal.identities() == left
+    assert all(identity.alive() for identity in left.values())
+    words = shlex.split((terminal.data.path / "settings.sh").read_text())
+    own = dict(word.split("=", 1) for word in words if "=" in word)
+    again = terminal.up(**own)
+    terminal.wait_ready(again)
+    assert "KAFKA_BROKERS, DATABASE_URL, SIGNING_KEY" in " ".join(terminal.output().split())
+    parts = terminal.status()["parts"]
+    assert {part["state"] for part in parts} == {"ready"}
+    assert not any(identity.alive() for identity in left.values())
 
 
 def test_down_stops_it_from_outside_also_while_it_starts(terminal: Terminal) -> None:

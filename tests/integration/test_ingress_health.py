@@ -8,11 +8,13 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
 from compose import provision
+from compose.embedded import postgres as servers
 from plumbing import setting_names
 from tests.waiting import eventually
 
@@ -153,6 +155,18 @@ async def test_without_postgres_it_serves_and_says_so(env: Env, tmp_path: Path) 
         status, text = await get(env, "/ready")
         assert status == 503
         assert "127.0.0.1" not in text
+
+
+async def test_a_password_that_postgres_refuses_ends_the_start(env: Env, tmp_path: Path) -> None:
+    create_topics(env)
+    user = urlsplit(env["DATABASE_URL"]).username or ""
+    env["DATABASE_URL"] = servers.as_user(env["DATABASE_URL"], user, "not-the-password")
+    async with ingress(env, tmp_path) as process:
+        errors = (await said(process)).decode()
+    assert process.returncode == 1
+    assert "Postgres refuses the connection" in errors and "DATABASE_URL" in errors
+    assert len(errors.splitlines()) == 1
+    assert "not-the-password" not in errors
 
 
 async def test_it_refuses_unsafe_topics(env: Env, tmp_path: Path) -> None:

@@ -144,6 +144,31 @@ async def test_aiokafka_hashes_as_the_page_says(ledger: Pipeline) -> None:
 # Wrong contents
 
 
+def test_a_line_that_is_too_large_is_named_and_the_others_are_sent(
+    ledger: Pipeline, account: str
+) -> None:
+    lines = [
+        json.dumps({"kind": "credit", "account": account, "id": f"line-{n}", "amount": 5, **more})
+        for n, more in enumerate(({}, {"description": "x" * 1_100_000}, {}))
+    ]
+    told = ledger.streamledger("produce", "--wait", given="\n".join(lines), exit_code=1)
+    assert told.stdout.count("posted") == 2
+    assert (
+        "line 2: not sent: 1,100," in told.stderr and "bytes are more than a record" in told.stderr
+    )
+    assert "2 lines were sent, 1 were not" in told.stderr
+    assert "each that has an id happens once" in told.stderr
+    assert "Traceback" not in told.stderr
+    # As it says: all of them again.
+    again = ledger.streamledger("produce", "--wait", given="\n".join(lines), exit_code=1)
+    assert again.stdout.count("posted (replay)") == 2
+
+
+def test_a_file_that_is_not_there_is_one_line(ledger: Pipeline) -> None:
+    told = ledger.streamledger("dead-letters", "resubmit", "0:0", "--value", "nofile", exit_code=1)
+    assert told.stderr == "streamledger: nofile: cannot be read: No such file or directory\n"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -211,6 +211,24 @@ def test_a_command_that_is_not_let_in_says_so(pipe: Pipe, words: tuple[str, ...]
     assert len(ended.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("configure", "--commission-bps", "1"),
+        ("dead-letters", "list"),
+        ("dead-letters", "show", "0:0"),
+        ("dead-letters", "resubmit", "0:0"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_of_an_operator_without_his_rights(pipe: Pipe, words: tuple[str, ...]) -> None:
+    """It does what needs no right, says which one it lacks, and is not silent."""
+    ended = run(pipe.settings(Role.PRODUCER), *words, exit_code=2)
+    assert "does not let the user 'one-producer' do that" in ended.stderr
+    assert ended.stdout == ""
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_who_lacks_a_right_is_told_which(pipe: Pipe) -> None:
     kafka = pipe.kafka
     admin = AdminClient(kafka.cluster.client)

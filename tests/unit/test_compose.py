@@ -42,6 +42,7 @@ READ_BY: dict[str, type[settings.Settings]] = {
     "provision": ProvisionSettings,
     "ingress": IngressSettings,
     "processor": ProcessorSettings,
+    "processor-2": ProcessorSettings,
     "sink": SinkSettings,
 }
 
@@ -309,7 +310,25 @@ def test_prometheus_asks_services_at_the_ports_that_they_show_numbers_on() -> No
         for name in OWN
         if name not in ONE_SHOT
     }
-    assert asked == shown
+    assert asked.keys() == {name_in_the_network(name) for name in shown}
+    for name, port in shown.items():
+        assert asked[name_in_the_network(name)] == port
+
+
+def name_in_the_network(name: str) -> str:
+    """By which each of several services that do the same is found."""
+    given = SERVICES[name].get("networks", {}).get("default", {}).get("aliases", [name])
+    assert len(given) == 1
+    return str(given[0])
+
+
+def test_each_processor_is_found_and_has_a_disk_of_its_own() -> None:
+    processors = [name for name in SERVICES if SERVICES[name].get("command") == ["processor"]]
+    assert len(processors) > 1
+    assert {name_in_the_network(name) for name in processors} == {"processors"}
+    assert len({volume for name in processors for volume in SERVICES[name]["volumes"]}) == len(
+        processors
+    )
 
 
 def test_grafana_reads_prometheus() -> None:

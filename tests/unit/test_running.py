@@ -6,6 +6,7 @@ import pytest
 
 from compose import running
 from compose.embedded import folder, report
+from compose.embedded import up as embedded
 from compose.embedded.report import PartReport
 from compose.embedded.supervisor import State
 from plumbing import setting_names
@@ -53,6 +54,31 @@ def test_what_is_set_stays(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = running.settings(data)
     assert settings.brokers == "elsewhere:9092"
     assert "127.0.0.1:5433" in settings.database
+
+
+def test_a_shell_that_has_this_folders_own_settings_names_nobody_elses(data: Path) -> None:
+    data.mkdir()
+    own = {
+        "KAFKA_BROKERS": "127.0.0.1:9092",
+        "DATABASE_URL": "postgresql://streamledger:x@127.0.0.1:5432/streamledger",
+        "SIGNING_KEY": "a key",
+        "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+        "KAFKA_SASL_USERNAME": "operator",
+    }
+    embedded.exported(data / embedded.SETTINGS_FILE, own)
+    shell = {**own, "PARTITIONS": "4"}
+    assert sorted(embedded.forget_own_settings(data, shell)) == sorted(own)
+    assert shell == {"PARTITIONS": "4"}
+    # As one of Kafka's other users, with the files of `users`.
+    shell = {**own, "KAFKA_SASL_USERNAME": "producer"}
+    embedded.forget_own_settings(data, shell)
+    assert shell == {}
+    # What is somebody else's stays.
+    shell = {**own, "KAFKA_BROKERS": "elsewhere:9092"}
+    embedded.forget_own_settings(data, shell)
+    assert shell == {name: shell[name] for name in shell if name.startswith("KAFKA_")}
+    assert shell["KAFKA_BROKERS"] == "elsewhere:9092"
+    assert embedded.forget_own_settings(data / "none", dict(own)) == []
 
 
 def test_parts_that_are_not_ours_or_not_ready_are_not_taken(data: Path) -> None:
