@@ -9,7 +9,7 @@ from typing import IO
 import structlog
 import uvloop
 
-from plumbing import kafka, logging, memory, metrics, topics_check
+from plumbing import folders, kafka, logging, memory, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from processor import app, encodings, web
@@ -94,7 +94,7 @@ def _schemas(settings: ProcessorSettings) -> AvroSchemas:
 def _locked(data: Path) -> IO[str]:
     """One process for each data folder."""
     try:
-        data.mkdir(parents=True, exist_ok=True)
+        folders.make_private(data)
         lock = (data / "lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -66,7 +66,6 @@ def data_folder() -> Iterator[folder.DataFolder]:
             if path.is_dir():
                 sweep(folder.DataFolder(path))
         mine = folder.DataFolder(Path(tempfile.mkdtemp(dir=RUNS)))
-        mine.path.chmod(0o755)  # nobody, who may have to run Postgres, must get through
         mine.hold()
     try:
         yield mine

@@ -15,6 +15,7 @@ from typing import IO
 
 from compose.embedded import account, problems, processes
 from compose.embedded.problems import Problem
+from plumbing import folders
 
 SIGNING_KEY = "SIGNING_KEY"
 POSTGRES_PASSWORD = "POSTGRES_PASSWORD"
@@ -38,14 +39,17 @@ class DataFolder:
         self.kafka = self.path / "kafka"
         self.postgres = self.path / "postgres"
         self.logs = self.path / "log"
-        self.processes = processes.Registry(self.path / "run")
+        self._run = self.path / "run"
+        self.processes = processes.Registry(self._run)
         self._lock: IO[str] | None = None
 
     def hold(self) -> None:
         """Makes the folder if need be and takes it; raises Busy where another process has it."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.path.exists():
+                folders.make_private(self.path)
             self._recognise()
+            self._close()  # only now is it certain that it is ours
             file = (self.path / "lock").open("a")
         except OSError as error:
             raise problems.of_system(error, f"keeping data in {self.path}") from error
@@ -55,6 +59,10 @@ class DataFolder:
             file.close()
             raise Busy(f"The data folder {self.path} is in use.") from error
         self._lock = file
+
+    def _close(self) -> None:
+        for each in (self.path, self.kafka, self.logs, self._run):
+            folders.make_private(each)
 
     def release(self) -> None:
         if self._lock is not None:
@@ -83,6 +91,7 @@ class DataFolder:
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
+            self._close()
         except OSError as error:
             raise problems.of_system(error, "clearing the data folder") from error
 

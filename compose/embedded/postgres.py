@@ -127,7 +127,7 @@ class Server:
             self._account.give(self._data)
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._folder, prefix="new-") as scratch:
                 made = Path(scratch, "data")
                 password = Path(scratch, "password")

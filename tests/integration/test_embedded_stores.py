@@ -178,7 +178,7 @@ def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: 
 
 
 def test_the_number_of_brokers_is_fixed_at_the_first_start(folder: DataFolder) -> None:
-    (folder.path / "kafka").mkdir()
+    folder.kafka.mkdir(exist_ok=True)
     (folder.path / "kafka" / "cluster.json").write_text('{"id": "x", "brokers": 1}')
     with pytest.raises(Problem, match=r"made with 1 broker\(s\), not 3"):
         cluster(folder, count=3).start(NEVER)

@@ -386,6 +386,33 @@ def test_a_changed_role_ends_what_was_handed_out_under_the_old_one(ingress: Ingr
     assert ingress.post("/auth/refresh", asked).code == "refresh_invalid"
 
 
+def test_a_change_of_a_user_that_changes_nothing_writes_and_ends_nothing(api: Api) -> None:
+    ingress, admin, ada = api.ingress, api.ingress.admin(), api.ingress.person()
+    key = ingress.post(
+        "/api-keys", {"name": "k", "scopes": ["read"], "current_password": PASSWORD}, ada.token
+    ).json["key"]
+
+    def written() -> list[tuple[Any, ...]]:
+        return [
+            *rows(api, "SELECT xmin::text, ctid::text FROM ledger.users WHERE id = %s", ada.uuid),
+            *rows(api, "SELECT count(*) FROM ledger.audit WHERE subject = %s", ada.uuid),
+        ]
+
+    before = written()
+    for same in ({}, {"role": "user"}, {"disabled": False}, {"role": "user", "disabled": False}):
+        answer = ingress.call("PATCH", f"/users/{ada.uuid}", same, admin.token)
+        assert (answer.status, answer.json["role"], answer.json["disabled"]) == (200, "user", False)
+        assert written() == before, same
+    # A change does, and what was told of it before is told by then: the old token is still taken.
+    eve = ingress.person()
+    ingress.becomes(eve, "auditor", admin)
+    eventually(lambda: ingress.get("/me", eve.token).status == 401)
+    assert ingress.get("/me", ada.token).status == 200
+    assert ingress.get("/me", key).status == 200
+    asked = {"refresh_token": ada.refresh_token}
+    assert ingress.post("/auth/refresh", asked).status == 200
+
+
 def test_there_is_always_an_admin(ingress: Ingress) -> None:
     admin = ingress.admin()
     path = f"/users/{admin.uuid}"
