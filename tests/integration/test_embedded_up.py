@@ -215,6 +215,7 @@ def test_each_service_has_only_its_own_secrets_and_its_own_login(terminal: Termi
     assert set(rows) == {
         ("streamledger_sink", "streamledger-sink"),
         ("streamledger_ingress", "streamledger-ingress"),
+        ("streamledger_ingress", "streamledger-ingress-ready"),
     }
 
 
