@@ -202,6 +202,7 @@ def made(kafka: str, postgres: str, template: str, folder: Path) -> Iterator[Pip
     """With a database of its own."""
     name = f"pipeline_{secrets.token_hex(5)}"
     create(postgres, name, template)
+    provision.migrate(beside(postgres, name))
     pipeline = Pipeline(kafka, beside(postgres, name), f"{name}-", folder)
     try:
         pipeline.start()

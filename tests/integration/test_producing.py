@@ -322,8 +322,9 @@ def test_produce_sends_what_names_its_account_and_names_the_lines_that_do_not(
     wrong = {"account": account, "kind": "gift", "id": "unknown-kind"}
     lines = "\n".join([*bad, "", json.dumps(wrong), json.dumps(credit(account))])
     ended = ledger.streamledger("produce", "--wait", given=lines, exit_code=1)
-    told = ended.stderr.splitlines()
+    *told, summary = ended.stderr.splitlines()
     assert [line.split(": ")[1] for line in told] == [f"line {n}" for n in range(1, 6)]
+    assert "2 lines were sent, 5 were not" in summary
     assert "malformed" in ended.stdout
     assert "posted" in ended.stdout
 
