@@ -25,7 +25,7 @@ from processor.rules import chain, engine
 from processor.rules.records import input_of
 from processor.rules.state import MemoryState
 from schemas import codecs, journal, legs, state, state_keys
-from schemas.settings import Genesis, Settings
+from schemas.settings import RULES_VERSION, Genesis, Settings
 
 ACCOUNTS = 10_000
 MANY_ACCOUNTS = 200_000
@@ -206,7 +206,10 @@ def _tell(measure: str, **facts: object) -> None:
 
 def begin(accounts: int) -> Batches:
     of = Batches()
-    first = legs.Configure(settings=Settings(), genesis=Genesis(ledger_id=LEDGER_ID, partitions=1))
+    first = legs.Configure(
+        settings=Settings(rules_version=RULES_VERSION),
+        genesis=Genesis(ledger_id=LEDGER_ID, partitions=1),
+    )
     engine.apply(of, engine.genesis(0, first, b"genesis"))
     decide(of, opens(accounts))
     return of

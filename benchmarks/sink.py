@@ -46,7 +46,7 @@ from processor.rules.records import input_of
 from processor.rules.state import MemoryState
 from schemas import codecs, journal, legs
 from schemas.legs import Leg
-from schemas.settings import Genesis, Settings
+from schemas.settings import RULES_VERSION, Genesis, Settings
 from schemas.topics import RESULTS_POSITIONS, Names
 from tests import brokers
 
@@ -81,7 +81,8 @@ class Maker:
         self.partitions = [Partition(number) for number in range(partitions)]
         self._producers = []
         first = legs.Configure(
-            settings=Settings(), genesis=Genesis(ledger_id=LEDGER_ID, partitions=partitions)
+            settings=Settings(rules_version=RULES_VERSION),
+            genesis=Genesis(ledger_id=LEDGER_ID, partitions=partitions),
         )
         for partition in self.partitions:
             producer = Producer(

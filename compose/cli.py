@@ -89,6 +89,9 @@ def configure(
     format_level: Annotated[
         int | None, typer.Option(min=1, help="Raise it once every worker is upgraded.")
     ] = None,
+    rules_version: Annotated[
+        int | None, typer.Option(min=1, help="Of docs/rules.md; it only rises.")
+    ] = None,
 ) -> None:
     """Change the settings that decide, in every partition of the ledger."""
     from compose import running
@@ -103,6 +106,7 @@ def configure(
         "participant_timeout_ms": participant_timeout_ms,
         "max_pending": max_pending,
         "format_level": format_level,
+        "rules_version": rules_version,
     }
     changes = {name: value for name, value in asked.items() if value is not None}
     settings = running.settings(data)

@@ -174,12 +174,11 @@ class Commands:
                 self._results.close()
 
     def _send(self, number: int, line: bytes) -> None:
-        account, key = _account(line)
+        account, transaction = _named(line)
         if account is None:
             self.tally.not_sent += 1
             self._told.append(NotSent(number, "not sent: no JSON object with an account"))
             return
-        transaction = ids.transaction_id(account, key) if key else None
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             self._in_flight -= 1
@@ -320,8 +319,8 @@ class _Ahead:
             self._queue.put(None)
 
 
-def _account(line: bytes) -> tuple[str | None, str | None]:
-    """The account and the idempotency key that a line names. The ledger reads it more strictly."""
+def _named(line: bytes) -> tuple[str | None, str | None]:
+    """The account and the transaction that a line names. The ledger reads it more strictly."""
     try:
         command = json.loads(line)
     except (ValueError, RecursionError):
@@ -337,4 +336,7 @@ def _account(line: bytes) -> tuple[str | None, str | None]:
         usable = key.encode() if isinstance(key, str) else b""
     except UnicodeEncodeError:
         return None, None
-    return account, usable.decode() or None
+    if not usable:
+        return account, None
+    only = command.get("wallets_only") is True
+    return account, ids.transaction_id(account, usable.decode(), wallets_only=only)

@@ -16,7 +16,7 @@ from processor import outputs, positions, workers
 from processor.committed import CommittedReader
 from processor.workers import Groups
 from schemas import legs, state_keys
-from schemas.settings import FORMAT_LEVEL, Settings
+from schemas.settings import FORMAT_LEVEL, RULES_VERSIONS, Settings
 from schemas.state import Position
 from schemas.topics import Names
 
@@ -120,6 +120,14 @@ def _changed(settings: Settings, changes: dict[str, int]) -> Settings:
     if level < settings.format_level:
         raise Failure(
             f"the ledger has format level {settings.format_level}, which cannot be lowered"
+        )
+    rules = changes.get("rules_version", settings.rules_version)
+    if rules not in RULES_VERSIONS:
+        known = sorted(RULES_VERSIONS)
+        raise Failure(f"this program supports rules versions {known}, not {rules}: upgrade it")
+    if rules < settings.rules_version:
+        raise Failure(
+            f"the ledger has rules version {settings.rules_version}, which cannot be lowered"
         )
     merged = {**msgspec.to_builtins(settings), **changes}
     try:

@@ -18,7 +18,7 @@ from processor.committed import CommittedReader, Range
 from processor.positions import Read, digest
 from processor.table import Table
 from schemas import journal, state_keys, topics
-from schemas.settings import FORMAT_LEVEL, RULES_VERSION, Settings
+from schemas.settings import FORMAT_LEVEL, RULES_VERSIONS, Settings
 from schemas.state import InputPosition, Position
 from schemas.topics import DAY_MS, STATE, Names
 
@@ -214,9 +214,9 @@ def unsupported(settings: Settings) -> str | None:
     """Why this program cannot go on with a partition that has these settings; None if it can."""
     if settings.format_level > FORMAT_LEVEL:
         return positions.too_new(settings.format_level)
-    if settings.rules_version != RULES_VERSION:
+    if settings.rules_version not in RULES_VERSIONS:
         return (
             f"the ledger is decided by rules version {settings.rules_version}; this program has"
-            f" {RULES_VERSION}: upgrade it (docs/upgrading.md)"
+            f" {sorted(RULES_VERSIONS)}: upgrade it (docs/upgrading.md)"
         )
     return None

@@ -11,6 +11,7 @@ from plumbing.settings import (
     setting,
 )
 from schemas import topics
+from schemas.settings import RULES_VERSION
 from schemas.settings import Settings as Deciding
 
 _FIRST_OWNER = (
@@ -98,6 +99,7 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSe
 
     def deciding(self) -> Deciding:
         return Deciding(
+            rules_version=RULES_VERSION,
             lanes=topics.lanes(self.partitions),
             commission_bps=self.commission_bps,
             max_overdraft=self.max_overdraft,

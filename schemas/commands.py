@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct, field
 
-from schemas import fields
+from schemas import fields, ids
 
 
 class _Command(
@@ -34,6 +34,9 @@ class _Command(
     min_available_after: fields.Balance | None = None
     effective_at_ms: fields.Time | None = None
     external_id: fields.Label | None = None
+    # True for a user's command: every account that it uses must be a wallet, and its key belongs to
+    # another key space than the keys of all other commands.
+    wallets_only: bool | None = None
 
 
 class OpenAccount(_Command, frozen=True, kw_only=True, gc=False, tag="open_account"):
@@ -150,10 +153,18 @@ def body(command: Command) -> bytes:
     """Canonical bytes of what two commands with one key must have in common to be the same.
 
     Defaults and absent fields are alike; key order and encoding are gone; so are id, key, actor and
-    trace.
+    trace, and `wallets_only`, as two commands that differ in it never share a key.
     """
     return _canonical.encode(
-        msgspec.structs.replace(command, id=None, idempotency_key=None, actor=None, trace=None)
+        msgspec.structs.replace(
+            command, id=None, idempotency_key=None, actor=None, trace=None, wallets_only=None
+        )
+    )
+
+
+def transaction_id(command: Command) -> ids.TransactionId:
+    return ids.transaction_id(
+        command.account, key(command), wallets_only=bool(command.wallets_only)
     )
 
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 from schemas import commands as c
 from schemas import ids, journal, legs, messages, state
 from schemas.reasons import Reason
-from schemas.settings import Genesis, Settings
+from schemas.settings import RULES_VERSION, Genesis, Settings
 
 TIME_MS: Final = 1_767_225_600_000
 _DAY_MS: Final = 86_400_000
@@ -86,7 +86,7 @@ _ENTRIES: Final = (
     legs.LegEntry(2, "system:fees:NGN:7", "credit", 1_875),
 )
 
-_SETTINGS: Final = Settings(lanes=2)
+_SETTINGS: Final = Settings(lanes=2, rules_version=RULES_VERSION)
 
 LEGS: Final[dict[str, legs.Leg]] = {
     "prepare": legs.Prepare(

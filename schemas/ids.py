@@ -2,7 +2,8 @@
 key.
 
 Nobody chooses a transaction's id: it is uuid5(uuid5(NAMESPACE, account), key), known at submission,
-the same for life.
+the same for life. A command with `wallets_only` has a key space of its own: WALLETS_ONLY_NAMESPACE
+stands in for NAMESPACE.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ TransactionId = NewType("TransactionId", str)
 EPOCH: Final = 1
 
 NAMESPACE: Final = UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
+WALLETS_ONLY_NAMESPACE: Final = UUID("c1d8e0f2-3b6a-5c47-9e15-2f7a64b0d8c3")
 
 ACCOUNT_ID_PATTERN: Final = r"^[A-Za-z0-9:_-]{1,64}\Z"
 ACCOUNT_ID: Final = re.compile(ACCOUNT_ID_PATTERN)
@@ -32,6 +34,7 @@ SYSTEM_ROLES: Final = (FUNDING, FEES, TRANSIT)
 
 
 _NAMESPACE = NAMESPACE.bytes
+_WALLETS_ONLY_NAMESPACE = WALLETS_ONLY_NAMESPACE.bytes
 # Copied, as a new one takes longer.
 _SHA1 = hashlib.sha1(usedforsecurity=False)
 
@@ -46,18 +49,21 @@ def _uuid5(namespace: bytes | bytearray, name: bytes) -> bytearray:
     return made
 
 
-def transaction_id(account: str, idempotency_key: str) -> TransactionId:
-    return to_text(transaction_bytes(account, idempotency_key))
+def transaction_id(
+    account: str, idempotency_key: str, *, wallets_only: bool = False
+) -> TransactionId:
+    return to_text(transaction_bytes(account, idempotency_key, wallets_only))
 
 
-def transaction_bytes(account: str, idempotency_key: str) -> bytes:
-    return bytes(_uuid5(_namespace_of(account), idempotency_key.encode()))
+def transaction_bytes(account: str, idempotency_key: str, wallets_only: bool) -> bytes:
+    return bytes(_uuid5(_namespace_of(account, wallets_only), idempotency_key.encode()))
 
 
 # Of those who come again and again.
 @lru_cache(maxsize=1_024)
-def _namespace_of(account: str) -> bytes:
-    return bytes(_uuid5(_NAMESPACE, account.encode()))
+def _namespace_of(account: str, wallets_only: bool) -> bytes:
+    namespace = _WALLETS_ONLY_NAMESPACE if wallets_only else _NAMESPACE
+    return bytes(_uuid5(namespace, account.encode()))
 
 
 # Made once: five slices written out cost more than all else about a text.

@@ -42,6 +42,8 @@ class Prepare(_Numbered, frozen=True, kw_only=True, gc=False, tag="prepare"):
     entries: tuple[LegEntry, ...]
     # The sender's owner where it is a wallet: between wallets of one owner there is no commission.
     owner: fields.Owner | None = None
+    # The command's: only wallets may take part.
+    wallets_only: bool = False
 
 
 class Prepared(_Numbered, frozen=True, kw_only=True, gc=False, tag="prepared"):

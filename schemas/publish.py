@@ -181,6 +181,15 @@ def vectors() -> Json:
             {"account": account, "key": key, "transaction_id": ids.transaction_id(account, key)}
             for account, key in keyed
         ],
+        "wallets_only_namespace": str(ids.WALLETS_ONLY_NAMESPACE),
+        "wallets_only_transaction_ids": [
+            {
+                "account": account,
+                "key": key,
+                "transaction_id": ids.transaction_id(account, key, wallets_only=True),
+            }
+            for account, key in keyed
+        ],
         "partitions": [
             {
                 "account": account,

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     ACCOUNT_NOT_FOUND = "account_not_found"
     TRANSACTION_NOT_FOUND = "transaction_not_found"
     HOLD_NOT_FOUND = "hold_not_found"
+    ACCOUNT_TYPE_NOT_ALLOWED = "account_type_not_allowed"
     ACCOUNT_CLOSED = "account_closed"
     ACCOUNT_FROZEN = "account_frozen"
     CURRENCY_MISMATCH = "currency_mismatch"
@@ -90,6 +91,9 @@ CATALOGUE: Final[dict[Reason, Meaning]] = {
     Reason.ACCOUNT_NOT_FOUND: Meaning(404, True, "There is no such account."),
     Reason.TRANSACTION_NOT_FOUND: Meaning(404, True, "The account has no such transaction."),
     Reason.HOLD_NOT_FOUND: Meaning(404, True, "The account has no such hold."),
+    Reason.ACCOUNT_TYPE_NOT_ALLOWED: Meaning(
+        422, False, "The command cannot use an account of this type."
+    ),
     Reason.ACCOUNT_CLOSED: Meaning(409, False, "The account is closed."),
     Reason.ACCOUNT_FROZEN: Meaning(409, True, "The account is frozen."),
     Reason.CURRENCY_MISMATCH: Meaning(422, False, "The currency is not that of the account."),

@@ -2,11 +2,14 @@
 configure leg.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-RULES_VERSION = 1
+# The rules by which a new ledger decides, and all versions that this program can decide by: history
+# is judged by the version that it was decided with.
+RULES_VERSION: Final = 2
+RULES_VERSIONS: Final = frozenset({1, 2})
 # The highest format level that this program reads and writes. A program sends and journals nothing
 # above the level in the ledger's settings. docs/upgrading.md
 FORMAT_LEVEL = 1
@@ -15,7 +18,8 @@ Milliseconds = Annotated[int, Meta(ge=1, le=10 * 365 * 24 * 3_600_000)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
-    rules_version: Annotated[int, Meta(ge=1)] = RULES_VERSION
+    # A new ledger names RULES_VERSION.
+    rules_version: Annotated[int, Meta(ge=1)] = 1
     format_level: Annotated[int, Meta(ge=1)] = FORMAT_LEVEL
     # How many lanes the partitions form: partition p is in lane p % lanes.
     lanes: Annotated[int, Meta(ge=1, le=10_000)] = 1

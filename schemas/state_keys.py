@@ -32,7 +32,8 @@ def transaction_id_in(key: bytes) -> ids.TransactionId:
 
 def own_transaction(command: Command) -> bytes:
     """Of the transaction that a command asks for."""
-    return TRANSACTION + ids.transaction_bytes(command.account, commands.key(command))
+    key = commands.key(command)
+    return TRANSACTION + ids.transaction_bytes(command.account, key, bool(command.wallets_only))
 
 
 def hold(id: str) -> bytes:

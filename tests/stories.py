@@ -25,7 +25,7 @@ from schemas.legs import Leg
 from schemas.messages import TransactionRecord
 from schemas.partitioning import partition_of
 from schemas.reasons import NEVER_FROZEN
-from schemas.settings import Genesis, Settings
+from schemas.settings import RULES_VERSION, Genesis, Settings
 from tests.builders import (
     ACCOUNT_TYPES,
     MAX,
@@ -78,7 +78,7 @@ class Stage:
             place = Place(MemoryState(number), MemoryState(number), genesis_hash)
             self.places.append(place)
             first = legs.Configure(
-                settings=Settings(**settings),
+                settings=Settings(**{"rules_version": RULES_VERSION, **settings}),
                 genesis=Genesis(ledger_id=LEDGER_ID, partitions=PARTITIONS),
             )
             self._apply(place, engine.genesis(number, first, encode(first)))
@@ -281,10 +281,12 @@ class Stage:
                 options += " " + each.replace(":", "=")
         self._step(f"open {name} {type} {currency}{options}", [])
         wanted = amount(balance)
-        if wanted:
-            raises = "debit" if type in ("asset", "expense") else "credit"
-            lowers = "credit" if raises == "debit" else "debit"
-            self._step(f"{raises if wanted > 0 else lowers} {name} {abs(wanted)}", [])
+        if wanted and type in ("asset", "expense"):
+            sides = ("debit", "credit") if wanted > 0 else ("credit", "debit")
+            much = abs(wanted)
+            self._step(f"post {sides[0]} {name} {much} {sides[1]} funding {much}", [])
+        elif wanted:
+            self._step(f"{'credit' if wanted > 0 else 'debit'} {name} {abs(wanted)}", [])
         if "frozen" in more:
             self._step(f"freeze {name}", [])
         if "closed" in more:
@@ -317,6 +319,9 @@ class Stage:
 
 
 def play(story: str, **settings: int) -> Stage:
+    """A story that begins with `rules 1;` is of that rules version."""
+    if match := re.match(r"\s*rules (\d+);", story):
+        settings["rules_version"], story = int(match.group(1)), story[match.end() :]
     return Stage(**settings).play(story)
 
 

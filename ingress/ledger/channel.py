@@ -21,7 +21,7 @@ from plumbing import kafka
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.settings import KafkaSettings
-from schemas import commands, fields, ids
+from schemas import commands, fields
 from schemas.commands import Command
 from schemas.messages import Result
 from schemas.partitioning import partition_of
@@ -243,7 +243,7 @@ class Channel:
         value = _encode(msgspec.structs.replace(command, id=label))
         if len(value) > fields.MAX_COMMAND_BYTES:
             raise TooLarge
-        made = Submission(label, ids.transaction_id(account, commands.key(command)))
+        made = Submission(label, commands.transaction_id(command))
         if len(self._producer) + len(self._gathered) >= MOST_QUEUED:
             raise Full
         self._gathered.append((account, value, made))

@@ -22,6 +22,8 @@ def open_account(asked: Asked, command: OpenAccount, settings: Settings) -> Deci
         return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
     if state.account(asked.of, command.account) is not None:
         return outcomes.rejected(asked, Reason.ACCOUNT_EXISTS)
+    if command.wallets_only and command.type != "wallet":
+        return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
     if not outcomes.conditions_hold(command, version=0, available_after=0):
         return outcomes.rejected(asked, Reason.CONDITION_FAILED)
     return outcomes.posted(

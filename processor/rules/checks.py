@@ -5,15 +5,21 @@ what passed is reserved or posted at once, so that it cannot fail later.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from processor.rules import state
-from schemas import ids, money
+from schemas import fields, ids, money
 from schemas.legs import LegEntry
 from schemas.reasons import PRECEDENCE, Reason
 from schemas.state import Account
 
 _GROWS_BY_DEBIT = frozenset({"asset", "expense"})
+_EVERY_TYPE = frozenset(get_args(fields.AccountType))
+_WALLETS = frozenset({"wallet"})
+# Kinds that anyone may send for an account: on an account that grows by debit they would make
+# money, so from rules version 2 on it moves by `post` alone.
+_MOVING = frozenset({"credit", "debit", "transfer", "hold", "capture"})
+_GROWS_BY_CREDIT = _EVERY_TYPE - _GROWS_BY_DEBIT
 
 
 class Refusal(NamedTuple):
@@ -34,6 +40,13 @@ def first(one: Reason | None, other: Reason) -> Reason:
 
 def currency_unknown(currency: str | None) -> bool:
     return currency is not None and currency not in money.EXPONENTS
+
+
+def types_allowed(rules_version: int, kind: str, wallets_only: bool) -> frozenset[str]:
+    """The types of account that a command may use."""
+    if wallets_only:
+        return _WALLETS
+    return _GROWS_BY_CREDIT if rules_version >= 2 and kind in _MOVING else _EVERY_TYPE
 
 
 def is_outgoing(account_type: str, direction: str) -> bool:
@@ -66,7 +79,11 @@ def standing(account: Account | None, currency: str) -> Reason | None:
 
 
 def first_refusal(
-    of: state.State, entries: Iterable[LegEntry], currency: str, held: str | None = None
+    of: state.State,
+    entries: Iterable[LegEntry],
+    currency: str,
+    types: frozenset[str],
+    held: str | None = None,
 ) -> Refusal | None:
     """The first by (precedence, index) of what stands against a partition's own ordinary entries.
 
@@ -77,7 +94,11 @@ def first_refusal(
         if ids.is_system(entry.account):
             continue
         account = state.account(of, entry.account)
-        reason = standing(account, currency)
+        reason: Reason | None
+        if account is not None and account.type not in types:
+            reason = Reason.ACCOUNT_TYPE_NOT_ALLOWED
+        else:
+            reason = standing(account, currency)
         if reason is None and account is not None and entry.account != held:
             reason = funds(account, entry.direction, entry.amount)
         if reason is not None:

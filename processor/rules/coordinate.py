@@ -123,6 +123,7 @@ def begin(
                 account=command.account,
                 entries=tuple(others[partition]),
                 owner=owner,
+                wallets_only=bool(command.wallets_only),
             ),
         )
         for partition in participants

@@ -32,6 +32,15 @@ from schemas.reasons import Reason
 from schemas.settings import Settings
 from schemas.state import Account, Partition
 
+# What these name beside their account is looked up before any account's type is tested.
+_LOOKS_UP = (
+    commands.Transfer,
+    commands.Post,
+    commands.Capture,
+    commands.Void,
+    commands.Reverse,
+)
+
 
 def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms: int) -> Decision:
     head = header(of, input, time_ms)
@@ -125,6 +134,12 @@ def _decide_owned(asked: Asked, command: Command, account: Account | None) -> De
     return _decide_on(asked, command, account, settings)
 
 
+def _types_allowed(command: Command, settings: Settings) -> frozenset[str]:
+    return checks.types_allowed(
+        settings.rules_version, commands.kind(command), command.wallets_only is True
+    )
+
+
 def _static(command: Command) -> Reason | None:
     """What the command alone tells."""
     match command:
@@ -152,6 +167,9 @@ def _static(command: Command) -> Reason | None:
 
 def _decide_on(asked: Asked, command: Command, account: Account, settings: Settings) -> Decision:
     of = asked.of
+    alone = not isinstance(command, _LOOKS_UP)
+    if alone and account.type not in _types_allowed(command, settings):
+        return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
     match command:
         case commands.Credit():
             return funding.move(asked, command, account, "credit", "debit")
@@ -197,12 +215,13 @@ def _settle(asked: Asked, account: Account, plan: Plan, settings: Settings) -> D
     """
     own, others = coordinate.split(asked.of, plan.entries)
     covered = None if plan.hold is None else asked.command.account
-    found = checks.first_refusal(asked.of, own, plan.currency, covered)
+    types = _types_allowed(asked.command, settings)
+    found = checks.first_refusal(asked.of, own, plan.currency, types, covered)
     fee_reserved = True
     if found is not None and others and coordinate.may_waive_fee(asked.command, account, plan):
         bare = coordinate.without_fee(own, plan.fee)
         if found.reason in coordinate.BY_FUNDS and not checks.first_refusal(
-            asked.of, bare, plan.currency
+            asked.of, bare, plan.currency, types
         ):
             found, fee_reserved = None, False
     if plan.refusal is not None:

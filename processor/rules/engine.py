@@ -14,6 +14,7 @@ from processor.rules.evolve import evolve
 from processor.rules.records import header, input_of
 from schemas import legs
 from schemas.door import Unreadable
+from schemas.settings import Settings
 from schemas.state import Partition
 
 DUE_AT_ONCE = 1_000
@@ -69,12 +70,13 @@ def _decide(of: state.State, input: Input, time_ms: int) -> Decision:
     if isinstance(message, legs.Tick):
         return Decision(replace(head, step="ticked", leg=message))
     assert isinstance(message, legs.Configure), "commands are read from their own topic"
-    first = of.partition.settings is None
+    before = of.partition.settings
     if message.genesis is None:
-        if first:
+        if before is None:
             raise BrokenInvariant("a partition begins with its genesis")
-        return Decision(replace(head, step="configured", leg=message, settings=message.settings))
-    if first:
+        settings = _never_back(before, message.settings)
+        return Decision(replace(head, step="configured", leg=message, settings=settings))
+    if before is None:
         return Decision(
             replace(
                 head,
@@ -85,6 +87,15 @@ def _decide(of: state.State, input: Input, time_ms: int) -> Decision:
             )
         )
     return Decision(replace(head, step="ignored", leg=message))
+
+
+def _never_back(before: Settings, given: Settings) -> Settings:
+    """Two versions only rise, even if a change names a value that it read before they rose."""
+    return replace(
+        given,
+        rules_version=max(before.rules_version, given.rules_version),
+        format_level=max(before.format_level, given.format_level),
+    )
 
 
 def _numbered(of: state.State, input: Input, leg: legs.NumberedLeg, time_ms: int) -> Decision:

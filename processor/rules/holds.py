@@ -47,6 +47,8 @@ def void(asked: Asked, command: commands.Void, account: Account) -> Decision:
     hold = state.hold(asked.of, command.hold_id)
     if hold is None or hold.account != command.account:
         return outcomes.rejected(asked, Reason.HOLD_NOT_FOUND)
+    if command.wallets_only and account.type != "wallet":
+        return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
     reason = plans.hold_refusal(hold, asked.header.time_ms)
     if reason is not None:
         return outcomes.rejected(asked, reason)

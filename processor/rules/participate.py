@@ -20,7 +20,9 @@ def prepare(of: state.State, input: Input, leg: legs.Prepare, time_ms: int) -> D
     head = header(of, input, time_ms)
     at = of.partition
     number = at.sent[leg.source] + 1
-    found = checks.first_refusal(of, leg.entries, leg.currency)
+    assert at.settings is not None, "a partition begins with its genesis"
+    types = checks.types_allowed(at.settings.rules_version, leg.kind, leg.wallets_only)
+    found = checks.first_refusal(of, leg.entries, leg.currency, types)
     reply: Leg
     step: Step
     if found is not None:

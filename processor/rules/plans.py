@@ -102,7 +102,9 @@ def post(command: Post, at: Partition) -> Plan:
         if ids.is_system(name):
             _, role, currency = name.split(":")
             name = ids.system_shard(role, command.currency, at.partition)
-            if currency != command.currency and found is None:
+            if found is None and command.wallets_only:
+                found = refusal(Reason.ACCOUNT_TYPE_NOT_ALLOWED, index)
+            elif found is None and currency != command.currency:
                 found = refusal(Reason.CURRENCY_MISMATCH, index)
         entries.append(LegEntry(index, name, entry.direction, entry.amount))
     total = sum(entry.amount for entry in entries if entry.direction == "debit")

@@ -175,7 +175,7 @@ class Books:
             if command is None or id is None:
                 self.note(f"is {step} without its command")
                 return
-            self._same("id", id, ids.transaction_id(command.account, commands.key(command)))
+            self._same("id", id, commands.transaction_id(command))
             body = hashlib.sha256(commands.body(command)).digest()[:16].hex()
             self._same("body hash", record.body_hash, body)
             key = ids.to_key(id)

@@ -20,7 +20,7 @@ from schemas.door import Unreadable
 from schemas.journal import JournalRecord
 from schemas.legs import Leg
 from schemas.reasons import Reason
-from schemas.settings import RULES_VERSION
+from schemas.settings import RULES_VERSIONS
 from sinks.verify.report import Differences
 
 _encode = msgspec.json.Encoder().encode
@@ -57,9 +57,10 @@ class Decisions:
         told = [*self._came_due, (offset, value, record)]
         self._came_due = []
         settings = record.settings or self._state.partition.settings
-        if settings is not None and settings.rules_version != RULES_VERSION:
+        if settings is not None and settings.rules_version not in RULES_VERSIONS:
             version = settings.rules_version
-            self._end(offset, record, f"is of rules version {version}, this is {RULES_VERSION}")
+            known = sorted(RULES_VERSIONS)
+            self._end(offset, record, f"is of rules version {version}, this program has {known}")
             return
         try:
             decided = engine.apply(self._state, _input(key, record, answered))

@@ -18,6 +18,7 @@ from tests.crash.reading import Record, Topic
 
 # As docs/rules.md and the published schemas have them: part of the wire, not of the program.
 NAMESPACE = uuid.UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
+WALLETS_ONLY_NAMESPACE = uuid.UUID("c1d8e0f2-3b6a-5c47-9e15-2f7a64b0d8c3")
 TICK = b'{"leg":"tick"}'
 NEVER_READ = frozenset(
     {
@@ -387,7 +388,8 @@ def _command(value: bytes) -> Command | None:
 
 def _identity(command: Command) -> str:
     key = command.get("idempotency_key")
-    account = uuid.uuid5(NAMESPACE, command["account"])
+    namespace = WALLETS_ONLY_NAMESPACE if command.get("wallets_only") else NAMESPACE
+    account = uuid.uuid5(namespace, command["account"])
     return str(uuid.uuid5(account, command["id"] if key is None else key))
 
 

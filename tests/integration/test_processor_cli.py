@@ -128,6 +128,10 @@ def test_a_setting_that_is_not_allowed_changes_nothing(operator: Operator) -> No
     assert said == "streamledger: this program supports format level 1, not 2: upgrade it\n"
     said = operator.streamledger("configure", exit_code=2)
     assert said.startswith("streamledger: name what to change")
+    said = operator.streamledger("configure", "--rules-version", "1", exit_code=1)
+    assert "the ledger has rules version 2, which cannot be lowered" in said
+    said = operator.streamledger("configure", "--rules-version", "3", exit_code=1)
+    assert "this program supports rules versions [1, 2], not 3" in said
     audit = operator.ledger.audit
     audit.update()
     assert all(books.steps["configured"] <= 2 for books in audit.books)

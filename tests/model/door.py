@@ -90,6 +90,7 @@ COMMON: Mapping[str, Test] = {
     "min_available_after": BALANCE,
     "effective_at_ms": _time,
     "external_id": LABEL,
+    "wallets_only": lambda value: isinstance(value, bool),
 }
 OWN: Mapping[str, Mapping[str, Test]] = {
     "open_account": {
@@ -175,7 +176,7 @@ def body(command: Body) -> bytes:
     kept = {
         name: given
         for name, given in command.items()
-        if name not in ("id", "idempotency_key", "actor", "trace") and given != {}
+        if name not in ("id", "idempotency_key", "actor", "trace", "wallets_only") and given != {}
     }
     return hashlib.md5(json.dumps(kept, sort_keys=True).encode(), usedforsecurity=False).digest()
 

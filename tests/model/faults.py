@@ -37,9 +37,12 @@ class Faults(Books):
         account = self.accounts.get(account_id)
         yield list(_faults_of_form(command))
         yield self._limit_faults(partition, command, account)
+        only = command.get("wallets_only", False)
         if kind == "open_account":
             if account is not None:
                 yield [fault(Reason.ACCOUNT_EXISTS)]
+            if not self._type_fits(partition, kind, only, command["type"]):
+                yield [fault(Reason.ACCOUNT_TYPE_NOT_ALLOWED)]
             yield from self._condition_faults(partition, command, 0, 0)
             return
         if account is None:
@@ -56,6 +59,7 @@ class Faults(Books):
             yield [fault(Reason.TRANSACTION_NOT_FOUND)]
         if kind in ("capture", "void") and hold is None:
             yield [fault(Reason.HOLD_NOT_FOUND)]
+        yield self._type_faults(partition, command, names)
         touched = [(index, self.accounts[name]) for index, name in names]
         if kind in STATUS_MATTERS and not names:
             touched = [(0, account)]
@@ -118,6 +122,34 @@ class Faults(Books):
         yield from self._condition_faults(partition, command, account.version, after)
         if several and self.under_way[partition] >= self._settings(partition).max_pending:
             yield [fault(Reason.TOO_MANY_PENDING)]
+
+    def _type_faults(
+        self, partition: int, command: door.Body, names: list[tuple[int, str]]
+    ) -> list[Fault]:
+        kind, only = command["kind"], command.get("wallets_only", False)
+        if not names and kind not in ("post", "reverse"):
+            names = [(0, command["account"])]
+        faults = [
+            fault(Reason.ACCOUNT_TYPE_NOT_ALLOWED, index)
+            for index, name in names
+            if not self._type_fits(partition, kind, only, self.accounts[name].type)
+        ]
+        if kind == "post" and only:
+            faults += [
+                fault(Reason.ACCOUNT_TYPE_NOT_ALLOWED, index)
+                for index, entry in enumerate(command["entries"])
+                if ids.is_system(entry["account"])
+            ]
+        return faults
+
+    def _type_fits(self, partition: int, kind: str, only: bool, type: str) -> bool:
+        """Whether a kind of command may use an account of a type, by this partition's rules."""
+        if only:
+            return type == "wallet"
+        if self._settings(partition).rules_version == 1:
+            return True
+        simple = kind in ("credit", "debit", "transfer", "hold", "capture")
+        return not (simple and type in ("asset", "expense"))
 
     def _limit_faults(
         self, partition: int, command: door.Body, account: Account | None

@@ -7,6 +7,7 @@ of it. It shares no code with the rules and never sees what they said; its legs 
 
 import heapq
 from collections import deque
+from dataclasses import replace
 
 from schemas import ids
 from schemas.reasons import Reason
@@ -74,6 +75,9 @@ class Ledger(Faults):
         said = self._pass_time(partition, time_ms)
         if genesis and self.settings[partition] is not None:
             return [*said, Said("ignored")]
+        before = self.settings[partition]
+        if before is not None and before.rules_version > settings.rules_version:
+            settings = replace(settings, rules_version=before.rules_version)
         self.settings[partition] = settings
         self.settings_version[partition] += 1
         return [*said, Said("configured")]
@@ -116,7 +120,9 @@ class Ledger(Faults):
             ordinary = [e["account"] for e in command["entries"] if not ids.is_system(e["account"])]
             if not ordinary or account != min(ordinary):
                 return Said("refused", reason=Reason.MISROUTED, kind=kind)
-        identity = ids.transaction_id(account, command.get("idempotency_key") or command["id"])
+        own_key = command.get("idempotency_key") or command["id"]
+        only = command.get("wallets_only", False)
+        identity = ids.transaction_id(account, own_key, wallets_only=only)
         digest = door.body(command)
         first = self.transactions.get(identity)
         if first is not None and first.body != digest:
@@ -272,13 +278,14 @@ class Ledger(Faults):
         self.under_way[partition] += 1
         sender = self.accounts[command["account"]]
         owner = sender.owner if transaction.fee and sender.type == "wallet" else None
+        only = command.get("wallets_only", False)
         for other in others:
             there = tuple(item for item in items if self._where(item, partition) == other)
             self._send(
                 said,
                 partition,
                 other,
-                ("prepare", identity, kind, transaction.currency, there, owner),
+                ("prepare", identity, kind, transaction.currency, there, owner, only),
             )
         return said
 
@@ -286,8 +293,10 @@ class Ledger(Faults):
 
     def _leg(self, partition: int, source: int, leg: Leg) -> Said:
         match leg:
-            case ("prepare", identity, kind, currency, items, owner):
-                return self._prepare(partition, source, identity, kind, currency, items, owner)
+            case ("prepare", identity, kind, currency, items, owner, only):
+                return self._prepare(
+                    partition, source, identity, kind, currency, items, owner, only
+                )
             case ("prepared", identity, same_owner, _):
                 return self._answer(partition, source, identity, None, same_owner)
             case ("refused", identity, fault):
@@ -307,6 +316,7 @@ class Ledger(Faults):
         currency: str,
         items: tuple[Item, ...],
         owner: str | None,
+        only: bool,
     ) -> Said:
         faults: list[Fault] = []
         for item in items:
@@ -314,6 +324,8 @@ class Ledger(Faults):
             if account is None:
                 faults.append(fault(Reason.ACCOUNT_NOT_FOUND, item.place))
                 continue
+            if not self._type_fits(partition, kind, only, account.type):
+                faults.append(fault(Reason.ACCOUNT_TYPE_NOT_ALLOWED, item.place))
             if account.status == "closed":
                 faults.append(fault(Reason.ACCOUNT_CLOSED, item.place))
             if account.status == "frozen":

@@ -32,6 +32,7 @@ class Settings:
     hold_ttl_ms: int
     participant_timeout_ms: int
     max_pending: int
+    rules_version: int
 
 
 @dataclass(slots=True)

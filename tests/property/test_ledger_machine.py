@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from schemas import ids, partitioning
 from schemas.settings import Settings
@@ -25,6 +26,7 @@ START = Settings(
     hold_ttl_ms=400,
     participant_timeout_ms=200,
     max_pending=2,
+    rules_version=1,
 )
 
 accounts = st.sampled_from(NAMES)
@@ -43,6 +45,7 @@ extras = st.fixed_dictionaries(
         "metadata": st.sampled_from(({}, {"a": "b"})),
         "reference": st.just("r"),
         "trace": st.just("t"),
+        "wallets_only": st.booleans(),
     },
 )
 
@@ -58,8 +61,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.cluster = Cluster(PARTITIONS, dice, keep_journal=True, save_every=10**9)
         self.cluster.begin(START)
 
-    @initialize(rich=st.integers(1_000, 9_000))
-    def open_some(self, rich: int) -> None:
+    @initialize(rich=st.integers(1_000, 9_000), rules_version=st.sampled_from((1, 2)))
+    def open_some(self, rich: int, rules_version: int) -> None:
+        for number in range(PARTITIONS):
+            settings = replace(START, rules_version=rules_version)
+            self.cluster.configure(number, settings)
         for place, name in enumerate(NAMES[:6]):
             kind = "liability" if place == 5 else "asset" if place == 4 else "wallet"
             self.write(
@@ -83,7 +89,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def identity(self, command: dict[str, Any]) -> tuple[str, str]:
         account = command["account"]
-        return account, str(ids.transaction_id(account, command["idempotency_key"]))
+        key, only = command["idempotency_key"], command.get("wallets_only", False)
+        return account, str(ids.transaction_id(account, key, wallets_only=only))
 
     def drain(self) -> None:
         for _ in range(1_000):
@@ -280,14 +287,18 @@ class LedgerMachine(RuleBasedStateMachine):
         bps=st.sampled_from((0, 150, 10_000)),
         overdraft=st.sampled_from((0, 1_000, LARGEST)),
         genesis=st.sampled_from((False, False, True)),
+        rules_version=st.sampled_from((1, 1, 1, 2)),
     )
-    def configure(self, partition: int, bps: int, overdraft: int, genesis: bool) -> None:
+    def configure(
+        self, partition: int, bps: int, overdraft: int, genesis: bool, rules_version: int
+    ) -> None:
         settings = Settings(
             commission_bps=bps,
             max_overdraft=overdraft,
             hold_ttl_ms=400,
             participant_timeout_ms=200,
             max_pending=1 if genesis else 3,
+            rules_version=rules_version,
         )
         self.cluster.configure(partition, settings, genesis=genesis)
 

@@ -142,7 +142,7 @@ def _told(leg: legs.NumberedLeg, expected: values.Leg) -> tuple[object, ...]:
     match leg:
         case legs.Prepare():
             entries = [(e.index, e.account, e.direction, e.amount) for e in leg.entries]
-            return "prepare", leg.kind, leg.currency, entries
+            return "prepare", leg.kind, leg.currency, entries, leg.wallets_only
         case legs.Prepared():
             return "prepared", expected[3] == "transfer" and leg.same_owner
         case legs.Refused():
@@ -155,8 +155,8 @@ def _told(leg: legs.NumberedLeg, expected: values.Leg) -> tuple[object, ...]:
 
 def _expected(leg: values.Leg) -> tuple[object, ...]:
     match leg:
-        case ("prepare", _, kind, currency, items, _):
-            return "prepare", kind, currency, [tuple(item) for item in items]
+        case ("prepare", _, kind, currency, items, _, only):
+            return "prepare", kind, currency, [tuple(item) for item in items], only
         case ("prepared", _, same_owner, kind):
             return "prepared", kind == "transfer" and same_owner
         case ("refused", _, (precedence, index)):

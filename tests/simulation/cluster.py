@@ -265,6 +265,7 @@ class Cluster:
                     settings.hold_ttl_ms,
                     settings.participant_timeout_ms,
                     settings.max_pending,
+                    settings.rules_version,
                 )
                 genesis = message.genesis is not None
                 return self.model.configure(number, told, genesis, input.time_ms)

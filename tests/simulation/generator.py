@@ -176,6 +176,8 @@ class Generator:
             names = list(again)
             self.random.shuffle(names)
             again = {name: again[name] for name in names}
+        elif chance < 0.6:
+            again["wallets_only"] = not again.get("wallets_only", False)
         elif chance < 0.7:
             again["idempotency_key"] = first.get("idempotency_key") or first["id"]
             again["id"] = "another label"
@@ -211,6 +213,8 @@ class Generator:
             command["id"] = command.pop("idempotency_key")
         elif chance < 0.18:
             command["id"] = "label"
+        elif chance < 0.26:
+            command["wallets_only"] = self.random.random() < 0.9
         return command
 
     def _remember(self, command: Body) -> None:
@@ -395,7 +399,8 @@ class Generator:
 
     def _identity(self, command: Body) -> str:
         key = command.get("idempotency_key") or command["id"]
-        return str(ids.transaction_id(command["account"], key))
+        only = command.get("wallets_only", False)
+        return str(ids.transaction_id(command["account"], key, wallets_only=only))
 
     def _record(self, command: Body) -> Record:
         account = command["account"]

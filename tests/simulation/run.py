@@ -23,6 +23,7 @@ FIRST = Settings(
     hold_ttl_ms=6_000,
     participant_timeout_ms=1_500,
     max_pending=60,
+    rules_version=1,
 )
 BACKLOG = 60
 
@@ -145,6 +146,7 @@ class Run:
             hold_ttl_ms=dice.choice((1, 500, 6_000, 30_000)),
             participant_timeout_ms=dice.choice((1, 700, 1_500, 9_000)),
             max_pending=dice.choice((1, 3, 60, 60)),
+            rules_version=dice.choice((1, 2)),
         )
 
     def _step(self) -> None:

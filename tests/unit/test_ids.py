@@ -30,6 +30,8 @@ def test_an_id_is_what_the_standard_library_makes_of_account_and_key(
 ) -> None:
     expected = uuid.uuid5(uuid.uuid5(ids.NAMESPACE, account), key)
     assert ids.transaction_id(account, key) == str(expected)
+    expected = uuid.uuid5(uuid.uuid5(ids.WALLETS_ONLY_NAMESPACE, account), key)
+    assert ids.transaction_id(account, key, wallets_only=True) == str(expected)
 
 
 @given(ACCOUNTS, KEYS)

@@ -33,6 +33,7 @@ class Books:
             "hold_ttl_ms": 10_000,
             "participant_timeout_ms": 500,
             "max_pending": 2,
+            "rules_version": 2,
         } | settings
         for partition in range(partitions):
             self.ledger.configure(partition, Settings(**told), True, 0)
@@ -112,7 +113,7 @@ def test_commission_is_rounded_half_up(alone: Books, amount: int, fee: int) -> N
 def test_between_wallets_of_one_owner_there_is_no_commission(alone: Books) -> None:
     alone.open(ALICE, balance=1_000, owner="ada")
     alone.open(BOB, owner="ada")
-    alone.open("till", type="asset", owner="ada")
+    alone.open("till", type="liability", owner="ada")
     assert alone.do("transfer", ALICE, to=BOB, amount=500).fee == 0
     assert alone.do("transfer", ALICE, to="till", amount=100).fee == 2
 
@@ -291,10 +292,15 @@ def test_outcomes_are_frozen_and_replays_tell_them(alone: Books) -> None:
 
 def test_an_asset_grows_by_debit(alone: Books) -> None:
     alone.open("till", type="asset")
-    alone.do("debit", "till", amount=40)
+    entries = [
+        {"account": "till", "direction": "debit", "amount": 40},
+        {"account": "system:funding:NGN", "direction": "credit", "amount": 40},
+    ]
+    alone.do("post", "till", currency="NGN", entries=entries)
     assert alone.totals("till") == (40, 0, 0, 1)
-    hold = alone.do("hold", "till", amount=10)
-    assert hold.reserved == [("till", "debit", 10, 0, 10)]
+    for kind in ("credit", "debit", "hold"):
+        said = alone.do(kind, "till", amount=1)
+        assert said.reason is Reason.ACCOUNT_TYPE_NOT_ALLOWED
     assert alone.do("close", "till").reason is Reason.ACCOUNT_NOT_EMPTY
 
 

@@ -155,6 +155,10 @@ def test_vectors() -> None:
     assert vectors["namespace"] == str(ids.NAMESPACE)
     for vector in vectors["transaction_ids"]:
         assert ids.transaction_id(vector["account"], vector["key"]) == vector["transaction_id"]
+    assert vectors["wallets_only_namespace"] == str(ids.WALLETS_ONLY_NAMESPACE)
+    for vector in vectors["wallets_only_transaction_ids"]:
+        made = ids.transaction_id(vector["account"], vector["key"], wallets_only=True)
+        assert made == vector["transaction_id"]
     partitions = {v["account"]: v["partition"] for v in vectors["partitions"]}
     assert partitions["w1"] == 7
     assert partitions["alice"] == 5

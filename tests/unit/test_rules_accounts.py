@@ -45,7 +45,7 @@ LIMITS = [
     "a=0; limit a none | limit_out_of_bounds",
     "a=0,liability; limit a none | posted; debit a M | posted | a=-M",
     "a=0,liability; limit a -M; limit a -100000001 | posted",
-    "a=0,asset; limit a 0; credit a 1 | insufficient_funds; debit a 1 | posted | a=1",
+    "rules 1; a=0,asset; limit a 0; credit a 1 | insufficient_funds; debit a 1 | posted | a=1",
     "a=-50,limit:-50; limit a -50 | posted",
     "a=-50,limit:-50; limit a -49 | insufficient_funds; limit a -60 | posted",
     "a=0,limit:-50; hold a 50; limit a 0 | insufficient_funds",
@@ -68,7 +68,7 @@ CHANGES = [
     "a=0; change a limit=-100000001 | limit_out_of_bounds",
     "a=0; change a nolimit | limit_out_of_bounds",
     "a=0,liability; change a nolimit limit=0 | limit_out_of_bounds",
-    "a=0,asset,limit:0; change a nolimit; credit a 5 | posted | a=-5",
+    "rules 1; a=0,asset,limit:0; change a nolimit; credit a 5 | posted | a=-5",
     "a=0,liability; change a limit=-5; debit a 6 | insufficient_funds",
     "a=-50,limit:-50; change a limit=-49 | insufficient_funds; change a limit=-50 | posted",
     "a=0,limit:-50; hold a 50; change a limit=0 | insufficient_funds; change a meta=b:c | posted",
@@ -123,7 +123,7 @@ CLOSING = [
     "a=0,limit:-5; hold a 1; close a | account_not_empty",
     "a=5; hold a 5 key=h; void a h; debit a 5; close a | posted",
     "a=5; hold a 5 key=h; capture a h; close a | posted",
-    "a=0,asset; hold a 1; close a | account_not_empty | a=0,in:1",
+    "rules 1; a=0,asset; hold a 1; close a | account_not_empty | a=0,in:1",
     "a=0; close a version=0 leaves=0 | posted",
     "a=0; close a version=1 | condition_failed | a=0",
     "a=1; debit a 1; close a version=2 | posted | a=0,v:2,closed",
@@ -152,7 +152,9 @@ def test_a_credit_raises_these(type: str) -> None:
 
 @pytest.mark.parametrize("type", ["asset", "expense"])
 def test_a_debit_raises_these(type: str) -> None:
-    stories.play(f"a=5,{type}; debit a 2 | posted | a=7 funding=-7; credit a 7 | posted | a=0")
+    stories.play(
+        f"rules 1; a=5,{type}; debit a 2 | posted | a=7 funding=-7; credit a 7 | posted | a=0"
+    )
 
 
 def test_a_wallet_s_limit_is_zero_and_another_account_has_none() -> None:

@@ -12,7 +12,7 @@ from schemas import legs
 from schemas.door import Unreadable
 from schemas.legs import Leg
 from schemas.reasons import Reason
-from schemas.settings import Genesis, Settings
+from schemas.settings import RULES_VERSION, Genesis, Settings
 from tests import builders, stories
 from tests.builders import START_MS
 from tests.stories import Stage
@@ -186,7 +186,7 @@ def test_a_tick_only_moves_time() -> None:
 def test_configure_replaces_the_settings() -> None:
     stage = stories.play("a=1000 b=0; configure 0 commission_bps=1000 | configured")
     at = stage.places[0].state.partition
-    assert at.settings == Settings(commission_bps=1000)
+    assert at.settings == Settings(commission_bps=1000, rules_version=RULES_VERSION)
     assert at.settings_version == 2
     assert stage.last[-1].record.settings_version == 1, "decided under the settings before"
     stage.play("transfer a b 100 | posted | a=890 fees=10")

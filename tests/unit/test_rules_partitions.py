@@ -77,7 +77,7 @@ TRANSFERS = {
         all | declined:account_closed account_closed | a=1000,frozen
     """,
     "to an account that an entry lowers": """
-        a=1000 b1=50,asset,limit:0
+        rules 1; a=1000 b1=50,asset,limit:0
         transfer a b1 50 | pending | a=1000,held:51
         deliver 1 | prepared | b1=50,held:50
         credit b1 1 | insufficient_funds
@@ -371,7 +371,7 @@ CAPTURES = {
         capture a h 20 to=b1 leaves=40 version=1 | pending
     """,
     "of an account that grows by debit": """
-        a=5,asset b1=0
+        rules 1; a=5,asset b1=0
         hold a 60 key=h | posted | a=5,in:60
         capture a h 20 to=b1 | pending | a=5,in:60
         all | prepared posted committed | a=25 b1=20

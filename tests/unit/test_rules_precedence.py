@@ -137,6 +137,7 @@ def _word(stage: Stage, body: Body, send: Changes) -> str:
                 "account": body["account"],
                 "idempotency_key": "the key",
                 "hold_id": hold_id,
+                "wallets_only": body.get("wallets_only"),
             }
         )
     key = b"another" if send.get("misrouted") else body["account"].encode()
@@ -175,7 +176,19 @@ B_CLOSED = Fault(R.ACCOUNT_CLOSED, b={"status": "closed", "balance": 0})
 B_FROZEN = Fault(R.ACCOUNT_FROZEN, b={"status": "frozen"})
 B_USD = Fault(R.CURRENCY_MISMATCH, b={"currency": "USD"})
 B_FULL = Fault(R.BALANCE_OVERFLOW, b={"balance": MAX})
-B_LOW = Fault(R.INSUFFICIENT_FUNDS, b={"type": "asset", "limit": 0, "balance": 0})
+RULES_1 = {"rules_version": 1}
+B_LOW = Fault(R.INSUFFICIENT_FUNDS, b={"type": "asset", "limit": 0, "balance": 0}, settings=RULES_1)
+A_NO_WALLET = Fault(
+    R.ACCOUNT_TYPE_NOT_ALLOWED, command={"wallets_only": True}, a={"type": "liability"}
+)
+B_NO_WALLET = Fault(
+    R.ACCOUNT_TYPE_NOT_ALLOWED, command={"wallets_only": True}, b={"type": "revenue"}
+)
+# Of the second version of the rules.
+A_ASSET = Fault(R.ACCOUNT_TYPE_NOT_ALLOWED, a={"type": "asset"}, takes=("settings.rules_version",))
+B_EXPENSE = Fault(
+    R.ACCOUNT_TYPE_NOT_ALLOWED, b={"type": "expense"}, takes=("settings.rules_version",)
+)
 TO_SYSTEM = Fault(R.SYSTEM_ACCOUNT, command={"to": "system:fees:NGN"})
 TO_SELF = Fault(R.SELF_TRANSFER, command={"to": builders.account_id("a")})
 OF_ENTRIES = (A_CLOSED, A_FROZEN, A_POOR, B_ABSENT, B_CLOSED, B_FROZEN, B_USD, B_FULL, B_LOW)
@@ -200,8 +213,13 @@ KINDS = {
             CURRENCY_UNKNOWN,
             Fault(R.MALFORMED, command={"type": "purse"}),
             Fault(R.LIMIT_OUT_OF_BOUNDS, command={"min_balance": 1}),
-            Fault(R.LIMIT_OUT_OF_BOUNDS, command={"min_balance": -100_000_001}),
+            Fault(
+                R.LIMIT_OUT_OF_BOUNDS,
+                command={"min_balance": -100_000_001},
+                takes=("command.type",),
+            ),
             Fault(R.ACCOUNT_EXISTS, a={"open": True}),
+            Fault(R.ACCOUNT_TYPE_NOT_ALLOWED, command={"wallets_only": True, "type": "asset"}),
         ),
     ),
     "set_limit": Kind(
@@ -215,6 +233,7 @@ KINDS = {
             ),
             A_CLOSED,
             Fault(R.INSUFFICIENT_FUNDS, a={"balance": -60, "limit": -60}),
+            A_NO_WALLET,
         ),
     ),
     "change_account": Kind(
@@ -230,6 +249,7 @@ KINDS = {
             A_CLOSED,
             Fault(R.METADATA_TOO_LARGE, command={"metadata": {"name": "x" * 4_080}}),
             Fault(R.INSUFFICIENT_FUNDS, a={"balance": -60, "limit": -60}),
+            A_NO_WALLET,
         ),
         before="change a meta=colour:red,note:n",
     ),
@@ -244,7 +264,13 @@ KINDS = {
             A_CLOSED,
             A_FROZEN,
             Fault(R.BALANCE_OVERFLOW, a={"balance": MAX}),
-            Fault(R.INSUFFICIENT_FUNDS, a={"type": "asset", "limit": 0, "balance": 0}),
+            Fault(
+                R.INSUFFICIENT_FUNDS,
+                a={"type": "asset", "limit": 0, "balance": 0},
+                settings=RULES_1,
+            ),
+            A_NO_WALLET,
+            A_ASSET,
         ),
     ),
     "debit": Kind(
@@ -259,12 +285,26 @@ KINDS = {
             A_FROZEN,
             A_POOR,
             Fault(R.BALANCE_OVERFLOW, a={"balance": -MAX, "type": "liability"}),
+            A_NO_WALLET,
+            A_ASSET,
         ),
     ),
     "transfer": Kind(
         "transfer a b 100",
         RICH,
-        (*ANY, AMOUNT, CURRENCY_UNKNOWN, CURRENCY_MISMATCH, TO_SYSTEM, TO_SELF, *OF_ENTRIES),
+        (
+            *ANY,
+            AMOUNT,
+            CURRENCY_UNKNOWN,
+            CURRENCY_MISMATCH,
+            TO_SYSTEM,
+            TO_SELF,
+            *OF_ENTRIES,
+            A_NO_WALLET,
+            A_ASSET,
+            B_NO_WALLET,
+            B_EXPENSE,
+        ),
     ),
     "transfer to another partition": Kind(
         "transfer a b1 100",
@@ -283,6 +323,8 @@ KINDS = {
                 a={"type": "liability", "balance": -MAX},
             ),
             TOO_MANY_PENDING,
+            A_NO_WALLET,
+            A_ASSET,
         ),
         names={"b": "b1"},
         expected="pending",
@@ -311,6 +353,13 @@ KINDS = {
             Fault(R.ACCOUNT_CLOSED, c={"status": "closed", "balance": 0}),
             Fault(R.ACCOUNT_FROZEN, c={"status": "frozen"}),
             *OF_ENTRIES,
+            A_NO_WALLET,
+            B_NO_WALLET,
+            Fault(
+                R.ACCOUNT_TYPE_NOT_ALLOWED,
+                command={"2.account": "system:fees:NGN", "wallets_only": True},
+                takes=("c.open", "c.status", "c.balance"),
+            ),
         ),
     ),
     "hold": Kind(
@@ -326,7 +375,9 @@ KINDS = {
             A_POOR,
             Fault(R.TIME_OUT_OF_RANGE, command={"expires_at_ms": 1}),
             Fault(R.HOLD_EXPIRED, command={"expires_at_ms": START_MS}),
-            Fault(R.BALANCE_OVERFLOW, a={"type": "asset", "balance": MAX}),
+            Fault(R.BALANCE_OVERFLOW, a={"type": "asset", "balance": MAX}, settings=RULES_1),
+            A_NO_WALLET,
+            A_ASSET,
         ),
     ),
     "capture": Kind(
@@ -349,6 +400,9 @@ KINDS = {
             EXCEEDS,
             A_FROZEN,
             *(fault for fault in OF_ENTRIES if fault.b),
+            A_NO_WALLET,
+            B_NO_WALLET,
+            B_EXPENSE,
         ),
         before="hold a 60 key=h expires=1000",
     ),
@@ -364,6 +418,7 @@ KINDS = {
             EXCEEDS,
             A_FROZEN,
             TOO_MANY_PENDING,
+            A_NO_WALLET,
         ),
         before="hold a 60 key=h expires=1000",
         names={"b": "b1"},
@@ -378,6 +433,7 @@ KINDS = {
             HOLD_CLOSED,
             HOLD_BUSY,
             HOLD_EXPIRED,
+            A_NO_WALLET,
         ),
         before="hold a 60 key=h expires=1000",
     ),
@@ -395,7 +451,7 @@ KINDS = {
                 command={"transaction_id": builders.transaction("a", "hold")},
                 then="hold a 1 key=hold",
                 # There are then no entries to test.
-                takes=("a.status", "b.status"),
+                takes=("a.status", "b.status", "a.type", "b.type"),
             ),
             Fault(R.ALREADY_REVERSED, then="reverse a t key=r"),
             Fault(R.INSUFFICIENT_FUNDS, then="debit b 1"),
@@ -403,6 +459,8 @@ KINDS = {
             A_FROZEN,
             B_FROZEN,
             Fault(R.ACCOUNT_CLOSED, b={"status": "closed"}),
+            A_NO_WALLET,
+            B_NO_WALLET,
         ),
         before="transfer a b 100 key=t",
     ),
@@ -415,17 +473,18 @@ KINDS = {
             Fault(R.BALANCE_OVERFLOW, then=f"credit a {MAX - 898}", takes=("a.balance",)),
             A_FROZEN,
             TOO_MANY_PENDING,
+            A_NO_WALLET,
         ),
         before="transfer a b1 100 key=t; all",
         names={"b": "b1"},
         expected="pending",
     ),
-    "freeze": Kind("freeze a", {"a": {"balance": 0}}, (*ANY, A_CLOSED)),
-    "unfreeze": Kind("unfreeze a", {"a": {"balance": 0}}, (*ANY, A_CLOSED)),
+    "freeze": Kind("freeze a", {"a": {"balance": 0}}, (*ANY, A_CLOSED, A_NO_WALLET)),
+    "unfreeze": Kind("unfreeze a", {"a": {"balance": 0}}, (*ANY, A_CLOSED, A_NO_WALLET)),
     "close": Kind(
         "close a",
         {"a": {"balance": 0}},
-        (*ANY, A_CLOSED, Fault(R.ACCOUNT_NOT_EMPTY, a={"balance": 5})),
+        (*ANY, A_CLOSED, A_NO_WALLET, Fault(R.ACCOUNT_NOT_EMPTY, a={"balance": 5})),
     ),
 }
 
@@ -485,35 +544,50 @@ REFUSALS: dict[Reason, str] = {
     R.ACCOUNT_NOT_FOUND: "",
     R.ACCOUNT_CLOSED: "{}=0,closed",
     R.ACCOUNT_FROZEN: "{}=0,frozen",
+    R.ACCOUNT_TYPE_NOT_ALLOWED: "{}=0,liability",
     R.CURRENCY_MISMATCH: "{}=0,USD",
     R.INSUFFICIENT_FUNDS: "{}=0,asset,limit:0",
     R.BALANCE_OVERFLOW: "{}=M",
 }
+# An entry that pays into an account cannot lack funds if only wallets are allowed.
+REFUSED_PAIRS = [
+    pair
+    for pair in itertools.permutations(REFUSALS, 2)
+    if set(pair) != {R.ACCOUNT_TYPE_NOT_ALLOWED, R.INSUFFICIENT_FUNDS}
+]
+
+
+def _post(stage: Stage, entries: str, *, wallets_only: bool) -> None:
+    body = builders.command(f"post {entries}", "the key") | {"wallets_only": wallets_only}
+    assert stage.send(body)[-1].record.step == "pending"
 
 
 @pytest.mark.parametrize("first", [1, 2])
 @pytest.mark.parametrize("places", [("b1", "c2"), ("c2", "b1")])
-@pytest.mark.parametrize("pair", list(itertools.permutations(REFUSALS, 2)))
+@pytest.mark.parametrize("pair", REFUSED_PAIRS)
 def test_of_two_partitions_the_first_reason_whoever_answers_first(
     pair: tuple[Reason, Reason], places: tuple[str, str], first: int
 ) -> None:
     stage = stories.play("a=9")
     for reason, name in zip(pair, places, strict=True):
         stage.play(REFUSALS[reason].format(name))
-    stage.play(f"post debit a 5 credit {places[0]} 2 credit {places[1]} 3 | pending")
+    only = R.ACCOUNT_TYPE_NOT_ALLOWED in pair
+    entries = f"debit a 5 credit {places[0]} 2 credit {places[1]} 3"
+    _post(stage, entries, wallets_only=only)
     stage.deliver(first)
     stage.play("deliver 0 | answered")
     stage.deliver(3 - first)
     stage.play(f"deliver 0 | {min(pair, key=PRECEDENCE.__getitem__)} | a=9; all")
 
 
-@pytest.mark.parametrize("pair", list(itertools.permutations(REFUSALS, 2)))
+@pytest.mark.parametrize("pair", REFUSED_PAIRS)
 def test_of_two_entries_in_one_partition_the_first_reason(pair: tuple[Reason, Reason]) -> None:
     stage = stories.play("a=9")
     for reason, name in zip(pair, ("b1", "c1"), strict=True):
         stage.play(REFUSALS[reason].format(name))
     expected = min(pair, key=PRECEDENCE.__getitem__)
-    stage.play("post debit a 5 credit b1 2 credit c1 3 | pending")
+    only = R.ACCOUNT_TYPE_NOT_ALLOWED in pair
+    _post(stage, "debit a 5 credit b1 2 credit c1 3", wallets_only=only)
     stage.play(f"deliver 1 | declined:{expected}")
     refused = stage.last[-1].legs[0][1]
     assert isinstance(refused, legs.Refused)

@@ -180,7 +180,7 @@ def test_what_moves_no_money_publishes_nothing() -> None:
 
 
 def test_an_account_that_grows_by_debit() -> None:
-    stage = stories.play("a=5,asset; credit a 2")
+    stage = stories.play("a=5,asset; post credit a 2 debit funding 2")
     assert (_of(stage, "a").entry, _of(stage, "a").balance) == ("credit", 3)
 
 

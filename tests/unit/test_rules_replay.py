@@ -22,7 +22,7 @@ from tests.stories import Stage
 
 # Every step that there is, in three partitions.
 TOUR = """
-    a=1000,owner:o b1=500,owner:o c2=0,USD d=50,asset e1=0,frozen a2=0
+    a=1000,owner:o b1=500,owner:o c2=0,USD d=50,liability e1=0,frozen a2=0
     credit a 5 key=k
     credit a 5 key=k             | replayed
     credit a 6 key=k             | idempotency_key_reused

@@ -50,8 +50,8 @@ REVERSING = [
     "a=5; credit a 4 key=t; reverse a t leaves=6 | condition_failed | a=9; reverse a t | posted",
     "a=5; credit a 4 key=t; reverse a t version=3 | condition_failed",
     # Of an account that grows by debit.
-    "a=5,asset; credit a 3 key=t; reverse a t | posted | a=5",
-    "a=5,asset,limit:0; debit a 3 key=t; credit a 6; reverse a t | insufficient_funds | a=2",
+    "rules 1; a=5,asset; credit a 3 key=t; reverse a t | posted | a=5",
+    "rules 1; a=5,asset,limit:0; debit a 3 key=t; credit a 6; reverse a t | insufficient_funds",
     # An original that cannot be reversed at all has no entries to test.
     "a=5; credit a 4 key=t; reverse a t key=r; freeze a; reverse a r | not_reversible",
     "a=5; hold a 5 key=h; freeze a; reverse a h | not_reversible",

@@ -34,11 +34,11 @@ PLAIN = [
     "a=9 b=0,closed; transfer a b 1 | account_closed",
     "a=9,frozen b=0,closed; transfer a b 1 | account_closed",
     # To an asset a credit is what lowers it; from one a debit is what raises it.
-    "a=9 b=5,asset; transfer a b 3 | posted | a=6 b=2",
-    "a=9 b=5,asset,limit:0; transfer a b 6 | insufficient_funds | a=9 b=5",
-    "a=9,asset b=0; transfer a b 100 | posted | a=111 b=100 fees=2",
-    "a=M-100,asset b=0; transfer a b 99 | posted | a=M b=99 fees=1",
-    "a=M-100,asset b=0; transfer a b 100 | balance_overflow",
+    "rules 1; a=9 b=5,asset; transfer a b 3 | posted | a=6 b=2",
+    "rules 1; a=9 b=5,asset,limit:0; transfer a b 6 | insufficient_funds | a=9 b=5",
+    "rules 1; a=9,asset b=0; transfer a b 100 | posted | a=111 b=100 fees=2",
+    "rules 1; a=M-100,asset b=0; transfer a b 99 | posted | a=M b=99 fees=1",
+    "rules 1; a=M-100,asset b=0; transfer a b 100 | balance_overflow",
 ]
 
 FEES = [
@@ -54,8 +54,8 @@ FEES = [
     "a=0,liability b=0; transfer a b M | balance_overflow | a=0 b=0",
     "a=M,liability b=0; transfer a b M | balance_overflow",
     # An entry is never more than the greatest amount, however much room there is.
-    "a=-M,asset b=0; transfer a b M | balance_overflow | a=-M b=0",
-    "a=-M,asset b1=0; transfer a b1 M | balance_overflow | a=-M",
+    "rules 1; a=-M,asset b=0; transfer a b M | balance_overflow | a=-M b=0",
+    "rules 1; a=-M,asset b1=0; transfer a b1 M | balance_overflow | a=-M",
     "a=M,liability b1=0; transfer a b1 M | balance_overflow | a=M",
     "a=0,USD,liability b=0,USD; transfer a b 100 | posted | fees=2,USD fees=0",
 ]

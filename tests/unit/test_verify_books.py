@@ -14,7 +14,7 @@ from sinks.verify.report import Differences
 from sinks.verify.ways import Ways
 from tests import histories
 
-PARTITIONS = histories.of_seed(41).partitions
+PARTITIONS = histories.of_seed(44).partitions
 _decode = msgspec.json.Decoder(JournalRecord).decode
 
 Value = dict[str, Any]
