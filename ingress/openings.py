@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from ingress import audit, emails, people, queries
 from ingress.problems import Code, Problem
 from plumbing.postgres import Pool
-from schemas import ids
+from schemas import commands
 from schemas.commands import OpenAccount
 from sinks.reads import accounts
 
@@ -132,6 +132,7 @@ class Openings:
             idempotency_key=OPENING_KEY,
             actor=user_id,
             trace=trace,
+            wallets_only=True,
         )
         made = await queries.one(
             connection,
@@ -141,7 +142,7 @@ class Openings:
             user_id=user_id,
             currency=currency,
             is_default=is_default,
-            transaction_id=ids.transaction_id(id, OPENING_KEY),
+            transaction_id=commands.transaction_id(command),
             command=msgspec.json.encode(command).decode(),
         )
         assert made is not None, "it was inserted"

@@ -373,10 +373,7 @@ STEPS: Final[dict[str, tuple[Any, str]]] = {
 def _common(call: Call[Any, Any], key: str | None) -> dict[str, Any]:
     key = key or str(uuid.uuid4())
     return {
-        "idempotency_key": key,
-        "external_id": key,
-        "actor": call.caller.id,
-        "trace": call.trace,
+        **asking.sent_by(call, key),
         "expected_version": asking.expected_version(call.request, None),
     }
 

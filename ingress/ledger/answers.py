@@ -20,7 +20,7 @@ from ingress.ledger.submissions import Submissions, Undecided
 from ingress.problems import Problem
 from ingress.roles import READERS, Role
 from ingress.routes import Answer, Call, Caller, Shown
-from schemas import commands, ids
+from schemas import commands
 from schemas.commands import Command
 from schemas.reasons import Reason
 
@@ -119,7 +119,7 @@ def _event(call: Call[Any, Any], command: Command, on: Known) -> audit.Event:
         known |= {"amount": sum(debits), "entries": len(command.entries)}
     if isinstance(command, commands.Reverse):
         known["reverses"] = command.transaction_id
-    known["transaction_id"] = ids.transaction_id(command.account, commands.key(command))
+    known["transaction_id"] = commands.transaction_id(command)
     known["currency"] = on.currency
     return audit.event(call, commands.kind(command), command.account, detail=known)
 

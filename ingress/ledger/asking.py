@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
 from ingress.problems import Code, FieldError, Problem
+from ingress.roles import Role
 from ingress.routes import Body, Call, Query
 from schemas import door, fields, money
 from schemas.reasons import Reason
@@ -146,17 +147,27 @@ def wait_s(request: web.Request) -> float:
     return float(wanted)
 
 
-def common(call: Call[Any, Any], body: Described, key: str) -> dict[str, Any]:
-    """What every command of ours carries."""
-    conditions = body.conditions
+def sent_by(call: Call[Any, Any], key: str) -> dict[str, Any]:
+    """Who sends a command, and by which key. Whatever was looked up here may have changed when the
+    command is decided, so a user's command says that it may use wallets alone; its key is then one
+    of the users' own, never one of the operators'."""
     return {
         "idempotency_key": key,
         "external_id": key,
+        "actor": call.caller.id,
+        "trace": call.trace,
+        "wallets_only": None if call.caller.role == Role.OPERATOR else True,
+    }
+
+
+def common(call: Call[Any, Any], body: Described, key: str) -> dict[str, Any]:
+    """What every command about money carries."""
+    conditions = body.conditions
+    return {
+        **sent_by(call, key),
         "reference": body.reference,
         "description": body.description,
         "metadata": body.metadata,
-        "actor": call.caller.id,
-        "trace": call.trace,
         "expected_version": expected_version(call.request, conditions.expected_version),
         "min_available_after": conditions.min_available_after,
     }

@@ -10,6 +10,7 @@ from schemas import commands, ids
 from schemas.commands import PostEntry
 from schemas.fields import Direction
 from schemas.reasons import PRECEDENCE, Reason
+from schemas.settings import RULES_VERSION
 from schemas.state import Account
 from sinks.reads import accounts
 from sinks.reads.queries import Connection
@@ -29,7 +30,8 @@ async def refusal(of: Connection, asked: Asked) -> Reason | None:
     if own is None:
         return Reason.ACCOUNT_NOT_FOUND
     currency = asked.currency or own.currency
-    against = {_against(found[entry.account], entry, currency) for entry in entries}
+    types = checks.types_allowed(RULES_VERSION, commands.kind(asked), asked.wallets_only is True)
+    against = {_against(found[entry.account], entry, currency, types) for entry in entries}
     left = own.available + sum(_change(own, e) for e in entries if e.account == asked.account)
     if not outcomes.conditions_hold(asked, own.version, left):
         against.add(Reason.CONDITION_FAILED)
@@ -64,7 +66,11 @@ async def _account(of: Connection, id: str) -> Account | None:
     )
 
 
-def _against(account: Account | None, entry: PostEntry, currency: str) -> Reason | None:
+def _against(
+    account: Account | None, entry: PostEntry, currency: str, types: frozenset[str]
+) -> Reason | None:
+    if account is not None and account.type not in types:
+        return Reason.ACCOUNT_TYPE_NOT_ALLOWED
     reason = checks.standing(account, currency)
     if reason is not None or account is None:
         return reason

@@ -190,10 +190,7 @@ class Older:
             account=sender.id,
             to=receiver.id,
             amount=amount,
-            idempotency_key=key,
-            external_id=key,
-            actor=caller.id,
-            trace=call.trace,
+            **asking.sent_by(call, key),
         )
 
         async def show(found: Outcome) -> Answer:

@@ -1,0 +1,260 @@
+"""Who may move money of which type of account: every type as source and as receiver, by every role
+over HTTP, and by commands that are written straight to Kafka.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pytest
+
+from ingress.roles import Role
+from schemas.partitioning import partition_of
+from tests import pipeline
+from tests.api import PASSWORD, Answer, Api, Ingress, Person
+from tests.waiting import eventually
+
+TYPES = ("wallet", "asset", "liability", "equity", "revenue", "expense")
+BY_DEBIT = ("asset", "expense")
+RICH = 1_000
+REFUSED = "account_type_not_allowed"
+_keys = itertools.count(1)
+
+
+class Cast(NamedTuple):
+    """One of each role; of each type an account of the user's, and one of nobody's."""
+
+    people: dict[Role, Person]
+    own: dict[str, str]
+    other: dict[str, str]
+
+    @property
+    def operator(self) -> str:
+        return self.people[Role.OPERATOR].token
+
+    @property
+    def user(self) -> Person:
+        return self.people[Role.USER]
+
+
+@pytest.fixture(scope="module")
+def cast(api: Api) -> Cast:
+    ingress, admin = api.ingress, api.ingress.admin()
+    people = {Role.ADMIN: admin, Role.USER: ingress.person()}
+    for role in (Role.OPERATOR, Role.AUDITOR):
+        people[role] = ingress.becomes(ingress.person(), role, admin)
+    operator = people[Role.OPERATOR].token
+    user = people[Role.USER]
+    own = {type: opened(ingress, operator, type, user.uuid) for type in TYPES}
+    own["wallet"] = user.wallet_id
+    other = {type: opened(ingress, operator, type, None) for type in TYPES}
+    for type, account in [*own.items(), *other.items()]:
+        rich(ingress, operator, account, type)
+    return Cast(people, own, other)
+
+
+def opened(ingress: Ingress, operator: str, type: str, owner: str | None) -> str:
+    asked = {"account_type": type} | ({} if owner is None else {"user_id": owner})
+    answer = ingress.post("/accounts", asked, operator)
+    assert answer.status == 201, answer
+    return str(answer.json["id"])
+
+
+def rich(ingress: Ingress, operator: str, account: str, type: str) -> None:
+    sides = ("debit", "credit") if type in BY_DEBIT else ("credit", "debit")
+    assert posted(ingress, operator, (account, sides[0]), ("system:funding:NGN", sides[1])) == 201
+
+
+def posted(ingress: Ingress, token: str, *entries: tuple[str, str], amount: int = RICH) -> int:
+    asked = {
+        "currency": "NGN",
+        "entries": [
+            {"account_id": account, "direction": direction, "amount": amount}
+            for account, direction in entries
+        ],
+    }
+    return ingress.post("/transactions", asked, token).status
+
+
+def balance(ingress: Ingress, cast: Cast, account: str) -> int:
+    answer = ingress.get(f"/accounts/{account}/balance", cast.operator)
+    assert answer.status == 200, answer
+    return int(answer.json["balance"])
+
+
+def refused(answer: Answer) -> bool:
+    if answer.status == 201:
+        return False
+    assert (answer.status, answer.code) == (422, REFUSED), answer
+    return True
+
+
+MOVES: dict[str, dict[str, Any]] = {
+    "credit": {"entry": "credit", "amount": 1},
+    "debit": {"entry": "debit", "amount": 1},
+}
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_a_user_moves_money_of_wallets_alone(api: Api, cast: Cast, type: str) -> None:
+    ingress, token = api.ingress, cast.user.token
+    account, wallet = cast.own[type], cast.other["wallet"]
+    before = balance(ingress, cast, account)
+    for asked in MOVES.values():
+        answer = ingress.post("/transactions", {**asked, "wallet_id": account}, token)
+        assert refused(answer) is (type != "wallet"), answer
+        rehearsed = ingress.post(
+            "/transactions?validate_only=true", {**asked, "wallet_id": account}, token
+        )
+        assert rehearsed.status == (204 if type == "wallet" else 422), rehearsed
+    hold = ingress.post("/holds", {"wallet_id": account, "amount": 1}, token)
+    assert refused(hold) is (type != "wallet"), hold
+    if type == "wallet":
+        assert ingress.post(f"/holds/{hold.json['id']}/void", {}, token).status == 201
+    asked = {"wallet_id": account, "receiver_wallet_id": wallet, "amount": 1}
+    answer = ingress.post("/transactions", asked, token)
+    assert refused(answer) is (type != "wallet"), answer
+    assert balance(ingress, cast, account) == before - (1 if type == "wallet" else 0)
+
+
+RECEIVERS = [(whose, type) for whose in ("own", "other") for type in TYPES]
+
+
+@pytest.mark.parametrize(
+    ("whose", "type"), [each for each in RECEIVERS if each != ("own", "wallet")]
+)
+def test_a_user_pays_into_wallets_alone(api: Api, cast: Cast, whose: str, type: str) -> None:
+    ingress, accounts = api.ingress, cast.own if whose == "own" else cast.other
+    account = accounts[type]
+
+    def balances() -> list[int]:
+        return [balance(ingress, cast, id) for id in (account, cast.user.wallet_id)]
+
+    before, moved = balances(), 2 if type == "wallet" else 0
+    asked = {"receiver_wallet_id": account, "amount": 2}
+    answer = ingress.post("/transactions", asked, cast.user.token)
+    assert refused(answer) is (type != "wallet"), answer
+    # The receiver may be in another partition.
+    after = [before[0] + moved, before[1] - moved]
+    eventually(lambda: balances() == after, 30)
+
+
+def test_an_api_key_of_a_user_may_not_more_than_the_user(api: Api, cast: Cast) -> None:
+    ingress = api.ingress
+    wanted = {"name": "shop", "scopes": ["money"], "current_password": PASSWORD}
+    key = ingress.post("/api-keys", wanted, cast.user.token).json["key"]
+    for type in TYPES:
+        asked = {"entry": "debit", "amount": 1, "wallet_id": cast.own[type]}
+        assert refused(ingress.post("/transactions", asked, key)) is (type != "wallet")
+
+
+def test_what_the_older_app_sends_is_a_user_s_command(api: Api, cast: Cast) -> None:
+    ingress, receiver = api.ingress, api.ingress.person()
+    asked = {"receiver_id": receiver.number, "amount": 0.01}
+    sent = ingress.post("/api/transactions", asked, cast.user.token, prefix="")
+    assert sent.status == 201, sent
+    commands = [value for _, value in api.pipeline.read(api.pipeline.names.commands)]
+    transfer = next(value for value in commands if f'"to":"{receiver.wallet_id}"'.encode() in value)
+    assert json.loads(transfer)["wallets_only"] is True
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_an_operator_posts_on_assets_and_expenses(api: Api, cast: Cast, type: str) -> None:
+    ingress, token = api.ingress, cast.operator
+    own, other, wallet = cast.own[type], cast.other[type], cast.other["wallet"]
+    for asked in MOVES.values():
+        answer = ingress.post("/transactions", {**asked, "wallet_id": own}, token)
+        assert refused(answer) is (type in BY_DEBIT), answer
+    hold = ingress.post("/holds", {"wallet_id": own, "amount": 1}, token)
+    assert refused(hold) is (type in BY_DEBIT), hold
+    ways = [(own, wallet)] if other == wallet else [(own, wallet), (wallet, other)]
+    for sender, receiver in ways:
+        asked = {"wallet_id": sender, "receiver_wallet_id": receiver, "amount": 1}
+        answer = ingress.post("/transactions", asked, token)
+        assert refused(answer) is (type in BY_DEBIT), answer
+    kept = ingress.post("/holds", {"wallet_id": cast.own["wallet"], "amount": 3}, token).json["id"]
+    if other != cast.own["wallet"]:
+        answer = ingress.post(f"/holds/{kept}/capture", {"to_wallet_id": other, "amount": 1}, token)
+        assert refused(answer) is (type in BY_DEBIT), answer
+    for sides in (("debit", "credit"), ("credit", "debit")):
+        entries = (own, sides[0]), ("system:funding:NGN", sides[1])
+        assert posted(ingress, token, *entries, amount=1) == 201
+
+
+@pytest.mark.parametrize("role", [Role.USER, Role.AUDITOR, Role.ADMIN])
+@pytest.mark.parametrize("type", TYPES)
+def test_nobody_else_posts_reverses_or_captures_to_an_account(
+    api: Api, cast: Cast, type: str, role: Role
+) -> None:
+    ingress, token = api.ingress, cast.people[role].token
+    entries = (cast.own[type], "debit"), (cast.other[type], "credit")
+    assert posted(ingress, token, *entries) == 403
+    asked = {"entry": "credit", "amount": 1, "wallet_id": cast.other["wallet"]}
+    answer = ingress.post("/transactions", asked, cast.operator)
+    assert ingress.post(f"/transactions/{answer.json['id']}/reverse", {}, token).status == 403
+    hold = ingress.post("/holds", {"wallet_id": cast.own["wallet"], "amount": 1}, cast.operator)
+    capture = f"/holds/{hold.json['id']}/capture"
+    answer = ingress.post(capture, {"to_wallet_id": cast.other[type]}, token)
+    assert answer.status == (404 if role is Role.USER else 403), answer
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_another_s_account_is_not_there_for_a_user(api: Api, cast: Cast, type: str) -> None:
+    ingress, token, account = api.ingress, cast.user.token, cast.other[type]
+    for asked in MOVES.values():
+        answer = ingress.post("/transactions", {**asked, "wallet_id": account}, token)
+        assert (answer.status, answer.code) == (404, "account_not_found")
+    answer = ingress.post("/holds", {"wallet_id": account, "amount": 1}, token)
+    assert (answer.status, answer.code) == (404, "account_not_found")
+    asked = {"wallet_id": account, "receiver_wallet_id": cast.user.wallet_id, "amount": 1}
+    assert ingress.post("/transactions", asked, token).code == "account_not_found"
+    if type not in BY_DEBIT:
+        held = ingress.post("/holds", {"wallet_id": account, "amount": 1}, cast.operator)
+        for step in ("capture", "void"):
+            answer = ingress.post(f"/holds/{held.json['id']}/{step}", {}, token)
+            assert (answer.status, answer.code) == (404, "hold_not_found")
+
+
+# Straight from Kafka: what a command's own `wallets_only` and its kind allow.
+
+
+def commands_of(account: str, other: str) -> list[Mapping[str, Any]]:
+    entries = [
+        {"account": account, "direction": "debit", "amount": 1},
+        {"account": other, "direction": "credit", "amount": 1},
+    ]
+    return [
+        {"kind": "credit", "account": account, "amount": 1},
+        {"kind": "debit", "account": account, "amount": 1},
+        {"kind": "hold", "account": account, "amount": 1},
+        {"kind": "transfer", "account": account, "to": other, "amount": 1},
+        {"kind": "transfer", "account": other, "to": account, "amount": 1},
+        {"kind": "post", "account": min(account, other), "currency": "NGN", "entries": entries},
+    ]
+
+
+@pytest.mark.parametrize("type", TYPES)
+@pytest.mark.parametrize("wallets_only", [True, False])
+def test_straight_from_kafka(api: Api, cast: Cast, type: str, wallets_only: bool) -> None:
+    line, account = api.pipeline, cast.other[type]
+    other = api.ingress.person().wallet_id
+    rich(api.ingress, cast.operator, other, "wallet")
+    sent = [
+        {**command, "id": f"straight-{next(_keys)}", "wallets_only": wallets_only}
+        for command in commands_of(account, other)
+    ]
+    positions = [_sent(line, command) for command in sent]
+    results = line.results_of(positions, 60)
+    for command, result in zip(sent, results, strict=True):
+        if wallets_only:
+            allowed = type == "wallet"
+        else:
+            allowed = type not in BY_DEBIT or command["kind"] == "post"
+        told = (result["outcome"], result.get("reason"))
+        assert told == (("posted", None) if allowed else ("rejected", REFUSED)), (command, result)
+
+
+def _sent(line: pipeline.Pipeline, command: Mapping[str, Any]) -> tuple[int, int]:
+    account = command["account"]
+    return line.send(command, account.encode(), partition_of(account, pipeline.PARTITIONS))
