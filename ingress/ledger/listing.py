@@ -161,6 +161,7 @@ class Listing:
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
+            reference_sent=query.reference is not None and caller.role not in READERS,
             least=query.min_amount,
             most=query.max_amount,
         )

@@ -107,11 +107,15 @@ class CommandShown(Shown):
 def transaction(
     facts: Facts, view: str | None, known: Mapping[str, Known], *, whole: bool
 ) -> TransactionShown:
-    """`whole`: to somebody who may see everybody's part in it."""
+    """`whole`: to somebody who may see everybody's part in it. Others see the sender's reference,
+    metadata, fee and entries only from the sender's side."""
     currency = facts.currency
     seen_from = view or facts.account
+    # What the sender keeps for itself: its fee is in the entries, too.
+    sent = seen_from == facts.account
+    private = whole or (sent and facts.kind != "post")
     entry = next((line.direction for line in facts.entries if line.account == seen_from), None)
-    fee = facts.fee if seen_from == facts.account and facts.kind == "transfer" else 0
+    fee = facts.fee if sent and facts.kind == "transfer" else 0
     amount = facts.amount
     total = None if amount is None else amount + fee
     balance = facts.balances.get(seen_from)
@@ -124,7 +128,7 @@ def transaction(
         status=facts.status,
         reason=facts.reason,
         wallet_id=seen_from,
-        trans_id=facts.trans_id if seen_from == facts.account else None,
+        trans_id=facts.trans_id if sent else None,
         actor=facts.actor if whole else None,
         sender_id=_party(facts, "debit", known),
         receiver_id=_party(facts, "credit", known),
@@ -147,11 +151,11 @@ def transaction(
                 amount_decimal=money.to_major(line.amount, currency),
             )
             for line in facts.entries
-            if whole or facts.kind not in MANY_PARTIES or line.account == seen_from
+            if whole or line.account == seen_from or (sent and facts.kind not in MANY_PARTIES)
         ],
-        reference=facts.reference,
+        reference=facts.reference if private else None,
         description=facts.description,
-        metadata=facts.metadata,
+        metadata=facts.metadata if private else {},
         hold_id=facts.hold_id,
         reverses=facts.reverses,
         reversed_by=facts.reversed_by,

@@ -1,0 +1,189 @@
+"""What the two sides of a transaction have of their own: keys, and what is told to each of them."""
+
+from typing import Any
+
+import pytest
+
+from ingress.roles import Role
+from tests.api import Api, Ingress, Person
+from tests.waiting import eventually
+
+PRIVATE = {"metadata": {"margin": "12"}, "reference": "internal 17"}
+
+
+@pytest.fixture(scope="module")
+def operator(api: Api) -> Person:
+    return api.ingress.becomes(api.ingress.person(), Role.OPERATOR, api.ingress.admin())
+
+
+@pytest.fixture
+def ada(ingress: Ingress) -> Person:
+    return _rich(ingress)
+
+
+@pytest.fixture
+def ben(ingress: Ingress) -> Person:
+    return ingress.person()
+
+
+def _rich(ingress: Ingress) -> Person:
+    person = ingress.person()
+    answer = ingress.post("/transactions", {"entry": "credit", "amount": 9_000}, person.token)
+    assert answer.status == 201, answer
+    return person
+
+
+def test_a_user_cannot_occupy_an_operator_s_key(
+    ingress: Ingress, operator: Person, ada: Person
+) -> None:
+    own = {"entry": "debit", "amount": 1, "trans_id": "fee-2026-01"}
+    first = ingress.post("/transactions", own, ada.token)
+    fee = {**own, "amount": 500, "wallet_id": ada.wallet_id}
+    taken = ingress.post("/transactions", fee, operator.token)
+    assert (first.status, taken.status) == (201, 201), taken
+    assert first.json["id"] != taken.json["id"]
+    assert {first.json["trans_id"], taken.json["trans_id"]} == {"fee-2026-01"}
+    # Each is told its own again, and neither is the other's with another body.
+    for asked, token, told in ((own, ada.token, first), (fee, operator.token, taken)):
+        again = ingress.post("/transactions", asked, token)
+        assert (again.status, again.json["id"]) == (201, told.json["id"])
+        assert again.headers["Idempotent-Replayed"] == "true"
+    assert ingress.get("/wallet", ada.token).json["wallet"]["balance"] == 9_000 - 501
+
+
+def test_an_operator_does_not_occupy_a_user_s_key(
+    ingress: Ingress, operator: Person, ada: Person
+) -> None:
+    asked = {"amount": 2, "trans_id": "shared", "wallet_id": ada.wallet_id}
+    kept = ingress.post("/holds", asked, operator.token)
+    own = ingress.post("/holds", {**asked, "amount": 3}, ada.token)
+    assert (kept.status, own.status) == (201, 201), own
+    # An operator's hold on the wallet is its owner's to void, by a key of the user's.
+    for told in (kept, own):
+        step = f"/holds/{told.json['id']}/void"
+        answer = ingress.post(step, {"trans_id": f"void {told.json['id']}"}, ada.token)
+        assert answer.status == 201, answer
+
+
+@pytest.mark.parametrize("key", ["k" * 200, "user:é 😀" * 20, "~"])
+def test_a_user_s_key_may_be_any(ingress: Ingress, ada: Person, key: str) -> None:
+    asked = {"entry": "debit", "amount": 1, "trans_id": key}
+    accepted = ingress.post("/transactions", asked, ada.token, headers={"Prefer": "respond-async"})
+    assert (accepted.status, accepted.json["trans_id"]) == (202, key)
+    polled = ingress.get(f"{accepted.headers['Location']}&wait=20", ada.token, prefix="")
+    assert (polled.json["status"], polled.json["transaction"]["trans_id"]) == ("posted", key)
+    told = ingress.get(f"/transactions/{accepted.json['id']}", ada.token)
+    assert told.json["trans_id"] == key
+    again = ingress.post("/transactions", asked, ada.token)
+    assert (again.status, again.json["id"]) == (201, accepted.json["id"])
+
+
+def test_a_receiver_does_not_see_what_is_the_sender_s(
+    ingress: Ingress, operator: Person, ada: Person, ben: Person
+) -> None:
+    asked = {**PRIVATE, "receiver_id": ben.number, "amount": 1_000, "description": "for lunch"}
+    sent = ingress.post("/transactions", {**asked, "trans_id": "mine"}, ada.token).json
+    assert sent["fee"] == 15
+    for told in _told(ingress, ben, sent["id"]):
+        assert told["description"] == "for lunch"
+        assert (told["amount"], told["entry"]) == (1_000, "credit")
+        assert (told["metadata"], told["reference"], told["trans_id"]) == ({}, None, None)
+        assert (told["fee"], told["fee_decimal"], told["total"]) == (0, "0.00", 1_000)
+        assert told["entries"] == [
+            {
+                "account_id": ben.wallet_id,
+                "direction": "credit",
+                "amount": 1_000,
+                "amount_decimal": "10.00",
+            }
+        ]
+        assert "1015" not in str(told) and "10.15" not in str(told)
+    for told in (*_told(ingress, ada, sent["id"]), _one(ingress, operator, sent["id"])):
+        assert {name: told[name] for name in PRIVATE} == PRIVATE
+        assert (told["fee"], len(told["entries"])) == (15, 3)
+    [item] = ingress.get("/api/transactions", ben.token, prefix="").json["data"]["transactions"][
+        "data"
+    ]
+    assert (item["metadata"], item["commission_fee"]) == ({}, "0.00")
+
+
+def test_a_receiver_does_not_find_by_the_sender_s_reference(
+    ingress: Ingress, operator: Person, ada: Person, ben: Person
+) -> None:
+    asked = {**PRIVATE, "receiver_id": ben.number, "amount": 10}
+    id = ingress.post("/transactions", asked, ada.token).json["id"]
+    ingress.post("/transactions", {**PRIVATE, "entry": "debit", "amount": 10}, ben.token)
+
+    def found(token: str, wallet: str, also: str = "") -> list[str]:
+        query = f"/transactions?reference=internal+17&wallet_id={wallet}{also}"
+        answer = ingress.get(query, token)
+        assert answer.status == 200, answer
+        return [each["id"] for each in answer.json["data"]]
+
+    assert found(ada.token, ada.wallet_id) == [id]
+    assert id not in found(ben.token, ben.wallet_id)
+    assert id not in [
+        each["id"]
+        for each in ingress.get("/transactions?reference=internal+17", ben.token).json["data"]
+    ]
+    eventually(lambda: id in found(operator.token, ben.wallet_id), 20)
+    assert id not in found(ben.token, ben.wallet_id)
+
+
+def test_a_capture_and_a_post_tell_users_nothing_private(
+    ingress: Ingress, operator: Person, ada: Person, ben: Person
+) -> None:
+    hold = ingress.post("/holds", {"amount": 50, "wallet_id": ada.wallet_id}, operator.token).json
+    asked: dict[str, Any] = {**PRIVATE, "to_wallet_id": ben.wallet_id}
+    captured = ingress.post(f"/holds/{hold['id']}/capture", asked, operator.token).json
+    entries = [
+        {"account_id": account, "direction": direction, "amount": 5}
+        for account, direction in ((ada.wallet_id, "debit"), (ben.wallet_id, "credit"))
+    ]
+    asked = {**PRIVATE, "currency": "NGN", "entries": entries}
+    posted = ingress.post("/transactions", asked, operator.token).json
+    for person, id in ((ben, captured["id"]), (ben, posted["id"]), (ada, posted["id"])):
+        for told in _told(ingress, person, id):
+            assert (told["metadata"], told["reference"]) == ({}, None)
+            assert [line["account_id"] for line in told["entries"]] == [person.wallet_id]
+    for id in (captured["id"], posted["id"]):
+        told = _one(ingress, operator, id)
+        assert {name: told[name] for name in PRIVATE} == PRIVATE
+
+
+def _one(ingress: Ingress, person: Person, id: str) -> dict[str, Any]:
+    answer = ingress.get(f"/transactions/{id}", person.token)
+    assert answer.status == 200, answer
+    told: dict[str, Any] = answer.json
+    return told
+
+
+def _told(ingress: Ingress, person: Person, id: str) -> list[dict[str, Any]]:
+    """All the ways in which somebody is told of a transaction of theirs, but the older app's. The
+    receiver's partition may come a moment later.
+    """
+
+    def listed(path: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            data = ingress.get(path, person.token).json["data"]
+            found[:] = [each for each in data if each["id"] == id]
+            return bool(found)
+
+        try:
+            eventually(there, 20)
+        except AssertionError:
+            raise AssertionError(
+                f"{id} is not in {path}: {ingress.get(path, person.token)}"
+            ) from None
+        return found[0]
+
+    wallet = person.wallet_id
+    return [
+        listed(f"/wallets/{wallet}/statement"),
+        listed("/transactions"),
+        listed(f"/transactions?wallet_id={wallet}"),
+        _one(ingress, person, id),
+        ingress.get(f"/commands/{id}", person.token).json["transaction"],
+    ]
