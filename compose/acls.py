@@ -22,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from plumbing.failures import Failure
+from schemas import ids
 from schemas.topics import ALL, Names
 
 TIMEOUT_S = 30.0
@@ -76,7 +77,7 @@ class Right(NamedTuple):
 
 def of(role: Role, user: str, names: Names, ledger_id: str) -> list[Right]:
     """All rights of one role. Those who are not ours have their groups by their own name."""
-    ours = f"{names.prefix}{ledger_id}-{role}"
+    ours = ids.service_ids(names.prefix, ledger_id, role)
     rights = [Right(("Describe",), Kind.GROUP, NO_GROUP)]
     if role in (Role.PROCESSOR, Role.SINK, Role.INGRESS, Role.OPERATOR):
         # For the check at the start.
@@ -98,8 +99,9 @@ def of(role: Role, user: str, names: Names, ledger_id: str) -> list[Right]:
         rights += _topics(("Create", "Read"), *map(names.of, ALL))
         rights += _topics(("Write",), names.commands, names.legs)
         # `configure` asks which workers run, and what they support.
-        members = (f"{names.prefix}{ledger_id}-{each}" for each in (Role.PROCESSOR, Role.SINK))
-        rights += [Right(("Describe",), Kind.GROUP, group) for group in members]
+        for service in (Role.PROCESSOR, Role.SINK):
+            members = ids.service_ids(names.prefix, ledger_id, service)
+            rights.append(Right(("Describe",), Kind.GROUP, members, True))
     elif role is Role.AUDITOR:
         rights += _topics(("Read",), *map(names.of, ALL))
     elif role is Role.PRODUCER:
@@ -108,8 +110,8 @@ def of(role: Role, user: str, names: Names, ledger_id: str) -> list[Right]:
     else:
         rights += _topics(("Read",), names.transactions)
     if role in (Role.PROCESSOR, Role.SINK):
-        rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, f"{ours}-", True))
-        rights.append(Right(("Read",), Kind.GROUP, ours))
+        rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, ours, True))
+        rights.append(Right(("Read",), Kind.GROUP, ours, True))
     elif role is Role.INGRESS:
         rights.append(Right(("Read",), Kind.GROUP, ours, True))
     elif role in (Role.PRODUCER, Role.ANALYST):

@@ -14,6 +14,7 @@ import typer
 from compose import lifecycle
 from compose.embedded.problems import Problem
 from plumbing import failures
+from schemas import ids
 
 if TYPE_CHECKING:
     from processor.rebuild import Sources
@@ -111,8 +112,8 @@ def configure(
     changes = {name: value for name, value in asked.items() if value is not None}
     settings = running.settings(data)
     config = running.client(settings, f"{settings.ledger_id}-configure")
-    prefix = settings.topic_prefix + settings.ledger_id
-    groups = Groups(f"{prefix}-processor", f"{prefix}-sink")
+    prefix, ledger_id = settings.topic_prefix, settings.ledger_id
+    groups = Groups(*(ids.service_id(prefix, ledger_id, each) for each in ("processor", "sink")))
     with kafka.as_failures(config):
         changed = service.configure(config, settings.topics, settings.partitions, groups, changes)
     for done in changed:
@@ -358,7 +359,7 @@ def _state_sources(data: Path) -> "Sources":
     from processor.rebuild import Sources
 
     settings = running.settings(data)
-    config = running.client(settings, f"{settings.ledger_id}-processor")
+    config = running.client(settings, ids.service_name(settings.ledger_id, "processor"))
     return Sources(config, settings.topics, settings.ledger_id, settings.partitions)
 
 

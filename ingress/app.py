@@ -49,6 +49,7 @@ from plumbing import kafka, logging, metrics, postgres, topics_check
 from plumbing.crashpoints import CrashPoints
 from plumbing.failures import Failure
 from plumbing.postgres import Pool
+from schemas import ids
 
 START_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 2.0
@@ -180,7 +181,7 @@ async def run(settings: IngressSettings) -> None:
     logging.configure("ingress", settings)
     version = metadata.version("streamledger")
     client_id = _client_id(settings)
-    admin = kafka.admin(settings, client_id)
+    admin = kafka.admin(settings, ids.service_name(settings.ledger_id, "ingress"))
     stop = _stop_on_signal()
     pool = postgres.pool(settings.database, settings.database_pool_size, client_id)
     # Of its own: requests that wait for theirs must not make an ingress seem unable to serve.

@@ -82,7 +82,7 @@ def client(settings: KafkaSettings, client_id: str) -> ClientConfig:
     """What every librdkafka client of ours begins with."""
     config: ClientConfig = {
         "bootstrap.servers": settings.brokers,
-        "client.id": settings.topic_prefix + client_id,
+        "client.id": f"{settings.topic_prefix}:{client_id}",
         "security.protocol": settings.kafka_security_protocol,
         "reconnect.backoff.max.ms": 1_000,
         # Its own lines on each broken connection are for no one; errors reach who calls.

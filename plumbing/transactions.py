@@ -46,12 +46,16 @@ def fenced_producer(
     return made
 
 
+def transactional_id(service_id: str, lane: int) -> str:
+    return f"{service_id}:{lane}"
+
+
 def producer(config: Mapping[str, Any], lane: int) -> Producer:
     """Whoever initialises it is the lane's only one."""
     return Producer(
         {
             **config,
-            "transactional.id": f"{config['client.id']}-{lane}",
+            "transactional.id": transactional_id(str(config["client.id"]), lane),
             "transaction.timeout.ms": TIMEOUT_MS,
             "acks": "all",
             # The commit sends what is there. What the client sends before, it sends in parts, and

@@ -99,7 +99,7 @@ class Clock:
             {
                 **self._config,
                 # Its own: who asks the time fences nobody.
-                "transactional.id": f"{self._config['client.id']}-clock-{secrets.token_hex(8)}",
+                "transactional.id": f"{self._config['client.id']}:clock-{secrets.token_hex(8)}",
                 "transaction.timeout.ms": TRANSACTION_MS,
                 "acks": "all",
             }

@@ -64,7 +64,7 @@ class Ledger:
         self._cache_entries = cache_entries
         self._encode_transaction = encode_transaction
         self.clock = Clock(config, names, identity.partitions)
-        # By lane.
+        # By lane. Other threads read it, so it is replaced and never changed.
         self._owners: dict[int, Owner] = {}
         self._share = cache_entries
         # Whether the group has told what is ours; that may be nothing.
@@ -93,8 +93,8 @@ class Ledger:
         if sorted(partitions) != whole:
             self._crashed(None, LanesCut(sorted(partitions), whole))
             return
-        for lane, together in lanes.items():
-            owner = self._owners[lane] = Owner(
+        self._owners = {
+            lane: Owner(
                 lane,
                 together,
                 self.identity,
@@ -109,6 +109,9 @@ class Ledger:
                 self._encode_transaction,
                 self.clock,
             )
+            for lane, together in lanes.items()
+        }
+        for owner in self._owners.values():
             owner.start()
 
     async def let_go(self) -> None:

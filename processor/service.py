@@ -18,6 +18,7 @@ from processor.owner import Identity
 from processor.recorder import Recorder
 from processor.rules_build import rules_build
 from processor.settings import ProcessorSettings
+from schemas import ids
 from schemas.codecs import AvroSchemas
 from schemas.registry import HttpRegistry
 
@@ -35,7 +36,7 @@ def run(data: Path | None = None) -> None:
     if data is not None:
         settings = settings.model_copy(update={"data": data})
     logging.configure("processor", settings, quiet=QUIET)
-    name = f"{settings.ledger_id}-processor"
+    name = ids.service_name(settings.ledger_id, "processor")
     lock = _locked(settings.data)
     if settings.rocksdb_mib < LEAST_ROCKSDB_MIB * settings.partitions:
         log.warning(
@@ -63,7 +64,9 @@ def run(data: Path | None = None) -> None:
     ledger.clock.wait_until_it_agrees()
     log.info("processor starting", rules=rules_build())
     uvloop.install()
-    faust_app = app.make(settings, ledger, settings.topic_prefix + name)
+    faust_app = app.make(
+        settings, ledger, ids.service_id(settings.topic_prefix, settings.ledger_id, "processor")
+    )
     if settings.metrics_port is not None:
         faust_app.serve = partial(
             web.serve, ledger, registry, settings.metrics_host, settings.metrics_port

@@ -79,6 +79,24 @@ def to_key(transaction: str) -> bytes:
     return bytes.fromhex(transaction.replace("-", ""))
 
 
+# Kafka's names for the services of a ledger. A colon is in no topic prefix and in no ledger id, so
+# no two ledgers on the same brokers share a name, and none is the beginning of another's.
+
+
+def service_name(ledger_id: str, service: str) -> str:
+    return f"{ledger_id}:{service}:{EPOCH}"
+
+
+def service_id(topic_prefix: str, ledger_id: str, service: str) -> str:
+    """What a service calls its consumer group, and begins its transactional ids with."""
+    return f"{topic_prefix}:{service_name(ledger_id, service)}"
+
+
+def service_ids(topic_prefix: str, ledger_id: str, service: str) -> str:
+    """The beginning of all of them, of any epoch."""
+    return f"{topic_prefix}:{ledger_id}:{service}:"
+
+
 def is_system(account: str) -> bool:
     return account.startswith(SYSTEM_PREFIX)
 

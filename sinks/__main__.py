@@ -12,6 +12,7 @@ import structlog
 
 from plumbing import failures, kafka, logging, memory, metrics, topics_check
 from plumbing.crashpoints import CrashPoints
+from schemas import ids
 from sinks import postgres, web
 from sinks.group import Group
 from sinks.ledger import Queries
@@ -31,7 +32,7 @@ def main() -> None:
 def run(settings: SinkSettings) -> None:
     """Until the process is told to stop."""
     logging.configure("sink", settings)
-    name = f"{settings.ledger_id}-sink"
+    name = ids.service_name(settings.ledger_id, "sink")
     stopping = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -48,7 +49,7 @@ def run(settings: SinkSettings) -> None:
     memory.collect_seldom()
     registry = metrics.registry("sink", version("streamledger"), settings.ledger_id)
     config = kafka.service(settings, name, log)
-    connections = Connections(database, str(config["client.id"]), settings.database_pool_size)
+    connections = Connections(database, f"{settings.ledger_id}-sink", settings.database_pool_size)
     tools = Tools(
         settings.ledger_id,
         config,

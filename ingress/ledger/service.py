@@ -29,6 +29,7 @@ from ingress.settings import IngressSettings
 from ingress.signing import Keys
 from plumbing.crashpoints import CrashPoints
 from plumbing.postgres import Pool
+from schemas import ids
 from schemas.commands import Command
 
 SEND_S = 10.0
@@ -46,7 +47,7 @@ class Ledger:
         positions: Positions,
         trail: AuditTrail,
     ) -> None:
-        self._channel = Channel(settings, f"{settings.ledger_id}-ingress", crash)
+        self._channel = Channel(settings, ids.service_name(settings.ledger_id, "ingress"), crash)
         known = Accounts(pool, people, openings)
         outcomes = Outcomes(pool, known)
         submissions = Submissions(self._channel, outcomes, crash)

@@ -20,7 +20,7 @@ from processor.committed import CommittedReader
 from processor.rebuild import Sources
 from processor.recovery import Recovery, check_owner
 from processor.table import LOCAL_KEY, Memory, Table
-from schemas import state, state_keys, topics
+from schemas import ids, state, state_keys, topics
 from schemas.state import Position
 from sinks.verify.run import Asked, verify
 from tests import histories, kept_topics
@@ -307,7 +307,7 @@ def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledg
 
 
 def sources_of(ledger: crash_ledger.Ledger) -> Sources:
-    client_id = f"{ledger.prefix}streamledger-processor"
+    client_id = ids.service_id(ledger.prefix, "streamledger", "processor")
     config = {"bootstrap.servers": ledger.bootstrap, "client.id": client_id}
     return Sources(config, ledger.names, "streamledger", ledger.partitions)
 

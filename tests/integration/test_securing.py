@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient
 from compose import acls
 from compose.acls import Role, Wanted
 from compose.embedded.folder import DataFolder
-from schemas import topics
+from plumbing import transactions
+from schemas import ids, topics
 from tests import secured
 from tests.conftest import beside, create, drop
 from tests.crash.workers import Worker
@@ -142,7 +143,7 @@ def test_nobody_writes_or_reads_what_is_not_his(kafka: Secured, role: Role) -> N
 def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
     """Who may begin a transaction by a processor's id has taken its partition from it."""
     owners = {
-        f"{ledger.prefix}{ledger.id}-{role}": ledger.user(role)
+        ids.service_id(ledger.prefix, ledger.id, role): ledger.user(role)
         for ledger in (ONE, TWO)
         for role in (Role.PROCESSOR, Role.SINK)
     }
@@ -150,10 +151,16 @@ def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
         config = kafka.client(user)
         for owned, owner in owners.items():
             if owner != user:
-                assert not secured.takes_over(config, f"{owned}-0"), (user, owned)
+                assert not secured.takes_over(config, transactions.transactional_id(owned, 0)), (
+                    user,
+                    owned,
+                )
     for role in (Role.PRODUCER, Role.PROCESSOR):
         config = kafka.client(TWO.user(role))
-        for owned in (f"{ONE.prefix}one-processor", f"{TWO.prefix}two-sink"):
+        for owned in (
+            ids.service_id(ONE.prefix, "one", "processor"),
+            ids.service_id(TWO.prefix, "two", "sink"),
+        ):
             assert not secured.joins(config, owned, TWO.names.results), (role, owned)
     producer = kafka.client(TWO.user(Role.PRODUCER))
     assert secured.takes_over(producer, f"{TWO.user(Role.PRODUCER)}-1")

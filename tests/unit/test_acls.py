@@ -6,7 +6,8 @@ import pytest
 
 from compose import acls
 from compose.acls import Kind, Right, Role, Wanted
-from schemas import topics
+from plumbing import transactions
+from schemas import ids, topics
 from schemas.topics import Names
 
 PAGE = (Path(__file__).parents[2] / "docs" / "securing.md").read_text(encoding="utf-8")
@@ -78,3 +79,58 @@ def test_a_role_that_is_none_is_named() -> None:
     with pytest.raises(acls.UnknownRole, match="name the role of ada"):
         acls.wanted(None, "ada")
     assert acls.wanted("sink", "ada") == [(Role.SINK, "ada")]
+
+
+# Prefix and ledger id, of ledgers that share brokers; each pair runs together, or is told apart by
+# a separator alone.
+LEDGERS = [
+    ("a", "bc"),
+    ("ab", "c"),
+    ("", "abc"),
+    ("abc-", "processor"),
+    ("", "abc"),
+    ("abc", "processor"),
+    ("", "processor"),
+    ("processor", "processor-1"),
+    ("processor", "processor"),
+]
+
+
+def names_of(prefix: str, ledger: str) -> set[tuple[Kind, str]]:
+    """Groups and transactional ids of its services."""
+    found = set()
+    for service in ("processor", "sink"):
+        id = ids.service_id(prefix, ledger, service)
+        found.add((Kind.GROUP, id))
+        found |= {
+            (Kind.TRANSACTIONAL_ID, transactions.transactional_id(id, lane)) for lane in (1, 11)
+        }
+    return found
+
+
+@pytest.mark.parametrize("one", LEDGERS)
+@pytest.mark.parametrize("other", LEDGERS)
+def test_no_ledger_has_or_reaches_a_name_of_another(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    """Else one fences the other's owners, or they share their partitions out together."""
+    if one == other:
+        return
+    theirs = names_of(*other)
+    assert not names_of(*one) & theirs
+    for role in (Role.PROCESSOR, Role.SINK, Role.INGRESS, Role.OPERATOR):
+        for right in acls.of(role, role, Names(one[0]), one[1]):
+            for kind, name in theirs:
+                reached = name.startswith(right.name) if right.prefixed else name == right.name
+                assert not (right.kind is kind and reached), (right, name)
+
+
+def test_a_services_own_names_are_in_its_rights() -> None:
+    for role in (Role.PROCESSOR, Role.SINK):
+        id = ids.service_id("p.", "books", role)
+        names = {Kind.GROUP: id, Kind.TRANSACTIONAL_ID: transactions.transactional_id(id, 3)}
+        for right in acls.of(role, role, Names("p."), "books"):
+            if right.kind in names and right.name != acls.NO_GROUP:
+                assert right.prefixed and names.pop(right.kind).startswith(right.name)
+        assert names == {}
+        assert id == f"p.:books:{role}:{ids.EPOCH}", "the ledger and the epoch are in it"

@@ -28,7 +28,7 @@ def test_clients_connect_as_the_settings_say() -> None:
     plain = KafkaSettings.model_validate(BROKERS)
     assert kafka.client(plain, "books-ingress") == {
         "bootstrap.servers": "a:9092,b:9092",
-        "client.id": "t1-books-ingress",
+        "client.id": "t1-:books-ingress",
         "security.protocol": "PLAINTEXT",
         "reconnect.backoff.max.ms": 1_000,
         "log_level": 2,
