@@ -290,3 +290,11 @@ def test_what_runs_is_what_is_tested() -> None:
         for path in (ROOT / "requirements" / "run.txt", ROOT / "requirements" / "dev.txt")
     ]
     assert pins[0] <= pins[1]
+
+
+def test_each_decision_record_has_its_own_number() -> None:
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    numbers = [path.name[:4] for path in records]
+    assert numbers == [f"{number:04}" for number in range(1, len(records) + 1)]
+    for path, number in zip(records, numbers, strict=True):
+        assert path.read_text(encoding="utf-8").startswith(f"# {number}: "), shown(path)

@@ -2,7 +2,7 @@
 more decisions.
 
 Plain classes written out, as compiled code reaches their attributes at once, which it does not with
-a Struct, a dataclass or a NamedTuple: docs/decisions/0030-a-wheel-may-be-compiled.md.
+a Struct, a dataclass or a NamedTuple: docs/decisions/0035-a-wheel-may-be-compiled.md.
 """
 
 from typing import Final, Literal, final
