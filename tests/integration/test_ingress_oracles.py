@@ -43,7 +43,8 @@ def eve(api: Api) -> Person:
 
 def of_key(person: Person, key: str) -> str:
     """Anybody who knows a wallet can compute it."""
-    return str(ids.transaction_id(ids.AccountId(person.wallet_id), key))
+    wallet = ids.AccountId(person.wallet_id)
+    return str(ids.transaction_id(wallet, key, wallets_only=True))
 
 
 def told(answer: Answer) -> dict[str, Any]:
