@@ -104,6 +104,8 @@ def of(role: Role, user: str, names: Names, ledger_id: str) -> list[Right]:
             rights.append(Right(("Describe",), Kind.GROUP, members, True))
     elif role is Role.AUDITOR:
         rights += _topics(("Read",), *map(names.of, ALL))
+        # What is still to be there depends on how long the topic keeps it.
+        rights += _topics(("DescribeConfigs",), names.transactions, names.results)
     elif role is Role.PRODUCER:
         rights += _topics(("Write",), names.commands)
         rights += _topics(("Read",), names.results)

@@ -6,8 +6,14 @@ The topics keep the times that records bring along, as the history has times of 
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not marked so
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from schemas import topics
@@ -49,16 +55,31 @@ def write(
     state: Iterable[Kept] | None = None,
     results: Iterable[Kept] | None = None,
     retold: Retold = list,
+    journaled_ms: int = 0,
 ) -> None:
     """Every record at its own offset; state and results may be those of another time, and results
-    may be told otherwise."""
+    may be told otherwise. `journaled_ms`: when the journal was written; 0 is now."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
+    write_with(producer, names, history, state, results, retold, journaled_ms)
+    assert producer.flush(CONFIRM_S) == 0, "not confirmed in time"
+
+
+def write_with(
+    producer: Producer,
+    names: Names,
+    history: Sequence[Kept],
+    state: Iterable[Kept] | None = None,
+    results: Iterable[Kept] | None = None,
+    retold: Retold = list,
+    journaled_ms: int = 0,
+) -> None:
     for one in history:
-        for topic, logged in ((names.commands, one.commands), (names.legs, one.legs)):
+        commands, legs = [*one.commands, *one.waiting], [*one.legs, *one.unread]
+        for topic, logged in ((names.commands, commands), (names.legs, legs)):
             for key, value, time_ms in logged:
                 _produce(producer, topic, one.number, key, value, time_ms)
         for key, value in one.journal:
-            _produce(producer, names.journal, one.number, key, value)
+            _produce(producer, names.journal, one.number, key, value, journaled_ms)
         for entry in one.transactions:
             account = entry.account_id.encode()
             told = msgspec.json.encode(entry)
@@ -70,7 +91,40 @@ def write(
             _produce(producer, names.state, one.number, key, value)
     for one in results if results is not None else history:
         _write_results(producer, names, one, len(history), retold)
-    assert producer.flush(CONFIRM_S) == 0, "not confirmed in time"
+
+
+def empty(
+    bootstrap: str, topic: str, before: int = OFFSET_END, partition: int | None = None
+) -> None:
+    """Deletes what lies before an offset, or all, of one partition or of each."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+    there = admin.list_topics(topic, timeout=CONFIRM_S).topics[topic].partitions
+    numbers = there if partition is None else [partition]
+    if topic.endswith((topics.STATE.role, topics.RESULTS_POSITIONS.role)):
+        _set(admin, topic, "cleanup.policy", "compact,delete")
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none"})
+    ends = {}
+    for number in numbers:
+        ends[number] = consumer.get_watermark_offsets(TopicPartition(topic, number), CONFIRM_S)[1]
+    consumer.close()
+    gone = [
+        TopicPartition(topic, number, end if before == OFFSET_END else min(before, end))
+        for number, end in ends.items()
+    ]
+    for deleted in admin.delete_records(gone).values():
+        deleted.result(CONFIRM_S)
+
+
+def keep(bootstrap: str, topic: str, *, days: int) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+    _set(admin, topic, "retention.ms", str(days * 24 * 3_600_000))
+
+
+def _set(admin: AdminClient, topic: str, name: str, value: str) -> None:
+    entry = ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result(CONFIRM_S)
 
 
 def results_of(one: Kept) -> list[Told]:

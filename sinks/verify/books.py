@@ -1,17 +1,21 @@
 """A partition's books, kept again from its journal alone, doubting each record.
 
-Every balance, version, sequence, reservation and hash is worked out anew and compared with what the
-record says; then the record's word is taken, so that one fault is told once. It decides nothing and
-shares no code with what does.
+Every balance, version, sequence, reservation and hash is worked out again and compared with what
+the record says; then the record's word is taken, so that one fault is reported once. It decides
+nothing and shares no code with what does.
 """
 
 import hashlib
+import heapq
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final, Literal
 
+import msgspec
 from msgspec import Struct
 
-from schemas import commands, ids, journal
+from schemas import commands, fields, ids, journal, legs
+from schemas.commands import Command
 from schemas.journal import (
     AccountChange,
     Entry,
@@ -20,17 +24,26 @@ from schemas.journal import (
     Pending,
     Reservation,
 )
+from schemas.legs import LegEntry
+from schemas.reasons import Reason
 from schemas.settings import Settings
 from sinks.verify import changes
 from sinks.verify.report import Differences
 
 Status = Literal["pending", "posted", "rejected"]
-Reserved = tuple[tuple[str, str, int], ...]
+# Account, direction, amount.
+Triple = tuple[str, fields.Direction, int]
+Reserved = tuple[Triple, ...]
 
 LARGEST: Final = 2**53 - 1
 _RAISED_BY_DEBIT: Final = frozenset({"asset", "expense"})
 _DECIDES: Final = frozenset({"posted", "rejected"})
 _OWNS: Final = frozenset({"posted", "rejected", "pending"})
+_STATUSES: Final[tuple[Status, ...]] = ("pending", "posted", "rejected")
+_REASONS: Final[tuple[Reason | None, ...]] = (None, *Reason)
+_BODY_BYTES, _DIGEST_BYTES = 16, 12
+# How many that are due may come before one input; the rest come before the next one.
+_DUE_AT_ONCE: Final = 1_000
 # From each status of a hold those that may follow; None: it is placed.
 _MAY_BECOME: Final[dict[str | None, frozenset[str]]] = {
     None: frozenset({"open"}),
@@ -71,6 +84,45 @@ class Open(Struct, gc=False):
     record: JournalRecord
 
 
+class Owned(Struct, frozen=True, gc=False):
+    """The outcome of a transaction id: what all later commands with its key must get."""
+
+    status: Status
+    reason: Reason | None
+    body_hash: bytes
+    # Of the entries that it posted, in all partitions.
+    entries: bytes = b""
+
+    def pack(self) -> bytes:
+        """There are as many as there ever were commands: each is kept in few bytes."""
+        head = bytes((_STATUSES.index(self.status), _REASONS.index(self.reason)))
+        return head + self.body_hash + self.entries
+
+
+class OwnedIds:
+    """By the 16 bytes of a transaction id."""
+
+    def __init__(self) -> None:
+        self._packed: dict[bytes, bytes] = {}
+
+    def __contains__(self, id: bytes) -> bool:
+        return id in self._packed
+
+    def __setitem__(self, id: bytes, owned: Owned) -> None:
+        self._packed[id] = owned.pack()
+
+    def get(self, id: bytes) -> Owned | None:
+        packed = self._packed.get(id)
+        if packed is None:
+            return None
+        body, entries = packed[2 : 2 + _BODY_BYTES], packed[2 + _BODY_BYTES :]
+        return Owned(_STATUSES[packed[0]], _REASONS[packed[1]], body, entries)
+
+
+def digest_of(entries: Iterable[Triple]) -> bytes:
+    return hashlib.blake2b(msgspec.json.encode(list(entries)), digest_size=_DIGEST_BYTES).digest()
+
+
 class Books:
     def __init__(self, partition: int, differences: Differences) -> None:
         self.partition = partition
@@ -89,8 +141,14 @@ class Books:
         # What a participant has reserved, until it is told what to do.
         self.prepared: dict[str, tuple[JournalRecord, Reserved]] = {}
         self.last_inputs = {"commands": -1, "legs": -1}
-        # By the 16 bytes of its id the status of each transaction that a command owns here.
-        self.owned: dict[bytes, Status] = {}
+        self.owned = OwnedIds()
+        # After the last record that was no expiry: what comes due has the next input's time.
+        self.input_time_ms = 0
+        # What will come due: its time and its id; and what has, before the next input.
+        self._due: list[tuple[int, str]] = []
+        self._expired_ms: list[int] = []
+        # Operators' decisions that counted before they were read, by their offsets in `legs`.
+        self.decided_ahead: dict[int, legs.LogTime] = {}
         self._differences = differences
         self._offset = -1
         self._record: JournalRecord | None = None
@@ -124,6 +182,7 @@ class Books:
         self._chain(record)
         self.hash, self.last_offset = hashlib.sha256(value).hexdigest(), offset
         self._source(record)
+        self._time(record)
         self._identity(record)
         self._reservations(record)
         self._entries(record)
@@ -132,11 +191,61 @@ class Books:
         if record.hold is not None:
             self._hold(record, record.hold)
         self._limits(record)
+        self._settings(record)
+
+    # The record itself
+
+    def _settings(self, record: JournalRecord) -> None:
+        configures = record.leg if isinstance(record.leg, legs.Configure) else None
+        if record.step == "configured" and configures is not None:
+            self._same("settings", record.settings, configures.settings)
+            self._same("genesis", record.genesis, configures.genesis)
+        elif record.settings is not None or record.genesis is not None:
+            self.note("changes settings without a configure message")
         if record.settings is not None:
             self.settings = record.settings
             self.settings_version += 1
 
-    # The record itself
+    def _time(self, record: JournalRecord) -> None:
+        """What is due comes before the input that brings the time, and has that time."""
+        if record.source.topic == "expiry":
+            self._expired_ms.append(record.time_ms)
+            return
+        for time_ms in self._expired_ms:
+            if time_ms != record.time_ms:
+                self.note(f"what came due before it is of {time_ms}, it is of {record.time_ms}")
+                break
+        if isinstance(record.leg, legs.LogTime):
+            self._log_time(record, record.leg)
+        elif len(self._expired_ms) < _DUE_AT_ONCE:
+            while self._due and self._due[0][0] <= record.time_ms:
+                due_ms, id = heapq.heappop(self._due)
+                if self._still_waits(due_ms, id):
+                    self.note(f"{id} was due at {due_ms}, and nothing came of it")
+        self._expired_ms.clear()
+        self.input_time_ms = record.time_ms
+
+    def _log_time(self, record: JournalRecord, leg: legs.LogTime) -> None:
+        """An operator's decision lets no time pass. It may count before it is read in its place,
+        and must be found there."""
+        if self._expired_ms or record.time_ms != self.input_time_ms:
+            self.note(f"lets time pass from {self.input_time_ms} to {record.time_ms}")
+        source = record.source
+        if source.topic == "operator":
+            self.decided_ahead[source.offset] = leg
+
+    def _in_its_place(self, record: JournalRecord) -> None:
+        """What an operator decided lies in `legs` where the journal says."""
+        for offset in [each for each in self.decided_ahead if each <= record.source.offset]:
+            leg = self.decided_ahead.pop(offset)
+            if offset != record.source.offset or record.leg != leg:
+                self.note(f"the decision on log times at {offset} of `legs` is not there")
+
+    def _still_waits(self, due_ms: int, id: str) -> bool:
+        hold, waited = self.holds.get(id), self.open.get(id)
+        if hold is not None and hold.change.status == "open":
+            return hold.change.expires_at_ms == due_ms
+        return waited is not None and waited.pending.deadline_ms == due_ms
 
     def _chain(self, record: JournalRecord) -> None:
         if record.genesis is not None and self.sequence == 0:
@@ -165,28 +274,68 @@ class Books:
         if offset <= last:
             self.note(f"answers {topic} {offset} after {last}: a second outcome, or out of order")
         self.last_inputs[topic] = max(last, offset)
+        if topic == "legs":
+            self._in_its_place(record)
 
     def _identity(self, record: JournalRecord) -> None:
         """Each command that owns its transaction owns it alone; each pending one is decided
         once.
         """
-        step, command, id = record.step, record.command, record.transaction_id
+        step = record.step
         if record.source.topic == "commands" and step in _OWNS:
-            if command is None or id is None:
-                self.note(f"is {step} without its command")
-                return
-            self._same("id", id, commands.transaction_id(command))
-            body = hashlib.sha256(commands.body(command)).digest()[:16].hex()
-            self._same("body hash", record.body_hash, body)
-            key = ids.to_key(id)
-            if key in self.owned:
-                self.note("owns a transaction that another command owned before")
-            self.owned[key] = step  # type: ignore[assignment]  # it is one of the three
+            self._owner(record)
         elif record.command_offset is not None and step in _DECIDES:
-            self._decision(record, id or "")
+            self._decision(record, record.transaction_id or "")
         elif step == "replayed":
-            first = self.owned.get(ids.to_key(id or ""))
-            self._same("status of the first", record.first_status, first)
+            self._replay(record)
+        elif step == "refused" and record.reason == Reason.IDEMPOTENCY_KEY_REUSED:
+            self._reuse(record)
+        if (step == "posted" and record.reason is not None) or (
+            step in ("rejected", "refused", "declined") and record.reason is None
+        ):
+            self.note(f"is {step} with the reason {record.reason}")
+
+    def _owner(self, record: JournalRecord) -> None:
+        command, id = record.command, record.transaction_id
+        if command is None or id is None:
+            self.note(f"is {record.step} without its command")
+            return
+        self._same("id", id, commands.transaction_id(command))
+        body = _body_hash(command)
+        self._same("body hash", record.body_hash, body.hex())
+        key = ids.to_key(id)
+        if key in self.owned:
+            self.note("owns a transaction that another command owned before")
+        status: Status = record.step  # type: ignore[assignment]  # it is one of the three
+        entries = digest_of((e.account, e.direction, e.amount) for e in record.entries)
+        self.owned[key] = Owned(status, record.reason, body, entries if record.entries else b"")
+
+    def _replay(self, record: JournalRecord) -> None:
+        """The first outcome again, for a command with the same body."""
+        command = record.command
+        if command is None:
+            self.note("replays without its command")
+            return
+        id = commands.transaction_id(command)
+        self._same("id", record.transaction_id, id)
+        first = self.owned.get(ids.to_key(id))
+        if first is None:
+            self.note("replays what no command owns")
+            return
+        self._same("status of the first", record.first_status, first.status)
+        self._same("reason of the first", record.reason, first.reason)
+        self._same("body hash", record.body_hash, first.body_hash.hex())
+        self._same("body hash of its own command", record.body_hash, _body_hash(command).hex())
+
+    def _reuse(self, record: JournalRecord) -> None:
+        command = record.command
+        if command is None:
+            self.note("refuses a key without its command")
+            return
+        id = commands.transaction_id(command)
+        first = self.owned.get(ids.to_key(id))
+        if first is None or first.body_hash == _body_hash(command):
+            self.note("refuses a key as used again that no other command has used")
 
     def _decision(self, record: JournalRecord, id: str) -> None:
         waited = self.open.get(id)
@@ -195,7 +344,17 @@ class Books:
             return
         self._same("command's offset", record.command_offset, waited.record.source.offset)
         self._same("command", record.command, waited.record.command)
-        self.owned[ids.to_key(id)] = record.step  # type: ignore[assignment]  # posted or rejected
+        self._same("body hash", record.body_hash, waited.record.body_hash)
+        entries = b""
+        if record.step == "posted":
+            final = final_entries(waited.pending, record.fee)
+            entries = digest_of((e.account, e.direction, e.amount) for e in final)
+        self.owned[ids.to_key(id)] = Owned(
+            record.step,  # type: ignore[arg-type]  # posted or rejected
+            record.reason,
+            bytes.fromhex(waited.record.body_hash or ""),
+            entries,
+        )
 
     # Accounts
 
@@ -217,22 +376,21 @@ class Books:
         self._kept(record)
 
     def _kept(self, record: JournalRecord) -> None:
-        """What was reserved for a transaction is released with its decision, all of it."""
+        """What a transaction reserves, until its decision; what that releases is compared
+        elsewhere.
+        """
         id, step = record.transaction_id or "", record.step
         if step == "pending" and record.pending is not None:
             self.open[id] = Open(record.pending, _reserved(record.reserved), record)
+            heapq.heappush(self._due, (record.pending.deadline_ms, id))
         elif step == "answered" and record.pending is not None and id in self.open:
             self.open[id].pending = record.pending
         elif step == "prepared":
             self.prepared[id] = record, _reserved(record.reserved)
         elif step in ("committed", "aborted"):
-            prepared = self.prepared.pop(id, None)
-            self._same("what is released", _reserved(record.released), prepared and prepared[1])
+            self.prepared.pop(id, None)
         elif record.command_offset is not None:
-            waited = self.open.pop(id, None)
-            # A capture's entry is covered by its hold, which has its own rules.
-            if record.hold is None and waited is not None:
-                self._same("what is released", _reserved(record.released), waited.reserved)
+            self.open.pop(id, None)
 
     def _entries(self, record: JournalRecord) -> None:
         net = 0
@@ -322,6 +480,8 @@ class Books:
             self.holds[change.id] = Hold(change, record.sequence, record.time_ms, record.time_ms)
         else:
             hold.change, hold.sequence, hold.changed_ms = change, record.sequence, record.time_ms
+        if change.status == "open":
+            heapq.heappush(self._due, (change.expires_at_ms, change.id))
 
     def _limits(self, record: JournalRecord) -> None:
         """No account goes below its limit or out of bounds, and none has less than nothing held."""
@@ -364,6 +524,8 @@ class Books:
         """What all records together must come to."""
         self._record = None
         self._offset = self.last_offset
+        if self._expired_ms:
+            self.note("ends with what came due, without the input that it came before")
         held: Counter[str] = Counter()
         incoming: Counter[str] = Counter()
         reserved = [waited.reserved for waited in self.open.values()]
@@ -394,6 +556,24 @@ class Books:
                     f"{currency}: debits are {debits}, credits {credits}",
                     partition=self.partition,
                 )
+
+
+def final_entries(pending: Pending, fee: int) -> tuple[LegEntry, ...]:
+    """As decided: those that were planned, less a commission that is not due."""
+    if pending.fee and not fee:
+        return without_fee(pending.entries, pending.fee)
+    return pending.entries
+
+
+def without_fee(entries: tuple[LegEntry, ...], fee: int) -> tuple[LegEntry, ...]:
+    """The sender, who comes first, pays the amount alone; the entry of the fee is not there."""
+    sender, *rest = entries
+    bare = LegEntry(sender.index, sender.account, sender.direction, sender.amount - fee)
+    return (bare, *(entry for entry in rest if not ids.is_system(entry.account)))
+
+
+def _body_hash(command: Command) -> bytes:
+    return hashlib.sha256(commands.body(command)).digest()[:_BODY_BYTES]
 
 
 def _reserved(told: tuple[Reservation, ...]) -> Reserved:

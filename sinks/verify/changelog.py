@@ -16,7 +16,7 @@ from schemas.journal import JournalRecord
 from schemas.legs import LegEntry
 from schemas.state import InputPosition, Position, Transaction
 from sinks.verify import log
-from sinks.verify.books import Books
+from sinks.verify.books import Books, final_entries
 from sinks.verify.report import Differences
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -134,6 +134,7 @@ class Changelog:
         inputs: dict[Literal["commands", "legs"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
+        log_times: tuple[state.LogTime, ...],
     ) -> None:
         """Once the books have just the records that the state has."""
         digests, values = self._read()
@@ -151,7 +152,7 @@ class Changelog:
                 self._compare_transaction(id, digest, values.get(state_keys.TRANSACTION + id))
         for id in digests:
             self._note("has a transaction that the journal has not", id=ids.to_text(id))
-        self._same_position(books, inputs, sent, seen)
+        self._same_position(books, inputs, sent, seen, log_times)
 
     def _read(self) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         """Digests of transactions, and all other values, as the last record of each key has them;
@@ -259,6 +260,7 @@ class Changelog:
         inputs: dict[Literal["commands", "legs"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
+        log_times: tuple[state.LogTime, ...],
     ) -> None:
         position = self._position
         if position is None:
@@ -275,6 +277,7 @@ class Changelog:
             ("pending transactions", at.pending, len(books.open)),
             ("legs sent", at.sent, sent),
             ("legs seen", at.seen, seen),
+            ("log times", at.log_times, log_times),
             ("last hash", position.last_hash, books.hash),
         )
         for what, found, expected in facts:
@@ -324,12 +327,7 @@ def _decided_later(
     if waited is None:
         return None
     posted, pending = record.step == "posted", waited.pending
-    entries = pending.entries
-    if pending.fee and not record.fee:
-        # No commission was due: the sender pays the amount alone, and there is no entry for it.
-        sender, *rest = entries
-        bare = LegEntry(sender.index, sender.account, sender.direction, sender.amount - pending.fee)
-        entries = (bare, *(entry for entry in rest if not ids.is_system(entry.account)))
+    entries = final_entries(pending, record.fee)
     return Transaction(
         bytes.fromhex(record.body_hash or ""),
         "posted" if posted else "rejected",

@@ -1,7 +1,7 @@
 """One partition of a topic that tells readers of the journal, read in step with it: each record
 once, in its order, and none that the journal has not.
 
-Of what is kept for a time only, what is there still is compared.
+Of what is kept for a time only, all that is younger must be there, and what is there is compared.
 """
 
 import time
@@ -17,6 +17,8 @@ from schemas.messages import Result, TransactionRecord
 from sinks.verify import log
 from sinks.verify.report import Differences
 
+# Clocks of brokers, processors and this program may differ by so much.
+CLOCKS_MS: Final = 3_600_000
 # How far a record may stand from its place, and be known for one that does.
 NEAR: Final = 1_000
 
@@ -38,10 +40,12 @@ class InStep(Generic[T]):
         of: log.Partition,
         partition: int,
         sharing: Sequence[int],
+        kept_ms: int | None,
         differences: Differences,
     ) -> None:
         """`decode` raises a ValueError of what it cannot read. `sharing`: the ledger's partitions
-        that are told of here, this one among them."""
+        that are told of here, this one among them. `kept_ms`: the age that a record reaches; None
+        if it is never deleted."""
         self.compared = 0
         self._copy = copy
         self._sharing = sharing
@@ -54,6 +58,9 @@ class InStep(Generic[T]):
         self._ahead: deque[_Kept[T]] = deque()
         # Where nothing was deleted yet, or the first record that is kept has been met.
         self._whole = self._start == 0
+        # Records of the journal that were appended from here on must be told still.
+        now_ms = int(time.time() * 1_000)
+        self._kept_from_ms = 0 if kept_ms is None else now_ms - kept_ms + CLOCKS_MS
         self._patience_s = log.CATCH_UP_S
 
     def close(self) -> None:
@@ -62,20 +69,24 @@ class InStep(Generic[T]):
     def compare(
         self,
         journal_offset: int,
+        appended_ms: int,
         record: JournalRecord,
         expected: Sequence[T],
         keys: Sequence[bytes],
         *,
         must_be: bool = True,
     ) -> None:
-        """What is told of a record. `must_be`: it is no longer on its way."""
+        """What is told of a record that was appended to the journal at a time. `must_be`: it is no
+        longer on its way."""
         found = self._take(record.sequence, wanted=len(expected) if must_be else 0)
         if not self._whole:
-            if not found:
-                return
-            self._whole = True
             # A batch is deleted whole, and may have ended between two entries.
-            expected, keys = expected[-len(found) :], keys[-len(found) :]
+            gone = max(0, len(expected) - len(found))
+            if must_be and appended_ms >= self._kept_from_ms:
+                for wanted in expected[:gone]:
+                    self._note(f"{_name(wanted)} is not there", wanted, journal_offset)
+            expected, keys = expected[gone:], keys[gone:]
+            self._whole = bool(found)
         for number, (wanted, key) in enumerate(zip(expected, keys, strict=True)):
             if number >= len(found):
                 if must_be:

@@ -5,11 +5,13 @@ A command that the journal passes over has no outcome, and is told.
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from typing import Final, Literal
 
 import msgspec
 
+from schemas import state
 from schemas.commands import Command
 from schemas.journal import JournalRecord
 from schemas.legs import Leg, LogTime
@@ -20,6 +22,8 @@ from sinks.verify.report import Differences
 _decode_command: Final = msgspec.json.Decoder(Command).decode
 _decode_leg: Final = msgspec.json.Decoder(Leg).decode
 _JSON: Final = b"{"
+# Anyone may write a key of any size to `commands`; the journal has its first bytes.
+_KEY_BYTES: Final = 256
 
 
 class LogTimes:
@@ -29,8 +33,19 @@ class LogTimes:
         self._given: list[LogTime] = []
 
     def fold(self, record: JournalRecord) -> None:
-        if record.step == "timed" and isinstance(record.leg, LogTime):
-            self._given.append(record.leg)
+        """Those of records that are still to come; of two on one record the last one counts."""
+        source, decision = record.source, record.leg
+        self._given = [
+            each for each in self._given if each.topic != source.topic or each.last > source.offset
+        ]
+        if record.step == "timed" and isinstance(decision, LogTime):
+            self._given = [*(each for each in self._given if each != decision), decision]
+
+    def to_come(self) -> tuple[state.LogTime, ...]:
+        """As the state must have them."""
+        return tuple(
+            state.LogTime(each.topic, each.first, each.last, each.time_ms) for each in self._given
+        )
 
     def of(self, topic: str, offset: int, time_ms: int) -> int:
         for given in reversed(self._given):
@@ -59,6 +74,7 @@ class Input:
         self._ahead: log.Record | None = None
         self._last: log.Record | None = None
         self._last_offset = -1
+        self._patience_s = log.CATCH_UP_S
 
     def answered(
         self, journal_offset: int, journal_key: bytes | None, record: JournalRecord, time_ms: int
@@ -106,8 +122,9 @@ class Input:
             log_time = time_ms
         if record.time_ms != max(time_ms, log_time):
             note(f"{self._topic} {offset} is of {log_time}, in the journal {record.time_ms}")
-        if self._topic == "commands" and found.key != journal_key:
-            note(f"commands {offset} has the key {found.key!r}, in the journal {journal_key!r}")
+        key = None if found.key is None else found.key[:_KEY_BYTES]
+        if key != journal_key:
+            note(f"{self._topic} {offset} has the key {key!r}, in the journal {journal_key!r}")
         return value
 
     def _same_message(self, value: bytes, record: JournalRecord) -> bool:
@@ -128,6 +145,8 @@ class Input:
         while True:
             if self._ahead is None:
                 self._ahead = next(self._records, None)
+            if self._ahead is None and offset >= self._end and self._more(offset):
+                continue
             ahead = self._ahead
             if ahead is None or ahead.offset > offset:
                 return None
@@ -135,6 +154,21 @@ class Input:
             if ahead.offset == offset:
                 return ahead
             self._passed_over(ahead)
+
+    def _more(self, offset: int) -> bool:
+        """Whether the topic goes on to an offset by now: beside a live system the journal may be
+        read further than to the end that was taken here. A topic that is cut is waited for once."""
+        deadline = time.monotonic() + self._patience_s
+        while True:
+            end = self._of.range()[1]
+            if end > offset:
+                self._records = self._of.records(self._end, end)
+                self._end = end
+                return True
+            if time.monotonic() >= deadline:
+                self._patience_s = 0.0
+                return False
+            time.sleep(log.PAUSE_S)
 
     def _passed_over(self, record: log.Record) -> None:
         # The last leg that was read before the others were deleted is kept as a proof.

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not marked so
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
 from msgspec import Struct
 
 from plumbing.failures import Failure
@@ -18,6 +23,22 @@ CHUNK: Final = 2_000
 # A commit is seen in one partition a moment before it is in another: so long for all of it.
 CATCH_UP_S = 15.0
 PAUSE_S: Final = 0.1
+
+
+def kept_ms(config: ClientConfig, topic: str) -> int | None:
+    """How old a record of a topic becomes at least; None: it is never deleted. Where size deletes
+    it, no age is sure."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    admin = AdminClient({**config})
+    try:
+        (answer,) = admin.describe_configs([resource], request_timeout=TIMEOUT_S).values()
+        settings = answer.result(TIMEOUT_S)
+    except (KafkaException, TimeoutError) as error:
+        raise Failure(f"the settings of {topic} cannot be read: {error}") from None
+    if int(settings["retention.bytes"].value) >= 0:
+        return 0
+    age_ms = int(settings["retention.ms"].value)
+    return None if age_ms < 0 else age_ms
 
 
 class Record(Struct, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from plumbing.kafka import ClientConfig
 from schemas import avro, codecs
 from schemas.journal import JournalRecord
 from schemas.messages import Result, TransactionRecord
-from schemas.topics import RESULTS, Names, lane
+from schemas.topics import RESULTS, Names, lane, lanes
 from sinks.verify import log, messages
 from sinks.verify.books import Books
 from sinks.verify.in_step import InStep, differing
@@ -49,29 +49,54 @@ class ResultsAt(Struct, frozen=True):
 _decode_at: Final = msgspec.json.Decoder(ResultsAt).decode
 
 
-def results_at(
-    config: ClientConfig, names: Names, partition: int, partitions: int, differences: Differences
-) -> ResultsAt:
-    """The last that `results.positions` has of a partition."""
-    of = log.Partition(config, names.results_positions, lane(partition, partitions), trimmed=True)
-    start, end = of.range()
-    found = None
-    for window in (*WINDOWS, end):
-        first = max(start, end - window)
-        for record in of.records(first, end):
-            if record.key == str(partition).encode():
-                found = record.value
-        if found is not None or first == start:
-            break
-    of.close()
-    if found is None:
-        return ResultsAt()
-    try:
-        return _decode_at(found)
-    except msgspec.MsgspecError as error:
-        what = f"their position cannot be read: {error}"
-        differences.note("results", what, partition=partition)
-        return ResultsAt()
+class ResultPositions:
+    """The last that `results.positions` has of each partition."""
+
+    def __init__(self, config: ClientConfig, names: Names, partitions: int) -> None:
+        self._partitions = partitions
+        self._of = [
+            log.Partition(config, names.results_positions, number, trimmed=True)
+            for number in range(lanes(partitions))
+        ]
+        self._next = [0] * len(self._of)
+        self._found: dict[bytes, bytes | None] = {}
+
+    def close(self) -> None:
+        for of in self._of:
+            of.close()
+
+    def read(self) -> None:
+        """What has come since."""
+        for number, of in enumerate(self._of):
+            keys = {
+                str(partition).encode()
+                for partition in range(self._partitions)
+                if lane(partition, self._partitions) == number
+            }
+            start, end = of.range()
+            for window in (*WINDOWS, end):
+                first = max(start, self._next[number], end - window)
+                found = {each.key or b"": each.value for each in of.records(first, end)}
+                if first == max(start, self._next[number]) or keys <= found.keys():
+                    break
+            self._found.update(found)
+            self._next[number] = max(self._next[number], end)
+
+    def at(self, partition: int) -> ResultsAt:
+        """Raises a ValueError where it cannot be read."""
+        found = self._found.get(str(partition).encode())
+        return ResultsAt() if found is None else _decode_at(found)
+
+
+class Kept(Struct, frozen=True):
+    """The age that records reach; None: for good."""
+
+    transactions_ms: int | None
+    results_ms: int | None
+
+
+def kept(config: ClientConfig, names: Names) -> Kept:
+    return Kept(log.kept_ms(config, names.transactions), log.kept_ms(config, names.results))
 
 
 class Readers:
@@ -84,33 +109,43 @@ class Readers:
         partition: int,
         partitions: int,
         at: ResultsAt,
+        kept: Kept,
         differences: Differences,
     ) -> None:
         self.at = at
         self._differences = differences
         entries = log.Partition(config, names.transactions, partition, trimmed=True)
         self._transactions = InStep(
-            "transactions", _transaction, entries, partition, (partition,), differences
+            "transactions",
+            _transaction,
+            entries,
+            partition,
+            (partition,),
+            kept.transactions_ms,
+            differences,
         )
         outcomes = log.Partition(config, names.results, partition % PARTITIONS, trimmed=True)
         sharing = range(partition % PARTITIONS, partitions, PARTITIONS)
-        self._results = InStep("results", _result, outcomes, partition, sharing, differences)
+        self._results = InStep(
+            "results", _result, outcomes, partition, sharing, kept.results_ms, differences
+        )
 
     @property
     def compared(self) -> dict[str, int]:
         return {"transactions": self._transactions.compared, "results": self._results.compared}
 
-    def before_fold(self, books: Books, offset: int, record: JournalRecord) -> None:
+    def before_fold(self, books: Books, read: log.Record, record: JournalRecord) -> None:
+        offset, appended_ms = read.offset, read.time_ms
         entries = messages.transactions(books, record)
         keys = [each.account_id.encode() for each in entries]
-        self._transactions.compare(offset, record, entries, keys)
+        self._transactions.compare(offset, appended_ms, record, entries, keys)
         result = messages.result(record)
         must_be = record.sequence <= self.at.sequence
         if result is None:
-            self._results.compare(offset, record, (), ())
+            self._results.compare(offset, appended_ms, record, (), ())
         else:
             key = messages.result_key(result)
-            self._results.compare(offset, record, (result,), (key,), must_be=must_be)
+            self._results.compare(offset, appended_ms, record, (result,), (key,), must_be=must_be)
 
     def compare_position(self, books: Books) -> None:
         """Once the books have just the records that the results have."""

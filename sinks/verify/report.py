@@ -99,6 +99,22 @@ class PartitionReport(Struct, frozen=True, kw_only=True):
     last_hash: str
 
 
+class Behind(Struct, frozen=True, kw_only=True):
+    """A copy that had still to arrive where the journal was when verify began, and that moved while
+    it was waited for: that is work in flight. One that stands still is a difference."""
+
+    copy: Copy
+    partition: int
+    # Of the journal.
+    records: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.copy}, partition {self.partition}: catching up, {self.records:,} journal"
+            " records behind"
+        )
+
+
 class CurrencyReport(Struct, frozen=True, kw_only=True):
     """Over all partitions, in minor units: debits are credits, transit is what is under way."""
 
@@ -114,6 +130,7 @@ class Report(Struct, frozen=True, kw_only=True):
     ledger_id: str
     partitions: tuple[PartitionReport, ...]
     currencies: tuple[CurrencyReport, ...]
+    behind: tuple[Behind, ...] = ()
     # How many of each thing were compared.
     compared: dict[str, int]
     seconds: float
@@ -154,8 +171,10 @@ class Report(Struct, frozen=True, kw_only=True):
         lines += ["", *_table(books), ""]
         told = ", ".join(f"{count:,} {what}" for what, count in self.compared.items() if count)
         lines.append(f"compared {told or 'nothing'}, in {self.seconds:,.1f} s")
+        lines += map(str, self.behind)
         if self.agree:
-            return "\n".join([*lines, "all copies agree"])
+            so_far = ", as far as they are" if self.behind else ""
+            return "\n".join([*lines, f"all copies agree{so_far}"])
         total = sum(self.difference_counts.values())
         lines += ["", f"{total:,} differences; the first of each copy:"]
         lines += [f"  {each}" for each in self.differences]

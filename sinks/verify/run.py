@@ -4,7 +4,8 @@ point.
 The points are taken in an order that leaves no copy ahead of the journal: first how far the results
 are, then Postgres, in one snapshot, then the state, then the journal, then what it answers and what
 readers are told of it. Where a partition's books stand at the sequence that a copy has, that copy
-is compared with them. It writes nothing anywhere.
+is compared with them. Before that, copies that are behind are waited for. It writes nothing
+anywhere.
 """
 
 import time
@@ -17,17 +18,19 @@ from msgspec import Struct
 
 from plumbing.kafka import ClientConfig
 from schemas.journal import JournalRecord
+from schemas.legs import LogTime
 from schemas.topics import Names
-from sinks.verify import log, readers
+from sinks.verify import effects, log, readers
 from sinks.verify.books import Books
 from sinks.verify.changelog import Changelog
 from sinks.verify.decisions import Decisions
 from sinks.verify.inputs import Input, LogTimes
 from sinks.verify.letters import DeadLetters
-from sinks.verify.readers import Readers, ResultsAt
-from sinks.verify.report import CurrencyReport, Differences, PartitionReport, Report
+from sinks.verify.readers import Kept, Readers, ResultsAt
+from sinks.verify.report import Behind, CurrencyReport, Differences, PartitionReport, Report
 from sinks.verify.tables import Tables
-from sinks.verify.ways import Ways
+from sinks.verify.waiting import Copies
+from sinks.verify.ways import Since, Unread, Ways
 
 TOLD_EVERY: Final = 1_000
 
@@ -50,18 +53,29 @@ class Asked(Struct, frozen=True, kw_only=True):
 def verify(asked: Asked, progress: Progress) -> Report:
     began = time.monotonic()
     differences = Differences()
-    results_at = [
-        readers.results_at(asked.config, asked.names, number, asked.partitions, differences)
-        for number in range(asked.partitions)
-    ]
+    copies = Copies(asked.config, asked.names, asked.partitions, asked.database_url)
+    try:
+        behind = copies.wait(differences)
+        results_at = [_results_at(copies, each, differences) for each in range(asked.partitions)]
+    finally:
+        copies.close()
     tables = None
     if asked.database_url is not None:
         tables = Tables(asked.database_url, differences)
     try:
-        return _Run(asked, results_at, tables, differences, progress).run(began)
+        return _Run(asked, results_at, tables, behind, differences, progress).run(began)
     finally:
         if tables is not None:
             tables.close()
+
+
+def _results_at(copies: Copies, partition: int, differences: Differences) -> ResultsAt:
+    try:
+        return copies.results.at(partition)
+    except ValueError as error:
+        what = f"their position cannot be read: {error}"
+        differences.note("results", what, partition=partition)
+        return ResultsAt()
 
 
 class _Run:
@@ -70,12 +84,15 @@ class _Run:
         asked: Asked,
         results_at: list[ResultsAt],
         tables: Tables | None,
+        behind: tuple[Behind, ...],
         differences: Differences,
         progress: Progress,
     ) -> None:
         self._asked = asked
         self._results_at = results_at
         self._tables = tables
+        self._behind = behind
+        self._kept = readers.kept(asked.config, asked.names)
         self._differences = differences
         self._progress = progress
         self._ways = Ways(differences)
@@ -93,6 +110,11 @@ class _Run:
         for journal in self._journals:
             self._ranges.append(journal.range())
             journal.close()
+        # How far the journal of each partition was folded, and `legs` read by then.
+        self._ends = [end for _, end in self._ranges]
+        self._next_legs = [0] * asked.partitions
+        self._decided_ahead: dict[int, dict[int, LogTime]] = {}
+        self._since: dict[int, Since] = {}
         self._total = sum(end - start for start, end in self._ranges)
         self._done = 0
 
@@ -113,11 +135,14 @@ class _Run:
                 self._tables,
                 self._ways,
                 self._letters,
+                self._kept,
                 self._differences,
             )
             records = self._records(number, one)
             books, report = one.run(self._changelogs[number], records, self._gone_on(number))
             self._compared.update(one.compared)
+            self._next_legs[number] = books.last_inputs["legs"] + 1
+            self._decided_ahead[number] = books.decided_ahead
             self._sum(books)
             told.append(report)
             ledgers.append(books.ledger_id)
@@ -130,6 +155,7 @@ class _Run:
                 )
         if len({each for each in ledgers if each}) > 1:
             self._differences.note("journal", f"several ledgers: {sorted(set(ledgers))}")
+        self._finish_ways()
         self._finish_readers(told)
         currencies = self._whole_books()
         if self._tables is not None:
@@ -141,6 +167,7 @@ class _Run:
             ledger_id=next((each for each in ledgers if each), ""),
             partitions=tuple(told),
             currencies=currencies,
+            behind=self._behind,
             compared=dict(self._compared),
             seconds=round(time.monotonic() - began, 3),
             differences=tuple(self._differences.first),
@@ -152,9 +179,27 @@ class _Run:
 
         def sequence() -> int:
             last = self._journals[number].last()
-            return 0 if last is None else _decode(last.value or b"").sequence
+            try:
+                return 0 if last is None else _decode(last.value or b"").sequence
+            except msgspec.MsgspecError:
+                return 0
 
         return sequence
+
+    def _finish_ways(self) -> None:
+        """What is in flight between partitions must lie in `legs`."""
+        self._ways.compare()
+        for number in range(self._asked.partitions):
+            of = self._partition(self._asked.names.legs, number, trimmed=True)
+            unread = Unread(of, self._next_legs[number], self._asked.partitions)
+            self._ways.find(unread, self._journaled_since)
+            self._ways.find_decisions(unread, self._decided_ahead[number], self._journaled_since)
+            of.close()
+
+    def _journaled_since(self, number: int) -> Since:
+        if number not in self._since:
+            self._since[number] = Since(self._journals[number], self._ends[number])
+        return self._since[number]
 
     def _finish_readers(self, told: list[PartitionReport]) -> None:
         def gone_on(number: int) -> bool:
@@ -177,17 +222,21 @@ class _Run:
         least = max(self._changelogs[number].sequence, self._results_at[number].sequence)
         if self._tables is not None:
             least = max(least, self._tables.sequence(number))
-        deadline = time.monotonic() + log.CATCH_UP_S
+        deadline: float | None = None
         while True:
             for record in journal.records(start, end):
                 self._done += 1
                 if self._done % TOLD_EVERY == 0:
                     self._progress(min(self._done, self._total), self._total)
                 yield record
+            if deadline is None:
+                # From here on: the journal itself may have taken much longer.
+                deadline = time.monotonic() + log.CATCH_UP_S
             if one.books.sequence >= least or time.monotonic() > deadline:
                 break
             time.sleep(log.PAUSE_S)
             start, end = end, journal.range()[1]
+        self._ends[number] = end
         journal.close()
 
     def _results_follow(self, tables: Tables) -> None:
@@ -213,8 +262,8 @@ class _Run:
             if found != expected:
                 self._differences.note(
                     "books",
-                    f"{currency}: transit is {found} over all partitions, but the legs under way"
-                    f" carry {expected}",
+                    f"{currency}: transit is {found} over all partitions, but the messages in"
+                    f" flight carry {expected}",
                 )
         return tuple(
             CurrencyReport(
@@ -239,6 +288,7 @@ class _Partition:
         tables: Tables | None,
         ways: Ways,
         letters: DeadLetters,
+        kept: Kept,
         differences: Differences,
     ) -> None:
         self.books = Books(number, differences)
@@ -249,6 +299,7 @@ class _Partition:
         self._ways = ways
         self._results_at = results_at
         self._letters = letters
+        self._kept = kept
         self._differences = differences
         self._decisions = Decisions(number, differences) if asked.against_rules else None
         self._compared_tables = self._compared_state = self._compared_results = False
@@ -271,6 +322,7 @@ class _Partition:
             number,
             self._asked.partitions,
             self._results_at,
+            self._kept,
             self._differences,
         )
         self._compare()
@@ -316,10 +368,12 @@ class _Partition:
             books.note(f"cannot be followed: {error!r}")
 
     def _follow(self, read: log.Record, value: bytes, record: JournalRecord) -> None:
-        books, time_ms, next = self.books, self.books.time_ms, self.books.sequence + 1
+        books, next = self.books, self.books.sequence + 1
+        time_ms = books.input_time_ms
         if next <= self._changelog.sequence:
             self._changelog.before_fold(books, record)
-        self._ways.before_fold(books, read.offset, record)
+        expected = effects.compare(books, read.offset, record, self._differences)
+        self._ways.before_fold(books, read.offset, record, expected)
         self._tell(read, record)
         books.fold(read.offset, value, record)
         answered = None
@@ -335,7 +389,7 @@ class _Partition:
 
     def _tell(self, read: log.Record, record: JournalRecord) -> None:
         try:
-            self._readers.before_fold(self.books, read.offset, record)
+            self._readers.before_fold(self.books, read, record)
         except _FAULTY as error:
             self._differences.note(
                 "journal",
@@ -376,6 +430,7 @@ class _Partition:
             {topic: input.position() for topic, input in self._inputs.items()},
             self._ways.sent_by(number, partitions),
             self._ways.read_by(number, partitions),
+            self._log_times.to_come(),
         )
 
     def _ahead(self, copy: Literal["postgres", "state", "results"], sequence: int) -> None:

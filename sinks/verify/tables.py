@@ -62,24 +62,41 @@ class _Rows:
         return found
 
 
+def _connect(database_url: str) -> Connection[TupleRow]:
+    try:
+        connection = psycopg.connect(
+            database_url, connect_timeout=CONNECT_TIMEOUT_S, options="-c TimeZone=UTC"
+        )
+    except psycopg.OperationalError as error:
+        raise postgres.failure(error) from None
+    connection.isolation_level = IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+    return connection
+
+
+def _positions(connection: Connection[TupleRow]) -> dict[int, Values]:
+    try:
+        found = connection.execute(_sql("positions")).fetchall()
+    except psycopg.errors.UndefinedTable:
+        connection.close()
+        raise Failure("the database has no ledger: `streamledger migrate` makes it") from None
+    return {partition: list(rest) for partition, *rest in found}
+
+
+def sequences(database_url: str) -> dict[int, int]:
+    """By partition how many journal records the tables have now."""
+    connection = _connect(database_url)
+    try:
+        return {number: int(rest[2]) for number, rest in _positions(connection).items()}
+    finally:
+        connection.close()
+
+
 class Tables:
     def __init__(self, database_url: str, differences: Differences) -> None:
         self._differences = differences
-        try:
-            connection = psycopg.connect(
-                database_url, connect_timeout=CONNECT_TIMEOUT_S, options="-c TimeZone=UTC"
-            )
-        except psycopg.OperationalError as error:
-            raise postgres.failure(error) from None
-        self._connection = connection
-        connection.isolation_level = IsolationLevel.REPEATABLE_READ
-        connection.read_only = True
-        try:
-            found = connection.execute(_sql("positions")).fetchall()
-        except psycopg.errors.UndefinedTable:
-            connection.close()
-            raise Failure("the database has no ledger: `streamledger migrate` makes it") from None
-        self._positions = {partition: list(rest) for partition, *rest in found}
+        self._connection = connection = _connect(database_url)
+        self._positions = _positions(connection)
         self._history = {
             name: _Rows(connection, name)
             for name in ("entries", "system_entries", "transactions", "commands")

@@ -152,7 +152,7 @@ def test_a_sink_at_work_goes_on_as_if_nothing_had_been(halves: Copies) -> None:
                 )
                 for one, half in zip(WHOLE, HALF, strict=True)
             ]
-            kept_topics.write(halves.bootstrap, halves.names, rest, WHOLE, [])
+            kept_topics.write(halves.bootstrap, halves.names, rest, WHOLE, WHOLE)
             for sink in sinks:
                 sink.write(50)
 

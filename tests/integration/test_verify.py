@@ -1,8 +1,9 @@
-"""verify on real topics and tables: whole histories agree, at whatever point each copy stands, and
-whatever was tampered with is named."""
+"""verify on real topics and tables: whole histories agree, and whatever was tampered with, was lost
+or stands still is named."""
 
 import random
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import psycopg
 import pytest
-from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from compose import cli
@@ -21,6 +21,7 @@ from schemas import codecs, journal, state
 from schemas.journal import JournalRecord
 from schemas.messages import DeadLetter, TransactionRecord
 from schemas.topics import Names
+from sinks.verify import tables
 from sinks.verify.report import Difference, Report
 from sinks.verify.run import Asked, verify
 from tests import conftest, histories, kept_topics, naive_rows
@@ -64,14 +65,15 @@ def copies(
     states: list[Kept] | None = None,
     results: list[Kept] | None = None,
     retold: kept_topics.Retold = list,
+    journaled_ms: int = 0,
 ) -> Iterator[Copies]:
-    """The history in topics; tables and state as they were at other times, unless not told; results
-    as the tables.
+    """The history in topics; tables and state as they were at other times, unless not given;
+    results as the tables.
     """
     name = secrets.token_hex(5)
     names = kept_topics.make(kafka, f"v{name}-", N)
     results = results if results is not None else rows
-    kept_topics.write(kafka, names, history, states, results, retold)
+    kept_topics.write(kafka, names, history, states, results, retold, journaled_ms)
     conftest.create(postgres, f"verify_{name}", template)
     database = conftest.beside(postgres, f"verify_{name}")
     naive_rows.copy(database, rows_of(rows if rows is not None else history))
@@ -117,51 +119,76 @@ def test_a_whole_history_agrees(whole: Copies, against_rules: bool) -> None:
     assert [each.sequence for each in report.partitions] == [len(one.journal) for one in WHOLE]
 
 
-@pytest.mark.parametrize("seed", [31, 32, 33, 34])
-def test_each_copy_may_stand_elsewhere(kafka: str, postgres: str, template: str, seed: int) -> None:
-    """A live system: tables and state anywhere behind the journal, legs under way."""
-    dice = random.Random(seed)
-    history = histories.of_seed(seed, 900, N, rest=False).partitions
-
-    def some_time_ago() -> list[Kept]:
-        return [one.until(dice.choice(one.whole_steps())) for one in history]
-
-    now = some_time_ago() if seed % 2 else history
-    tables = [one.until(dice.choice(one.whole_steps())) for one in now]
-    states = [one.until(dice.choice(one.whole_steps())) for one in now]
-    with copies(kafka, postgres, template, now, tables, states) as made:
-        report = made.verify(against_rules=True)
-        assert report.agree, report.text()
-        for told, one, rows, kept in zip(report.partitions, now, tables, states, strict=True):
-            found = told.sequence, told.postgres, told.state
-            assert found == (len(one.journal), len(rows.journal), len(kept.journal))
-
-
-def test_commands_that_wait_are_no_difference(kafka: str, postgres: str, template: str) -> None:
-    history = []
-    for one in WHOLE:
-        steps = one.whole_steps()
-        history.append(one.until(steps[len(steps) // 2]))
-    behind = [
-        replace(each, commands=one.commands) for each, one in zip(history, WHOLE, strict=True)
-    ]
-    with copies(kafka, postgres, template, behind, history, history) as made:
-        report = made.verify()
-        assert report.agree, report.text()
-        waiting = [
-            len(one.commands) - len(each.commands) for one, each in zip(WHOLE, history, strict=True)
-        ]
-        assert [each.waiting for each in report.partitions] == waiting
-        assert sum(waiting) > 100
-
-
-def test_tables_without_rows_agree_with_an_empty_journal(
+@pytest.mark.usefixtures("impatient")
+def test_a_copy_that_stands_still_is_named_with_how_much_it_lacks(
     kafka: str, postgres: str, template: str
 ) -> None:
-    with copies(kafka, postgres, template, WHOLE, [], WHOLE) as made:
+    """In the middle of things: messages in flight, commands that wait; what the copies have is
+    right, and nothing else is named."""
+    dice = random.Random(34)
+    history = histories.in_flight(1, 900, N).partitions
+    tables = [one.until(dice.choice(one.whole_steps()[:-9])) for one in history]
+    results = [one.until(dice.choice(one.whole_steps()[:9])) for one in tables]
+    with copies(kafka, postgres, template, history, tables, results=results) as made:
+        report = made.verify(against_rules=True)
+    assert report.difference_counts == {"postgres": N, "results": N}, report.text()
+    for told, one, rows in zip(report.partitions, history, tables, strict=True):
+        assert (told.sequence, told.postgres) == (len(one.journal), len(rows.journal))
+        assert told.waiting == len(one.waiting)
+        behind = f"{told.sequence - len(rows.journal):,} journal records behind"
+        assert f"stands still at sequence {len(rows.journal)}, {behind}" in report.text()
+
+
+def test_a_copy_that_catches_up_is_no_difference(kafka: str, postgres: str, template: str) -> None:
+    """It moves while it is waited for; the report says by how much it is behind."""
+    behind = [one.until(one.whole_steps()[-40]) for one in SMALL]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        copies(kafka, postgres, template, SMALL, behind) as made,
+    ):
+        patch.setattr("sinks.verify.log.CATCH_UP_S", 0.3)
+        # Where it was seen first: further back than it is.
+        there = tables.sequences(made.database)
+        seen = iter([{number: at - 5 for number, at in there.items()}])
+        patch.setattr("sinks.verify.tables.sequences", lambda url: next(seen, there))
         report = made.verify()
-        assert report.agree, report.text()
-        assert {each.postgres for each in report.partitions} == {0}
+    assert report.agree, report.text()
+    assert {each.copy for each in report.behind} == {"postgres"}
+    assert "postgres, partition 0: catching up, " in report.text()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_tables_without_rows(kafka: str, postgres: str, template: str) -> None:
+    with copies(kafka, postgres, template, SMALL, [], results=SMALL) as made:
+        report = made.verify()
+    assert {each.postgres for each in report.partitions} == {0}
+    # Each partition stands still, and its results are ahead of it.
+    assert report.difference_counts == {"postgres": N, "results": N}, report.text()
+    assert "results, partition 0: are told up to sequence" in report.text()
+    length = len(SMALL[0].journal)
+    assert f"stands still at sequence 0, {length:,} journal records behind" in report.text()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("results", ["results", "results and positions", "positions"])
+def test_results_that_were_emptied(kafka: str, postgres: str, template: str, results: str) -> None:
+    """As by a topic that was made again, or by somebody who deleted its records."""
+    with copies(kafka, postgres, template, SMALL) as made:
+        emptied = {
+            "results": [made.names.results],
+            "results and positions": [made.names.results, made.names.results_positions],
+            "positions": [made.names.results_positions],
+        }[results]
+        for topic in emptied:
+            kept_topics.empty(kafka, topic)
+        report = made.verify()
+    assert report.difference_counts.keys() == {"results"}, report.text()
+    if results == "results":
+        there = sum(len(kept_topics.results_of(one)) for one in SMALL)
+        assert report.difference_counts["results"] == there, report.text()
+    else:
+        assert report.difference_counts["results"] == N, report.text()
+        assert "stands still at sequence 0" in report.text()
 
 
 # Tampering: with the journal
@@ -593,31 +620,45 @@ def test_entries_in_avro(kafka: str, postgres: str, template: str, encoding: str
         assert report.compared["transactions"] == sum(len(one.transactions) for one in SMALL)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_results_of_what_postgres_does_not_have(kafka: str, postgres: str, template: str) -> None:
     behind = [one.until(one.whole_steps()[-40]) for one in SMALL]
     with copies(kafka, postgres, template, SMALL, behind, results=SMALL) as made:
         report = made.verify()
-        assert report.difference_counts == {"results": N}, report.text()
+        assert report.difference_counts == {"results": N, "postgres": N}, report.text()
         assert "but Postgres has only" in first(report, "results").what
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_was_deleted_after_its_time_is_no_difference(
     kafka: str, postgres: str, template: str
 ) -> None:
-    with copies(kafka, postgres, template, SMALL) as made:
-        admin = AdminClient({"bootstrap.servers": kafka})
+    """Results are kept for seven days; entries for good, or as long as the topic's settings say."""
+    gone = 15
+    with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(8)) as made:
         before = made.verify().compared
-        gone = [
-            TopicPartition(topic, partition, 15)
-            for topic in (made.names.results, made.names.transactions)
-            for partition in range(N)
-        ]
-        for deleted in admin.delete_records(gone).values():
-            deleted.result(30)
+        for topic in (made.names.results, made.names.transactions):
+            kept_topics.empty(kafka, topic, gone)
+        report = made.verify()
+        assert report.difference_counts == {"transactions": gone * N}, report.text()
+        assert "is not there" in report.text()
+        assert report.compared["results"] == before["results"] - gone * N
+        kept_topics.keep(kafka, made.names.transactions, days=7)
         report = made.verify()
         assert report.agree, report.text()
-        for what in ("results", "transactions"):
-            assert report.compared[what] == before[what] - 15 * N
+        assert report.compared["transactions"] == before["transactions"] - gone * N
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_was_deleted_before_its_time(kafka: str, postgres: str, template: str) -> None:
+    with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(6)) as made:
+        kept_topics.empty(kafka, made.names.results, 15)
+        report = made.verify()
+    assert report.difference_counts == {"results": 15 * N}, report.text()
+
+
+def days_ago(days: int) -> int:
+    return int(time.time() * 1_000) - days * 24 * 3_600_000
 
 
 # Tampering: with the state
@@ -663,11 +704,51 @@ def test_values_of_the_state(kafka: str, postgres: str, template: str) -> None:
         assert histories.ids.to_text(key[1:]) in told, report.text()
 
 
-def test_a_lost_state(kafka: str, postgres: str, template: str) -> None:
-    with copies(kafka, postgres, template, WHOLE, WHOLE, []) as made:
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("state", ["never written", "deleted", "of earlier", "without its end"])
+def test_a_lost_state(kafka: str, postgres: str, template: str, state: str) -> None:
+    states = {
+        "never written": [],
+        "deleted": SMALL,
+        "of earlier": [SMALL[0].until(SMALL[0].whole_steps()[-30]), *SMALL[1:]],
+        "without its end": SMALL,
+    }[state]
+    with copies(kafka, postgres, template, SMALL, SMALL, states) as made:
+        if state == "deleted":
+            kept_topics.empty(kafka, made.names.state)
+        elif state == "without its end":
+            producer = Producer({"bootstrap.servers": kafka})
+            producer.produce(made.names.state, None, b"aanother", 0)
+            assert producer.flush(30) == 0
         report = made.verify()
-        assert report.agree, "an empty state has no key that could be wrong"
-        assert {each.state for each in report.partitions} == {0}
+    assert report.difference_counts.keys() == {"state"}, report.text()
+    one = state in ("of earlier", "without its end")
+    named = [each for each in report.differences if "stands still" in each.what]
+    assert [each.partition for each in named] == ([0] if one else list(range(N)))
+
+
+# Tampering: with messages between partitions
+
+
+@pytest.mark.usefixtures("impatient")
+def test_messages_that_were_deleted_before_they_were_read(
+    kafka: str, postgres: str, template: str
+) -> None:
+    history = histories.in_flight(1, 900, N).partitions
+    number = next(
+        one.number for one in history if any(b'"number":' in each.value for each in one.unread)
+    )
+    with copies(kafka, postgres, template, history) as made:
+        assert made.verify().agree
+        kept_topics.empty(kafka, made.names.legs, len(history[number].legs), number)
+        assert made.verify().agree
+        kept_topics.empty(kafka, made.names.legs, partition=number)
+        report = made.verify()
+    missing = [each for each in report.differences if each.copy == "legs"]
+    assert {each.partition for each in missing} == {number}, report.text()
+    assert all("neither in the topic nor read" in each.what for each in missing)
+    numbered = [each for each in history[number].unread if b'"number":' in each.value]
+    assert report.difference_counts["legs"] == len(numbered) > 0
 
 
 # By the command line
