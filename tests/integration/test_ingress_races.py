@@ -1,4 +1,5 @@
-"""Signing in against what takes it away meanwhile: a new password, or the user being disabled.
+"""Signing in, refreshing and creating keys against what takes them away meanwhile: a new password,
+or the user being disabled.
 
 The parts of the ingress run here, on a real Postgres; the passwords pause where a race is lost.
 """
@@ -6,7 +7,7 @@ The parts of the ingress run here, on a real Postgres; the passwords pause where
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -17,20 +18,22 @@ from ingress.openings import Openings
 from ingress.people import People, User
 from ingress.positions import Positions
 from ingress.problems import Code, Problem
-from ingress.roles import Role
+from ingress.roles import Role, Scope
 from ingress.routes import Answer, Call, Caller
 from ingress.sessions import store
 from ingress.sessions.access import AccessTokens
+from ingress.sessions.api_keys import ApiKeys, KeyShown, NewKey, key_list
 from ingress.sessions.attempts import Attempts
 from ingress.sessions.own import Own, PasswordChange
 from ingress.sessions.passwords import Passwords
 from ingress.sessions.registration import add_user
-from ingress.sessions.signing_in import Login, SigningIn
+from ingress.sessions.signing_in import Login, Refresh, SigningIn, TokensShown
 from ingress.settings import IngressSettings
 from ingress.signing import Keys
 from ingress.users import UserChange, Users
 from plumbing import postgres
 
+T = TypeVar("T")
 TIMES = 200
 OLD, NEW = "the old password", "the new password"
 
@@ -69,12 +72,19 @@ class Parts:
             settings, self.pool, keys, access, self.passwords, attempts, people, Openings(self.pool)
         )
         self.own = Own(self.pool, self.passwords, attempts, people)
+        self.api_keys = ApiKeys(settings, self.pool, self.passwords, attempts)
         self.users = Users(self.pool, people, Positions("races"))
 
     async def user(self, number: int) -> User:
         hashed = await self.passwords.hash(OLD)
         async with self.pool.connection() as connection:
             return await add_user(connection, f"u{number}@example.com", "U", "", hashed, Role.USER)
+
+    async def signed_in(self, user: User) -> str:
+        """A refresh token."""
+        answer = await self.signing_in.login(call(Login(email=user.email, password=OLD), None))
+        assert isinstance(answer.value, TokensShown)
+        return answer.value.refresh_token
 
     async def login(self, user: User, password: str = OLD) -> bool:
         try:
@@ -87,8 +97,29 @@ class Parts:
         assert answer.status == 200
         return True
 
+    async def refresh(self, refresh_token: str) -> str | None:
+        """The next refresh token."""
+        body = Refresh(refresh_token=refresh_token)
+        try:
+            answer = await self.signing_in.refresh(call(body, None))
+        except Problem as problem:
+            assert problem.code == Code.REFRESH_INVALID
+            return None
+        assert isinstance(answer.value, TokensShown)
+        return answer.value.refresh_token
+
+    async def create_key(self, user: User) -> bool:
+        body = NewKey(name="a key", scopes=[Scope.READ], current_password=OLD)
+        try:
+            answer = await self.api_keys.make(call(body, caller(user)))
+        except Problem as problem:
+            assert problem.code == Code.CREDENTIALS_WRONG
+            return False
+        assert answer.status == 201
+        return True
+
     async def change_password(self, user: User) -> Answer:
-        body = PasswordChange(current_password=OLD, password=NEW)
+        body = PasswordChange(current_password=OLD, password=NEW, end_api_keys=True)
         return await self.own.change_password(call(body, caller(user)))
 
     async def disable(self, user: User) -> Answer:
@@ -98,6 +129,10 @@ class Parts:
     async def sessions(self, user: User) -> list[store.Session]:
         async with self.pool.connection() as connection:
             return await store.of(connection, user.id)
+
+    async def keys(self, user: User) -> list[KeyShown]:
+        async with self.pool.connection() as connection:
+            return (await key_list(connection, user.id)).data
 
 
 def call(body: Any, who: Caller | None, path: dict[str, str] | None = None) -> Call[Any, Any]:
@@ -156,14 +191,67 @@ async def test_no_session_of_an_old_password_outlives_a_change(
     for number in range(TIMES):
         user = await parts.user(number)
 
-        async def later(act: Awaitable[Any]) -> Any:
-            await asyncio.sleep(dice.random() * 0.004)
-            return await act
-
         await asyncio.gather(
-            later(parts.login(user)), later(parts.login(user)), later(change(parts, user))
+            later(dice, parts.login(user)),
+            later(dice, parts.login(user)),
+            later(dice, change(parts, user)),
         )
         if await parts.sessions(user):
+            left.append(number)
+    assert left == []
+
+
+async def later(dice: random.Random, act: Awaitable[T]) -> T:
+    await asyncio.sleep(dice.random() * 0.004)
+    return await act
+
+
+@CHANGES
+async def test_what_was_verified_before_a_change_creates_no_key_after_it(
+    parts: Parts, change: Change
+) -> None:
+    created = []
+    for number in range(TIMES):
+        user = await parts.user(number)
+        passwords = parts.passwords
+        passwords.verified, passwords.gate = asyncio.Event(), asyncio.Event()
+        gate = passwords.gate
+        creating = asyncio.create_task(parts.create_key(user))
+        await passwords.verified.wait()
+        await change(parts, user)
+        gate.set()
+        if await creating or await parts.keys(user):
+            created.append(number)
+    assert created == []
+
+
+@CHANGES
+async def test_no_key_of_an_old_password_outlives_a_change(parts: Parts, change: Change) -> None:
+    dice = random.Random(20)
+    left = []
+    for number in range(TIMES):
+        user = await parts.user(number)
+        await asyncio.gather(
+            later(dice, parts.create_key(user)),
+            later(dice, parts.create_key(user)),
+            later(dice, change(parts, user)),
+        )
+        if await parts.keys(user):
+            left.append(number)
+    assert left == []
+
+
+@CHANGES
+async def test_no_refresh_carries_a_session_over_a_change(parts: Parts, change: Change) -> None:
+    dice = random.Random(19)
+    left = []
+    for number in range(TIMES):
+        user = await parts.user(number)
+        first = await parts.signed_in(user)
+        second, _ = await asyncio.gather(
+            later(dice, parts.refresh(first)), later(dice, change(parts, user))
+        )
+        if await parts.sessions(user) or (second is not None and await parts.refresh(second)):
             left.append(number)
     assert left == []
 
