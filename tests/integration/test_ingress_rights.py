@@ -3,6 +3,7 @@ role that no cache hides, and where notifications are not heard.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -231,7 +232,10 @@ class Proxy:
         self._parts = urlsplit(database)
         self._server: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
         self._muted = self._frozen = False
+        self._freeze_at: bytes | None = None
+        self.connections = 0
 
     async def start(self) -> str:
         """Its own URL. Without TLS, so that it can read what passes."""
@@ -246,22 +250,38 @@ class Proxy:
     def freeze(self) -> None:
         self._frozen = True
 
+    def freeze_at(self, words: bytes) -> None:
+        """As soon as a client sends them."""
+        self._freeze_at = words
+
+    def thaw(self) -> None:
+        """For new connections: what was sent before is lost."""
+        self._frozen, self._freeze_at = False, None
+
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        for writer in self._writers:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         host, port = self._parts.hostname, self._parts.port
         server_reader, server_writer = await asyncio.open_connection(host, port)
+        self._writers += [writer, server_writer]
         for copying in (self._up(reader, server_writer), self._down(server_reader, writer)):
             task = asyncio.ensure_future(copying)
             self._running.add(task)
 
     async def _up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
+            if self._freeze_at is not None and self._freeze_at in data:
+                self._frozen = True
             if not self._frozen:
                 writer.write(data)
         writer.close()
@@ -385,3 +405,52 @@ async def test_who_hears_nothing_asks_postgres(
         await made.endings.close()
         await made.pool.close()
         await proxy.close()
+
+
+@pytest.mark.parametrize("moment", [b"", b"LISTEN ledger_endings", b"tokens_revoked_at"])
+async def test_a_server_that_gives_no_answer_is_left_for_a_new_connection(
+    database: str,
+    user: tuple[Caller, psycopg.Connection[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: bytes,
+) -> None:
+    """While it connects, listens or loads."""
+    monkeypatch.setattr("ingress.sessions.endings.LOAD_TIMEOUT_S", 5.0)
+    caller, connection = user
+    connection.execute("UPDATE ledger.tokens SET revoked_at = now()")
+    proxy = Proxy(database)
+    url = await proxy.start()
+    proxy.freeze_at(moment)
+    made = Listening(url, database, silence_s=6.0)
+    await made.pool.open()
+    try:
+        made.endings.start()
+        await asyncio.to_thread(eventually, lambda: proxy.connections > 1, 60)
+        assert not made.endings.loaded
+        assert not made.endings.current
+        proxy.thaw()
+        await until(made, True)
+        token = made.access.make(caller, 0)
+        access = made.access.read(token)
+        assert access is not None
+        assert made.endings.ended(access)
+    finally:
+        await made.endings.close()
+        await made.pool.close()
+        await proxy.close()
+
+
+def test_after_20_seconds_of_silence_it_relies_on_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    endings = Endings("", "listening", 900)
+    assert not endings.current
+    now = time.monotonic()
+
+    def current_after(seconds: float) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr("ingress.sessions.endings.time.monotonic", lambda: now)
+            endings.hear("heartbeat")
+            patch.setattr("ingress.sessions.endings.time.monotonic", lambda: now + seconds)
+            return endings.current
+
+    assert current_after(19.9)
+    assert not current_after(20.1)
