@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.api import PASSWORD, PREFIX, Answer, Api, Ingress, Person, beside
+from tests.waiting import eventually
 
 REGISTRATIONS = 300
 LOGINS = 10
@@ -128,6 +129,24 @@ def test_one_users_waits_are_capped(strict: Ingress) -> None:
             range(WAITS * 3),
         )
         assert {answer.status for answer in sent} <= {201, 202}
+
+
+def test_what_is_refused_for_its_wait_is_not_sent(strict: Ingress) -> None:
+    ada = _person(register(strict, "198.51.100.3"))
+    credit = {"entry": "credit", "amount": 100, "trans_id": "one"}
+    with ThreadPoolExecutor(WAITS * 3) as threads:
+        path = f"/commands/{NOTHING}?wait=20"
+        waiting = [threads.submit(strict.get, path, ada.token) for _ in range(WAITS * 3)]
+        eventually(lambda: sum(each.done() for each in waiting) == WAITS * 2)
+        refused = strict.post("/transactions", credit, ada.token)
+        assert (refused.status, refused.code) == (429, "too_many_waits")
+        codes = Counter(each.result().code for each in waiting)
+        assert codes == {"not_decided_or_unknown": WAITS, "too_many_waits": WAITS * 2}
+    # Otherwise it would be a replay.
+    sent = strict.post("/transactions", credit, ada.token)
+    assert sent.status == 201
+    assert "Idempotent-Replayed" not in sent.headers
+    assert strict.get("/wallet", ada.token).json["wallet"]["balance"] == 100
 
 
 def _person(registered: Answer) -> Person:

@@ -109,6 +109,20 @@ def test_a_key_needs_the_password_and_expires(api: Api) -> None:
     assert (refused.code, refused.json["errors"][0]["field"]) == ("fields_invalid", "expires_at")
 
 
+def test_an_expired_key_is_refused_and_counts_no_more(few: Ingress) -> None:
+    ada = few.person()
+    soon = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+    expiring = key_of(few, ada, expires_at=soon).json
+    others = [key_of(few, ada, name=f"{number}").json for number in range(MOST - 1)]
+    assert me(few, expiring["key"]) == 200
+    # No notification says so: also where it is remembered.
+    eventually(lambda: me(few, expiring["key"]) == 401)
+    assert ids(few.get("/api-keys", ada.token)) == [each["id"] for each in reversed(others)]
+    new = key_of(few, ada).json
+    assert new["ended"] == []
+    assert {me(few, each["key"]) for each in (new, *others)} == {200}
+
+
 def test_keys_end_at_a_password_change_on_request(ingress: Ingress) -> None:
     ada = ingress.person()
     key = key_of(ingress, ada).json["key"]
