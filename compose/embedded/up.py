@@ -98,8 +98,6 @@ class Up:
         self._supervisor = Supervisor(display, stop, self._tell)
         self._url = ""
         self._passwords: dict[str, str] = {}
-        # Demo users who got a random one in this run.
-        self._new_password: list[str] = []
         self._telling = threading.Lock()
 
     def run(self) -> None:
@@ -215,13 +213,18 @@ class Up:
         ]
         results(self._together([partial(self._wait_for, part) for part in parts]))
         if self._wants_demo():
-            with self._display.step("demo data"):
-                created = demo.seed(self._url, database, self._settings.api_v1_prefix, password)
-            if password != demo_users.PASSWORD:
-                self._new_password.extend(created)
-        if self._new_password:
-            emails = ", ".join(self._new_password)
-            self._display.say(f"The password of {emails}, shown only now: {password}")
+            self._make_demo(database, password)
+
+    def _make_demo(self, database: str, password: str) -> None:
+        with self._display.step("demo data"):
+            created = demo.seed(self._url, database, self._settings.api_v1_prefix, password)
+        if password != demo_users.PASSWORD:
+            self._show_password(created, password)
+
+    def _show_password(self, emails: list[str], password: str) -> None:
+        if emails:
+            names = ", ".join(emails)
+            self._display.say(f"The password of {names}, shown only now: {password}")
 
     def _demo_password(self, brokers: str, database: str) -> str:
         """The README's where nobody else reaches it; before anything is served elsewhere, whoever
@@ -232,7 +235,8 @@ class Up:
             return demo_users.PASSWORD
         password = demo.random_password()
         if not self._settings.production:
-            self._new_password = demo.replace_known_password(database, password)
+            # Shown at once: the rest of the start may fail.
+            self._show_password(demo.replace_known_password(database, password), password)
         return password
 
     def _wants_demo(self) -> bool:

@@ -4,6 +4,7 @@ And the README's transfer between them: run as it stands, and answered as it say
 """
 
 import asyncio
+import io
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from rich.console import Console
 
 from compose.embedded import demo
 from compose.embedded.display import Display
@@ -89,17 +91,45 @@ def test_demo_users_that_others_reach_have_a_password_of_their_own(
     database: str, tmp_path: Path, host: str, brokers: str, loopback: bool
 ) -> None:
     operators(database, demo_users.PASSWORD)
-    settings = UpSettings(http_host=host)
-    up = Up(Options(tmp_path), settings, Display(), threading.Event())
+    shown, up = quiet_up(tmp_path, host)
     password = up._demo_password(brokers, database)
     assert (password == demo_users.PASSWORD) is loopback
     assert signs_in(database, password)
     assert signs_in(database, demo_users.PASSWORD) is loopback
-    assert up._new_password == ([] if loopback else [demo_users.OPERATOR])
+    # At once: if the rest of the start fails, nobody else knows it.
+    line = f"The password of {demo_users.OPERATOR}, shown only now: {password}\n"
+    assert shown.getvalue() == ("" if loopback else line)
     # Who has one of their own keeps it.
     again = up._demo_password(brokers, database)
     assert signs_in(database, password)
     assert (again == password) is loopback
+    assert shown.getvalue() == ("" if loopback else line)
+
+
+def test_a_random_password_is_shown_once(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator, una = "operator-elsewhere@example.com", "una-elsewhere@example.com"
+    monkeypatch.setattr(demo, "OPERATOR", operator)
+    monkeypatch.setattr(demo, "PEOPLE", (("Una", "Obi", una),))
+    shown, up = quiet_up(tmp_path, "0.0.0.0")
+    up._url = f"http://127.0.0.1:{api.ingress.port}"
+    first, second = demo.random_password(), demo.random_password()
+    for password in (first, second):
+        up._make_demo(api.database, password)
+    told = shown.getvalue()
+    assert f"The password of {operator}, {una}, shown only now: {first}\n" in told
+    assert told.count("The password of") == 1
+    for email in (operator, una):
+        assert api.ingress.login(email, first).status == 200
+        assert api.ingress.login(email, demo_users.PASSWORD).status == 401
+
+
+def quiet_up(folder: Path, host: str) -> tuple[io.StringIO, Up]:
+    """One that is not run, and what it shows."""
+    shown = io.StringIO()
+    display = Display(Console(file=shown, highlight=False))
+    return shown, Up(Options(folder), UpSettings(http_host=host), display, threading.Event())
 
 
 def operators(database: str, password: str) -> None:
