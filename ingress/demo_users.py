@@ -1,7 +1,8 @@
 """The users of the walk-through, whose password anybody can read in its source.
 
 Keeps the rule that nobody signs in with that password from another machine: an ingress in
-production, or one that listens elsewhere than on the loopback address, refuses such a database.
+production, or one that listens elsewhere than on the loopback address, refuses such a database, and
+such a sign-in where the user got the password later.
 """
 
 import asyncio
@@ -41,6 +42,15 @@ def is_loopback(host: str) -> bool:
         return False  # another name, or every address
 
 
+def others_reach(settings: IngressSettings) -> bool:
+    return settings.production or not is_loopback(settings.http_host)
+
+
+def is_known(email: str, password: str) -> bool:
+    """Whether anybody can read that these go together."""
+    return password == PASSWORD and email.lower() in EMAILS
+
+
 async def with_the_password(connection: queries.Connection, passwords: Passwords) -> list[DemoUser]:
     """Those who are enabled and have the password that anybody can read."""
     found = await queries.every(connection, "demo_users", DemoUser, emails=list(EMAILS))
@@ -49,7 +59,7 @@ async def with_the_password(connection: queries.Connection, passwords: Passwords
 
 async def refuse(settings: IngressSettings, pool: Pool, passwords: Passwords) -> None:
     """Raises a Failure that names them, as soon as Postgres answers."""
-    if not settings.production and is_loopback(settings.http_host):
+    if not others_reach(settings):
         return
     while True:
         try:

@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Struct
 from pydantic import Field
 
-from ingress import audit, emails, people, queries, wallet_shown
+from ingress import audit, demo_users, emails, people, queries, wallet_shown
 from ingress.ledger.asking import KEY_HEADER
 from ingress.openings import Openings
 from ingress.people import People, User, UserShown
@@ -95,6 +95,7 @@ class SigningIn:
         self._session_ttl_s = settings.session_ttl_s
         self._cookie_ttl_s = settings.cookie_ttl_s
         self._most_sessions = settings.sessions_per_user
+        self._refuses_demo = demo_users.others_reach(settings)
         self._pool = pool
         self._keys = keys
         self._access = access
@@ -255,6 +256,8 @@ class SigningIn:
             await self._attempts.check(connection, counts)
         hashed = found.password_hash if found is not None else None
         fits = await self._passwords.check(call.body.password, hashed)
+        if self._refuses_demo and demo_users.is_known(email or "", call.body.password):
+            fits = False
         if not fits or found is None or found.disabled or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)

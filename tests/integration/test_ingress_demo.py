@@ -188,3 +188,21 @@ def test_production_takes_demo_users_with_another_password(
         assert ingress.login(demo_users.OPERATOR, "battery staple").status == 200
     finally:
         ingress.process.kill()
+
+
+def test_who_gets_the_demo_password_later_does_not_sign_in_with_it(
+    api: Api, database: str, tmp_path: Path
+) -> None:
+    """The check at the start cannot see them, and may come late where Postgres is away."""
+    settings = {**api.pipeline.settings, "DATABASE_URL": database, "APP_ENV": "production"}
+    ingress = Ingress(tmp_path, settings)
+    try:
+        ingress.start()
+        operators(database, demo_users.PASSWORD)
+        for path in ("/login", "/auth/cookie"):
+            body = {"email": demo_users.OPERATOR.title(), "password": demo_users.PASSWORD}
+            assert ingress.post(path, body).code == "credentials_wrong"
+        demo.replace_known_password(database, "battery staple")
+        assert ingress.login(demo_users.OPERATOR, "battery staple").status == 200
+    finally:
+        ingress.process.kill()
