@@ -49,9 +49,9 @@ QUICK := test-quick-1 test-quick-2
 
 # The tests that use a broker mostly wait: they run in three parts side by side, each with a Kafka
 # and a Postgres of its own. Parts take about the same time; what is in no list is in the third.
-REAL_1 := $(addprefix tests/integration/test_,processor_*.py provision_*.py sink_[!kl]*.py)
+REAL_1 := $(addprefix tests/integration/test_,processor_*.py topics_command.py migrations.py sink_[!kl]*.py)
 REAL_2 := tests/crash $(addprefix tests/integration/test_,embedded_*.py ingress_*.py \
-	metrics_shown.py broker_limits.py sink_[kl]*.py wheel.py)
+	metrics_endpoints.py broker_limits.py sink_[kl]*.py wheel.py)
 but = tests $(patsubst %,--ignore-glob='%',$(PURE) $(1))
 REAL := test-real-1 test-real-2 test-real-3
 
@@ -124,8 +124,8 @@ types: $(STAMP_DEV)
 
 # The generated pages of docs/reference.
 reference: $(STAMP_DEV)
-	$(BIN)/python -m compose.reference
-	$(BIN)/python -m schemas.publish
+	$(BIN)/python -m compose.reference_docs.pages
+	$(BIN)/python -m schemas.publishing.publish
 
 # The locks hold neither addresses nor paths; dev is run and more.
 LOCK := $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \

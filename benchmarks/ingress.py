@@ -37,13 +37,13 @@ from benchmarks.machine import Ledger, Machine
 from benchmarks.processor import at_least, at_most, percentile, tell
 from benchmarks.sink import Sink
 from benchmarks.users import Asked, Person, Told
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import ports, postgres, programs
-from plumbing import kafka
+from plumbing.kafka import clients
 from schemas.partitioning import partition_of
 from schemas.topics import RESULTS
-from tests import brokers
-from tests.waiting import eventually
+from tests.testkit import brokers
+from tests.testkit.waiting import eventually
 
 HOST = "127.0.0.1"
 PATH = "/api/v1/transactions"
@@ -233,8 +233,8 @@ class Appending:
         self._topic = f"{settings['TOPIC_PREFIX']}appended"
         admin = AdminClient(client)
         admin.create_topics([NewTopic(self._topic, 1, 1)])[self._topic].result(START_S)
-        own = provision.ProvisionSettings.model_validate(settings)
-        self._producer = kafka.command_producer(own, "benchmark-appending")
+        own = provisioning.ProvisionSettings.model_validate(settings)
+        self._producer = clients.command_producer(own, "benchmark-appending")
 
     @contextmanager
     def measured(self) -> Iterator[list[float]]:
@@ -369,7 +369,7 @@ class Bench:
         settings = {**self._ledger.settings, "DATABASE_URL": self._database}
         settings.pop("SESSION_TIMEOUT_MS")
         ended = subprocess.run(
-            [sys.executable, "-m", "compose.cli", "verify"],
+            [sys.executable, "-m", "compose.cli.main", "verify"],
             env={**inherited, **settings},
             capture_output=True,
             text=True,
@@ -392,7 +392,7 @@ def running(partitions: int) -> Iterator[Bench]:
             assert server.process is not None
             pid = server.process.child.pid
             children.end_with_us(pid)
-            provision.migrate(database)
+            provisioning.migrate(database)
             ledger = made.ledger("ingress", partitions, 1)
             ledger.start()
             settings = {**ledger.settings, "DATABASE_URL": database}

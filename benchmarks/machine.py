@@ -17,12 +17,12 @@ from pathlib import Path
 import psutil
 
 from benchmarks import children
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import kafka, programs
 from schemas.topics import Names
-from tests import brokers
 from tests.crash.workers import Worker
-from tests.waiting import eventually
+from tests.testkit import brokers
+from tests.testkit.waiting import eventually
 
 # A worker is stopped while its backlog is made; its group must not miss it meanwhile.
 SESSION_TIMEOUT_MS = 60_000
@@ -63,8 +63,8 @@ class Ledger:
             "LEDGER_ID": "benchmark",
             "SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
         }
-        provision.create_topics(
-            broker.bootstrap, provision.ProvisionSettings.model_validate(self.settings)
+        provisioning.create_topics(
+            broker.bootstrap, provisioning.ProvisionSettings.model_validate(self.settings)
         )
         self._workers = [
             Worker(number, folder / f"{name}-{number}", self.settings, code)

@@ -29,10 +29,10 @@ from benchmarks.load import Account, Command
 from benchmarks.machine import Ledger, Machine
 from benchmarks.processor import at_most, percentile, tell
 from benchmarks.sink import GROWING, Sink
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import postgres, programs
 from schemas.topics import RESULTS
-from tests import brokers
+from tests.testkit import brokers
 
 POLL_S = 0.05
 # So long must the results be still, and enough, before they are counted.
@@ -220,7 +220,7 @@ def running(partitions: int, processors: int, sinks: int) -> Iterator[Bench]:
             assert server.process is not None
             process = psutil.Process(server.process.child.pid)
             children.end_with_us(process.pid)
-            provision.migrate(database)
+            provisioning.migrate(database)
             ledger = made.ledger("pipeline", partitions, processors)
             ledger.start()
             settings = {**ledger.settings, "DATABASE_URL": database}

@@ -33,13 +33,13 @@ from benchmarks.past import (
     SHARED_REFERENCE,
     SPAN,
 )
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import postgres, programs
 from sinks.reads import accounts, history, pages, transactions
 from sinks.reads.history import NO_FILTER, EntryFilter
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter
-from tests import brokers
+from tests.testkit import brokers
 
 SMALL, FULL = 200_000, 10_000_000
 ACCOUNTS = 100_000
@@ -270,7 +270,7 @@ def running() -> Iterator[str]:
             database = server.start(never)
             assert server.process is not None
             children.end_with_us(server.process.child.pid)
-            provision.migrate(database)
+            provisioning.migrate(database)
             yield database
         finally:
             server.stop()

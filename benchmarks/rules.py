@@ -20,12 +20,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from processor.due import DueIndex
 from processor.rules import chain, engine
-from processor.rules.records import input_of
-from processor.rules.state import MemoryState
-from schemas import codecs, journal, legs, state, state_keys
-from schemas.settings import RULES_VERSION, Genesis, Settings
+from processor.rules.journal_header import input_of
+from processor.rules.state_view import MemoryState
+from processor.state.expiry_index import DueIndex
+from schemas import coordination, journal, state, state_keys
+from schemas.encoding import codecs
+from schemas.ledger_parameters import RULES_VERSION, Genesis, Settings
 
 ACCOUNTS = 10_000
 MANY_ACCOUNTS = 200_000
@@ -206,7 +207,7 @@ def _tell(measure: str, **facts: object) -> None:
 
 def begin(accounts: int) -> Batches:
     of = Batches()
-    first = legs.Configure(
+    first = coordination.Configure(
         settings=Settings(rules_version=RULES_VERSION),
         genesis=Genesis(ledger_id=LEDGER_ID, partitions=1),
     )

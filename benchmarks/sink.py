@@ -38,17 +38,18 @@ from psycopg.rows import TupleRow
 
 from benchmarks import children, load, machine
 from benchmarks.load import Account, Command
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import kafka, postgres, programs
 from processor.rules import chain, engine
 from processor.rules.decision import Input
-from processor.rules.records import input_of
-from processor.rules.state import MemoryState
-from schemas import codecs, journal, legs
-from schemas.legs import Leg
-from schemas.settings import RULES_VERSION, Genesis, Settings
+from processor.rules.journal_header import input_of
+from processor.rules.state_view import MemoryState
+from schemas import coordination, journal
+from schemas.coordination import Leg
+from schemas.encoding import codecs
+from schemas.ledger_parameters import RULES_VERSION, Genesis, Settings
 from schemas.topics import RESULTS_POSITIONS, Names
-from tests import brokers
+from tests.testkit import brokers
 
 LEDGER_ID = "benchmark"
 ROWS_PER_COPY = 24_000
@@ -80,7 +81,7 @@ class Maker:
         self._names = names
         self.partitions = [Partition(number) for number in range(partitions)]
         self._producers = []
-        first = legs.Configure(
+        first = coordination.Configure(
             settings=Settings(rules_version=RULES_VERSION),
             genesis=Genesis(ledger_id=LEDGER_ID, partitions=partitions),
         )
@@ -438,11 +439,11 @@ def running(partitions: int, sinks: int) -> Iterator[Bench]:
             }
             names = Names()
             client: machine.Config = {"bootstrap.servers": address, "log_level": 0}
-            provision.create_topics(
+            provisioning.create_topics(
                 address,
-                provision.ProvisionSettings.model_validate(settings),
+                provisioning.ProvisionSettings.model_validate(settings),
             )
-            provision.migrate(database)
+            provisioning.migrate(database)
             maker = Maker(client, names, partitions)
             started += [Sink(number, folder, settings) for number in range(sinks)]
             for sink in started:

@@ -4,7 +4,7 @@ import sys
 
 import uvloop
 
-from ingress import app
+from ingress import service
 from ingress.settings import IngressSettings
 from plumbing import failures, memory
 
@@ -12,7 +12,7 @@ from plumbing import failures, memory
 def main() -> None:
     """Raises a Failure for what an operator can act on."""
     memory.collect_seldom()
-    uvloop.run(app.run(IngressSettings.read()))
+    uvloop.run(service.run(IngressSettings.read()))
 
 
 if __name__ == "__main__":

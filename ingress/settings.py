@@ -2,7 +2,7 @@
 
 from pydantic import SecretStr
 
-from ingress import proxies
+from ingress.http import proxies
 from plumbing.settings import (
     AppSettings,
     KafkaSettings,

@@ -9,18 +9,21 @@ from typing import IO
 import structlog
 import uvloop
 
-from plumbing import folders, kafka, logging, memory, metrics, topics_check
-from plumbing.crashpoints import CrashPoints
+from plumbing import folders, logging, memory, metrics
 from plumbing.failures import Failure
-from processor import app, encodings, web
-from processor.ledger import Ledger
-from processor.owner import Identity
-from processor.recorder import Recorder
+from plumbing.kafka import clients, topic_check
+from plumbing.worker.crash_points import CrashPoints
+from processor import health
+from processor.lanes import transaction_encoding
+from processor.lanes.lane import Identity
+from processor.lanes.supervisor import Ledger
+from processor.metrics import Recorder
 from processor.rules_build import rules_build
 from processor.settings import ProcessorSettings
+from processor.streaming import app
 from schemas import ids
-from schemas.codecs import AvroSchemas
-from schemas.registry import HttpRegistry
+from schemas.encoding.codecs import AvroSchemas
+from schemas.encoding.schema_registry import HttpRegistry
 
 log = structlog.get_logger(__name__)
 
@@ -44,14 +47,14 @@ def run(data: Path | None = None) -> None:
             rocksdb_mib=settings.rocksdb_mib,
             partitions=settings.partitions,
         )
-    topics_check.wait_for_topics(kafka.admin(settings, name), settings)
+    topic_check.wait_for_topics(clients.admin(settings, name), settings)
     memory.few_arenas()
     memory.collect_seldom()
     schemas = _schemas(settings)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
     ledger = Ledger(
         Identity(settings.ledger_id, settings.partitions, settings.deciding()),
-        kafka.service(settings, name, log),
+        clients.service(settings, name, log),
         settings.topics,
         settings.data,
         schemas,
@@ -59,7 +62,7 @@ def run(data: Path | None = None) -> None:
         CrashPoints(settings.crash_at, settings.crash_chance),
         rocksdb_mib=settings.rocksdb_mib,
         cache_entries=settings.cache_entries,
-        encode_transaction=encodings.transactions(settings, schemas),
+        encode_transaction=transaction_encoding.transactions(settings, schemas),
     )
     ledger.clock.wait_until_it_agrees()
     log.info("processor starting", rules=rules_build())
@@ -69,7 +72,7 @@ def run(data: Path | None = None) -> None:
     )
     if settings.metrics_port is not None:
         faust_app.serve = partial(
-            web.serve, ledger, registry, settings.metrics_host, settings.metrics_port
+            health.serve, ledger, registry, settings.metrics_host, settings.metrics_port
         )
     worker = faust_app.Worker(loglevel=settings.log_level, override_logging=False, quiet=True)
     # It would write cursor movements between the lines of the log.

@@ -11,8 +11,8 @@ from plumbing.settings import (
     setting,
 )
 from schemas import topics
-from schemas.settings import RULES_VERSION
-from schemas.settings import Settings as Deciding
+from schemas.ledger_parameters import RULES_VERSION
+from schemas.ledger_parameters import Settings as Deciding
 
 _FIRST_OWNER = (
     " A partition's first owner writes it into the ledger; afterwards the ledger's own rules, which"

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct, field
 
-from schemas import fields, ids
+from schemas import field_types, ids
 
 
 class _Command(
@@ -22,32 +22,32 @@ class _Command(
     forbid_unknown_fields=True,
     tag_field="kind",
 ):
-    account: fields.AccountId
-    id: fields.Label | None = None
-    idempotency_key: fields.Key | None = None
-    reference: fields.Label | None = None
-    description: fields.Text | None = None
-    metadata: fields.Metadata = field(default_factory=dict)
-    actor: fields.Label | None = None
-    trace: fields.Label | None = None
-    expected_version: fields.Version | None = None
-    min_available_after: fields.Balance | None = None
-    effective_at_ms: fields.Time | None = None
-    external_id: fields.Label | None = None
+    account: field_types.AccountId
+    id: field_types.Label | None = None
+    idempotency_key: field_types.Key | None = None
+    reference: field_types.Label | None = None
+    description: field_types.Text | None = None
+    metadata: field_types.Metadata = field(default_factory=dict)
+    actor: field_types.Label | None = None
+    trace: field_types.Label | None = None
+    expected_version: field_types.Version | None = None
+    min_available_after: field_types.Balance | None = None
+    effective_at_ms: field_types.Time | None = None
+    external_id: field_types.Label | None = None
     # True for a user's command: every account that it uses must be a wallet, and its key belongs to
     # another key space than the keys of all other commands.
     wallets_only: bool | None = None
 
 
 class OpenAccount(_Command, frozen=True, kw_only=True, gc=False, tag="open_account"):
-    type: fields.AccountType
-    currency: fields.Currency
-    owner: fields.Owner | None = None
-    min_balance: fields.Balance | None = None
+    type: field_types.AccountType
+    currency: field_types.Currency
+    owner: field_types.Owner | None = None
+    min_balance: field_types.Balance | None = None
 
 
 class SetLimit(_Command, frozen=True, kw_only=True, gc=False, tag="set_limit"):
-    min_balance: fields.Balance | None = None
+    min_balance: field_types.Balance | None = None
 
 
 class ChangeAccount(_Command, frozen=True, kw_only=True, gc=False, tag="change_account"):
@@ -55,57 +55,57 @@ class ChangeAccount(_Command, frozen=True, kw_only=True, gc=False, tag="change_a
     with an empty text taken out of it; `no_limit` true takes the limit away.
     """
 
-    min_balance: fields.Balance | None = None
+    min_balance: field_types.Balance | None = None
     no_limit: bool | None = None
 
 
 class Credit(_Command, frozen=True, kw_only=True, gc=False, tag="credit"):
-    amount: fields.Amount
-    currency: fields.Currency | None = None
+    amount: field_types.Amount
+    currency: field_types.Currency | None = None
 
 
 class Debit(_Command, frozen=True, kw_only=True, gc=False, tag="debit"):
-    amount: fields.Amount
-    currency: fields.Currency | None = None
+    amount: field_types.Amount
+    currency: field_types.Currency | None = None
 
 
 class Transfer(_Command, frozen=True, kw_only=True, gc=False, tag="transfer"):
-    to: fields.AccountId
-    amount: fields.Amount
-    currency: fields.Currency | None = None
+    to: field_types.AccountId
+    amount: field_types.Amount
+    currency: field_types.Currency | None = None
 
 
 class PostEntry(
     Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, forbid_unknown_fields=True
 ):
-    account: fields.AccountId
-    direction: fields.Direction
-    amount: fields.Amount
+    account: field_types.AccountId
+    direction: field_types.Direction
+    amount: field_types.Amount
 
 
 class Post(_Command, frozen=True, kw_only=True, gc=False, tag="post"):
-    currency: fields.Currency
+    currency: field_types.Currency
     entries: Annotated[tuple[PostEntry, ...], Meta(max_length=1_000)]
 
 
 class Hold(_Command, frozen=True, kw_only=True, gc=False, tag="hold"):
-    amount: fields.Amount
-    currency: fields.Currency | None = None
-    expires_at_ms: fields.Time | None = None
+    amount: field_types.Amount
+    currency: field_types.Currency | None = None
+    expires_at_ms: field_types.Time | None = None
 
 
 class Capture(_Command, frozen=True, kw_only=True, gc=False, tag="capture"):
-    hold_id: fields.TransactionId
-    to: fields.AccountId | None = None
-    amount: fields.Amount | None = None
+    hold_id: field_types.TransactionId
+    to: field_types.AccountId | None = None
+    amount: field_types.Amount | None = None
 
 
 class Void(_Command, frozen=True, kw_only=True, gc=False, tag="void"):
-    hold_id: fields.TransactionId
+    hold_id: field_types.TransactionId
 
 
 class Reverse(_Command, frozen=True, kw_only=True, gc=False, tag="reverse"):
-    transaction_id: fields.TransactionId
+    transaction_id: field_types.TransactionId
 
 
 class Freeze(_Command, frozen=True, kw_only=True, gc=False, tag="freeze"):

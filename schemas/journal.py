@@ -10,11 +10,11 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from schemas import fields
+from schemas import field_types
 from schemas.commands import Command
-from schemas.legs import Leg, LegEntry
+from schemas.coordination import Leg, LegEntry
+from schemas.ledger_parameters import Genesis, Settings
 from schemas.reasons import Reason
-from schemas.settings import Genesis, Settings
 
 # Outcomes of a command; `posted` and `rejected` may come in a later record than the command's own,
 # which is `pending`.
@@ -46,7 +46,7 @@ class Entry(Struct, frozen=True, gc=False, omit_defaults=True):
     """
 
     account: str
-    direction: fields.Direction
+    direction: field_types.Direction
     amount: int
     balance: int | str
     version: int
@@ -58,7 +58,7 @@ class Reservation(Struct, frozen=True, gc=False, omit_defaults=True):
     """An amount set aside or given free, with the account's totals after it."""
 
     account: str
-    direction: fields.Direction
+    direction: field_types.Direction
     amount: int
     held: int
     incoming: int
@@ -68,12 +68,12 @@ class AccountChange(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     """What an account is, after it was opened or changed; balances are told by entries alone."""
 
     id: str
-    type: fields.AccountType
+    type: field_types.AccountType
     currency: str
-    status: fields.AccountStatus
+    status: field_types.AccountStatus
     owner: str | None = None
     min_balance: int | None = None
-    metadata: fields.Metadata = {}
+    metadata: field_types.Metadata = {}
 
 
 HoldStatus = Literal["open", "capturing", "captured", "voided", "expired"]

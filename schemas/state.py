@@ -8,25 +8,25 @@ from typing import Literal
 
 from msgspec import Struct
 
-from schemas import fields
+from schemas import field_types
 from schemas.commands import Command
+from schemas.coordination import LegEntry
 from schemas.journal import HoldStatus, Pending
-from schemas.legs import LegEntry
+from schemas.ledger_parameters import Settings
 from schemas.reasons import Reason
-from schemas.settings import Settings
 
 
 class Account(Struct, frozen=True, gc=False, array_like=True):
-    type: fields.AccountType
+    type: field_types.AccountType
     currency: str
-    status: fields.AccountStatus
+    status: field_types.AccountStatus
     owner: str | None
     min_balance: int | None
     balance: int = 0
     held: int = 0
     incoming: int = 0
     version: int = 0
-    metadata: fields.Metadata = {}
+    metadata: field_types.Metadata = {}
 
     @property
     def available(self) -> int:

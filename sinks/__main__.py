@@ -10,16 +10,18 @@ from types import FrameType
 
 import structlog
 
-from plumbing import failures, kafka, logging, memory, metrics, topics_check
-from plumbing.crashpoints import CrashPoints
+from plumbing import failures, logging, memory, metrics
+from plumbing.kafka import clients, topic_check
+from plumbing.worker.crash_points import CrashPoints
 from schemas import ids
-from sinks import postgres, web
-from sinks.group import Group
-from sinks.ledger import Queries
-from sinks.owner import Tools
-from sinks.postgres import Abandoned, Connections
-from sinks.recorder import Recorder
+from sinks.postgres import write_connection
+from sinks.postgres.ledger_writer import Queries
+from sinks.postgres.write_connection import Abandoned, Connections
 from sinks.settings import SinkSettings
+from sinks.worker import health
+from sinks.worker.group_member import Group
+from sinks.worker.lane import Tools
+from sinks.worker.metrics import Recorder
 
 log = structlog.get_logger(__name__)
 
@@ -41,14 +43,14 @@ def run(settings: SinkSettings) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     database = settings.database
-    topics_check.wait_for_topics(kafka.admin(settings, name), settings)
+    topic_check.wait_for_topics(clients.admin(settings, name), settings)
     try:
-        postgres.wait_for_tables(database, stopping)
+        write_connection.wait_for_tables(database, stopping)
     except Abandoned:
         return
     memory.collect_seldom()
     registry = metrics.registry("sink", version("streamledger"), settings.ledger_id)
-    config = kafka.service(settings, name, log)
+    config = clients.service(settings, name, log)
     connections = Connections(database, f"{settings.ledger_id}-sink", settings.database_pool_size)
     tools = Tools(
         settings.ledger_id,
@@ -62,7 +64,9 @@ def run(settings: SinkSettings) -> None:
     )
     group = Group(tools, settings.partitions, settings.session_timeout_ms, stopping)
     if settings.metrics_port is not None:
-        web.start(group, registry, settings.ledger_id, settings.metrics_host, settings.metrics_port)
+        health.start(
+            group, registry, settings.ledger_id, settings.metrics_host, settings.metrics_port
+        )
     try:
         group.run()
     finally:

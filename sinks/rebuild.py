@@ -27,15 +27,15 @@ from psycopg import Connection, sql
 from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
-from plumbing.kafka import ClientConfig
-from plumbing.postgres import failure, first_line
+from plumbing.kafka.clients import ClientConfig
+from plumbing.postgres.connection_pool import failure, first_line
 from schemas.topics import Names
-from sinks import postgres
-from sinks.ledger import Ledger, Part, Queries, RowsRefused
-from sinks.postgres import SCHEMA, Connections
-from sinks.reading import BrokenJournal, Chain, Read
-from sinks.rows import BrokenRecord, Rows
-from sinks.verify import log
+from sinks.journal_chain import BrokenJournal, Chain, Read
+from sinks.postgres import write_connection
+from sinks.postgres.ledger_writer import Ledger, Part, Queries, RowsRefused
+from sinks.postgres.projection import BrokenRecord, Rows
+from sinks.postgres.write_connection import SCHEMA, Connections
+from sinks.verify import topic_reader
 
 BOOKS: Final = (
     "positions",
@@ -78,7 +78,7 @@ class Sources(NamedTuple):
 def rebuild(sources: Sources, progress: Progress) -> Rebuilt:
     with _connected(sources.database_url) as connection:
         _only_one(connection)
-        postgres.check_schema(connection)
+        write_connection.check_schema(connection)
         _make_tables(connection)
         connections = Connections(sources.database_url, APPLICATION, 1, REBUILT)
         try:
@@ -94,7 +94,7 @@ def rebuild(sources: Sources, progress: Progress) -> Rebuilt:
                 try:
                     replaced = _switch(connection, writers, progress)
                     break
-                except (*postgres.AGAIN, psycopg.errors.QueryCanceled) as error:
+                except (*write_connection.AGAIN, psycopg.errors.QueryCanceled) as error:
                     if attempt + 1 == ATTEMPTS:
                         raise Failure(
                             f"the live tables are busy, nothing was replaced: {first_line(error)}"
@@ -113,7 +113,7 @@ class _Writer:
         self, sources: Sources, connections: Connections, queries: Queries, number: int
     ) -> None:
         self.partition = number
-        self._journal = log.Partition(sources.config, sources.names.journal, number)
+        self._journal = topic_reader.Partition(sources.config, sources.names.journal, number)
         self._ledger = Ledger(
             connections, queries, sources.ledger_id, threading.Event(), lambda step: None
         )
@@ -151,7 +151,7 @@ def _connected(url: str) -> Iterator[Connection[TupleRow]]:
             url,
             autocommit=True,
             application_name=APPLICATION,
-            connect_timeout=postgres.CONNECT_TIMEOUT_S,
+            connect_timeout=write_connection.CONNECT_TIMEOUT_S,
         )
     except psycopg.OperationalError as error:
         raise failure(error) from None

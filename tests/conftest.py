@@ -15,8 +15,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
-from compose.embedded import folder
-from tests import brokers
+from compose.embedded import data_dir
+from tests.testkit import brokers
 
 
 def pytest_configure() -> None:
@@ -27,7 +27,7 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def embedded_folder() -> Iterator[folder.DataFolder]:
+def embedded_folder() -> Iterator[data_dir.DataFolder]:
     """Where the embedded parts of this run keep their data; also ended when told to terminate."""
 
     def terminated(number: int, frame: object) -> None:
@@ -80,11 +80,11 @@ def topic_prefix(kafka: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(postgres: str) -> Iterator[str]:
     """The name of a database that has every migration and no rows."""
-    from compose import provision
+    from compose.cli import provisioning
 
     name = f"template_{secrets.token_hex(5)}"
     create(postgres, name)
-    provision.migrate(beside(postgres, name))
+    provisioning.migrate(beside(postgres, name))
     yield name
     drop(postgres, name)
 

@@ -16,14 +16,16 @@ from urllib.parse import urlsplit
 import psycopg
 
 from compose.embedded.problems import Problem
-from ingress import demo_users, problems, queries
-from ingress.demo_users import OPERATOR, PEOPLE
-from ingress.roles import Role
-from ingress.sessions import store
-from ingress.sessions.endings import KEY, SESSION
-from ingress.sessions.passwords import Passwords
-from ingress.sessions.registration import add_user
+from ingress import queries
+from ingress.auth import session_store
+from ingress.auth.passwords import Passwords
+from ingress.auth.registration import add_user
+from ingress.auth.revocations import KEY, SESSION
+from ingress.http import problems
+from ingress.http.roles import Role
 from ingress.settings import IngressSettings
+from ingress.users import demo_users
+from ingress.users.demo_users import OPERATOR, PEOPLE
 
 # 10,000.00 for each, in minor units.
 MONEY = 1_000_000
@@ -73,7 +75,7 @@ async def _replace(database: str, password: str) -> list[str]:
                 await queries.run(
                     connection, "password_change", id=user.id, old=user.password_hash, new=new
                 )
-                await store.revoke(connection, user.id, SESSION, KEY)
+                await session_store.revoke(connection, user.id, SESSION, KEY)
     finally:
         passwords.close()
     return [user.email for user in found]

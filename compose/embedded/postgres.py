@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from compose.embedded import artifacts, ports, problems, processes
-from compose.embedded.account import Account
+from compose.embedded.os_user import Account
 from compose.embedded.problems import Problem
 
 DEFAULT_PORT = 5432

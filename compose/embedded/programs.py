@@ -3,9 +3,9 @@
 import threading
 from pathlib import Path
 
-from compose.embedded import account, artifacts, kafka, postgres, registry
+from compose.embedded import artifacts, kafka, maven, os_user, postgres
 from compose.embedded.artifacts import Progress, Silent
-from compose.embedded.folder import POSTGRES_PASSWORD, DataFolder
+from compose.embedded.data_dir import POSTGRES_PASSWORD, DataFolder
 
 KAFKA = "kafka"
 TOOLS = "kafka-tools"
@@ -17,7 +17,7 @@ def fetch(wanted: list[str], progress: Progress, stop: threading.Event) -> list[
     here = artifacts.platform_name()  # refuses where none of it is known to run
     sections = [f"{POSTGRES} {here}" if name == POSTGRES else name for name in wanted]
     listed = [artifact for section in sections for artifact in artifacts.locked(section)]
-    return artifacts.ensure(listed, artifacts.user_cache(), registry.download, progress, stop)
+    return artifacts.ensure(listed, artifacts.user_cache(), maven.download, progress, stop)
 
 
 def cluster(folder: DataFolder, options: kafka.Options, stop: threading.Event) -> kafka.Cluster:
@@ -27,7 +27,7 @@ def cluster(folder: DataFolder, options: kafka.Options, stop: threading.Event) -
 
 def server(folder: DataFolder, options: postgres.Options, stop: threading.Event) -> postgres.Server:
     (jar,) = fetch([POSTGRES], Silent(), stop)
-    who = account.choose()
+    who = os_user.choose()
     programs = postgres.unpack(jar, artifacts.user_cache(), who, stop)
     password = folder.secrets()[POSTGRES_PASSWORD]
     return postgres.Server(

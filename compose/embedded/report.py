@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from compose.embedded import processes
-from compose.embedded.folder import DataFolder
+from compose.embedded.data_dir import DataFolder
 from compose.embedded.processes import Identity
 from compose.embedded.supervisor import State
 

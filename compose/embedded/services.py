@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from compose.embedded.folder import INGRESS_PASSWORD, SINK_PASSWORD
+from compose.embedded.data_dir import INGRESS_PASSWORD, SINK_PASSWORD
 from ingress.settings import IngressSettings
 from plumbing import setting_names
 from plumbing.settings import Settings
 from processor.settings import ProcessorSettings
-from sinks.migrations import INGRESS_ROLE, SINK_ROLE
+from sinks.postgres.migrations import INGRESS_ROLE, SINK_ROLE
 from sinks.settings import SinkSettings
 
 PROBE_TIMEOUT_S = 1.0
@@ -34,7 +34,7 @@ class Service:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "compose.cli", self.name]
+        return [sys.executable, "-m", "compose.cli.main", self.name]
 
     def reads(self, name: str) -> bool:
         return name.lower() in self.settings.model_fields

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 
 from compose.embedded import processes
-from compose.embedded.display import Display, Row
+from compose.embedded.console import Display, Row
 from compose.embedded.problems import Problem
 
 LOOK_S = 0.2

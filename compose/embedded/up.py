@@ -22,20 +22,20 @@ from urllib.parse import urlsplit
 import psycopg
 from pydantic import SecretStr
 
-from compose import provision
 from compose.acls import Role
+from compose.cli import provisioning
+from compose.embedded import data_dir as folders
 from compose.embedded import demo, kafka, ports, postgres, processes, programs, report, security
-from compose.embedded import folder as folders
 from compose.embedded.artifacts import Progress
-from compose.embedded.display import Display, short
-from compose.embedded.folder import SIGNING_KEY, DataFolder
+from compose.embedded.console import Display, short
+from compose.embedded.data_dir import SIGNING_KEY, DataFolder
 from compose.embedded.problems import Interrupted, Problem
 from compose.embedded.services import SERVICES, Service, answers, copies
 from compose.embedded.supervisor import Part, State, Supervisor
-from ingress import demo_users
 from ingress.settings import IngressSettings
-from plumbing import kafka as kafka_clients
-from plumbing import postgres as postgres_clients
+from ingress.users import demo_users
+from plumbing.kafka import clients as kafka_clients
+from plumbing.postgres import connection_pool as postgres_clients
 from plumbing.settings import setting
 
 SERVICE_TIMEOUT_S = 60
@@ -200,8 +200,8 @@ class Up:
     def _start(self) -> None:
         brokers, database = self._start_stores()
         with self._display.step("topics and tables"):
-            provision.create_topics(brokers, self._as_operator())
-            provision.migrate(database, self._role_passwords())
+            provisioning.create_topics(brokers, self._as_operator())
+            provisioning.migrate(database, self._role_passwords())
         found = self._found(brokers, database)
         self._write_settings(brokers, found)
         environment = {**os.environ, **found}

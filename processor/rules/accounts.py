@@ -4,14 +4,15 @@ moves money.
 
 from msgspec.structs import replace
 
-from processor.rules import checks, outcomes, state
+from processor.rules import checks, outcomes, state_view
 from processor.rules.decision import Asked, Decision
-from schemas import door, fields
+from schemas import field_types
 from schemas.commands import ChangeAccount, Close, Freeze, OpenAccount, SetLimit, Unfreeze
 from schemas.journal import AccountChange
+from schemas.ledger_parameters import Settings
 from schemas.reasons import Reason
-from schemas.settings import Settings
 from schemas.state import Account
+from schemas.validation import command_validation
 
 
 def open_account(asked: Asked, command: OpenAccount, settings: Settings) -> Decision:
@@ -20,7 +21,7 @@ def open_account(asked: Asked, command: OpenAccount, settings: Settings) -> Deci
         limit = 0
     if _limit_out_of_bounds(command.type, limit, settings):
         return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
-    if state.account(asked.of, command.account) is not None:
+    if state_view.account(asked.of, command.account) is not None:
         return outcomes.rejected(asked, Reason.ACCOUNT_EXISTS)
     if command.wallets_only and command.type != "wallet":
         return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
@@ -76,7 +77,7 @@ def change(asked: Asked, command: ChangeAccount, account: Account, settings: Set
         return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
     if account.status == "closed":
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
-    if door.metadata_bytes(metadata) > fields.MAX_METADATA_BYTES:
+    if command_validation.metadata_bytes(metadata) > field_types.MAX_METADATA_BYTES:
         return outcomes.rejected(asked, Reason.METADATA_TOO_LARGE)
     if limit is not None and account.available < limit:
         return outcomes.rejected(asked, Reason.INSUFFICIENT_FUNDS)
@@ -110,7 +111,7 @@ def _limit_out_of_bounds(type: str, limit: int | None, settings: Settings) -> bo
     return type == "wallet" and limit < -settings.max_overdraft
 
 
-def _merged(before: fields.Metadata, given: fields.Metadata) -> fields.Metadata:
+def _merged(before: field_types.Metadata, given: field_types.Metadata) -> field_types.Metadata:
     """An empty text takes its name out; what was opened with one, and is not given, stays."""
     taken_out = {name for name, text in given.items() if not text}
     return {name: text for name, text in {**before, **given}.items() if name not in taken_out}

@@ -3,10 +3,10 @@
 Here balances are added up, and nowhere else. All tests have passed: nothing here says no.
 """
 
-from processor.rules import checks, state
+from processor.rules import checks, state_view
 from schemas import ids, journal
-from schemas.fields import Direction
-from schemas.legs import LegEntry
+from schemas.coordination import LegEntry
+from schemas.field_types import Direction
 from schemas.state import Account
 
 _RAISED_BY_DEBIT = "funding"
@@ -17,7 +17,7 @@ class Books:
 
     __slots__ = ("_of", "_totals", "accounts", "entries", "net", "released", "reserved")
 
-    def __init__(self, of: state.State) -> None:
+    def __init__(self, of: state_view.State) -> None:
         self._of = of
         self._totals: dict[str, _Totals] = {}
         self.accounts: dict[str, Account] = {}
@@ -30,7 +30,7 @@ class Books:
     def _account(self, id: str) -> "_Totals":
         totals = self._totals.get(id)
         if totals is None:
-            account = state.account(self._of, id)
+            account = state_view.account(self._of, id)
             assert account is not None, "entries stand on accounts that were checked"
             self.accounts[id] = account
             totals = self._totals[id] = _Totals(account)
@@ -76,7 +76,7 @@ class Books:
 
     def _post_system(self, shard: str, direction: Direction, amount: int) -> None:
         """At most once for each shard in a decision, so that no totals need be kept."""
-        before = state.system_account(self._of, shard)
+        before = state_view.system_account(self._of, shard)
         raised = (direction == "debit") is (shard.split(":", 2)[1] == _RAISED_BY_DEBIT)
         balance = int(before.balance) + (amount if raised else -amount)
         self.entries.append(

@@ -7,14 +7,14 @@ what passed is reserved or posted at once, so that it cannot fail later.
 from collections.abc import Iterable
 from typing import NamedTuple, get_args
 
-from processor.rules import state
-from schemas import fields, ids, money
-from schemas.legs import LegEntry
+from processor.rules import state_view
+from schemas import field_types, ids, money
+from schemas.coordination import LegEntry
 from schemas.reasons import PRECEDENCE, Reason
 from schemas.state import Account
 
 _GROWS_BY_DEBIT = frozenset({"asset", "expense"})
-_EVERY_TYPE = frozenset(get_args(fields.AccountType))
+_EVERY_TYPE = frozenset(get_args(field_types.AccountType))
 _WALLETS = frozenset({"wallet"})
 # Kinds that anyone may send for an account: on an account that grows by debit they would make
 # money, so from rules version 2 on it moves by `post` alone.
@@ -79,7 +79,7 @@ def standing(account: Account | None, currency: str) -> Reason | None:
 
 
 def first_refusal(
-    of: state.State,
+    of: state_view.State,
     entries: Iterable[LegEntry],
     currency: str,
     types: frozenset[str],
@@ -93,7 +93,7 @@ def first_refusal(
     for entry in entries:
         if ids.is_system(entry.account):
             continue
-        account = state.account(of, entry.account)
+        account = state_view.account(of, entry.account)
         reason: Reason | None
         if account is not None and account.type not in types:
             reason = Reason.ACCOUNT_TYPE_NOT_ALLOWED

@@ -9,25 +9,25 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from processor.rules import holds, outcomes, state
+from processor.rules import holds, outcomes, state_view
 from processor.rules.books import Books
 from processor.rules.checks import refusal
 from processor.rules.decision import Asked, BrokenInvariant, Decision, Input, Plan, Published
-from processor.rules.records import header
-from schemas import commands, ids, journal, legs
+from processor.rules.journal_header import header
+from schemas import commands, coordination, ids, journal
 from schemas.commands import Command
+from schemas.coordination import Leg, LegEntry, NumberedLeg
 from schemas.journal import JournalRecord, Pending, Refusal, Sent
-from schemas.legs import Leg, LegEntry, NumberedLeg
+from schemas.ledger_parameters import Settings
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
-from schemas.settings import Settings
 from schemas.state import Account, Transaction
 
 BY_FUNDS = frozenset({Reason.INSUFFICIENT_FUNDS, Reason.BALANCE_OVERFLOW})
 
 
 def split(
-    of: state.State, entries: tuple[LegEntry, ...]
+    of: state_view.State, entries: tuple[LegEntry, ...]
 ) -> tuple[tuple[LegEntry, ...], dict[int, list[LegEntry]]]:
     """Own entries, and those of each other partition. System entries are the coordinator's own."""
     at = of.partition
@@ -45,10 +45,10 @@ def split(
     return tuple(own), others
 
 
-def _is_own(of: state.State, entry: LegEntry) -> bool:
+def _is_own(of: state_view.State, entry: LegEntry) -> bool:
     """An account that is known here was opened here: its partition need not be worked out."""
     account = entry.account
-    return ids.is_system(account) or state.account(of, account) is not None
+    return ids.is_system(account) or state_view.account(of, account) is not None
 
 
 def may_waive_fee(command: Command, account: Account, plan: Plan) -> bool:
@@ -114,7 +114,7 @@ def begin(
     sent: list[tuple[int, NumberedLeg]] = [
         (
             partition,
-            legs.Prepare(
+            coordination.Prepare(
                 source=at.partition,
                 number=at.sent[partition] + 1,
                 transaction_id=asked.transaction_id,
@@ -153,16 +153,19 @@ def _numbers(sent: list[tuple[int, NumberedLeg]]) -> tuple[Sent, ...]:
 
 
 def answer(
-    of: state.State, input: Input, leg: legs.Prepared | legs.Refused, time_ms: int
+    of: state_view.State,
+    input: Input,
+    leg: coordination.Prepared | coordination.Refused,
+    time_ms: int,
 ) -> Decision:
     """A participant's answer: noted while others are waited for, with the last one decided."""
     head = header(of, input, time_ms)
-    asked = state.transaction(of, leg.transaction_id)
+    asked = state_view.transaction(of, leg.transaction_id)
     before = None if asked is None else asked.pending
     if asked is None or before is None or leg.source not in before.waiting:
         return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
     pending = replace(before, waiting=tuple(p for p in before.waiting if p != leg.source))
-    if isinstance(leg, legs.Refused):
+    if isinstance(leg, coordination.Refused):
         refused = Refusal(leg.source, Reason(leg.reason), leg.index)
         pending = replace(pending, refusals=(*pending.refusals, refused))
     elif leg.same_owner:
@@ -179,8 +182,8 @@ def answer(
     return _post(of, head, leg.transaction_id, asked, pending, leg)
 
 
-def time_out(of: state.State, head: JournalRecord, transaction_id: str) -> Decision:
-    asked = state.transaction(of, transaction_id)
+def time_out(of: state_view.State, head: JournalRecord, transaction_id: str) -> Decision:
+    asked = state_view.transaction(of, transaction_id)
     if asked is None or asked.pending is None:
         raise BrokenInvariant(f"{transaction_id} is due but is not pending")
     reason = Reason.PARTICIPANT_TIMEOUT
@@ -196,7 +199,7 @@ def _reason(pending: Pending) -> Reason | None:
 
 
 def _post(
-    of: state.State,
+    of: state_view.State,
     head: JournalRecord,
     transaction_id: str,
     asked: Transaction,
@@ -237,7 +240,7 @@ def _post(
 
 
 def _reject(
-    of: state.State,
+    of: state_view.State,
     head: JournalRecord,
     transaction_id: str,
     asked: Transaction,
@@ -257,7 +260,7 @@ def _reject(
         hold = replace(hold, status="open")
     refused = {refusal.partition for refusal in pending.refusals}
     told = [partition for partition in pending.participants if partition not in refused]
-    sent = _tell(of, told, legs.Abort(source=0, number=0, transaction_id=transaction_id))
+    sent = _tell(of, told, coordination.Abort(source=0, number=0, transaction_id=transaction_id))
     return Decision(
         replace(
             head,
@@ -281,20 +284,20 @@ def _command(asked: Transaction) -> Command:
     return asked.command
 
 
-def _captured_hold(of: state.State, command: Command) -> journal.HoldChange | None:
+def _captured_hold(of: state_view.State, command: Command) -> journal.HoldChange | None:
     if not isinstance(command, commands.Capture):
         return None
-    hold = state.hold(of, command.hold_id)
+    hold = state_view.hold(of, command.hold_id)
     assert hold is not None, "a hold is never forgotten"
     return holds.changed(command.hold_id, hold, hold.status)
 
 
-def _own(of: state.State, pending: Pending) -> frozenset[str]:
+def _own(of: state_view.State, pending: Pending) -> frozenset[str]:
     return frozenset(entry.account for entry in pending.entries if _is_own(of, entry))
 
 
 def _release(
-    of: state.State, books: Books, command: Command, pending: Pending, own: frozenset[str]
+    of: state_view.State, books: Books, command: Command, pending: Pending, own: frozenset[str]
 ) -> journal.HoldChange | None:
     """Give free what the command's step reserved; of a capture that is the whole hold."""
     hold = _captured_hold(of, command)
@@ -310,8 +313,8 @@ def _release(
     return None
 
 
-def _commit(transaction_id: str, command: Command, told: Published) -> legs.Commit:
-    return legs.Commit(
+def _commit(transaction_id: str, command: Command, told: Published) -> coordination.Commit:
+    return coordination.Commit(
         source=0,
         number=0,
         transaction_id=transaction_id,
@@ -323,7 +326,7 @@ def _commit(transaction_id: str, command: Command, told: Published) -> legs.Comm
 
 
 def _tell(
-    of: state.State, partitions: Iterable[int], leg: NumberedLeg
+    of: state_view.State, partitions: Iterable[int], leg: NumberedLeg
 ) -> list[tuple[int, NumberedLeg]]:
     at = of.partition
     return [

@@ -13,24 +13,24 @@ from processor.rules import (
     accounts,
     checks,
     coordinate,
-    funding,
+    credit_debit,
     holds,
     outcomes,
     plans,
-    state,
+    state_view,
 )
 from processor.rules.books import Books
 from processor.rules.decision import Asked, BrokenInvariant, Decision, Input, Plan
-from processor.rules.records import header
-from schemas import commands, fields, ids, state_keys
+from processor.rules.journal_header import header
+from schemas import commands, field_types, ids, state_keys
 from schemas.commands import Command
-from schemas.door import Unreadable
 from schemas.journal import JournalRecord, RefusedInput
-from schemas.messages import DeadLetter
+from schemas.ledger_parameters import Settings
 from schemas.partitioning import partition_of
+from schemas.published_records import DeadLetter
 from schemas.reasons import Reason
-from schemas.settings import Settings
 from schemas.state import Account, Partition
+from schemas.validation.command_validation import Unreadable
 
 # What these name beside their account is looked up before any account's type is tested.
 _LOOKS_UP = (
@@ -42,16 +42,18 @@ _LOOKS_UP = (
 )
 
 
-def decide(of: state.State, input: Input, message: Command | Unreadable, time_ms: int) -> Decision:
+def decide(
+    of: state_view.State, input: Input, message: Command | Unreadable, time_ms: int
+) -> Decision:
     head = header(of, input, time_ms)
     if isinstance(message, Unreadable):
         return _refused(head, input, message.reason, message.detail, message.id, None)
-    account = state.account(of, message.account)
+    account = state_view.account(of, message.account)
     if _misrouted(message, input.key, of.partition, account):
         return _refused(head, input, Reason.MISROUTED, None, message.id, message)
     transaction_id = state_keys.transaction_id_in(input.transaction_key)
     body_hash = input.body_hash
-    first = state.transaction_at(of, input.transaction_key)
+    first = state_view.transaction_at(of, input.transaction_key)
     if first is None:
         asked = Asked(of, head, message, transaction_id, body_hash.hex())
         return _decide_owned(asked, message, account)
@@ -116,7 +118,7 @@ def _refused(
 
 
 def refused_input(input: Input, id: str | None) -> RefusedInput:
-    head = base64.b64encode(input.value[: fields.MAX_REFUSED_BYTES]).decode()
+    head = base64.b64encode(input.value[: field_types.MAX_REFUSED_BYTES]).decode()
     return RefusedInput(size=len(input.value), head=head, id=id)
 
 
@@ -172,9 +174,9 @@ def _decide_on(asked: Asked, command: Command, account: Account, settings: Setti
         return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
     match command:
         case commands.Credit():
-            return funding.move(asked, command, account, "credit", "debit")
+            return credit_debit.move(asked, command, account, "credit", "debit")
         case commands.Debit():
-            return funding.move(asked, command, account, "debit", "credit")
+            return credit_debit.move(asked, command, account, "debit", "credit")
         case commands.Transfer():
             return _settle(asked, account, plans.transfer(command, account, of, settings), settings)
         case commands.Post():

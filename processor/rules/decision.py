@@ -8,14 +8,14 @@ a Struct, a dataclass or a NamedTuple: docs/decisions/0035-a-wheel-may-be-compil
 from typing import Final, Literal, final
 
 from processor.rules.checks import Refusal
-from processor.rules.state import State
+from processor.rules.state_view import State
 from schemas.commands import Command
-from schemas.door import Unreadable
-from schemas.fields import Metadata
+from schemas.coordination import Leg, LegEntry, Undecodable
+from schemas.field_types import Metadata
 from schemas.journal import JournalRecord
-from schemas.legs import Leg, LegEntry, Undecodable
-from schemas.messages import DeadLetter, TransactionRecord
+from schemas.published_records import DeadLetter, TransactionRecord
 from schemas.state import Hold
+from schemas.validation.command_validation import Unreadable
 
 
 class BrokenInvariant(Exception):

@@ -8,22 +8,22 @@ from typing import assert_never, get_args
 
 from msgspec.structs import replace
 
-from processor.rules import coordinate, decide, expire, participate, state
+from processor.rules import coordinate, decide, expire, participate, state_view
 from processor.rules.decision import BrokenInvariant, Decision, Input
 from processor.rules.evolve import evolve
-from processor.rules.records import header, input_of
-from schemas import legs
-from schemas.door import Unreadable
-from schemas.settings import Settings
+from processor.rules.journal_header import header, input_of
+from schemas import coordination
+from schemas.ledger_parameters import Settings
 from schemas.state import Partition
+from schemas.validation.command_validation import Unreadable
 
 DUE_AT_ONCE = 1_000
 # Looked up, as testing for each class of the union in turn costs more.
-_NUMBERED = frozenset(get_args(legs.NumberedLeg))
+_NUMBERED = frozenset(get_args(coordination.NumberedLeg))
 
 
-def apply(of: state.State, input: Input) -> list[Decision]:
-    if isinstance(input.message, legs.LogTime):
+def apply(of: state_view.State, input: Input) -> list[Decision]:
+    if isinstance(input.message, coordination.LogTime):
         decided = _timed(of, input, input.message)
         evolve(of, decided.record)
         return [decided]
@@ -47,7 +47,7 @@ def log_time(at: Partition, input: Input) -> int:
     return input.time_ms
 
 
-def _timed(of: state.State, input: Input, message: legs.LogTime) -> Decision:
+def _timed(of: state_view.State, input: Input, message: coordination.LogTime) -> Decision:
     """Lets no time pass: it may lie in a log whose times are wrong. It counts from when it is
     needed, so that it may come before it is read in its place: then it is known there."""
     head = header(of, input, of.partition.time_ms)
@@ -56,7 +56,7 @@ def _timed(of: state.State, input: Input, message: legs.LogTime) -> Decision:
     return Decision(replace(head, step="timed", leg=message))
 
 
-def _decide(of: state.State, input: Input, time_ms: int) -> Decision:
+def _decide(of: state_view.State, input: Input, time_ms: int) -> Decision:
     message = input.message
     if input.topic == "commands":
         return decide.decide(of, input, message, time_ms)  # type: ignore[arg-type]  # by the topic
@@ -64,12 +64,12 @@ def _decide(of: state.State, input: Input, time_ms: int) -> Decision:
         return _numbered(of, input, message, time_ms)  # type: ignore[arg-type]  # by its type
     if isinstance(message, Unreadable):
         return _ignored_bytes(of, input, message, time_ms)
-    if isinstance(message, legs.Undecodable):
+    if isinstance(message, coordination.Undecodable):
         raise BrokenInvariant(f"a message of another version is decided: {message.detail}")
     head = header(of, input, time_ms)
-    if isinstance(message, legs.Tick):
+    if isinstance(message, coordination.Tick):
         return Decision(replace(head, step="ticked", leg=message))
-    assert isinstance(message, legs.Configure), "commands are read from their own topic"
+    assert isinstance(message, coordination.Configure), "commands are read from their own topic"
     before = of.partition.settings
     if message.genesis is None:
         if before is None:
@@ -98,7 +98,9 @@ def _never_back(before: Settings, given: Settings) -> Settings:
     )
 
 
-def _numbered(of: state.State, input: Input, leg: legs.NumberedLeg, time_ms: int) -> Decision:
+def _numbered(
+    of: state_view.State, input: Input, leg: coordination.NumberedLeg, time_ms: int
+) -> Decision:
     seen = of.partition.seen
     if not 0 <= leg.source < len(seen):
         raise BrokenInvariant(f"a leg from partition {leg.source}, of {len(seen)}")
@@ -109,25 +111,27 @@ def _numbered(of: state.State, input: Input, leg: legs.NumberedLeg, time_ms: int
             f"leg {leg.number} of partition {leg.source} came after {seen[leg.source]}"
         )
     match leg:
-        case legs.Prepare():
+        case coordination.Prepare():
             return participate.prepare(of, input, leg, time_ms)
-        case legs.Prepared() | legs.Refused():
+        case coordination.Prepared() | coordination.Refused():
             return coordinate.answer(of, input, leg, time_ms)
-        case legs.Commit():
+        case coordination.Commit():
             return participate.commit(of, input, leg, time_ms)
-        case legs.Abort():
+        case coordination.Abort():
             return participate.abort(of, input, leg, time_ms)
         case _:
             assert_never(leg)
 
 
-def _ignored_bytes(of: state.State, input: Input, message: Unreadable, time_ms: int) -> Decision:
+def _ignored_bytes(
+    of: state_view.State, input: Input, message: Unreadable, time_ms: int
+) -> Decision:
     """Only processors write legs: what is none of theirs changes nothing, and is told."""
     head = header(of, input, time_ms)
     told = decide.refused_input(input, None)
     return Decision(replace(head, step="ignored", refused=told, detail=message.detail))
 
 
-def genesis(partition: int, message: legs.Configure, value: bytes) -> Input:
+def genesis(partition: int, message: coordination.Configure, value: bytes) -> Input:
     """The first input of a partition, which stands in no topic."""
     return input_of("genesis", -1, None, value, 0, message)

@@ -8,22 +8,22 @@ from typing import Literal, get_args
 
 from msgspec.structs import replace
 
-from processor.rules import coordinate, state
+from processor.rules import coordinate, state_view
 from processor.rules.decision import BrokenInvariant
-from schemas import commands, journal, legs, state_keys
+from schemas import commands, coordination, journal, state_keys
 from schemas import state as states
 from schemas.commands import Command
+from schemas.coordination import LegEntry
 from schemas.journal import JournalRecord
-from schemas.legs import LegEntry
-from schemas.settings import Genesis
+from schemas.ledger_parameters import Genesis
 from schemas.state import Account, Due, Hold, LogTime, Partition, SystemAccount, Transaction
 
 # Built once: a union made in the call costs more than the test.
 _FUNDING = (commands.Credit, commands.Debit)
-_NUMBERED = get_args(legs.NumberedLeg)
+_NUMBERED = get_args(coordination.NumberedLeg)
 
 
-def evolve(of: state.State, record: JournalRecord) -> None:
+def evolve(of: state_view.State, record: JournalRecord) -> None:
     if record.sequence != of.partition.sequence + 1:
         raise BrokenInvariant(
             f"journal record {record.sequence} follows on {of.partition.sequence}"
@@ -42,12 +42,12 @@ def evolve(of: state.State, record: JournalRecord) -> None:
     of.partition = _partition(of.partition, record)
 
 
-def _reservation(of: state.State, reservation: journal.Reservation) -> None:
+def _reservation(of: state_view.State, reservation: journal.Reservation) -> None:
     key = state_keys.account(reservation.account)
     of.put(key, replace(_known(of, key), held=reservation.held, incoming=reservation.incoming))
 
 
-def _entry(of: state.State, entry: journal.Entry) -> None:
+def _entry(of: state_view.State, entry: journal.Entry) -> None:
     balance = entry.balance
     if isinstance(balance, str):
         of.put(state_keys.system_account(entry.account), SystemAccount(balance, entry.version))
@@ -75,15 +75,15 @@ def _entry(of: state.State, entry: journal.Entry) -> None:
     )
 
 
-def _known(of: state.State, key: bytes) -> Account:
+def _known(of: state_view.State, key: bytes) -> Account:
     account = of.get(key)
     if account is None:
         raise BrokenInvariant(f"an entry on {key[1:].decode()}, which was never opened")
     return account  # type: ignore[return-value]  # told by the key
 
 
-def _account(of: state.State, change: journal.AccountChange) -> None:
-    before = state.account(of, change.id)
+def _account(of: state_view.State, change: journal.AccountChange) -> None:
+    before = state_view.account(of, change.id)
     of.put(
         state_keys.account(change.id),
         Account(
@@ -101,7 +101,7 @@ def _account(of: state.State, change: journal.AccountChange) -> None:
     )
 
 
-def _hold(of: state.State, change: journal.HoldChange) -> None:
+def _hold(of: state_view.State, change: journal.HoldChange) -> None:
     of.put(
         state_keys.hold(change.id),
         Hold(
@@ -117,7 +117,7 @@ def _hold(of: state.State, change: journal.HoldChange) -> None:
     of.put(state_keys.due(change.expires_at_ms, change.id), due)
 
 
-def _transaction(of: state.State, record: JournalRecord) -> None:
+def _transaction(of: state_view.State, record: JournalRecord) -> None:
     id, step = record.transaction_id, record.step
     if id is None:
         return
@@ -129,13 +129,13 @@ def _transaction(of: state.State, record: JournalRecord) -> None:
         case "pending":
             _pending(of, id, record)
         case "answered":
-            asked = state.transaction(of, id)
+            asked = state_view.transaction(of, id)
             if asked is None or asked.pending is None:
                 raise BrokenInvariant(f"an answer about {id}, which is not pending")
             of.put(state_keys.transaction(id), replace(asked, pending=record.pending))
         case "prepared":
             leg = record.leg
-            assert isinstance(leg, legs.Prepare), "a prepare is what is prepared"
+            assert isinstance(leg, coordination.Prepare), "a prepare is what is prepared"
             of.put(
                 state_keys.prepared(id),
                 states.Prepared(leg.source, leg.kind, leg.currency, leg.account, leg.entries),
@@ -146,7 +146,7 @@ def _transaction(of: state.State, record: JournalRecord) -> None:
             pass
 
 
-def _outcome(of: state.State, id: str, record: JournalRecord) -> None:
+def _outcome(of: state_view.State, id: str, record: JournalRecord) -> None:
     """A command that was decided in its own step."""
     command, body_hash = record.command, record.body_hash
     assert command is not None and body_hash is not None, "an owned command is journaled whole"
@@ -156,7 +156,7 @@ def _outcome(of: state.State, id: str, record: JournalRecord) -> None:
 
 
 def _outcome_of(
-    of: state.State, command: Command, body_hash: bytes, record: JournalRecord
+    of: state_view.State, command: Command, body_hash: bytes, record: JournalRecord
 ) -> Transaction:
     kind, account = commands.kind(command), command.account
     if not record.entries:
@@ -180,7 +180,7 @@ def _outcome_of(
     )
 
 
-def _pending(of: state.State, id: str, record: JournalRecord) -> None:
+def _pending(of: state_view.State, id: str, record: JournalRecord) -> None:
     command, body_hash, pending = record.command, record.body_hash, record.pending
     assert command is not None and body_hash is not None and pending is not None
     of.put(
@@ -199,9 +199,9 @@ def _pending(of: state.State, id: str, record: JournalRecord) -> None:
         _mark(of, command.transaction_id, id, reversed=False)
 
 
-def _later_outcome(of: state.State, id: str, record: JournalRecord) -> None:
+def _later_outcome(of: state_view.State, id: str, record: JournalRecord) -> None:
     """The decision on what was pending."""
-    asked = state.transaction(of, id)
+    asked = state_view.transaction(of, id)
     if asked is None or asked.pending is None or asked.command is None:
         raise BrokenInvariant(f"a decision on {id}, which is not pending")
     pending, posted = asked.pending, record.step == "posted"
@@ -225,8 +225,8 @@ def _later_outcome(of: state.State, id: str, record: JournalRecord) -> None:
         _mark(of, original, id if posted else None, reversed=posted)
 
 
-def _mark(of: state.State, original: str, reversal: str | None, *, reversed: bool) -> None:
-    transaction = state.transaction(of, original)
+def _mark(of: state_view.State, original: str, reversal: str | None, *, reversed: bool) -> None:
+    transaction = state_view.transaction(of, original)
     assert transaction is not None, "what is reversed was posted"
     of.put(
         state_keys.transaction(original),
@@ -267,7 +267,7 @@ def _log_times(before: tuple[LogTime, ...], record: JournalRecord) -> tuple[LogT
     if record.step != "timed":
         return left
     leg = record.leg
-    assert isinstance(leg, legs.LogTime), "an operator gave the time"
+    assert isinstance(leg, coordination.LogTime), "an operator gave the time"
     given = LogTime(leg.topic, leg.first, leg.last, leg.time_ms)
     return (*(each for each in left if each != given), given)
 

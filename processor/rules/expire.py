@@ -2,15 +2,15 @@
 
 from msgspec.structs import replace
 
-from processor.rules import coordinate, holds, state
+from processor.rules import coordinate, holds, state_view
 from processor.rules.books import Books
 from processor.rules.decision import BrokenInvariant, Decision
-from processor.rules.records import expiry_header
+from processor.rules.journal_header import expiry_header
 from schemas import ids
 from schemas import state as states
 
 
-def expire(of: state.State, key: bytes, time_ms: int) -> Decision:
+def expire(of: state_view.State, key: bytes, time_ms: int) -> Decision:
     due = of.get(key)
     if not isinstance(due, states.Due):
         raise BrokenInvariant(f"nothing is due under {key.hex()}")
@@ -18,7 +18,7 @@ def expire(of: state.State, key: bytes, time_ms: int) -> Decision:
     id = ids.to_text(key[-16:])
     if due.what == "pending":
         return coordinate.time_out(of, head, id)
-    hold = state.hold(of, id)
+    hold = state_view.hold(of, id)
     if hold is None or hold.status != "open":
         raise BrokenInvariant(f"hold {id} is due but is not open")
     books = Books(of)

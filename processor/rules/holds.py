@@ -2,14 +2,14 @@
 plans.
 """
 
-from processor.rules import checks, outcomes, plans, state
+from processor.rules import checks, outcomes, plans, state_view
 from processor.rules.books import Books
 from processor.rules.decision import Asked, Decision
 from schemas import commands
 from schemas import state as states
 from schemas.journal import HoldChange, HoldStatus
+from schemas.ledger_parameters import Settings
 from schemas.reasons import Reason
-from schemas.settings import Settings
 from schemas.state import Account
 
 
@@ -44,7 +44,7 @@ def place(asked: Asked, command: commands.Hold, account: Account, settings: Sett
 
 
 def void(asked: Asked, command: commands.Void, account: Account) -> Decision:
-    hold = state.hold(asked.of, command.hold_id)
+    hold = state_view.hold(asked.of, command.hold_id)
     if hold is None or hold.account != command.account:
         return outcomes.rejected(asked, Reason.HOLD_NOT_FOUND)
     if command.wallets_only and account.type != "wallet":

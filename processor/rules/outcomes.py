@@ -12,8 +12,8 @@ from processor.rules.books import Books
 from processor.rules.decision import Asked, Decision, Published
 from schemas import commands, ids, journal
 from schemas.commands import Command
-from schemas.legs import LegEntry
-from schemas.messages import TransactionRecord
+from schemas.coordination import LegEntry
+from schemas.published_records import TransactionRecord
 from schemas.reasons import Reason
 
 

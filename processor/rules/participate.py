@@ -6,17 +6,19 @@ happened to the accounts meanwhile.
 
 from msgspec.structs import replace
 
-from processor.rules import checks, outcomes, plans, state
+from processor.rules import checks, outcomes, plans, state_view
 from processor.rules.books import Books
 from processor.rules.decision import Decision, Input, Published
-from processor.rules.records import header
-from schemas import legs
+from processor.rules.journal_header import header
+from schemas import coordination
 from schemas import state as states
+from schemas.coordination import Leg
 from schemas.journal import Sent, Step
-from schemas.legs import Leg
 
 
-def prepare(of: state.State, input: Input, leg: legs.Prepare, time_ms: int) -> Decision:
+def prepare(
+    of: state_view.State, input: Input, leg: coordination.Prepare, time_ms: int
+) -> Decision:
     head = header(of, input, time_ms)
     at = of.partition
     number = at.sent[leg.source] + 1
@@ -26,7 +28,7 @@ def prepare(of: state.State, input: Input, leg: legs.Prepare, time_ms: int) -> D
     reply: Leg
     step: Step
     if found is not None:
-        reply = legs.Refused(
+        reply = coordination.Refused(
             source=at.partition,
             number=number,
             transaction_id=leg.transaction_id,
@@ -35,7 +37,7 @@ def prepare(of: state.State, input: Input, leg: legs.Prepare, time_ms: int) -> D
         )
         step = "declined"
     else:
-        reply = legs.Prepared(
+        reply = coordination.Prepared(
             source=at.partition,
             number=number,
             transaction_id=leg.transaction_id,
@@ -60,16 +62,16 @@ def prepare(of: state.State, input: Input, leg: legs.Prepare, time_ms: int) -> D
     )
 
 
-def _same_owner(of: state.State, leg: legs.Prepare) -> bool:
+def _same_owner(of: state_view.State, leg: coordination.Prepare) -> bool:
     if leg.owner is None:
         return False
-    account = state.account(of, leg.entries[0].account)
+    account = state_view.account(of, leg.entries[0].account)
     return account is not None and plans.same_owner(account, "wallet", leg.owner)
 
 
-def commit(of: state.State, input: Input, leg: legs.Commit, time_ms: int) -> Decision:
+def commit(of: state_view.State, input: Input, leg: coordination.Commit, time_ms: int) -> Decision:
     head = header(of, input, time_ms)
-    reserved = state.prepared(of, leg.transaction_id)
+    reserved = state_view.prepared(of, leg.transaction_id)
     if reserved is None:
         return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
     books = Books(of)
@@ -99,9 +101,9 @@ def commit(of: state.State, input: Input, leg: legs.Commit, time_ms: int) -> Dec
     )
 
 
-def abort(of: state.State, input: Input, leg: legs.Abort, time_ms: int) -> Decision:
+def abort(of: state_view.State, input: Input, leg: coordination.Abort, time_ms: int) -> Decision:
     head = header(of, input, time_ms)
-    reserved = state.prepared(of, leg.transaction_id)
+    reserved = state_view.prepared(of, leg.transaction_id)
     if reserved is None:
         return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
     books = Books(of)

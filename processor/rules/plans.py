@@ -5,15 +5,15 @@ A plan may carry what stands against the command itself; what stands against its
 after it, and the first of all by precedence is the reason.
 """
 
-from processor.rules import checks, state
+from processor.rules import checks, state_view
 from processor.rules.checks import Refusal, refusal
 from processor.rules.decision import Plan
 from schemas import ids, money
 from schemas import state as states
 from schemas.commands import Capture, Post, Reverse, Transfer
-from schemas.legs import LegEntry
+from schemas.coordination import LegEntry
+from schemas.ledger_parameters import Settings
 from schemas.reasons import Reason
-from schemas.settings import Settings
 from schemas.state import Account, Partition
 
 _MIN_ENTRIES, _MAX_ENTRIES = 2, 100
@@ -32,14 +32,14 @@ def static_transfer(command: Transfer) -> Reason | None:
     return Reason.SELF_TRANSFER if command.to == command.account else None
 
 
-def transfer(command: Transfer, account: Account, of: state.State, settings: Settings) -> Plan:
+def transfer(command: Transfer, account: Account, of: state_view.State, settings: Settings) -> Plan:
     at = of.partition
     currency = command.currency or account.currency
     bps = settings.commission_bps
     fee = commission(command.amount, bps)
     if fee:
         # Of another partition it is not known here.
-        receiver = state.account(of, command.to)
+        receiver = state_view.account(of, command.to)
         if receiver is not None and same_owner(account, receiver.type, receiver.owner):
             fee = 0
     return Plan(
@@ -122,9 +122,9 @@ def static_capture(command: Capture) -> Reason | None:
     return None
 
 
-def capture(command: Capture, of: state.State, time_ms: int) -> Plan | None:
+def capture(command: Capture, of: state_view.State, time_ms: int) -> Plan | None:
     """None: the account has no such hold."""
-    hold = state.hold(of, command.hold_id)
+    hold = state_view.hold(of, command.hold_id)
     if hold is None or hold.account != command.account:
         return None
     amount = hold.amount if command.amount is None else command.amount
@@ -168,9 +168,9 @@ def entries_of(transaction: states.Transaction, partition: int) -> tuple[LegEntr
     )
 
 
-def reverse(command: Reverse, of: state.State) -> Plan | None:
+def reverse(command: Reverse, of: state_view.State) -> Plan | None:
     """None: the account has no such transaction."""
-    original = state.transaction(of, command.transaction_id)
+    original = state_view.transaction(of, command.transaction_id)
     if original is None or original.account != command.account:
         return None
     reason: Reason | None = None

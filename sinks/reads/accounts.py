@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from schemas.fields import AccountStatus, AccountType
+from schemas.field_types import AccountStatus, AccountType
 from sinks.reads import pages, queries
 from sinks.reads.pages import Page
 from sinks.reads.queries import Connection

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from schemas.fields import Direction, Metadata
+from schemas.field_types import Direction, Metadata
 from sinks.reads import accounts, pages, queries
 from sinks.reads.accounts import PastBalance
 from sinks.reads.pages import Page

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from schemas.fields import Direction, Metadata
+from schemas.field_types import Direction, Metadata
 from schemas.journal import HoldStatus
 from sinks.reads import pages, queries
 from sinks.reads.pages import Page

@@ -14,8 +14,9 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from schemas import commands, fields, ids, journal, legs
+from schemas import commands, coordination, field_types, ids, journal
 from schemas.commands import Command
+from schemas.coordination import LegEntry
 from schemas.journal import (
     AccountChange,
     Entry,
@@ -24,15 +25,14 @@ from schemas.journal import (
     Pending,
     Reservation,
 )
-from schemas.legs import LegEntry
+from schemas.ledger_parameters import Settings
 from schemas.reasons import Reason
-from schemas.settings import Settings
-from sinks.verify import changes
+from sinks.verify import expected_accounts
 from sinks.verify.report import Differences
 
 Status = Literal["pending", "posted", "rejected"]
 # Account, direction, amount.
-Triple = tuple[str, fields.Direction, int]
+Triple = tuple[str, field_types.Direction, int]
 Reserved = tuple[Triple, ...]
 
 LARGEST: Final = 2**53 - 1
@@ -148,7 +148,7 @@ class Books:
         self._due: list[tuple[int, str]] = []
         self._expired_ms: list[int] = []
         # Operators' decisions that counted before they were read, by their offsets in `legs`.
-        self.decided_ahead: dict[int, legs.LogTime] = {}
+        self.decided_ahead: dict[int, coordination.LogTime] = {}
         self._differences = differences
         self._offset = -1
         self._record: JournalRecord | None = None
@@ -196,7 +196,7 @@ class Books:
     # The record itself
 
     def _settings(self, record: JournalRecord) -> None:
-        configures = record.leg if isinstance(record.leg, legs.Configure) else None
+        configures = record.leg if isinstance(record.leg, coordination.Configure) else None
         if record.step == "configured" and configures is not None:
             self._same("settings", record.settings, configures.settings)
             self._same("genesis", record.genesis, configures.genesis)
@@ -215,7 +215,7 @@ class Books:
             if time_ms != record.time_ms:
                 self.note(f"what came due before it is of {time_ms}, it is of {record.time_ms}")
                 break
-        if isinstance(record.leg, legs.LogTime):
+        if isinstance(record.leg, coordination.LogTime):
             self._log_time(record, record.leg)
         elif len(self._expired_ms) < _DUE_AT_ONCE:
             while self._due and self._due[0][0] <= record.time_ms:
@@ -225,7 +225,7 @@ class Books:
         self._expired_ms.clear()
         self.input_time_ms = record.time_ms
 
-    def _log_time(self, record: JournalRecord, leg: legs.LogTime) -> None:
+    def _log_time(self, record: JournalRecord, leg: coordination.LogTime) -> None:
         """An operator's decision lets no time pass. It may count before it is read in its place,
         and must be found there."""
         if self._expired_ms or record.time_ms != self.input_time_ms:
@@ -445,7 +445,7 @@ class Books:
         account, command = self.accounts.get(change.id), record.command
         if account is None:
             if isinstance(command, commands.OpenAccount):
-                self._same_account(change, changes.opened(command))
+                self._same_account(change, expected_accounts.opened(command))
             else:
                 self.note("changes an account that was never opened", change.id)
             raised = change.type in _RAISED_BY_DEBIT
@@ -454,7 +454,7 @@ class Books:
         before = account.change
         if isinstance(command, commands.OpenAccount):
             self.note("opens an account a second time", change.id)
-        self._same_account(change, changes.changed(before, command))
+        self._same_account(change, expected_accounts.changed(before, command))
         if before.status == "closed":
             self.note("changes an account that is closed", change.id)
         empty = not (account.balance or account.held or account.incoming)
@@ -463,7 +463,7 @@ class Books:
         account.change, account.sequence = change, record.sequence
 
     def _same_account(self, told: AccountChange, expected: AccountChange) -> None:
-        for name in changes.FIELDS:
+        for name in expected_accounts.FIELDS:
             self._same(name, getattr(told, name), getattr(expected, name), told.id)
 
     def _hold(self, record: JournalRecord, change: HoldChange) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
-from schemas import commands, ids, legs, state, state_keys
+from schemas import commands, coordination, ids, state, state_keys
+from schemas.coordination import LegEntry
 from schemas.journal import JournalRecord
-from schemas.legs import LegEntry
 from schemas.state import InputPosition, Position, Transaction
-from sinks.verify import log
+from sinks.verify import topic_reader
 from sinks.verify.books import Books, final_entries
 from sinks.verify.report import Differences
 
@@ -36,7 +36,7 @@ _GONE: Final = b""
 class Changelog:
     """One partition's. Fold each record after the books have it, then compare once."""
 
-    def __init__(self, of: log.Partition, differences: Differences) -> None:
+    def __init__(self, of: topic_reader.Partition, differences: Differences) -> None:
         self.compared = 0
         self._of = of
         self._differences = differences
@@ -58,7 +58,7 @@ class Changelog:
         """How many journal records are in it."""
         return 0 if self._position is None else self._position.partition.sequence
 
-    def _decoded_position(self, last: log.Record) -> Position | None:
+    def _decoded_position(self, last: topic_reader.Record) -> Position | None:
         self._end = last.offset + 1
         try:
             return _decode_position(last.value or b"")
@@ -220,7 +220,7 @@ class Changelog:
             yield state_keys.due(waited.pending.deadline_ms, id), _encode(state.Due("pending"))
         for id, (record, _) in books.prepared.items():
             leg = record.leg
-            if isinstance(leg, legs.Prepare):
+            if isinstance(leg, coordination.Prepare):
                 value_of = state.Prepared(
                     leg.source, leg.kind, leg.currency, leg.account, leg.entries
                 )

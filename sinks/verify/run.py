@@ -16,21 +16,21 @@ from typing import Final, Literal
 import msgspec
 from msgspec import Struct
 
-from plumbing.kafka import ClientConfig
+from plumbing.kafka.clients import ClientConfig
+from schemas.coordination import LogTime
 from schemas.journal import JournalRecord
-from schemas.legs import LogTime
 from schemas.topics import Names
-from sinks.verify import effects, log, readers
+from sinks.verify import expected_effects, published_topics, topic_reader
 from sinks.verify.books import Books
 from sinks.verify.changelog import Changelog
-from sinks.verify.decisions import Decisions
-from sinks.verify.inputs import Input, LogTimes
-from sinks.verify.letters import DeadLetters
-from sinks.verify.readers import Kept, Readers, ResultsAt
+from sinks.verify.coordination_channels import Since, Unread, Ways
+from sinks.verify.copies_behind import Copies
+from sinks.verify.dead_letters import DeadLetters
+from sinks.verify.input_topics import Input, LogTimes
+from sinks.verify.postgres_comparison import Tables
+from sinks.verify.published_topics import Kept, Readers, ResultsAt
+from sinks.verify.redecide import Decisions
 from sinks.verify.report import Behind, CurrencyReport, Differences, PartitionReport, Report
-from sinks.verify.tables import Tables
-from sinks.verify.waiting import Copies
-from sinks.verify.ways import Since, Unread, Ways
 
 TOLD_EVERY: Final = 1_000
 
@@ -92,7 +92,7 @@ class _Run:
         self._results_at = results_at
         self._tables = tables
         self._behind = behind
-        self._kept = readers.kept(asked.config, asked.names)
+        self._kept = published_topics.kept(asked.config, asked.names)
         self._differences = differences
         self._progress = progress
         self._ways = Ways(differences)
@@ -118,8 +118,10 @@ class _Run:
         self._total = sum(end - start for start, end in self._ranges)
         self._done = 0
 
-    def _partition(self, topic: str, number: int, *, trimmed: bool = False) -> log.Partition:
-        return log.Partition(self._asked.config, topic, number, trimmed=trimmed)
+    def _partition(
+        self, topic: str, number: int, *, trimmed: bool = False
+    ) -> topic_reader.Partition:
+        return topic_reader.Partition(self._asked.config, topic, number, trimmed=trimmed)
 
     def run(self, began: float) -> Report:
         if self._tables is not None:
@@ -211,9 +213,11 @@ class _Run:
         for journal in self._journals:
             journal.close()
         asked = self._asked
-        readers.compare_unused(asked.config, asked.names, asked.partitions, self._differences)
+        published_topics.compare_unused(
+            asked.config, asked.names, asked.partitions, self._differences
+        )
 
-    def _records(self, number: int, one: "_Partition") -> Iterator[log.Record]:
+    def _records(self, number: int, one: "_Partition") -> Iterator[topic_reader.Record]:
         """Up to the fixed point; and on, as long as a copy is ahead of it, for a while."""
         journal = self._journals[number]
         start, end = self._ranges[number]
@@ -231,10 +235,10 @@ class _Run:
                 yield record
             if deadline is None:
                 # From here on: the journal itself may have taken much longer.
-                deadline = time.monotonic() + log.CATCH_UP_S
+                deadline = time.monotonic() + topic_reader.CATCH_UP_S
             if one.books.sequence >= least or time.monotonic() > deadline:
                 break
-            time.sleep(log.PAUSE_S)
+            time.sleep(topic_reader.PAUSE_S)
             start, end = end, journal.range()[1]
         self._ends[number] = end
         journal.close()
@@ -305,11 +309,14 @@ class _Partition:
         self._compared_tables = self._compared_state = self._compared_results = False
 
     def run(
-        self, changelog: Changelog, records: Iterator[log.Record], gone_on: Callable[[], int]
+        self,
+        changelog: Changelog,
+        records: Iterator[topic_reader.Record],
+        gone_on: Callable[[], int],
     ) -> tuple[Books, PartitionReport]:
         names, number, books = self._asked.names, self._number, self.books
-        commands = log.Partition(self._asked.config, names.commands, number)
-        legs = log.Partition(self._asked.config, names.legs, number, trimmed=True)
+        commands = topic_reader.Partition(self._asked.config, names.commands, number)
+        legs = topic_reader.Partition(self._asked.config, names.legs, number, trimmed=True)
         self._changelog = changelog
         self._log_times = LogTimes()
         self._inputs: dict[Literal["commands", "legs"], Input] = {
@@ -354,7 +361,7 @@ class _Partition:
             last_hash=books.hash or "",
         )
 
-    def _record(self, read: log.Record) -> None:
+    def _record(self, read: topic_reader.Record) -> None:
         value, books = read.value or b"", self.books
         try:
             record = _decode(value)
@@ -367,12 +374,12 @@ class _Partition:
             # A record that was tampered with may say anything.
             books.note(f"cannot be followed: {error!r}")
 
-    def _follow(self, read: log.Record, value: bytes, record: JournalRecord) -> None:
+    def _follow(self, read: topic_reader.Record, value: bytes, record: JournalRecord) -> None:
         books, next = self.books, self.books.sequence + 1
         time_ms = books.input_time_ms
         if next <= self._changelog.sequence:
             self._changelog.before_fold(books, record)
-        expected = effects.compare(books, read.offset, record, self._differences)
+        expected = expected_effects.compare(books, read.offset, record, self._differences)
         self._ways.before_fold(books, read.offset, record, expected)
         self._tell(read, record)
         books.fold(read.offset, value, record)
@@ -387,7 +394,7 @@ class _Partition:
         if self._decisions is not None:
             self._decisions.fold(read.offset, read.key, value, record, answered)
 
-    def _tell(self, read: log.Record, record: JournalRecord) -> None:
+    def _tell(self, read: topic_reader.Record, record: JournalRecord) -> None:
         try:
             self._readers.before_fold(self.books, read, record)
         except _FAULTY as error:

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests import brokers
 from tests.crash import rig, stage
 from tests.crash.audit import Audit
 from tests.crash.faults import Chaos, foreign_copy
+from tests.testkit import brokers
 
 
 def arguments() -> argparse.Namespace:

@@ -16,9 +16,9 @@ from confluent_kafka import Producer
 
 from tests.crash.rig import SESSION_MS, SINK_STEPS, STEPS, Rig
 from tests.crash.workers import Worker
-from tests.programs import Program
-from tests.sink_rig import Sink
-from tests.waiting import eventually
+from tests.testkit.programs import Program
+from tests.testkit.sink_rig import Sink
+from tests.testkit.waiting import eventually
 
 MOST_WORKERS = 4
 Deed = Callable[["Chaos"], None]

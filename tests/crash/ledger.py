@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from compose import provision
+from compose.cli import provisioning
 from schemas import partitioning, topics
 from tests.crash.audit import Audit
 from tests.crash.books import Told
 from tests.crash.workers import Worker
-from tests.waiting import eventually
+from tests.testkit.waiting import eventually
 
 CONFIRM_S = 30.0
 START_S = 40.0
@@ -55,8 +55,8 @@ class Ledger:
             "TOPIC_PREFIX": self.prefix,
             "PARTITIONS": self.partitions,
         }
-        settings = provision.ProvisionSettings.model_validate(values)
-        provision.create_topics(self.bootstrap, settings)
+        settings = provisioning.ProvisionSettings.model_validate(values)
+        provisioning.create_topics(self.bootstrap, settings)
 
     def make_again(self, topic: str) -> None:
         """Deletes a topic with all that is in it, and makes it empty."""

@@ -21,9 +21,9 @@ from tests.crash.load import DUEL_MONEY, Load
 from tests.crash.readside import ReadSide
 from tests.crash.stage import Stage
 from tests.crash.workers import Crew, Worker
-from tests.programs import inherited
-from tests.sink_rig import Sink
-from tests.waiting import eventually
+from tests.testkit.programs import inherited
+from tests.testkit.sink_rig import Sink
+from tests.testkit.waiting import eventually
 
 SESSION_MS = 2_000
 # Short, so that holds expire and transactions time out while their partitions change hands.
@@ -278,7 +278,7 @@ class Rig:
 
     def _streamledger(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "compose.cli", *words],
+            [sys.executable, "-m", "compose.cli.main", *words],
             cwd=self.folder,
             env={**inherited(), **self.settings()},
             capture_output=True,

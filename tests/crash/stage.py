@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 from confluent_kafka.admin import AdminClient
 
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import kafka, postgres, programs
-from compose.embedded.folder import DataFolder
+from compose.embedded.data_dir import DataFolder
 from schemas.topics import Names
-from tests import brokers, conftest
+from tests import conftest
+from tests.testkit import brokers
 
 NEVER = threading.Event()
 CLIENT: dict[str, str | int | float | bool] = {"log_level": 0}
@@ -45,12 +46,12 @@ class Stage:
             "TOPIC_PREFIX": self.prefix,
             "PARTITIONS": self.partitions,
         }
-        settings = provision.ProvisionSettings.model_validate(values)
-        provision.create_topics(self.bootstrap, settings)
+        settings = provisioning.ProvisionSettings.model_validate(values)
+        provisioning.create_topics(self.bootstrap, settings)
 
     def make_database(self) -> None:
         conftest.create(self.server.url("postgres"), self.prefix)
-        provision.migrate(self.database)
+        provisioning.migrate(self.database)
 
     def leader(self, topic: str, partition: int) -> int:
         admin = AdminClient(self.client)

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 import pytest
 
 from compose.embedded import kafka, postgres
-from tests import brokers
 from tests.crash import rig as rigs
 from tests.crash import stage as stages
 from tests.crash.audit import Audit
 from tests.crash.faults import foreign_copy
 from tests.crash.rig import SINK_STEPS, STEPS, Rig, until
 from tests.crash.stage import Stage
-from tests.programs import KILLED, Program
+from tests.testkit import brokers
+from tests.testkit.programs import KILLED, Program
 
 # Two lanes of two for the sinks.
 PARTITIONS = 4

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tests.programs import KILLED, Program
-from tests.waiting import eventually
+from tests.testkit.programs import KILLED, Program
+from tests.testkit.waiting import eventually
 
 POLL_S = 0.05
 LEAST_LIFE_S = 2.0

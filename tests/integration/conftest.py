@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from compose.embedded import kafka as embedded_kafka
-from tests import brokers, pipeline
-from tests.api import Api, Ingress, beside
 from tests.crash import stage as stages
+from tests.testkit import brokers, pipeline
+from tests.testkit.ledger_api import Api, Ingress, beside
 
 
 @pytest.fixture(scope="session")

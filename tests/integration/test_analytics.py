@@ -20,13 +20,14 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from schemas import codecs, messages, partitioning
-from tests import pages, pipeline
-from tests.pipeline import PARTITIONS, Pipeline
-from tests.waiting import eventually
+from schemas import partitioning, published_records
+from schemas.encoding import codecs
+from tests.testkit import doc_pages, pipeline
+from tests.testkit.pipeline import PARTITIONS, Pipeline
+from tests.testkit.waiting import eventually
 
 PAGE = "analytics.md"
-BLOCKS = pages.blocks(PAGE)
+BLOCKS = doc_pages.blocks(PAGE)
 ACCOUNTS = ("alice", "bob", "carol")
 KILLS = 6
 Entry = dict[str, Any]
@@ -94,7 +95,7 @@ def never() -> str:
 
 @pytest.fixture
 def cwd(tmp_path: Path) -> Path:
-    return pages.examples(tmp_path)
+    return doc_pages.examples(tmp_path)
 
 
 def told(text: str) -> list[Entry]:
@@ -117,7 +118,9 @@ def test_every_line_of_the_page_is_run_here(ledger: Pipeline, cwd: Path) -> None
 
 
 def test_the_record_on_the_page_is_one() -> None:
-    assert msgspec.json.decode(never(), type=messages.TransactionRecord).account_id == "alice"
+    assert (
+        msgspec.json.decode(never(), type=published_records.TransactionRecord).account_id == "alice"
+    )
 
 
 # What is committed, and nothing else
@@ -180,13 +183,13 @@ def test_avro_is_read_by_the_same_lines(ledger: Pipeline, cwd: Path) -> None:
     eventually(lambda: topic in admin.list_topics(timeout=10).topics)
     producer = Producer({"bootstrap.servers": ledger.kafka})
     for number, entry in enumerate(happened):
-        record = msgspec.convert(entry, messages.TransactionRecord)
+        record = msgspec.convert(entry, published_records.TransactionRecord)
         value = codecs.encode_single_object(record) if number % 2 else json.dumps(entry)
         producer.produce(topic, value, entry["account_id"])
     assert producer.flush(30) == 0
     more = {"KAFKA_TOPIC": "mixed"}
     assert same(told(python(ledger, cwd, "python/transactions.py", **more)), happened)
-    shown = python(ledger, cwd, "-m", "compose.cli", "consume", "--from-beginning", **more)
+    shown = python(ledger, cwd, "-m", "compose.cli.main", "consume", "--from-beginning", **more)
     assert same(told(shown), happened)
 
 

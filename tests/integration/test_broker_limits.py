@@ -5,7 +5,7 @@ compression it came. No client could read one of more than 2 GiB.
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
 
-from compose import provision
+from compose.cli import provisioning
 
 MIB = 1024 * 1024
 # lz4 makes 255 bytes into one at best.
@@ -17,8 +17,8 @@ def test_brokers_refuse_what_is_vast_once_it_is_decompressed(
     kafka: str, topic_prefix: str, compression: str
 ) -> None:
     values = {"KAFKA_BROKERS": kafka, "TOPIC_PREFIX": topic_prefix, "PARTITIONS": 1}
-    settings = provision.ProvisionSettings.model_validate(values)
-    provision.create_topics(kafka, settings)
+    settings = provisioning.ProvisionSettings.model_validate(values)
+    provisioning.create_topics(kafka, settings)
 
     def sent(size: int) -> str | None:
         """Why it was refused, if it was."""

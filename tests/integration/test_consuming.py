@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from compose import consume
-from schemas import codecs, partitioning, topics
+from compose.cli import consume
+from schemas import partitioning, topics
 from schemas.commands import Credit
-from tests import pipeline
-from tests.pipeline import PARTITIONS, Pipeline
-from tests.waiting import eventually
+from schemas.encoding import codecs
+from tests.testkit import pipeline
+from tests.testkit.pipeline import PARTITIONS, Pipeline
+from tests.testkit.waiting import eventually
 
 RESTING = 12_345
 
@@ -104,7 +105,7 @@ def test_what_is_aborted_is_not_shown_and_what_is_avro_or_broken_is(ledger: Pipe
 
 
 def test_it_follows_from_now_on_until_it_is_interrupted(ledger: Pipeline) -> None:
-    words = [sys.executable, "-m", "compose.cli", "consume", "results", "--json"]
+    words = [sys.executable, "-m", "compose.cli.main", "consume", "results", "--json"]
     following = subprocess.Popen(
         words,
         cwd=ledger.folder,
@@ -148,7 +149,7 @@ def test_what_is_asked_for_wrongly_is_one_line(ledger: Pipeline) -> None:
 def test_topics_that_are_not_there_are_one_line(ledger: Pipeline) -> None:
     elsewhere = ledger.environment(TOPIC_PREFIX="nowhere-")
     for words in (["consume", "--from-beginning"], ["produce", "--wait"]):
-        command = [sys.executable, "-m", "compose.cli", *words]
+        command = [sys.executable, "-m", "compose.cli.main", *words]
         ended = ledger.run(command, "{}", 1, environment=elsewhere)
         assert ended.stderr.startswith("streamledger: ")
         assert ended.stderr.count("\n") == 1

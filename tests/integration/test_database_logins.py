@@ -10,11 +10,11 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import postgres as servers
 from plumbing.failures import Failure
-from sinks.migrations import INGRESS_ROLE, SINK_ROLE
-from sinks.verify import tables
+from sinks.postgres.migrations import INGRESS_ROLE, SINK_ROLE
+from sinks.verify import postgres_comparison
 from sinks.verify.report import Differences
 
 Logins = dict[str, str]
@@ -33,7 +33,7 @@ BOOKS = (
 
 def let_in(database: str) -> Logins:
     passwords = {role: secrets.token_hex(16) for role in (INGRESS_ROLE, SINK_ROLE)}
-    provision.migrate(database, passwords)
+    provisioning.migrate(database, passwords)
     return {role: servers.as_user(database, role, password) for role, password in passwords.items()}
 
 
@@ -139,14 +139,14 @@ def test_another_password_takes_the_place_of_the_one_before(database: str) -> No
 
 def test_who_owns_no_tables_may_give_no_passwords(logins: Logins) -> None:
     with pytest.raises(Failure, match="migrate as the owner of the database"):
-        provision.migrate(logins[SINK_ROLE], {SINK_ROLE: "another"})
+        provisioning.migrate(logins[SINK_ROLE], {SINK_ROLE: "another"})
 
 
 def test_a_refused_password_is_not_called_silence(database: str) -> None:
     parts = urlsplit(database)
     wrong = servers.as_user(database, parts.username or "", "wrong")
     with pytest.raises(Failure, match=r"Postgres refuses the connection: .*DATABASE_URL") as caught:
-        provision.migrate(wrong)
+        provisioning.migrate(wrong)
     assert "wrong" not in str(caught.value)
     with pytest.raises(Failure, match="Postgres refuses the connection"):
-        tables.Tables(wrong, Differences())
+        postgres_comparison.Tables(wrong, Differences())

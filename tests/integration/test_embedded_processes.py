@@ -17,13 +17,13 @@ import pytest
 from rich.console import Console
 
 from compose.embedded import ports, processes, up
-from compose.embedded.display import Display
-from compose.embedded.folder import DataFolder
+from compose.embedded.console import Display
+from compose.embedded.data_dir import DataFolder
 from compose.embedded.problems import Problem
 from compose.embedded.processes import Identity, Process, Registry
 from compose.embedded.supervisor import Part, State, Supervisor
-from tests import brokers
-from tests.waiting import eventually
+from tests.testkit import brokers
+from tests.testkit.waiting import eventually
 
 IGNORES_SIGTERM = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
 

@@ -13,14 +13,14 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from compose.embedded.folder import DataFolder
+from compose.embedded.data_dir import DataFolder
 from plumbing import setting_names
-from tests import brokers
-from tests.waiting import eventually
+from tests.testkit import brokers
+from tests.testkit.waiting import eventually
 
 READY_S = 90.0
 STOP_S = 60.0
-COMMAND = [sys.executable, "-m", "compose.cli"]
+COMMAND = [sys.executable, "-m", "compose.cli.main"]
 OPEN = (
     '{"kind": "open_account", "account": "ada", "id": "1", "type": "wallet", "currency": "NGN"}\n'
 )

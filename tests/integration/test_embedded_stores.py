@@ -19,11 +19,11 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from compose.embedded import account, artifacts, kafka, postgres, programs
-from compose.embedded.folder import POSTGRES_PASSWORD, DataFolder
+from compose.embedded import artifacts, kafka, os_user, postgres, programs
+from compose.embedded.data_dir import POSTGRES_PASSWORD, DataFolder
 from compose.embedded.problems import Problem
-from tests import brokers
-from tests.waiting import eventually
+from tests.testkit import brokers
+from tests.testkit.waiting import eventually
 
 NEVER = threading.Event()
 TOPIC = "kept"
@@ -225,7 +225,7 @@ def test_postgres_asks_for_its_password(folder: DataFolder) -> None:
 
 def test_who_runs_postgres_is_never_root(folder: DataFolder) -> None:
     """By each way that this machine has: root's are two, others run it as they are."""
-    ways = [account.choose()] + ([account.nobody()] if os.geteuid() == 0 else [])
+    ways = [os_user.choose()] + ([os_user.nobody()] if os.geteuid() == 0 else [])
     for number, who in enumerate(ways):
         (jar,) = programs.fetch([programs.POSTGRES], artifacts.Silent(), NEVER)
         # What nobody has outside is removed below: it must not be what others run from meanwhile.
@@ -245,4 +245,4 @@ def test_who_runs_postgres_is_never_root(folder: DataFolder) -> None:
             assert connection.execute("SELECT 1").fetchone() == (1,)
         started.stop()
         for elsewhere in (folder.path / f"postgres-{number}", cache / "postgres"):
-            shutil.rmtree(account.outside(elsewhere), ignore_errors=True)
+            shutil.rmtree(os_user.outside(elsewhere), ignore_errors=True)

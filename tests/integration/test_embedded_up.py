@@ -19,13 +19,13 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from compose.embedded import report
-from compose.embedded.folder import DataFolder
+from compose.embedded.data_dir import DataFolder
 from compose.embedded.processes import Identity, identify
-from tests import brokers
-from tests.waiting import eventually
+from tests.testkit import brokers
+from tests.testkit.waiting import eventually
 
 READY_S = 60
-COMMAND = [sys.executable, "-m", "compose.cli"]
+COMMAND = [sys.executable, "-m", "compose.cli.main"]
 START_AND_WAIT = """
 import pathlib, sys
 from tests.integration.test_embedded_up import Terminal
@@ -141,7 +141,7 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     # What only it knows, people can have too.
     told = terminal.data.path / "settings.sh"
     assert told.stat().st_mode & 0o077 == 0
-    script = f". {told} && exec {sys.executable} -m compose.cli topics check"
+    script = f". {told} && exec {sys.executable} -m compose.cli.main topics check"
     subprocess.run(["sh", "-c", script], cwd=terminal.cwd, check=True, stdout=subprocess.DEVNULL)
 
     # A second one on the same folder is refused, with the address of the first.

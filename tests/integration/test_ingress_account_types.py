@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ingress.roles import Role
+from ingress.http.roles import Role
 from schemas.partitioning import partition_of
-from tests import pipeline
-from tests.api import PASSWORD, Answer, Api, Ingress, Person
-from tests.waiting import eventually
+from tests.testkit import pipeline
+from tests.testkit.ledger_api import PASSWORD, Answer, Api, Ingress, Person
+from tests.testkit.waiting import eventually
 
 TYPES = ("wallet", "asset", "liability", "equity", "revenue", "expense")
 BY_DEBIT = ("asset", "expense")

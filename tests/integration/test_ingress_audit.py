@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import psycopg
 import pytest
 
-from tests.api import PASSWORD, Api, Ingress, Person, beside
-from tests.waiting import eventually
+from tests.testkit.ledger_api import PASSWORD, Api, Ingress, Person, beside
+from tests.testkit.waiting import eventually
 
 Rows = list[dict[str, Any]]
 

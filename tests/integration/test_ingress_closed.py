@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.api import PASSWORD, Api, beside
+from tests.testkit.ledger_api import PASSWORD, Api, beside
 
 
 def test_registration_can_be_closed_and_self_credit_switched_off(api: Api, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.api import PASSWORD, PREFIX, Answer, Api, Ingress, Person, beside
-from tests.waiting import eventually
+from tests.testkit.ledger_api import PASSWORD, PREFIX, Answer, Api, Ingress, Person, beside
+from tests.testkit.waiting import eventually
 
 REGISTRATIONS = 300
 LOGINS = 10

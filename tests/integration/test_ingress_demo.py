@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 
 from compose.embedded import demo
-from compose.embedded.display import Display
+from compose.embedded.console import Display
 from compose.embedded.up import Options, Up, UpSettings
-from ingress import demo_users
-from ingress.sessions.passwords import Passwords
-from tests.api import PREFIX, SIGNING_KEY, Api, Ingress
+from ingress.auth.passwords import Passwords
+from ingress.users import demo_users
+from tests.testkit.ledger_api import PREFIX, SIGNING_KEY, Api, Ingress
 
 README = Path(__file__).parents[2] / "README.md"
 RUN_S = 120
@@ -50,7 +50,7 @@ def test_the_transfer_of_the_readme_lands(api: Api, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{api.ingress.port}"
     demo.seed(url, api.database, PREFIX)
     written = script()
-    ours = f"{sys.executable} -m compose.cli"
+    ours = f"{sys.executable} -m compose.cli.main"
     run = written.replace("http://127.0.0.1:8000", url).replace(".venv/bin/streamledger", ours)
     told = subprocess.run(
         ["sh", "-euc", run],

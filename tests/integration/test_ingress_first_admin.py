@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psycopg
 
-from tests.api import ADMIN_EMAIL, Api, beside
-from tests.waiting import eventually
+from tests.testkit.ledger_api import ADMIN_EMAIL, Api, beside
+from tests.testkit.waiting import eventually
 
 
 def test_whoever_has_the_admins_address_first_keeps_no_ingress_from_serving(

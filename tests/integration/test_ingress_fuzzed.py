@@ -21,9 +21,9 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
-from ingress.ledger.asking import LONGEST_WAIT_S
-from ingress.roles import Role
-from tests.api import NEW_KEY, PREFIX, TIMEOUT_S, Ingress, Person
+from ingress.http.roles import Role
+from ingress.ledger.request_fields import LONGEST_WAIT_S
+from tests.testkit.ledger_api import NEW_KEY, PREFIX, TIMEOUT_S, Ingress, Person
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))

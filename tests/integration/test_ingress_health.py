@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from compose import provision
+from compose.cli import provisioning
 from compose.embedded import postgres as servers
 from plumbing import setting_names
-from tests.waiting import eventually
+from tests.testkit.waiting import eventually
 
 DEADLINE_S = 60.0
 Env = dict[str, str]
@@ -44,14 +44,14 @@ def env(kafka: str, topic_prefix: str, database: str) -> Env:
 
 def create_topics(env: Env) -> None:
     values = {name: env[name] for name in ("KAFKA_BROKERS", "TOPIC_PREFIX", "PARTITIONS")}
-    settings = provision.ProvisionSettings.model_validate(values)
-    provision.create_topics(settings.brokers, settings)
+    settings = provisioning.ProvisionSettings.model_validate(values)
+    provisioning.create_topics(settings.brokers, settings)
 
 
 @asynccontextmanager
 async def ingress(env: Env, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "compose.cli", "ingress"),
+        *(sys.executable, "-m", "compose.cli.main", "ingress"),
         env={**env, "PYTHONFAULTHANDLER": "1"},
         cwd=folder,
         stderr=asyncio.subprocess.PIPE,

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from sinks.reads import pages
-from tests.api import HOSTILE, NEW_KEY, PASSWORD, TIMEOUT_S, Api, Ingress, Person
-from tests.waiting import eventually
+from tests.testkit.ledger_api import HOSTILE, NEW_KEY, PASSWORD, TIMEOUT_S, Api, Ingress, Person
+from tests.testkit.waiting import eventually
 
 LOOK_ALIKES = {
     "a": "\u0430",  # Cyrillic

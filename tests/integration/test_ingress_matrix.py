@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from ingress.roles import Role, Scope
-from tests.api import NEW_KEY, PREFIX, Answer, Ingress, Person
+from ingress.http.roles import Role, Scope
+from tests.testkit.ledger_api import NEW_KEY, PREFIX, Answer, Ingress, Person
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "routes.md"
 ROW = re.compile(r"\| ([A-Z]+) \| `([^`]+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| .* \|")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests import clients
-from tests.api import PASSWORD, PREFIX, Answer, Api, Ingress, Person
-from tests.clients import Client, Told
-from tests.programs import KILLED
-from tests.waiting import eventually
+from tests.testkit import api_clients
+from tests.testkit.api_clients import Client, Told
+from tests.testkit.ledger_api import PASSWORD, PREFIX, Answer, Api, Ingress, Person
+from tests.testkit.programs import KILLED
+from tests.testkit.waiting import eventually
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def credited(ingress: Ingress, person: Person, amount: int) -> dict[str, Any]:
 
 def at_once(ingress: Ingress, *senders: Client) -> list[Told]:
     """What they are told, all together; each is a process of its own."""
-    told = clients.at_once(ingress.port, f"{PREFIX}/transactions", senders)
+    told = api_clients.at_once(ingress.port, f"{PREFIX}/transactions", senders)
     return [answer for answers in told for answer in answers]
 
 

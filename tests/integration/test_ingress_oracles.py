@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from ingress.ledger.known import Accounts
-from ingress.ledger.outcomes import Outcomes
-from ingress.openings import Openings
-from ingress.people import People
-from ingress.problems import Problem
-from plumbing import postgres
+from ingress.http.problems import Problem
+from ingress.ledger.account_directory import Accounts
+from ingress.ledger.client.outcome_lookup import Outcomes
+from ingress.users.directory import People
+from ingress.wallets import Openings
+from plumbing.postgres import connection_pool
 from schemas import ids
 from sinks.reads import transactions
-from tests.api import ADMIN_EMAIL, Answer, Api, Ingress, Person
-from tests.statements import counted
+from tests.testkit.ledger_api import ADMIN_EMAIL, Answer, Api, Ingress, Person
+from tests.testkit.sql_statements import counted
 
 WAIT_S = 1
 UNKNOWN = str(uuid.uuid5(uuid.NAMESPACE_DNS, "nobody sent it"))
@@ -97,7 +97,7 @@ async def work(act: Callable[[], Awaitable[object]]) -> list[object]:
 
 
 async def test_it_takes_the_same_work_to_find_neither(api: Api, ada: Person, eve: Person) -> None:
-    async with postgres.pool(api.database, 1, "test") as pool:
+    async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
         people, openings = People(pool), Openings(pool)
         outcomes = Outcomes(pool, Accounts(pool, people, openings))
@@ -133,7 +133,7 @@ def test_staff_are_told_like_nobody(ingress: Ingress, ada: Person) -> None:
 
 async def test_staff_take_the_same_work_as_nobody(api: Api, ada: Person) -> None:
     admin = api.ingress.admin()
-    async with postgres.pool(api.database, 1, "test") as pool:
+    async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
         openings = Openings(pool)
         people = People(pool)

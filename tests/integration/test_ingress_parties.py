@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from ingress.roles import Role
-from tests.api import Api, Ingress, Person
-from tests.waiting import eventually
+from ingress.http.roles import Role
+from tests.testkit.ledger_api import Api, Ingress, Person
+from tests.testkit.waiting import eventually
 
 PRIVATE = {"metadata": {"margin": "12"}, "reference": "internal 17"}
 

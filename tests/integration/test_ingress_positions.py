@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ingress.signing import Keys
+from ingress.auth.signing_keys import Keys
 from schemas.ids import EPOCH
-from tests.api import PREFIX, SIGNING_KEY, Answer, Api, Ingress, Person
+from tests.testkit.ledger_api import PREFIX, SIGNING_KEY, Answer, Api, Ingress, Person
 
 OTHERS = {"epoch": "position_of_another_epoch", "ledger": "position_of_another_ledger"}
 

@@ -14,24 +14,24 @@ from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
 from ingress import queries
-from ingress.openings import Openings
-from ingress.people import People, User
-from ingress.positions import Positions
-from ingress.problems import Code, Problem
-from ingress.roles import Role, Scope
-from ingress.routes import Answer, Call, Caller
-from ingress.sessions import store
-from ingress.sessions.access import AccessTokens
-from ingress.sessions.api_keys import ApiKeys, KeyShown, NewKey, key_list
-from ingress.sessions.attempts import Attempts
-from ingress.sessions.own import Own, PasswordChange
-from ingress.sessions.passwords import Passwords
-from ingress.sessions.registration import add_user
-from ingress.sessions.signing_in import Login, Refresh, SigningIn, TokensShown
+from ingress.auth import session_store
+from ingress.auth.access_tokens import AccessTokens
+from ingress.auth.api_keys import ApiKeys, KeyShown, NewKey, key_list
+from ingress.auth.login_throttle import Attempts
+from ingress.auth.passwords import Passwords
+from ingress.auth.profile_routes import Own, PasswordChange
+from ingress.auth.registration import add_user
+from ingress.auth.sign_in import Login, Refresh, SigningIn, TokensShown
+from ingress.auth.signing_keys import Keys
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import Role, Scope
+from ingress.http.routes import Answer, Call, Caller
+from ingress.ledger.client.position_tokens import Positions
 from ingress.settings import IngressSettings
-from ingress.signing import Keys
-from ingress.users import UserChange, Users
-from plumbing import postgres
+from ingress.users.admin_routes import UserChange, Users
+from ingress.users.directory import People, User
+from ingress.wallets import Openings
+from plumbing.postgres import connection_pool
 
 T = TypeVar("T")
 TIMES = 200
@@ -61,7 +61,7 @@ class Parts:
             login_failures_per_email=1_000,
             login_failures_per_address=1_000_000,
         )
-        self.pool = postgres.pool(database, 6, "test")
+        self.pool = connection_pool.pool(database, 6, "test")
         keys = Keys.of(settings)
         people = People(self.pool)
         # Memory does not matter here: the least there is.
@@ -126,9 +126,9 @@ class Parts:
         admin = Caller("admin", 1, Role.ADMIN)
         return await self.users.change(call(UserChange(disabled=True), admin, {"user": user.id}))
 
-    async def sessions(self, user: User) -> list[store.Session]:
+    async def sessions(self, user: User) -> list[session_store.Session]:
         async with self.pool.connection() as connection:
-            return await store.of(connection, user.id)
+            return await session_store.of(connection, user.id)
 
     async def keys(self, user: User) -> list[KeyShown]:
         async with self.pool.connection() as connection:
@@ -289,7 +289,7 @@ async def test_a_new_hash_of_the_same_password_refuses_nobody(parts: Parts) -> N
     await passwords.verified.wait()
     again = await passwords.hash(OLD)
     async with parts.pool.connection() as connection:
-        found = await queries.one(connection, "password_of", store.PasswordOf, id=user.id)
+        found = await queries.one(connection, "password_of", session_store.PasswordOf, id=user.id)
         assert found is not None
         changed = await queries.run(
             connection, "password_rehash", id=user.id, old=found.password_hash, new=again

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psycopg
 
-from ingress.health import FRESH_S
-from tests.api import START_S, Api, Ingress, beside
-from tests.waiting import eventually
+from ingress.http.health import FRESH_S
+from tests.testkit.ledger_api import START_S, Api, Ingress, beside
+from tests.testkit.waiting import eventually
 
 READS = 6
 

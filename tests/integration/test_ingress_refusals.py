@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from ingress.reading import MAX_BODY_BYTES, MAX_DEPTH
-from tests.api import HOSTILE, PASSWORD, Api, Ingress, Person
+from ingress.http.request_parsing import MAX_BODY_BYTES, MAX_DEPTH
+from tests.testkit.ledger_api import HOSTILE, PASSWORD, Api, Ingress, Person
 
 ASKED = {"first_name": "Eve", "email": "eve@example.com", "password": PASSWORD}
 JSON = json.dumps(ASKED).encode()

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.api import PASSWORD, Api, Ingress
-from tests.waiting import eventually
+from tests.testkit.ledger_api import PASSWORD, Api, Ingress
+from tests.testkit.waiting import eventually
 
 TIMES = 1_000
 AT_ONCE = 8

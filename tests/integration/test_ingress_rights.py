@@ -17,16 +17,16 @@ import psycopg
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from ingress.problems import Problem
-from ingress.roles import Role
-from ingress.routes import Caller
-from ingress.sessions.access import AccessTokens
-from ingress.sessions.endings import Endings
-from ingress.sessions.guard import Guard
-from ingress.signing import Keys
-from plumbing import postgres
-from tests.api import NEW_KEY, PASSWORD, Answer, Api, Ingress, Person, beside
-from tests.waiting import eventually
+from ingress.auth.access_tokens import AccessTokens
+from ingress.auth.authenticator import Guard
+from ingress.auth.revocations import Endings
+from ingress.auth.signing_keys import Keys
+from ingress.http.problems import Problem
+from ingress.http.roles import Role
+from ingress.http.routes import Caller
+from plumbing.postgres import connection_pool
+from tests.testkit.ledger_api import NEW_KEY, PASSWORD, Answer, Api, Ingress, Person, beside
+from tests.testkit.waiting import eventually
 
 MOST = 3
 AT_ONCE = 12
@@ -317,7 +317,7 @@ class Listening:
         keys = Keys([b"k" * 40])
         self.access = AccessTokens(keys, "books", 900)
         self.endings = Endings(heard_at, "listening", 900, silence_s=silence_s)
-        self.pool = postgres.pool(database, 2, "test")
+        self.pool = connection_pool.pool(database, 2, "test")
         self.guard = Guard(self.pool, keys, self.access, self.endings)
 
     async def taken(self, token: str) -> bool:
@@ -429,7 +429,7 @@ async def test_a_server_that_gives_no_answer_is_left_for_a_new_connection(
     moment: bytes,
 ) -> None:
     """While it connects, listens or loads."""
-    monkeypatch.setattr("ingress.sessions.endings.LOAD_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("ingress.auth.revocations.LOAD_TIMEOUT_S", 5.0)
     caller, connection = user
     connection.execute("UPDATE ledger.tokens SET revoked_at = now()")
     proxy = Proxy(database)
@@ -461,9 +461,9 @@ def test_after_20_seconds_of_silence_it_relies_on_nothing(monkeypatch: pytest.Mo
 
     def current_after(seconds: float) -> bool:
         with monkeypatch.context() as patch:
-            patch.setattr("ingress.sessions.endings.time.monotonic", lambda: now)
+            patch.setattr("ingress.auth.revocations.time.monotonic", lambda: now)
             endings.hear("heartbeat")
-            patch.setattr("ingress.sessions.endings.time.monotonic", lambda: now + seconds)
+            patch.setattr("ingress.auth.revocations.time.monotonic", lambda: now + seconds)
             return endings.current
 
     assert current_after(19.9)

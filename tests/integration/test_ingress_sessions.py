@@ -16,12 +16,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ingress.sessions.access import ALGORITHM
-from ingress.sessions.sweeping import Sweeping
-from ingress.signing import Keys
-from plumbing import postgres
-from tests.api import NEW_KEY, PASSWORD, SIGNING_KEY, Api, Ingress, beside
-from tests.waiting import eventually
+from ingress.auth.access_tokens import ALGORITHM
+from ingress.auth.cleanup import Sweeping
+from ingress.auth.signing_keys import Keys
+from plumbing.postgres import connection_pool
+from tests.testkit.ledger_api import NEW_KEY, PASSWORD, SIGNING_KEY, Api, Ingress, beside
+from tests.testkit.waiting import eventually
 
 ASKED = {
     "first_name": "Ada",
@@ -446,7 +446,7 @@ async def test_what_ended_long_ago_is_swept_away(api: Api) -> None:
             "UPDATE ledger.tokens SET revoked_at = now() - interval '31 days' WHERE user_id = %s",
             (ada.uuid,),
         )
-    async with postgres.pool(api.database, 1, "test") as pool:
+    async with connection_pool.pool(api.database, 1, "test") as pool:
         assert await Sweeping(pool).sweep() >= 1
     left = rows(api, "SELECT user_id FROM ledger.tokens WHERE user_id IN (%s, %s)", ada[2], eve[2])
     assert left == [(eve.uuid,)]

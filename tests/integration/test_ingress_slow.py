@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import psycopg
 
-from ingress.reading import BODY_TIMEOUT_S
-from ingress.serving import HEAD_TIMEOUT_S, LINGER_S
-from tests.api import PASSWORD, Api, Ingress
+from ingress.http.request_parsing import BODY_TIMEOUT_S
+from ingress.http.server import HEAD_TIMEOUT_S, LINGER_S
+from tests.testkit.ledger_api import PASSWORD, Api, Ingress
 
 PAUSE_S = 0.25
 # A machine that has other things to do may be late, but not early.

@@ -2,10 +2,10 @@
 
 import psycopg
 
-from ingress import wallet_shown
-from plumbing import postgres
-from tests.api import Api
-from tests.statements import counted
+from ingress.ledger.views import wallet_view
+from plumbing.postgres import connection_pool
+from tests.testkit.ledger_api import Api
+from tests.testkit.sql_statements import counted
 
 
 async def test_all_wallets_of_a_user_are_read_at_once(api: Api) -> None:
@@ -31,8 +31,11 @@ async def test_all_wallets_of_a_user_are_read_at_once(api: Api) -> None:
     assert first["updated_at"] > first["created_at"]
     for each in listed[:-1]:
         assert ingress.get(f"/wallets/{each['id']}", ada.token).json == each
-    async with postgres.pool(api.database, 1, "test") as pool, pool.connection() as connection:
+    async with (
+        connection_pool.pool(api.database, 1, "test") as pool,
+        pool.connection() as connection,
+    ):
         with counted() as seen:
-            found = await wallet_shown.read_all(connection, ada.uuid, ada.number)
+            found = await wallet_view.read_all(connection, ada.uuid, ada.number)
         assert len(found) == len(listed)
         assert len(seen) == 1

@@ -22,14 +22,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     ResourceType,
 )
 
-from processor import rebuild
-from processor.committed import CommittedReader
-from processor.rebuild import Sources
+from processor.admin import rebuild_state
+from processor.admin.rebuild_state import Sources
+from processor.state.committed_reader import CommittedReader
 from sinks.verify.run import Asked, verify
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger, Position
 from tests.crash.workers import Worker
-from tests.programs import inherited
+from tests.testkit.programs import inherited
 
 ROOT = Path(__file__).parents[2]
 HOUR_MS = 3_600_000
@@ -92,7 +92,7 @@ def produce_later(ledger: Ledger, topic: str, key: bytes | None, *values: bytes)
 
 def decide(ledger: Ledger, *words: str, exit_code: int = 0) -> str:
     ended = subprocess.run(
-        [sys.executable, "-m", "compose.cli", "log-time", *words],
+        [sys.executable, "-m", "compose.cli.main", "log-time", *words],
         cwd=ROOT / "tests",
         env={
             **inherited(),
@@ -129,7 +129,7 @@ def agree(ledger: Ledger, folder: Path) -> None:
     sources = Sources(
         {**ledger.client, "client.id": "rebuild"}, ledger.names, "streamledger", ledger.partitions
     )
-    rebuild.from_journal(sources, folder / "rebuilt", lambda *_: None)
+    rebuild_state.from_journal(sources, folder / "rebuilt", lambda *_: None)
 
 
 def journal(ledger: Ledger, partition: int = 0) -> list[dict[str, Any]]:

@@ -3,11 +3,11 @@ also when the registry is away."""
 
 from pathlib import Path
 
-from schemas import avro, codecs
 from schemas.commands import Credit
-from tests import fake_registry
+from schemas.encoding import avro, codecs
 from tests.crash import ledger as ledgers
-from tests.fake_registry import FakeRegistry
+from tests.testkit import fake_registry
+from tests.testkit.fake_registry import FakeRegistry
 
 SCHEMA_OF_NO_ONE = 4_711
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from plumbing import metrics
-from processor.inputs import MAX_RECORDS
-from processor.owner import MUCH
+from processor.lanes.batch_reader import MAX_RECORDS
+from processor.lanes.lane import MUCH
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
 from tests.crash.workers import Worker
-from tests.programs import KILLED
+from tests.testkit.programs import KILLED
 
 # More than three batches: much waits while each of them commits.
 CREDITS = 3 * MAX_RECORDS + 2 * MUCH

@@ -20,12 +20,12 @@ import pytest
 
 from compose.embedded import ports
 from processor.rules_build import rules_build
-from tests import brokers
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
 from tests.crash.workers import Worker
-from tests.programs import inherited
-from tests.waiting import eventually
+from tests.testkit import brokers
+from tests.testkit.programs import inherited
+from tests.testkit.waiting import eventually
 
 SESSION_MS = 60_000
 HANDED_OVER_S = 25.0
@@ -79,7 +79,7 @@ class Operator:
             started.wait()
 
     def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "compose.cli", *words]
+        return [sys.executable, "-m", "compose.cli.main", *words]
 
 
 @pytest.fixture(scope="module")

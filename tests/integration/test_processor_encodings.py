@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from schemas import avro, codecs
-from schemas.avro_schemas import AvroSchemas
-from schemas.codecs import Unreadable
-from schemas.messages import TransactionRecord
-from schemas.registry import HttpRegistry
-from tests import fake_registry, pages, pipeline
+from schemas.encoding import avro, codecs
+from schemas.encoding.avro_schema_cache import AvroSchemas
+from schemas.encoding.codecs import Unreadable
+from schemas.encoding.schema_registry import HttpRegistry
+from schemas.published_records import TransactionRecord
 from tests.crash import ledger as ledgers
-from tests.fake_registry import FakeRegistry
-from tests.pipeline import Pipeline
-from tests.waiting import eventually
+from tests.testkit import doc_pages, fake_registry, pipeline
+from tests.testkit.fake_registry import FakeRegistry
+from tests.testkit.pipeline import Pipeline
+from tests.testkit.waiting import eventually
 
 ENCODINGS = {"json": b"{", "avro": avro.SINGLE_OBJECT, "confluent": avro.CONFLUENT}
 MORE = {"reference": "é 😀", "description": "rent", "metadata": {"house": "7", "none": ""}}
@@ -95,7 +95,7 @@ def test_every_reader_decodes_every_encoding(ledger: Pipeline, tmp_path: Path) -
         assert told(ledger.streamledger(*asked)) == entries
         example = ledger.run(
             [sys.executable, "python/transactions.py"],
-            cwd=pages.examples(tmp_path),
+            cwd=doc_pages.examples(tmp_path),
             environment=ledger.environment(SCHEMA_REGISTRY_URL=url),
         )
         assert told(example) == entries

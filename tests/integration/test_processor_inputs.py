@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from tests import wire
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger, Position
 from tests.simulation import hostile
 from tests.simulation.generator import Record
+from tests.testkit import wire_producer
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -201,7 +201,7 @@ def test_records_that_claim_one_offset_have_an_outcome_each(ledger: Ledger) -> N
             (offset, account.encode(), json.dumps({**command, "id": f"{number}.{place}"}).encode())
             for place, offset in enumerate(claimed)
         ]
-        assert wire.produce(ledger.bootstrap, ledger.names.commands, 0, records) == 0
+        assert wire_producer.produce(ledger.bootstrap, ledger.names.commands, 0, records) == 0
     after = ledger.send({**command, "id": "after"})
     count = sum(map(len, batches))
     assert after.offset == before.offset + count + 1

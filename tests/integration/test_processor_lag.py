@@ -6,19 +6,19 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 
-from compose import provision
-from processor import inputs as reading
-from processor.inputs import Batch, Inputs
-from schemas.codecs import AvroSchemas
+from compose.cli import provisioning
+from processor.lanes import batch_reader as reading
+from processor.lanes.batch_reader import Batch, Inputs
+from schemas.encoding.codecs import AvroSchemas
 from schemas.state import InputPosition, Partition, Position
 from schemas.topics import Names
-from tests.waiting import eventually
+from tests.testkit.waiting import eventually
 
 
 @pytest.fixture
 def names(kafka: str, topic_prefix: str) -> Names:
     values = {"KAFKA_BROKERS": kafka, "TOPIC_PREFIX": topic_prefix, "PARTITIONS": "1"}
-    provision.create_topics(kafka, provision.ProvisionSettings.model_validate(values))
+    provisioning.create_topics(kafka, provisioning.ProvisionSettings.model_validate(values))
     return Names(topic_prefix)
 
 

@@ -9,7 +9,7 @@ from confluent_kafka import TopicPartition
 
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
-from tests.waiting import eventually
+from tests.testkit.waiting import eventually
 
 
 @pytest.fixture

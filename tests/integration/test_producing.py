@@ -17,11 +17,12 @@ import pytest
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # it has no types
 from confluent_kafka import KafkaException, Message, Producer
 
-from schemas import codecs, ids, partitioning
-from schemas.codecs import AvroSchemas
+from schemas import ids, partitioning
 from schemas.commands import Credit
-from tests import pages, pipeline
-from tests.pipeline import PARTITIONS, Pipeline
+from schemas.encoding import codecs
+from schemas.encoding.codecs import AvroSchemas
+from tests.testkit import doc_pages, pipeline
+from tests.testkit.pipeline import PARTITIONS, Pipeline
 
 GOOD_S = 10.0
 SCHEMA_ID = 4_242
@@ -379,8 +380,8 @@ def test_the_avro_example_frames_by_the_id_that_the_registry_gave(
     command = credit(account)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Registry)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    example = pages.ROOT / "docs" / "examples" / "python" / "produce_avro.py"
-    schema = pages.ROOT / "schemas" / "published" / "command.avsc"
+    example = doc_pages.ROOT / "docs" / "examples" / "python" / "produce_avro.py"
+    schema = doc_pages.ROOT / "schemas" / "published" / "command.avsc"
     url = f"http://127.0.0.1:{server.server_port}"
     words = [sys.executable, str(example), str(schema), url]
     told = ledger.run(words, json.dumps(command)).stdout

@@ -12,13 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from schemas import codecs, ids, messages
-from schemas.codecs import AvroSchemas, Unreadable
-from tests import pages, pipeline
-from tests.pipeline import Pipeline
+from schemas import ids, published_records
+from schemas.encoding import codecs
+from schemas.encoding.codecs import AvroSchemas, Unreadable
+from tests.testkit import doc_pages, pipeline
+from tests.testkit.pipeline import Pipeline
 
 PAGE = "producing.md"
-BLOCKS = pages.blocks(PAGE)
+BLOCKS = doc_pages.blocks(PAGE)
 LANGUAGES = {"sh java", "sh go", "sh node"}
 EXCERPTS = {"python": "python/produce.py", "go": "go/main.go", "js": "node/produce.js"}
 _POSITION = re.compile(r"\b\d+:\d+\b")
@@ -34,7 +35,7 @@ def ledger(
 
 
 def test_every_line_runs_and_says_what_the_page_says(ledger: Pipeline, tmp_path: Path) -> None:
-    cwd = pages.examples(tmp_path)
+    cwd = doc_pages.examples(tmp_path)
     told = {}
     for block in BLOCKS:
         if block.info == "sh" and block.runs:
@@ -60,7 +61,7 @@ def test_every_line_runs_and_says_what_the_page_says(ledger: Pipeline, tmp_path:
 
 def samples() -> list[str]:
     """Output that the page shows, indented; its blocks in fences are code."""
-    text = (pages.ROOT / "docs" / PAGE).read_text("utf-8")
+    text = (doc_pages.ROOT / "docs" / PAGE).read_text("utf-8")
     outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     return [line.strip() for line in re.findall(r"^    (\d.*)$", outside, re.MULTILINE)]
 
@@ -74,15 +75,15 @@ def test_what_is_not_run_says_so_and_no_block_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.info in EXCERPTS], ids=lambda b: b.line)
-def test_code_on_the_page_is_code_that_is_run(block: pages.Block) -> None:
-    path = pages.ROOT / "docs" / "examples" / EXCERPTS[block.info]
+def test_code_on_the_page_is_code_that_is_run(block: doc_pages.Block) -> None:
+    path = doc_pages.ROOT / "docs" / "examples" / EXCERPTS[block.info]
     assert block.text in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.info == "json"], ids=lambda b: b.line)
-def test_messages_on_the_page_are_messages(block: pages.Block) -> None:
+def test_messages_on_the_page_are_messages(block: doc_pages.Block) -> None:
     if "outcome" in block.text:
-        result = msgspec.json.decode(block.text, type=messages.Result)
+        result = msgspec.json.decode(block.text, type=published_records.Result)
         assert result.id is not None
         assert result.transaction_id == ids.transaction_id("alice", result.id)
     else:
@@ -91,5 +92,5 @@ def test_messages_on_the_page_are_messages(block: pages.Block) -> None:
 
 
 def test_the_constants_on_the_page_are_ours() -> None:
-    text = (pages.ROOT / "docs" / PAGE).read_text("utf-8")
+    text = (doc_pages.ROOT / "docs" / PAGE).read_text("utf-8")
     assert str(ids.NAMESPACE) in text

@@ -13,15 +13,16 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from schemas.fields import AccountStatus, AccountType
+from schemas.field_types import AccountStatus, AccountType
 from schemas.journal import HoldStatus
 from sinks.reads import accounts, history, pages, transactions
 from sinks.reads.history import NO_FILTER, Entry, EntryFilter
 from sinks.reads.pages import BadCursor, Page, PageTooDeep
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter, TransactionStatus
-from tests import conftest, histories, naive_rows
-from tests.naive_rows import Row, Rows
+from tests import conftest
+from tests.testkit import histories, naive_rows
+from tests.testkit.naive_rows import Row, Rows
 
 SEEDS = (11, 12, 13)
 # Beside each a moment that lies between two entries.

@@ -15,7 +15,7 @@ from sinks.reads.pages import Page
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter
 from tests.integration.test_reads import filled
-from tests.naive_rows import Rows
+from tests.testkit.naive_rows import Rows
 
 MANY = 100_000
 BEGAN = datetime(2025, 1, 1, tzinfo=UTC)

@@ -10,13 +10,13 @@ import pytest
 
 from plumbing.failures import Failure
 from sinks import rebuild
-from sinks.ledger import Ledger, Part, Queries, Superseded
-from sinks.postgres import Connections
-from sinks.reading import Chain, Position, Read
-from sinks.rows import Rows
-from tests import histories, kept_topics, naive_rows
-from tests.histories import Kept
+from sinks.journal_chain import Chain, Position, Read
+from sinks.postgres.ledger_writer import Ledger, Part, Queries, Superseded
+from sinks.postgres.projection import Rows
+from sinks.postgres.write_connection import Connections
 from tests.integration.test_verify import WHOLE, Copies, N, changed, copies, rows_of
+from tests.testkit import histories, naive_rows, recorded_topics
+from tests.testkit.histories import Kept
 
 MAKE = """
 SELECT 'index', tablename, indexdef FROM pg_indexes WHERE schemaname = 'ledger'
@@ -152,7 +152,7 @@ def test_a_sink_at_work_goes_on_as_if_nothing_had_been(halves: Copies) -> None:
                 )
                 for one, half in zip(WHOLE, HALF, strict=True)
             ]
-            kept_topics.write(halves.bootstrap, halves.names, rest, WHOLE, WHOLE)
+            recorded_topics.write(halves.bootstrap, halves.names, rest, WHOLE, WHOLE)
             for sink in sinks:
                 sink.write(50)
 

@@ -13,21 +13,21 @@ from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 from rocksdict import AccessType, Options, Rdict
 
-from plumbing import transactions
 from plumbing.failures import Failure
-from processor import rebuild, state_topic
-from processor.committed import CommittedReader
-from processor.rebuild import Sources
-from processor.recovery import Recovery, check_owner
-from processor.table import LOCAL_KEY, Memory, Table
+from plumbing.kafka import transactional_producer
+from processor.admin import rebuild_changelog, rebuild_state
+from processor.admin.rebuild_state import Sources
+from processor.state.committed_reader import CommittedReader
+from processor.state.recovery import Recovery, check_owner
+from processor.state.store import LOCAL_KEY, Memory, Table
 from schemas import ids, state, state_keys, topics
 from schemas.state import Position
 from sinks.verify.run import Asked, verify
-from tests import histories, kept_topics
 from tests.crash import ledger as crash_ledger
-from tests.histories import INCARNATION, Kept
 from tests.integration.test_verify import WHOLE, N, changed
 from tests.simulation.cluster import Logged
+from tests.testkit import histories, recorded_topics
+from tests.testkit.histories import INCARNATION, Kept
 
 
 def nothing(done: int, total: int) -> None:
@@ -39,8 +39,8 @@ def quiet(partition: int, done: int, total: int) -> None:
 
 
 def made(kafka: str, prefix: str, history: list[Kept], states: list[Kept]) -> Sources:
-    names = kept_topics.make(kafka, prefix, N)
-    kept_topics.write(kafka, names, history, states)
+    names = recorded_topics.make(kafka, prefix, N)
+    recorded_topics.write(kafka, names, history, states)
     config = {"bootstrap.servers": kafka, "client.id": f"{prefix}processor"}
     return Sources(config, names, histories.LEDGER_ID, N)
 
@@ -88,7 +88,7 @@ def agrees(sources: Sources, kafka: str) -> bool:
     return {each.state for each in report.partitions} == {len(one.journal) for one in WHOLE}
 
 
-@pytest.mark.parametrize("way", [rebuild.from_state, rebuild.from_journal])
+@pytest.mark.parametrize("way", [rebuild_state.from_state, rebuild_state.from_journal])
 def test_a_local_copy(whole: Sources, tmp_path: Path, way: "type[object]") -> None:
     folder = tmp_path / "fresh"
     rebuilt = way(whole, folder, quiet)  # type: ignore[call-arg]  # one of the two
@@ -101,7 +101,7 @@ def test_a_local_copy(whole: Sources, tmp_path: Path, way: "type[object]") -> No
 def test_a_copy_from_the_journal_is_one_that_an_owner_goes_on_with(
     whole: Sources, tmp_path: Path
 ) -> None:
-    rebuild.from_journal(whole, tmp_path, quiet)
+    rebuild_state.from_journal(whole, tmp_path, quiet)
     with CommittedReader(whole.config) as reader:
         table = Table(tmp_path / "partition-0", 0, Memory(16), 100)
         before = table.local
@@ -121,7 +121,7 @@ def test_a_journal_that_comes_to_something_else(
     history = changed(len(WHOLE[0].journal) - 1, value.replace(b"}", b" }", 1))
     sources = made(kafka, topic_prefix, history, WHOLE)
     with pytest.raises(Failure, match="comes to something else"):
-        rebuild.from_journal(sources, tmp_path, quiet)
+        rebuild_state.from_journal(sources, tmp_path, quiet)
     assert not (tmp_path / "partition-0").exists()
 
 
@@ -129,36 +129,36 @@ def test_a_broken_journal(kafka: str, topic_prefix: str, tmp_path: Path) -> None
     history = changed(50, WHOLE[0].journal[50][1] + b" ")
     sources = made(kafka, topic_prefix, history, [])
     with pytest.raises(Failure, match="record at 51: it does not follow"):
-        state_topic.write_anew(sources, quiet, replace=False)
+        rebuild_changelog.write_anew(sources, quiet, replace=False)
 
 
 def test_a_lost_topic_is_written_anew(lost: Sources, kafka: str, tmp_path: Path) -> None:
     with pytest.raises(Failure, match="is lost"):
-        rebuild.from_journal(lost, tmp_path / "one", quiet)
-    done = state_topic.write_anew(lost, quiet, replace=False)
+        rebuild_state.from_journal(lost, tmp_path / "one", quiet)
+    done = rebuild_changelog.write_anew(lost, quiet, replace=False)
     assert [each.sequence for each in done] == [len(one.journal) for one in WHOLE]
     assert agrees(lost, kafka)
-    rebuild.from_state(lost, tmp_path / "two", quiet)
+    rebuild_state.from_state(lost, tmp_path / "two", quiet)
     expect(tmp_path / "two", rewritten=True)
     with pytest.raises(Failure, match="is there, at sequence"):
-        state_topic.write_anew(lost, quiet, replace=False)
+        rebuild_changelog.write_anew(lost, quiet, replace=False)
 
 
 def test_an_owner_that_still_runs_is_fenced(kafka: str, topic_prefix: str) -> None:
     """Of any partition, and not of the first ones alone: else both would write it."""
     partitions = 5
-    names = kept_topics.make(kafka, topic_prefix, partitions)
+    names = recorded_topics.make(kafka, topic_prefix, partitions)
     config = {"bootstrap.servers": kafka, "client.id": f"{topic_prefix}processor", "log_level": 0}
     sources = Sources(config, names, histories.LEDGER_ID, partitions)
     with CommittedReader(config) as reader:
         for number in range(partitions):
             lane = topics.lane(number, partitions)
-            owner = transactions.fenced_producer(config, lane, 30, threading.Event())
+            owner = transactional_producer.fenced_producer(config, lane, 30, threading.Event())
             owner.begin_transaction()
             owner.produce(names.state, b"", b"key", number)
-            state_topic.fenced(sources, lane)
+            rebuild_changelog.fenced(sources, lane)
             with pytest.raises(KafkaException, match=r"(?i)fenced"):
-                transactions.commit(owner, lane)
+                transactional_producer.commit(owner, lane)
             assert reader.last(names.state, number) is None
 
 
@@ -166,15 +166,15 @@ def test_one_that_was_cut_short_is_lost_still(
     lost: Sources, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many transactions; the position comes with the last. Given again, it ends whole."""
-    monkeypatch.setattr(state_topic, "MOST_RECORDS", 40)
+    monkeypatch.setattr(rebuild_changelog, "MOST_RECORDS", 40)
 
     class Cut(Exception):
         pass
 
     commits = 0
-    real = state_topic._Partition._commit
+    real = rebuild_changelog._Partition._commit
 
-    def some(self: state_topic._Partition, changes: list[state_topic.Change]) -> None:
+    def some(self: rebuild_changelog._Partition, changes: list[rebuild_changelog.Change]) -> None:
         nonlocal commits
         commits += 1
         if commits > 5:
@@ -182,15 +182,15 @@ def test_one_that_was_cut_short_is_lost_still(
         real(self, changes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(state_topic._Partition, "_commit", some)
+        patch.setattr(rebuild_changelog._Partition, "_commit", some)
         with pytest.raises(Cut):
-            state_topic.write_anew(lost, quiet, replace=False)
+            rebuild_changelog.write_anew(lost, quiet, replace=False)
     with CommittedReader(lost.config) as reader:
         last = reader.last(lost.names.state, 0)
         assert last is not None and last.key != state_keys.POSITION
     with pytest.raises(Failure, match="does not end with a position"):
-        rebuild.from_state(lost, tmp_path, quiet)
-    state_topic.write_anew(lost, quiet, replace=False)
+        rebuild_state.from_state(lost, tmp_path, quiet)
+    rebuild_changelog.write_anew(lost, quiet, replace=False)
     assert agrees(lost, kafka)
 
 
@@ -200,7 +200,7 @@ def test_a_topic_that_says_something_else_is_replaced(whole: Sources, kafka: str
     intruder = msgspec.msgpack.encode(account)
     producer.produce(whole.names.state, intruder, state_keys.account("intruder"), 0)
     producer.flush(20)
-    state_topic.write_anew(whole, quiet, replace=True)
+    rebuild_changelog.write_anew(whole, quiet, replace=True)
     assert agrees(whole, kafka)
 
 
@@ -211,9 +211,9 @@ def test_a_position_without_an_incarnation_is_refused(whole: Sources, tmp_path: 
         producer.produce(whole.names.state, older, state_keys.POSITION, one.number)
     producer.flush(20)
     with pytest.raises(Failure, match="rebuild state-topic --replace"):
-        rebuild.from_state(whole, tmp_path / "one", quiet)
+        rebuild_state.from_state(whole, tmp_path / "one", quiet)
     with pytest.raises(Failure, match="rebuild state-topic --replace"):
-        rebuild.from_journal(whole, tmp_path / "two", quiet)
+        rebuild_state.from_journal(whole, tmp_path / "two", quiet)
 
 
 def with_commands(partition: int, commands: list[Logged]) -> list[Kept]:
@@ -262,7 +262,7 @@ def test_inputs_that_are_not_those_that_were_decided(
     sources = made(kafka, topic_prefix, history, WHOLE)
     name = getattr(sources.names, topic)
     with pytest.raises(Failure, match=rf"partition 1 of `{name}`, offset {offset}: "):
-        state_topic.write_anew(sources, quiet, replace=True)
+        rebuild_changelog.write_anew(sources, quiet, replace=True)
     with CommittedReader(sources.config) as reader:
         for one in WHOLE:
             last = reader.last(sources.names.state, one.number)
@@ -275,7 +275,7 @@ def test_a_command_that_the_journal_passes_over(kafka: str, topic_prefix: str) -
     shifted = with_commands(1, [*COMMANDS[:5], OTHER, *COMMANDS[5:]])
     sources = made(kafka, topic_prefix, shifted, [])
     with pytest.raises(Failure, match=rf"partition 1 of `{sources.names.commands}`, offset 5: "):
-        state_topic.write_anew(sources, quiet, replace=False)
+        rebuild_changelog.write_anew(sources, quiet, replace=False)
 
 
 def test_legs_that_were_read_and_deleted(kafka: str, topic_prefix: str) -> None:
@@ -285,7 +285,7 @@ def test_legs_that_were_read_and_deleted(kafka: str, topic_prefix: str) -> None:
     kept = [TopicPartition(sources.names.legs, one.number, len(one.legs) - 1) for one in WHOLE]
     for deleted in admin.delete_records(kept).values():
         deleted.result(20)
-    state_topic.write_anew(sources, quiet, replace=False)
+    rebuild_changelog.write_anew(sources, quiet, replace=False)
     assert agrees(sources, kafka)
 
 
@@ -324,7 +324,7 @@ def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.Le
     worker.stop()
     ledger.make_again(ledger.names.state)
     assert "the state was lost" in ledger.refused()
-    state_topic.write_anew(sources_of(ledger), lambda *told: None, replace=False)
+    rebuild_changelog.write_anew(sources_of(ledger), lambda *told: None, replace=False)
     ledger.ready()
     second = ledger.send({**transfer, "id": "after"})
     again = ledger.send({**transfer, "id": "before"})
@@ -360,7 +360,7 @@ def test_a_copy_from_before_a_rebuild_is_wiped(
     table.close()
 
     ledger.make_again(ledger.names.state)
-    state_topic.write_anew(sources_of(ledger), lambda *told: None, replace=False)
+    rebuild_changelog.write_anew(sources_of(ledger), lambda *told: None, replace=False)
     with CommittedReader(ledger.client) as reader:
         assert reader.range(ledger.names.state, 0).end > offset, "the older copy's is within it"
 
@@ -372,7 +372,7 @@ def test_a_copy_from_before_a_rebuild_is_wiped(
 
 def test_checks_of_the_owner_are_those_of_a_start(whole: Sources, tmp_path: Path) -> None:
     with pytest.raises(Failure, match="LEDGER_ID is wrong"):
-        rebuild.from_journal(whole._replace(ledger_id="another"), tmp_path, quiet)
+        rebuild_state.from_journal(whole._replace(ledger_id="another"), tmp_path, quiet)
     position = WHOLE[0].position()
     with pytest.raises(Failure, match="partitions for life"):
         check_owner(position, histories.LEDGER_ID, N + 1)

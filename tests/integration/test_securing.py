@@ -12,16 +12,16 @@ from confluent_kafka.admin import AdminClient
 
 from compose import acls
 from compose.acls import Role, Wanted
-from compose.embedded.folder import DataFolder
-from plumbing import transactions
+from compose.embedded.data_dir import DataFolder
+from plumbing.kafka import transactional_producer
 from schemas import ids, topics
-from tests import secured
 from tests.conftest import beside, create, drop
 from tests.crash.workers import Worker
-from tests.programs import Program
-from tests.secured import PASSWORD, Env, Ledger, Secured, run
-from tests.sink_rig import Sink
-from tests.waiting import eventually
+from tests.testkit import secured_kafka
+from tests.testkit.programs import Program
+from tests.testkit.secured_kafka import PASSWORD, Env, Ledger, Secured, run
+from tests.testkit.sink_rig import Sink
+from tests.testkit.waiting import eventually
 
 ONE, TWO = Ledger("one"), Ledger("two")
 START_S = 60.0
@@ -50,7 +50,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     where = DataFolder(tmp_path_factory.mktemp("secured") / "data")
     where.hold()
     try:
-        with secured.broker(where) as made:
+        with secured_kafka.broker(where) as made:
             made.make(ONE)
             made.make(TWO)
             yield made
@@ -134,10 +134,12 @@ def test_with_the_rights_that_are_listed_the_whole_ledger_works(pipe: Pipe) -> N
 @pytest.mark.parametrize("role", Role)
 def test_nobody_writes_or_reads_what_is_not_his(kafka: Secured, role: Role) -> None:
     config = kafka.client(TWO.user(role))
-    names = [TWO.prefix + each for each in secured.ALL]
-    ours = [ONE.prefix + each for each in secured.ALL]
-    assert secured.written(config, names + ours) == {TWO.prefix + each for each in WRITES[role]}
-    assert secured.read(config, names + ours) == {TWO.prefix + each for each in READS[role]}
+    names = [TWO.prefix + each for each in secured_kafka.ALL]
+    ours = [ONE.prefix + each for each in secured_kafka.ALL]
+    assert secured_kafka.written(config, names + ours) == {
+        TWO.prefix + each for each in WRITES[role]
+    }
+    assert secured_kafka.read(config, names + ours) == {TWO.prefix + each for each in READS[role]}
 
 
 def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
@@ -151,7 +153,9 @@ def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
         config = kafka.client(user)
         for owned, owner in owners.items():
             if owner != user:
-                assert not secured.takes_over(config, transactions.transactional_id(owned, 0)), (
+                assert not secured_kafka.takes_over(
+                    config, transactional_producer.transactional_id(owned, 0)
+                ), (
                     user,
                     owned,
                 )
@@ -161,10 +165,10 @@ def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
             ids.service_id(ONE.prefix, "one", "processor"),
             ids.service_id(TWO.prefix, "two", "sink"),
         ):
-            assert not secured.joins(config, owned, TWO.names.results), (role, owned)
+            assert not secured_kafka.joins(config, owned, TWO.names.results), (role, owned)
     producer = kafka.client(TWO.user(Role.PRODUCER))
-    assert secured.takes_over(producer, f"{TWO.user(Role.PRODUCER)}-1")
-    assert secured.joins(producer, f"{TWO.user(Role.PRODUCER)}-mine", TWO.names.results)
+    assert secured_kafka.takes_over(producer, f"{TWO.user(Role.PRODUCER)}-1")
+    assert secured_kafka.joins(producer, f"{TWO.user(Role.PRODUCER)}-mine", TWO.names.results)
 
 
 def test_who_is_not_let_in_is_told_why_and_delays_nobody(pipe: Pipe) -> None:

@@ -10,10 +10,11 @@ import psycopg
 import pytest
 
 from schemas.topics import RESULTS
-from tests import conftest, sink_rig
-from tests.programs import KILLED
-from tests.sink_rig import Proxy, Rig, history
-from tests.waiting import eventually
+from tests import conftest
+from tests.testkit import sink_rig
+from tests.testkit.programs import KILLED
+from tests.testkit.sink_rig import Proxy, Rig, history
+from tests.testkit.waiting import eventually
 
 STEPS = (
     "fenced",

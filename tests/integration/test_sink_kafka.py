@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from compose.embedded import kafka
-from tests import sink_rig
 from tests.crash import stage as stages
-from tests.sink_rig import Rig, history
-from tests.waiting import eventually
+from tests.testkit import sink_rig
+from tests.testkit.sink_rig import Rig, history
+from tests.testkit.waiting import eventually
 
 PARTS = 4
 

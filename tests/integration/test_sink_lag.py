@@ -7,10 +7,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests import sink_rig
 from tests.simulation.cluster import Cluster
-from tests.sink_rig import PARTITIONS, Proxy, Rig, Sink, history
-from tests.waiting import eventually
+from tests.testkit import sink_rig
+from tests.testkit.sink_rig import PARTITIONS, Proxy, Rig, Sink, history
+from tests.testkit.waiting import eventually
 
 PARTS = 4
 

@@ -15,10 +15,10 @@ from psycopg import sql
 from processor.rules import chain
 from schemas import journal
 from schemas.journal import JournalRecord
-from tests import sink_rig
 from tests.simulation.cluster import LEDGER_ID
-from tests.sink_rig import Rig, Sink, history, records
-from tests.waiting import eventually
+from tests.testkit import sink_rig
+from tests.testkit.sink_rig import Rig, Sink, history, records
+from tests.testkit.waiting import eventually
 
 # They share a lane.
 PARTITION, NEIGHBOUR = 2, 0

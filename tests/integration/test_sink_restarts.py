@@ -14,8 +14,8 @@ from confluent_kafka import Producer
 
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
-from tests.sink_rig import Sink
-from tests.waiting import eventually
+from tests.testkit.sink_rig import Sink
+from tests.testkit.waiting import eventually
 
 PARTITIONS = 2
 # Of each partition. Rarely enough that most transactions hold one record, often enough that the end

@@ -9,15 +9,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sinks.ledger import Ledger, Part, Queries, Superseded
-from sinks.postgres import Connections
-from sinks.reading import Chain, Read, beginning
-from sinks.rows import Rows
-from tests import sink_rig, stories
-from tests.builders import account_id
+from sinks.journal_chain import Chain, Read, beginning
+from sinks.postgres.ledger_writer import Ledger, Part, Queries, Superseded
+from sinks.postgres.projection import Rows
+from sinks.postgres.write_connection import Connections
 from tests.simulation.cluster import LEDGER_ID
-from tests.sink_rig import PARTITIONS, Rig, check_tables, history
-from tests.waiting import eventually
+from tests.testkit import sink_rig, stories
+from tests.testkit.builders import account_id
+from tests.testkit.sink_rig import PARTITIONS, Rig, check_tables, history
+from tests.testkit.waiting import eventually
 
 
 @pytest.fixture

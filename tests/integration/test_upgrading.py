@@ -17,11 +17,11 @@ import pytest
 from confluent_kafka import Producer
 
 from schemas import topics
-from schemas.settings import FORMAT_LEVEL, Settings
+from schemas.ledger_parameters import FORMAT_LEVEL, Settings
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
 from tests.crash.workers import Worker
-from tests.programs import inherited
+from tests.testkit.programs import inherited
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "plumbing", "processor", "sinks", "ingress", "compose")
@@ -32,20 +32,24 @@ NO_TRANSACTION = "00000000-0000-5000-8000-000000000000"
 
 # What version 2 has beside version 1: file, what is there, what is there instead.
 VERSION_2 = [
-    ("schemas/settings.py", "FORMAT_LEVEL = 1\n", "FORMAT_LEVEL = 2\n"),
+    ("schemas/ledger_parameters.py", "FORMAT_LEVEL = 1\n", "FORMAT_LEVEL = 2\n"),
     (
-        "schemas/legs.py",
+        "schemas/coordination.py",
         "    owner: fields.Owner | None = None\n",
         "    owner: fields.Owner | None = None\n    note: str | None = None\n",
     ),
     (
-        "schemas/legs.py",
+        "schemas/coordination.py",
         "class _Own(\n",
         'class Settle(Commit, frozen=True, kw_only=True, gc=False, tag="settle"):\n'
         "    pass\n\n\nclass _Own(\n",
     ),
-    ("schemas/legs.py", "Commit | Abort | Tick", "Commit | Settle | Abort | Tick"),
-    ("schemas/legs.py", "Refused | Commit | Abort\n", "Refused | Commit | Settle | Abort\n"),
+    ("schemas/coordination.py", "Commit | Abort | Tick", "Commit | Settle | Abort | Tick"),
+    (
+        "schemas/coordination.py",
+        "Refused | Commit | Abort\n",
+        "Refused | Commit | Settle | Abort\n",
+    ),
     (
         "processor/rules/coordinate.py",
         "                owner=owner,\n",
@@ -94,7 +98,7 @@ def configure(ledger: Ledger, code: Path, *words: str) -> tuple[int, str]:
     """`streamledger configure` of the version whose sources are in a folder."""
     folder = code if code != ROOT else ROOT / "tests"
     ended = subprocess.run(
-        [sys.executable, "-m", "compose.cli", "configure", *words],
+        [sys.executable, "-m", "compose.cli.main", "configure", *words],
         cwd=folder,
         env={
             **inherited(),

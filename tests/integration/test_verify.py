@@ -15,18 +15,20 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from compose import cli
+from compose.cli import main
 from processor.rules.evolve import evolve
-from schemas import codecs, journal, state
+from schemas import journal, state
+from schemas.encoding import codecs
 from schemas.journal import JournalRecord
-from schemas.messages import DeadLetter, TransactionRecord
+from schemas.published_records import DeadLetter, TransactionRecord
 from schemas.topics import Names
-from sinks.verify import tables
+from sinks.verify import postgres_comparison
 from sinks.verify.report import Difference, Report
 from sinks.verify.run import Asked, verify
-from tests import conftest, histories, kept_topics, naive_rows
-from tests.histories import Kept
-from tests.naive_rows import Rows
+from tests import conftest
+from tests.testkit import histories, naive_rows, recorded_topics
+from tests.testkit.histories import Kept
+from tests.testkit.naive_rows import Rows
 
 SEED = 21
 WHOLE = histories.of_seed(SEED).partitions
@@ -64,16 +66,16 @@ def copies(
     rows: list[Kept] | None = None,
     states: list[Kept] | None = None,
     results: list[Kept] | None = None,
-    retold: kept_topics.Retold = list,
+    retold: recorded_topics.Retold = list,
     journaled_ms: int = 0,
 ) -> Iterator[Copies]:
     """The history in topics; tables and state as they were at other times, unless not given;
     results as the tables.
     """
     name = secrets.token_hex(5)
-    names = kept_topics.make(kafka, f"v{name}-", N)
+    names = recorded_topics.make(kafka, f"v{name}-", N)
     results = results if results is not None else rows
-    kept_topics.write(kafka, names, history, states, results, retold, journaled_ms)
+    recorded_topics.write(kafka, names, history, states, results, retold, journaled_ms)
     conftest.create(postgres, f"verify_{name}", template)
     database = conftest.beside(postgres, f"verify_{name}")
     naive_rows.copy(database, rows_of(rows if rows is not None else history))
@@ -113,7 +115,7 @@ def test_a_whole_history_agrees(whole: Copies, against_rules: bool) -> None:
     assert report.compared["state keys"] == sum(len(one.changelog()) - 1 for one in WHOLE)
     assert report.compared["decisions" if against_rules else "rows"] > 0
     assert report.compared["transactions"] == sum(len(one.transactions) for one in WHOLE)
-    assert report.compared["results"] == sum(len(kept_topics.results_of(one)) for one in WHOLE)
+    assert report.compared["results"] == sum(len(recorded_topics.results_of(one)) for one in WHOLE)
     assert report.compared["dead letters"] == sum(len(one.letters) for one in WHOLE) > 0
     assert "all copies agree" in report.text()
     assert [each.sequence for each in report.partitions] == [len(one.journal) for one in WHOLE]
@@ -146,11 +148,11 @@ def test_a_copy_that_catches_up_is_no_difference(kafka: str, postgres: str, temp
         pytest.MonkeyPatch.context() as patch,
         copies(kafka, postgres, template, SMALL, behind) as made,
     ):
-        patch.setattr("sinks.verify.log.CATCH_UP_S", 0.3)
+        patch.setattr("sinks.verify.topic_reader.CATCH_UP_S", 0.3)
         # Where it was seen first: further back than it is.
-        there = tables.sequences(made.database)
+        there = postgres_comparison.sequences(made.database)
         seen = iter([{number: at - 5 for number, at in there.items()}])
-        patch.setattr("sinks.verify.tables.sequences", lambda url: next(seen, there))
+        patch.setattr("sinks.verify.postgres_comparison.sequences", lambda url: next(seen, there))
         report = made.verify()
     assert report.agree, report.text()
     assert {each.copy for each in report.behind} == {"postgres"}
@@ -180,11 +182,11 @@ def test_results_that_were_emptied(kafka: str, postgres: str, template: str, res
             "positions": [made.names.results_positions],
         }[results]
         for topic in emptied:
-            kept_topics.empty(kafka, topic)
+            recorded_topics.empty(kafka, topic)
         report = made.verify()
     assert report.difference_counts.keys() == {"results"}, report.text()
     if results == "results":
-        there = sum(len(kept_topics.results_of(one)) for one in SMALL)
+        there = sum(len(recorded_topics.results_of(one)) for one in SMALL)
         assert report.difference_counts["results"] == there, report.text()
     else:
         assert report.difference_counts["results"] == N, report.text()
@@ -455,7 +457,7 @@ def test_tables_ahead_of_the_journal(kafka: str, postgres: str, template: str) -
         pytest.MonkeyPatch.context() as patch,
         copies(kafka, postgres, template, shorter, WHOLE, shorter) as made,
     ):
-        patch.setattr("sinks.verify.log.CATCH_UP_S", 0.5)
+        patch.setattr("sinks.verify.topic_reader.CATCH_UP_S", 0.5)
         told = first(made.verify(), "postgres")
         assert "which is not in the journal" in told.what
 
@@ -468,7 +470,7 @@ SMALL = histories.of_seed(SEED, 900).partitions
 _records = [each.sequence for each in SMALL[0].transactions]
 PLACE = next(n for n in range(20, len(_records)) if _records.count(_records[n]) == 1)
 ENTRY = SMALL[0].transactions[PLACE]
-RESULT = kept_topics.results_of(SMALL[0])[30]
+RESULT = recorded_topics.results_of(SMALL[0])[30]
 SEQUENCE, KEY, LETTER = SMALL[0].letters[1]
 MISPLACED = "is there, of which the journal has nothing, or has it once"
 _where = f"{RESULT.value['partition']}:{RESULT.value['offset']}"
@@ -528,7 +530,7 @@ LETTERS: dict[str, tuple[Kept, str]] = {
         "though the journal refuses no such command",
     ),
 }
-RESULTS: dict[str, tuple[kept_topics.Retold, str]] = {
+RESULTS: dict[str, tuple[recorded_topics.Retold, str]] = {
     "changed": (
         lambda all: [
             each._replace(value=each.value | {"reason": "account_frozen"})
@@ -559,7 +561,7 @@ RESULTS: dict[str, tuple[kept_topics.Retold, str]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sinks.verify.log.CATCH_UP_S", 0.3)
+    monkeypatch.setattr("sinks.verify.topic_reader.CATCH_UP_S", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -638,12 +640,12 @@ def test_what_was_deleted_after_its_time_is_no_difference(
     with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(8)) as made:
         before = made.verify().compared
         for topic in (made.names.results, made.names.transactions):
-            kept_topics.empty(kafka, topic, gone)
+            recorded_topics.empty(kafka, topic, gone)
         report = made.verify()
         assert report.difference_counts == {"transactions": gone * N}, report.text()
         assert "is not there" in report.text()
         assert report.compared["results"] == before["results"] - gone * N
-        kept_topics.keep(kafka, made.names.transactions, days=7)
+        recorded_topics.keep(kafka, made.names.transactions, days=7)
         report = made.verify()
         assert report.agree, report.text()
         assert report.compared["transactions"] == before["transactions"] - gone * N
@@ -652,7 +654,7 @@ def test_what_was_deleted_after_its_time_is_no_difference(
 @pytest.mark.usefixtures("impatient")
 def test_what_was_deleted_before_its_time(kafka: str, postgres: str, template: str) -> None:
     with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(6)) as made:
-        kept_topics.empty(kafka, made.names.results, 15)
+        recorded_topics.empty(kafka, made.names.results, 15)
         report = made.verify()
     assert report.difference_counts == {"results": 15 * N}, report.text()
 
@@ -715,7 +717,7 @@ def test_a_lost_state(kafka: str, postgres: str, template: str, state: str) -> N
     }[state]
     with copies(kafka, postgres, template, SMALL, SMALL, states) as made:
         if state == "deleted":
-            kept_topics.empty(kafka, made.names.state)
+            recorded_topics.empty(kafka, made.names.state)
         elif state == "without its end":
             producer = Producer({"bootstrap.servers": kafka})
             producer.produce(made.names.state, None, b"aanother", 0)
@@ -740,9 +742,9 @@ def test_messages_that_were_deleted_before_they_were_read(
     )
     with copies(kafka, postgres, template, history) as made:
         assert made.verify().agree
-        kept_topics.empty(kafka, made.names.legs, len(history[number].legs), number)
+        recorded_topics.empty(kafka, made.names.legs, len(history[number].legs), number)
         assert made.verify().agree
-        kept_topics.empty(kafka, made.names.legs, partition=number)
+        recorded_topics.empty(kafka, made.names.legs, partition=number)
         report = made.verify()
     missing = [each for each in report.differences if each.copy == "legs"]
     assert {each.partition for each in missing} == {number}, report.text()
@@ -766,7 +768,7 @@ def test_the_command(whole: Copies) -> None:
         undo = _copy_of_tables(connection)
 
     def run(*arguments: str) -> Any:
-        return CliRunner().invoke(cli.app, ["verify", *arguments], env=environment)
+        return CliRunner().invoke(main.app, ["verify", *arguments], env=environment)
 
     said = run()
     assert said.exit_code == 0 and "all copies agree" in said.stdout

@@ -13,7 +13,7 @@ from sinks.verify.report import Report
 from sinks.verify.run import Asked, verify
 from tests.crash import ledger as crash_ledger
 from tests.crash.load import Load
-from tests.sink_rig import Sink
+from tests.testkit.sink_rig import Sink
 
 PARTITIONS = 2
 SEED = 77

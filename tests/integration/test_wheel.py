@@ -23,8 +23,8 @@ print(sum(cluster.steps.values()), *(partition.hash for partition in cluster.par
 COPY = """
 import sys
 from pathlib import Path
-from processor.copies import Local
-from processor.table import Memory, Table
+from processor.state.checkpoint import Local
+from processor.state.store import Memory, Table
 from schemas.state import Account, InputPosition, Partition, Position
 account = Account("wallet", "NGN", "open", "tolu", None, 500, 20, 0, 7, {"a": "b"})
 position = Position(Partition(1, 2, "copied", 9), InputPosition(3, 2, b"d"), InputPosition(), "h")
@@ -92,7 +92,9 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     where = run(python, "-c", "import sinks; print(sinks.__file__)", cwd=tmp_path)
     assert where.startswith(str(tmp_path))
     found = run(
-        *(python, "-c", "from sinks import migrations as m; print(len(m.of_this_program()))"),
+        python,
+        "-c",
+        "from sinks.postgres import migrations; print(len(migrations.of_this_program()))",
         cwd=tmp_path,
     )
     assert int(found) == len(list((ROOT / "sinks" / "sql" / "migrations").glob("*.sql")))

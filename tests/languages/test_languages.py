@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests import pages, pipeline
-from tests.pipeline import Pipeline
+from tests.testkit import doc_pages, pipeline
+from tests.testkit.pipeline import Pipeline
 
 TOOLS = {"java": ("java", "javac", "mvn"), "go": ("go",), "node": ("node", "npm")}
 ACCOUNTS = 24
@@ -44,8 +44,8 @@ def test_the_example_sends_to_the_right_partitions_and_finds_its_results(
             print(f"\nnot run: the {language} example, for want of {', '.join(missing)}")  # noqa: T201
         return
     ledger: Pipeline = request.getfixturevalue("ledger")
-    (block,) = [b for b in pages.blocks("producing.md") if b.info == f"sh {language}"]
-    cwd = pages.examples(tmp_path)
+    (block,) = [b for b in doc_pages.blocks("producing.md") if b.info == f"sh {language}"]
+    cwd = doc_pages.examples(tmp_path)
     commands, expected = some_commands()
     (cwd / "commands.jsonl").write_text(commands, "utf-8")
     # Build tools may say more, and in colours.

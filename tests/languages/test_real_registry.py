@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from compose.embedded import java, ports
-from schemas import codecs
-from schemas.avro_schemas import AvroSchemas
-from schemas.codecs import Unreadable
-from schemas.registry import HttpRegistry
-from tests import brokers, pages, pipeline
-from tests.waiting import eventually
+from schemas.encoding import codecs
+from schemas.encoding.avro_schema_cache import AvroSchemas
+from schemas.encoding.codecs import Unreadable
+from schemas.encoding.schema_registry import HttpRegistry
+from tests.testkit import brokers, doc_pages, pipeline
+from tests.testkit.waiting import eventually
 
 ASKED = "STREAMLEDGER_TEST_REGISTRY"
 APICURIO = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
@@ -85,8 +85,8 @@ def test_what_the_page_sends_by_a_registry_is_read_by_it(
         registry(asked, tmp_path / "registry") as url,
         pipeline.made(kafka, postgres, template, tmp_path / "ledger") as ledger,
     ):
-        cwd = pages.examples(tmp_path)
-        (block,) = [b for b in pages.blocks("producing.md") if "command.avsc http" in b.text]
+        cwd = doc_pages.examples(tmp_path)
+        (block,) = [b for b in doc_pages.blocks("producing.md") if "command.avsc http" in b.text]
         text = block.text.replace("http://127.0.0.1:8081", url)
 
         def said() -> list[list[str]]:

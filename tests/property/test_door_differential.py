@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from schemas import codecs
-from schemas.door import Unreadable
+from schemas.encoding import codecs
+from schemas.validation.command_validation import Unreadable
 from tests.model import door
 
 AVRO = codecs.AvroSchemas()

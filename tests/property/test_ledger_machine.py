@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from msgspec.structs import replace
 
 from schemas import ids, partitioning
-from schemas.settings import Settings
+from schemas.ledger_parameters import Settings
 from tests.simulation.cluster import Cluster
 
 LARGEST = 2**53 - 1

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from processor.rules.decision import Decision, Input
-from processor.rules.state import MemoryState
-from schemas import ids, legs, money, state, state_keys
+from processor.rules.state_view import MemoryState
+from schemas import coordination, ids, money, state, state_keys
 from schemas.journal import JournalRecord
 from schemas.reasons import Reason
 from tests.model import ledger, values
@@ -132,24 +132,24 @@ def _agree_legs(where: str, partition: int, decision: Decision, said: values.Sai
     for (destination, leg), (wanted, number, expected) in zip(
         decision.legs, said.sent, strict=True
     ):
-        assert isinstance(leg, legs.NumberedLeg)
+        assert isinstance(leg, coordination.NumberedLeg)
         rules = (destination, leg.source, leg.number, leg.transaction_id)
         _same(where, "leg", rules, (wanted, partition, number, expected[1]))
         _same(where, "leg", _told(leg, expected), _expected(expected))
 
 
-def _told(leg: legs.NumberedLeg, expected: values.Leg) -> tuple[object, ...]:
+def _told(leg: coordination.NumberedLeg, expected: values.Leg) -> tuple[object, ...]:
     match leg:
-        case legs.Prepare():
+        case coordination.Prepare():
             entries = [(e.index, e.account, e.direction, e.amount) for e in leg.entries]
             return "prepare", leg.kind, leg.currency, entries, leg.wallets_only
-        case legs.Prepared():
+        case coordination.Prepared():
             return "prepared", expected[3] == "transfer" and leg.same_owner
-        case legs.Refused():
+        case coordination.Refused():
             return "refused", leg.reason, leg.index
-        case legs.Commit():
+        case coordination.Commit():
             return "commit", leg.reference, leg.description, leg.metadata
-        case legs.Abort():
+        case coordination.Abort():
             return ("abort",)
 
 
@@ -343,12 +343,12 @@ def balanced(states: list[MemoryState]) -> None:
 
 
 def transit_is_on_the_way(
-    states: list[MemoryState], undelivered: Iterable[tuple[int, legs.NumberedLeg]]
+    states: list[MemoryState], undelivered: Iterable[tuple[int, coordination.NumberedLeg]]
 ) -> None:
     """Over all partitions transit is what the commits that are on their way will take from it."""
     expected: Counter[str] = Counter()
     for destination, leg in undelivered:
-        if isinstance(leg, legs.Commit):
+        if isinstance(leg, coordination.Commit):
             prepared = states[destination].get(state_keys.prepared(leg.transaction_id))
             assert isinstance(prepared, state.Prepared), f"a commit of what was not prepared: {leg}"
             for entry in prepared.entries:

@@ -19,17 +19,18 @@ import msgspec
 from processor.rules import chain, engine
 from processor.rules.decision import Decision, Input
 from processor.rules.evolve import evolve
-from processor.rules.records import input_of
-from processor.rules.state import MemoryState
-from processor.table import Memory
-from schemas import codecs, journal, legs
+from processor.rules.journal_header import input_of
+from processor.rules.state_view import MemoryState
+from processor.state.store import Memory
+from schemas import coordination, journal
+from schemas.coordination import Leg
+from schemas.encoding import codecs
 from schemas.journal import JournalRecord
-from schemas.legs import Leg
-from schemas.settings import Genesis, Settings
-from tests.chains import verify
+from schemas.ledger_parameters import Genesis, Settings
 from tests.model import ledger, values
 from tests.simulation import checks
 from tests.simulation.store import MEMORY_MIB, Store, Written
+from tests.testkit.journal_chains import verify
 
 LEDGER_ID = "simulated"
 START_MS = 1_750_000_000_000
@@ -131,19 +132,19 @@ class Cluster:
     def configure(self, number: int, settings: Settings, *, genesis: bool = False) -> None:
         self._append_own(number, self._configure(settings, genesis=genesis))
 
-    def _configure(self, settings: Settings, *, genesis: bool) -> legs.Configure:
+    def _configure(self, settings: Settings, *, genesis: bool) -> coordination.Configure:
         first = Genesis(ledger_id=LEDGER_ID, partitions=len(self.partitions)) if genesis else None
-        return legs.Configure(settings=settings, genesis=first)
+        return coordination.Configure(settings=settings, genesis=first)
 
     def tick(self, number: int) -> None:
-        self._append_own(number, legs.Tick())
+        self._append_own(number, coordination.Tick())
 
     def decide_log_time(self, number: int) -> None:
         """An operator gives some commands that come next an earlier time."""
         first = self.partitions[number].commands.begin + self.dice.randrange(5)
         last = first + self.dice.randrange(20)
         time_ms = self.now_ms - self.dice.randrange(2_000)
-        decision = legs.LogTime(topic="commands", first=first, last=last, time_ms=time_ms)
+        decision = coordination.LogTime(topic="commands", first=first, last=last, time_ms=time_ms)
         self._append_own(number, decision)
 
     def _append_own(self, number: int, leg: Leg) -> None:
@@ -251,13 +252,13 @@ class Cluster:
         if input.topic == "commands":
             return self.model.command(number, input.offset, input.key, input.value, input.time_ms)
         match message:
-            case legs.Tick():
+            case coordination.Tick():
                 return self.model.tick(number, input.time_ms)
-            case legs.LogTime():
+            case coordination.LogTime():
                 return self.model.decide_log_time(
                     number, message.first, message.last, message.time_ms
                 )
-            case legs.Configure():
+            case coordination.Configure():
                 settings = message.settings
                 told = values.Settings(
                     settings.commission_bps,
@@ -269,7 +270,7 @@ class Cluster:
                 )
                 genesis = message.genesis is not None
                 return self.model.configure(number, told, genesis, input.time_ms)
-        assert isinstance(message, legs.NumberedLeg)
+        assert isinstance(message, coordination.NumberedLeg)
         return self.model.leg(number, message.source, message.number, input.time_ms)
 
     def _count_outcome(self, partition: Partition, record: JournalRecord) -> None:
@@ -317,14 +318,14 @@ class Cluster:
         checks.balanced(states)
         checks.transit_is_on_the_way(states, self._undelivered())
 
-    def _undelivered(self) -> list[tuple[int, legs.NumberedLeg]]:
+    def _undelivered(self) -> list[tuple[int, coordination.NumberedLeg]]:
         """The legs that are on their way, once each."""
         found = []
         for partition in self.partitions:
             seen = list(partition.state.partition.seen)
             for logged in partition.legs.records:
                 leg = _leg(logged.value)
-                if isinstance(leg, legs.NumberedLeg) and leg.number > seen[leg.source]:
+                if isinstance(leg, coordination.NumberedLeg) and leg.number > seen[leg.source]:
                     seen[leg.source] = leg.number
                     found.append((partition.number, leg))
         return found

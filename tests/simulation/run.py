@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.settings import Settings
+from schemas.ledger_parameters import Settings
 from tests.simulation.cluster import Cluster
 from tests.simulation.generator import Generator
 

@@ -16,17 +16,18 @@ from unittest import mock
 import msgspec
 from confluent_kafka import Producer
 
-from processor import outputs
-from processor import writer as writers
-from processor.copies import Local
-from processor.due import DueIndex
-from processor.inputs import Batch
+from processor.lanes import batch_output
+from processor.lanes import partition_writer as writers
+from processor.lanes.batch_reader import Batch
+from processor.lanes.partition_writer import Outcomes, Writer
 from processor.rules.decision import Input
-from processor.rules.state import MemoryState
-from processor.table import Memory, Table
-from processor.writer import Outcomes, Writer
-from schemas import codecs, state_keys
-from schemas.settings import Genesis, Settings
+from processor.rules.state_view import MemoryState
+from processor.state.checkpoint import Local
+from processor.state.expiry_index import DueIndex
+from processor.state.store import Memory, Table
+from schemas import state_keys
+from schemas.encoding import codecs
+from schemas.ledger_parameters import Genesis, Settings
 from schemas.state import StateValue
 from schemas.topics import Names
 
@@ -144,7 +145,7 @@ class Store:
             self.number, position.legs.next_offset, legs, position.commands.next_offset, commands
         )
         written = Written([], [], {})
-        most = self._dice.choice(CUTS) if self._dice.random() < 0.3 else outputs.MAX_BYTES
+        most = self._dice.choice(CUTS) if self._dice.random() < 0.3 else batch_output.MAX_BYTES
         with mock.patch.object(writers, "MAX_BYTES", most):
             for _ in self._writer.decide(batch, Outcomes()):
                 if crash == "before":

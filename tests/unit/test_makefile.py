@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from compose.embedded.processes import identify
-from tests.waiting import eventually
+from tests.testkit.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 STAMPS = ("made", "installed-run", "installed-dev")

@@ -1,0 +1,73 @@
+"""Who did what over HTTP: rows that are only ever added, in the transaction of what they are about
+or, for what goes to Kafka, before it is sent.
+"""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from ingress import queries
+from ingress.http.routes import Call, Caller
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """A row of the log. `count` events of one kind may share it."""
+
+    action: str
+    user_id: str | None = None
+    key_id: str | None = None
+    subject: str | None = None
+    address: str | None = None
+    trace: str | None = None
+    detail: Mapping[str, Any] = {}
+    count: int = 1
+
+
+async def note(
+    connection: queries.Connection,
+    call: Call[Any, Any],
+    action: str,
+    subject: str | None = None,
+    *,
+    user_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """`user_id` where the caller is not signed in yet."""
+    made = event(call, action, subject, user_id=user_id, detail=detail)
+    await add(connection, [made])
+
+
+def event(
+    call: Call[Any, Any],
+    action: str,
+    subject: str | None = None,
+    *,
+    user_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> Event:
+    who: Caller | None = call.who
+    return Event(
+        action=action,
+        user_id=user_id or (who.id if who is not None else None),
+        key_id=who.key_id if who is not None else None,
+        subject=subject,
+        address=address(call.request),
+        trace=call.trace,
+        detail=detail or {},
+    )
+
+
+async def add(connection: queries.Connection, events: Sequence[Event]) -> None:
+    await queries.run(connection, "audit_add", rows=msgspec.json.encode(events).decode())
+
+
+def address(request: web.Request) -> str | None:
+    """The peer's own: what a proxy says of others is not believed here."""
+    try:
+        return str(ipaddress.ip_address(request.remote or ""))
+    except ValueError:
+        return None

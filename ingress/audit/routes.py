@@ -1,0 +1,155 @@
+"""The audit log, for who may read it: who did what over HTTP, the latest first."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from msgspec import Struct
+from pydantic import Field
+
+from ingress import queries
+from ingress.http.roles import ADMINS, AUDITORS, Scope
+from ingress.http.routes import Answer, Call, Instant, Meta, Moment, Query, Route, Shown
+from ingress.ledger.client.position_tokens import Positions, bad_cursor
+from ingress.users.directory import People
+from plumbing.postgres.connection_pool import Pool
+
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+LAST_ID: Final = 2**63 - 1
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+FAR: Final = datetime(2262, 1, 1, tzinfo=UTC)
+_CURSOR: Final = re.compile(r"([0-9]{1,16})-([0-9]{1,18})\Z").match
+
+
+class AuditQuery(Query):
+    user: Annotated[str | None, Field(max_length=64, description="By integer id or uuid.")] = None
+    action: Annotated[
+        str | None,
+        Field(
+            max_length=100, description="As `action` has it: `signed in`, `freeze`, `forbidden`."
+        ),
+    ] = None
+    subject: Annotated[
+        str | None,
+        Field(
+            max_length=200,
+            description="As `subject` has it: an account, a session, an API key, a user, a route.",
+        ),
+    ] = None
+    since: Annotated[Moment | None, Field(description="RFC 3339, with its offset.")] = None
+    until: Annotated[Moment | None, Field(description="RFC 3339; before this.")] = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: Annotated[
+        str | None, Field(max_length=150, description="As `next_cursor` gave it.")
+    ] = None
+
+
+class AuditShown(Shown):
+    id: int
+    time: Instant
+    user_uuid: str | None
+    key_id: str | None = Field(description="The API key that it was done with.")
+    action: str
+    subject: str | None
+    address: str | None
+    trace: str | None
+    detail: dict[str, Any]
+    count: int = Field(description="How many such events this row stands for.")
+
+
+class AuditList(Shown):
+    data: list[AuditShown]
+    meta: Meta
+
+
+class _Row(Struct, frozen=True, kw_only=True):
+    id: int
+    time: datetime
+    user_id: str | None
+    key_id: str | None
+    action: str
+    subject: str | None
+    address: str | None
+    trace: str | None
+    detail: dict[str, Any]
+    count: int
+
+
+class AuditLog:
+    def __init__(self, pool: Pool, people: People, positions: Positions) -> None:
+        self._pool = pool
+        self._positions = positions
+        self._people = people
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/audit",
+                handler=self.list,
+                summary="Who did what",
+                description="Sign-ins and refused passwords, what was forbidden, changes of users,"
+                " sessions and keys, and every command that an operator sends to the ledger: its"
+                " kind is the `action`, its account the `subject`. Filters are joined by `and`.",
+                tag="Audit",
+                roles=AUDITORS | ADMINS,
+                scope=Scope.READ,
+                query=AuditQuery,
+                answers={200: AuditList},
+            )
+        ]
+
+    async def list(self, call: Call[None, AuditQuery]) -> Answer:
+        asked = call.query
+        user_id = None
+        if asked.user is not None:
+            user = await self._people.by_reference(asked.user)
+            user_id = user.id if user is not None else ""  # nobody's rows
+        before, before_id = _read(self._positions.inner_cursor(asked.cursor), asked.until)
+        async with self._pool.connection() as connection:
+            found = await queries.every(
+                connection,
+                "audit",
+                _Row,
+                user_id=user_id,
+                action=asked.action,
+                subject=asked.subject,
+                since=asked.since,
+                before=before,
+                before_id=before_id,
+                most=asked.limit + 1,
+            )
+        page = found[: asked.limit]
+        more = _cursor(page[-1]) if len(found) > asked.limit else None
+        shown = [
+            AuditShown(
+                id=each.id,
+                time=each.time,
+                user_uuid=each.user_id,
+                key_id=each.key_id,
+                action=each.action,
+                subject=each.subject,
+                address=each.address,
+                trace=each.trace,
+                detail=each.detail,
+                count=each.count,
+            )
+            for each in page
+        ]
+        meta = Meta(limit=asked.limit, next_cursor=self._positions.cursor(more))
+        return Answer(AuditList(data=shown, meta=meta))
+
+
+def _cursor(row: _Row) -> str:
+    return f"{(row.time - EPOCH) // timedelta(microseconds=1)}-{row.id}"
+
+
+def _read(cursor: str | None, until: datetime | None) -> tuple[datetime, int]:
+    """Where a page begins: rows before this time and id."""
+    if cursor is None:
+        return until or FAR, -1 if until is not None else LAST_ID
+    found = _CURSOR(cursor)
+    at = EPOCH + timedelta(microseconds=int(found[1])) if found else FAR
+    if found is None or at > FAR:
+        raise bad_cursor()
+    return (at, int(found[2])) if until is None or at < until else (until, -1)

@@ -1,0 +1,72 @@
+"""Access tokens: short-lived, signed, read without a query.
+
+One algorithm, whatever a token says of itself; keys by their id, a new one each day. A token
+carries the counter of its user's row: the guard refuses one whose counter was left behind.
+"""
+
+import time
+from typing import Any, Final, NamedTuple
+
+import jwt
+
+from ingress.auth.signing_keys import Keys
+from ingress.http.roles import Role
+from ingress.http.routes import Caller
+
+ALGORITHM: Final = "HS256"
+TYPE: Final = "at+jwt"
+MAX_LENGTH: Final = 2_048
+# By how much the clocks of ingresses may differ.
+LEEWAY_S: Final = 5.0
+_REQUIRED: Final = ["exp", "iat", "iss", "sub", "sid", "num", "role", "cnt"]
+
+
+class Access(NamedTuple):
+    caller: Caller
+    counter: int
+    expires_at: float  # the leeway included
+
+
+class AccessTokens:
+    def __init__(self, keys: Keys, issuer: str, ttl_s: int) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self.ttl_s = ttl_s
+
+    def make(self, caller: Caller, counter: int) -> str:
+        """`counter` was read together with the caller's role."""
+        now = time.time()
+        kid, key = self._keys.access_key(now)
+        claims: dict[str, Any] = {
+            "iss": self._issuer,
+            "sub": caller.id,
+            "num": caller.number,
+            "role": caller.role.value,
+            "sid": caller.session_id,
+            "cnt": counter,
+            "iat": int(now),
+            "exp": int(now) + self.ttl_s,
+        }
+        return jwt.encode(claims, key, ALGORITHM, headers={"kid": kid, "typ": TYPE})
+
+    def read(self, token: str) -> Access | None:
+        """None: not one of ours, or expired."""
+        if len(token) > MAX_LENGTH:
+            return None
+        try:
+            kid = jwt.get_unverified_header(token).get("kid")
+            key = self._keys.access_key_of(kid, time.time()) if isinstance(kid, str) else None
+            if key is None:
+                return None
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                issuer=self._issuer,
+                leeway=LEEWAY_S,
+                options={"require": _REQUIRED},
+            )
+        except (jwt.PyJWTError, ValueError):
+            return None
+        caller = Caller(claims["sub"], claims["num"], Role(claims["role"]), claims["sid"])
+        return Access(caller, claims["cnt"], claims["exp"] + LEEWAY_S)

@@ -1,0 +1,194 @@
+"""API keys: what a service signs in with. Shown once, kept as a hash, revocable, and for no more
+than its scopes within its owner's role.
+
+Keeps the rules that a stolen session creates no key, and that every key expires.
+"""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from msgspec import Struct
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.auth import client_secrets, session_store
+from ingress.auth.current_password import CurrentPassword
+from ingress.auth.login_throttle import Attempts
+from ingress.auth.passwords import MAX_LENGTH, Passwords
+from ingress.auth.revocations import KEY
+from ingress.http.problems import Code, FieldError, Problem
+from ingress.http.roles import SIGNED_IN, Scope
+from ingress.http.routes import Answer, Body, Call, Instant, Meta, Moment, Query, Route, Shown
+from ingress.settings import IngressSettings
+from plumbing.postgres.connection_pool import Pool
+
+TAG = "API keys"
+
+
+class NewKey(Body):
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    scopes: Annotated[
+        list[Annotated[Scope, Field(strict=False)]], Field(min_length=1, max_length=len(Scope))
+    ]
+    current_password: Annotated[
+        str, Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"})
+    ]
+    expires_at: Annotated[
+        Moment | None,
+        Field(
+            description="RFC 3339, at most API_KEY_MAX_TTL_S ahead. Without it the key expires"
+            " after API_KEY_TTL_S."
+        ),
+    ] = None
+
+    @field_validator("expires_at")
+    @classmethod
+    def _ahead(cls, time: datetime | None) -> datetime | None:
+        if time is not None and not datetime.now(UTC) < time.astimezone(UTC):
+            raise PydanticCustomError("not_ahead", "is not in the future")
+        return time
+
+
+class KeyShown(Shown):
+    id: str
+    name: str
+    scopes: list[Scope]
+    created_at: Instant
+    last_used_at: Instant | None
+    expires_at: Instant
+
+
+class NewKeyShown(KeyShown):
+    key: str = Field(description="For `Authorization: Bearer`. Shown this once only.")
+    ended: list[str] = Field(
+        description="The ids of older keys that ended, because there were too many."
+    )
+
+
+class KeyList(Shown):
+    data: list[KeyShown]
+    meta: Meta
+
+
+class KeyId(Query):
+    id: uuid.UUID
+
+
+class _Key(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+
+
+class ApiKeys:
+    def __init__(
+        self, settings: IngressSettings, pool: Pool, passwords: Passwords, attempts: Attempts
+    ) -> None:
+        self._ttl_s = settings.api_key_ttl_s
+        self._max_ttl = timedelta(seconds=settings.api_key_max_ttl_s)
+        self._most = settings.api_keys_per_user
+        self._pool = pool
+        self._current_password = CurrentPassword(pool, passwords, attempts)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/api-keys",
+                handler=self.list,
+                summary="Your API keys",
+                tag=TAG,
+                roles=SIGNED_IN,
+                answers={200: KeyList},
+            ),
+            Route(
+                method="POST",
+                path="/api-keys",
+                handler=self.make,
+                summary="Create an API key",
+                description="Needs the current password. At most API_KEYS_PER_USER are valid: when"
+                " there are more, the oldest ends.",
+                tag=TAG,
+                roles=SIGNED_IN,
+                body=NewKey,
+                answers={201: NewKeyShown},
+                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+            ),
+            Route(
+                method="DELETE",
+                path="/api-keys/{id}",
+                handler=self.revoke,
+                summary="Revoke an API key",
+                tag=TAG,
+                roles=SIGNED_IN,
+                params=KeyId,
+                answers={204: None},
+                problems=(Code.NOT_FOUND,),
+            ),
+        ]
+
+    async def list(self, call: Call[None, None]) -> Answer:
+        async with self._pool.connection() as connection:
+            return Answer(await key_list(connection, call.caller.id))
+
+    async def make(self, call: Call[NewKey, None]) -> Answer:
+        body, user_id = call.body, call.caller.id
+        if body.expires_at is not None and body.expires_at > datetime.now(UTC) + self._max_ttl:
+            days = self._max_ttl / timedelta(days=1)
+            error = FieldError(
+                field="expires_at", code="too_late", detail=f"is more than {days:g} days ahead"
+            )
+            raise Problem(Code.FIELDS_INVALID, errors=[error])
+        verified = await self._current_password.verify(user_id, body.current_password)
+        token = client_secrets.make(client_secrets.API_KEY)
+        async with self._pool.connection() as connection:
+            made = await queries.one(
+                connection,
+                "key_add",
+                _Key,
+                hash=client_secrets.hashed(token),
+                user_id=user_id,
+                verified=verified,
+                name=body.name,
+                scopes=sorted(set(body.scopes)),
+                expires_at=body.expires_at,
+                ttl_s=self._ttl_s,
+            )
+            if made is None:
+                raise Problem(Code.CREDENTIALS_WRONG)
+            await self._current_password.succeeded(connection, user_id)
+            ended = await session_store.end_oldest(connection, user_id, KEY, made.id, self._most)
+            await entries.note(
+                connection, call, "made an API key", made.id, detail={"ended": ended}
+            )
+        return Answer(NewKeyShown(**_shown(made).model_dump(), key=token, ended=ended), 201)
+
+    async def revoke(self, call: Call[None, None]) -> Answer:
+        id = str(uuid.UUID(call.path["id"]))
+        async with self._pool.connection() as connection:
+            if not await session_store.end(connection, call.caller.id, KEY, only=id):
+                raise Problem(Code.NOT_FOUND)
+            await entries.note(connection, call, "revoked an API key", id)
+        return Answer(status=204)
+
+
+async def key_list(connection: queries.Connection, user_id: str) -> KeyList:
+    found = await queries.every(connection, "keys_of", _Key, user_id=user_id)
+    return KeyList(data=[_shown(each) for each in found], meta=Meta(limit=len(found)))
+
+
+def _shown(key: _Key) -> KeyShown:
+    return KeyShown(
+        id=key.id,
+        name=key.name,
+        scopes=[Scope(each) for each in key.scopes],
+        created_at=key.created_at,
+        last_used_at=key.last_used_at,
+        expires_at=key.expires_at,
+    )

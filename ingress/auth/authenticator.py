@@ -1,0 +1,160 @@
+"""Who asks: found out once for each token, then remembered, so that a request makes no query.
+
+Keeps the rule that what was revoked is refused: Postgres notifies every ingress, and while the
+notifications cannot be relied on nothing is remembered and each request makes a query. Credentials
+that are not valid are a problem, never "nobody".
+"""
+
+import time
+from typing import Final, NamedTuple
+
+from aiohttp import web
+from msgspec import Struct
+
+from ingress import queries
+from ingress.auth import client_secrets, cookies
+from ingress.auth.access_tokens import Access, AccessTokens
+from ingress.auth.revocations import Endings
+from ingress.auth.signing_keys import Keys
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import Role, Scope
+from ingress.http.routes import Caller
+from plumbing.postgres.connection_pool import Pool
+
+REMEMBERED: Final = 20_000
+# How long a cookie or an API key is believed without a query.
+BELIEVED_S: Final = 30.0
+USED_EVERY_S: Final = 60.0
+
+
+class _Known(NamedTuple):
+    caller: Caller
+    until: float
+
+
+class Holder(Struct, frozen=True):
+    """Whose token it is, where it is valid now."""
+
+    session_id: str
+    kind: str
+    user_id: str
+    number: int
+    role: str
+    scopes: list[str]
+    expires_in_s: float
+
+
+class _IsCurrent(Struct, frozen=True):
+    current: bool
+
+
+class Guard:
+    def __init__(self, pool: Pool, keys: Keys, access: AccessTokens, endings: Endings) -> None:
+        self._pool = pool
+        self._keys = keys
+        self._access = access
+        self._endings = endings
+        # Apart, as what comes by cookie is asked for more than a bearer token is.
+        self._known: dict[str, _Known] = {}
+        self._cookies: dict[str, _Known] = {}
+        endings.on_any(self._known.clear)
+        endings.on_any(self._cookies.clear)
+
+    async def caller(self, request: web.Request) -> Caller | None:
+        header = request.headers.get("Authorization")
+        if header is None:
+            cookie = cookies.session_token(request)
+            return None if cookie is None else await self._by_cookie(request, cookie)
+        scheme, _, token = header.partition(" ")
+        if scheme != "Bearer" and scheme.lower() != "bearer":
+            raise unauthenticated("The scheme of `Authorization` is `Bearer`.")
+        known = self._remembered(self._known, token)
+        if known is not None:
+            return known
+        if token.startswith(client_secrets.API_KEY):
+            return await self._by_secret(token, client_secrets.API_KEY, self._known)
+        return await self._by_access_token(token)
+
+    def _remembered(self, known: dict[str, _Known], token: str) -> Caller | None:
+        found = known.get(token)
+        if found is None or time.time() >= found.until or not self._endings.current:
+            return None
+        return found.caller
+
+    async def _by_access_token(self, token: str) -> Caller:
+        access = self._access.read(token)
+        if access is None or self._endings.ended(access):
+            raise _access_token_invalid()
+        if self._endings.current:
+            _remember(self._known, token, access.caller, access.expires_at)
+        elif not await self._is_current(access):
+            raise _access_token_invalid()
+        return access.caller
+
+    async def _is_current(self, access: Access) -> bool:
+        async with self._pool.connection() as connection:
+            found = await queries.one(
+                connection,
+                "access_is_current",
+                _IsCurrent,
+                session_id=access.caller.session_id,
+                user_id=access.caller.id,
+                counter=access.counter,
+            )
+        assert found is not None, "EXISTS is a row"
+        return found.current
+
+    async def _by_cookie(self, request: web.Request, cookie: str) -> Caller:
+        caller = self._remembered(self._cookies, cookie)
+        if caller is None:
+            caller = await self._by_secret(cookie, client_secrets.COOKIE, self._cookies)
+        assert caller.session_id is not None, "a cookie is a session's"
+        cookies.check_csrf(request, self._keys, caller.session_id)
+        return caller
+
+    async def _by_secret(self, token: str, kind: str, known: dict[str, _Known]) -> Caller:
+        if not client_secrets.is_one(token, kind):
+            raise unauthenticated()
+        endings = self._endings.count
+        async with self._pool.connection() as connection:
+            found = await queries.one(
+                connection,
+                "holder",
+                Holder,
+                hash=client_secrets.hashed(token),
+                used_every_s=USED_EVERY_S,
+            )
+        if found is None:
+            raise unauthenticated()
+        caller = _caller(found)
+        # Where something was revoked meanwhile it may be this: the next request asks again.
+        if endings == self._endings.count:
+            _remember(known, token, caller, time.time() + min(BELIEVED_S, found.expires_in_s))
+        return caller
+
+
+def _remember(known: dict[str, _Known], token: str, caller: Caller, until: float) -> None:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[token] = _Known(caller, until)
+
+
+def unauthenticated(detail: str | None = None) -> Problem:
+    return Problem(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _access_token_invalid() -> Problem:
+    return unauthenticated("The access token is not valid, or has expired.")
+
+
+def _caller(found: Holder) -> Caller:
+    by_key = found.kind == "api_key"
+    return Caller(
+        id=found.user_id,
+        number=found.number,
+        role=Role(found.role),
+        session_id=None if by_key else found.session_id,
+        key_id=found.session_id if by_key else None,
+        scopes=frozenset(map(Scope, found.scopes)) if by_key else None,
+        by_cookie=not by_key,
+    )

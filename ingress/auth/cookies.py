@@ -1,0 +1,60 @@
+"""The browser's session cookie, and the token that proves a request comes from our own pages.
+
+A script cannot read the cookie, and another site cannot read the token: who changes something needs
+both.
+"""
+
+import base64
+import binascii
+from typing import Final
+
+from aiohttp import web
+
+from ingress.auth.signing_keys import Keys
+from ingress.http.problems import Code, Problem
+
+SESSION_COOKIE: Final = "ledger_session"
+CSRF_HEADER: Final = "X-CSRF-Token"
+_PURPOSE: Final = "csrf"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_OURS: Final = frozenset({"same-origin", "none"})
+
+
+def session_token(request: web.Request) -> str | None:
+    """Of all cookies that come along, which may be anybody's, this one is looked for alone."""
+    found = None
+    for cookie in request.headers.get("Cookie", "").split(";"):
+        name, equals, value = cookie.partition("=")
+        if equals and name.strip() == SESSION_COOKIE:
+            found = value.strip()
+    return found
+
+
+def set_session(response: web.Response, token: str, ttl_s: int) -> None:
+    response.set_cookie(
+        SESSION_COOKIE, token, max_age=ttl_s, path="/", secure=True, httponly=True,
+        samesite="Strict",
+    )  # fmt: skip
+
+
+def end_session(response: web.Response) -> None:
+    response.del_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
+
+
+def csrf_token(keys: Keys, session_id: str) -> str:
+    return base64.urlsafe_b64encode(keys.mac(_PURPOSE, session_id.encode())).decode().rstrip("=")
+
+
+def check_csrf(request: web.Request, keys: Keys, session_id: str) -> None:
+    """Of a request that is signed in by cookie."""
+    if request.method in _SAFE:
+        return
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in _OURS:
+        raise Problem(Code.CSRF_FAILED)
+    given = request.headers.get(CSRF_HEADER, "")
+    try:
+        mac = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4))
+    except (ValueError, binascii.Error):
+        mac = b""
+    if not keys.check(_PURPOSE, session_id.encode(), mac):
+        raise Problem(Code.CSRF_FAILED)

@@ -1,0 +1,39 @@
+"""The current password, asked again of a user who is signed in: the session may be stolen.
+
+Keeps the rule that wrong ones are counted for each user, as those at signing in are.
+"""
+
+from ingress import queries
+from ingress.auth import session_store
+from ingress.auth.login_throttle import Attempts
+from ingress.auth.passwords import Passwords
+from ingress.http.problems import Code, Problem
+from plumbing.postgres.connection_pool import Pool
+
+
+class CurrentPassword:
+    def __init__(self, pool: Pool, passwords: Passwords, attempts: Attempts) -> None:
+        self._pool = pool
+        self._passwords = passwords
+        self._attempts = attempts
+
+    async def verify(self, user_id: str, password: str) -> str:
+        """The hash that it fits. Whoever writes because of it requires that hash to be current
+        still, under a lock."""
+        counts = self._attempts.of_the_signed_in(user_id)
+        async with self._pool.connection() as connection:
+            found = await queries.one(
+                connection, "password_of", session_store.PasswordOf, id=user_id
+            )
+            await self._attempts.check(connection, counts)
+        hashed = found.password_hash if found is not None else None
+        fits = await self._passwords.check(password, hashed)
+        if not fits or hashed is None:
+            async with self._pool.connection() as connection:
+                await self._attempts.failed(connection, counts)
+            raise Problem(Code.CREDENTIALS_WRONG, subject=user_id)
+        return hashed
+
+    async def succeeded(self, connection: queries.Connection, user_id: str) -> None:
+        """In the transaction that writes: a right guess among too many writes nothing."""
+        await self._attempts.succeeded(connection, self._attempts.of_the_signed_in(user_id))

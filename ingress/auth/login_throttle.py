@@ -1,0 +1,144 @@
+"""Wrong passwords, counted in Postgres: so many for one e-mail address and from one place, then one
+more now and then. Registrations from one place are counted alike.
+
+Keeps the rules that what is counted never depends on whether there is such an account, that an
+answer which tells something of a password is counted first, and that strangers' attempts keep
+nobody out who has signed in from where they are. It does not know what a password is.
+"""
+
+import ipaddress
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from ingress import queries
+from ingress.auth.signing_keys import Keys
+from ingress.http.problems import Code, Problem
+from ingress.settings import IngressSettings
+
+# Who has one IPv6 address has as many as this prefix leaves.
+IPV6_PREFIX = 64
+# Counts are of microseconds.
+ROUNDING_S = 0.001
+
+
+class Count(NamedTuple):
+    """What is counted for, and how much of the window one wrong password takes."""
+
+    key: bytes
+    cost_s: float
+    success_resets: bool = True
+    refuses: bool = True
+
+
+class _Wait(Struct, frozen=True):
+    wait_s: float
+
+
+class _Counted(Struct, frozen=True):
+    key: bytes
+
+
+class Attempts:
+    def __init__(self, settings: IngressSettings, keys: Keys) -> None:
+        self._window_s = float(settings.login_window_s)
+        self._by_email_s = self._window_s / settings.login_failures_per_email
+        self._by_address_s = self._window_s / settings.login_failures_per_address
+        self._registration_s = self._window_s / settings.registrations_per_address
+        self._keys = keys
+
+    def at_signing_in(self, email: str, address: str | None, was_here: bool) -> list[Count]:
+        """`was_here`: whether the user of that e-mail has signed in from that place."""
+        place = place_of(address)
+        who = f"email {email.lower()}"
+        # Counted apart, or a stranger could keep anybody from signing in.
+        counts = [self._count(f"{who} at {place}" if was_here else who, self._by_email_s)]
+        if place is not None:
+            # An account of one's own must not buy more guesses at others', nor neighbours behind
+            # the same address keep out who has been there.
+            cost_s = self._by_address_s
+            counts.append(
+                self._count(f"place {place}", cost_s, success_resets=False, refuses=not was_here)
+            )
+        return counts
+
+    def of_the_signed_in(self, user_id: str) -> list[Count]:
+        return [self._count(f"user {user_id}", self._by_email_s)]
+
+    def _count(self, what: str, cost_s: float, **more: bool) -> Count:
+        return Count(self._keys.mac("attempts", what.encode()), cost_s, **more)
+
+    async def registering(self, connection: queries.Connection, address: str | None) -> None:
+        """Counts one, whatever comes of it: the hash is what it costs. Raises a Problem where it is
+        one too many."""
+        count = self._count(f"registration {place_of(address)}", self._registration_s)
+        await self._spend(connection, [count], Code.TOO_MANY_REGISTRATIONS)
+
+    async def check(
+        self,
+        connection: queries.Connection,
+        counts: Sequence[Count],
+        refusal: Code = Code.TOO_MANY_ATTEMPTS,
+    ) -> None:
+        """Raises a Problem where no further attempt is taken now."""
+        wait_s = await self._wait_s(connection, [each for each in counts if each.refuses])
+        if wait_s > ROUNDING_S:
+            raise _too_many(refusal, wait_s)
+
+    async def failed(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
+        """Of many at once, those that are too many are told nothing."""
+        await self._spend(connection, counts, Code.TOO_MANY_ATTEMPTS)
+
+    async def _spend(
+        self, connection: queries.Connection, counts: Sequence[Count], refusal: Code
+    ) -> None:
+        await self.check(connection, counts, refusal)
+        found = await queries.every(
+            connection,
+            "attempts_count",
+            _Counted,
+            **_asked(counts),
+            window_s=self._window_s,
+            rounding_s=ROUNDING_S,
+        )
+        counted = {each.key for each in found}
+        late = [each for each in counts if each.refuses and each.key not in counted]
+        if late:
+            # Others were counted between the two; the transaction ends with the Problem.
+            raise _too_many(refusal, await self._wait_s(connection, late))
+
+    async def succeeded(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
+        """As `failed`: a right guess among too many is told nothing either."""
+        await self.check(connection, counts)
+        for count in counts:
+            if count.success_resets:
+                await queries.run(connection, "attempts_forget", key=count.key)
+
+    async def _wait_s(self, connection: queries.Connection, counts: Sequence[Count]) -> float:
+        found = await queries.one(
+            connection, "attempts_wait", _Wait, **_asked(counts), window_s=self._window_s
+        )
+        assert found is not None, "an aggregate is a row"
+        return found.wait_s
+
+
+def place_of(address: str | None) -> str | None:
+    """What one client can change its address within, at no cost."""
+    if address is None:
+        return None
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.ip_network((int(found), IPV6_PREFIX), strict=False))
+    return str(found)
+
+
+def _too_many(code: Code, wait_s: float) -> Problem:
+    return Problem(code, headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
+
+
+def _asked(counts: Sequence[Count]) -> dict[str, list[bytes] | list[float]]:
+    return {"keys": [each.key for each in counts], "costs": [each.cost_s for each in counts]}

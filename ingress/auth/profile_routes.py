@@ -1,0 +1,174 @@
+"""What people see and change of themselves: who they are, where they are signed in, their password.
+
+Another's session is as one that is not there.
+"""
+
+import uuid
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.auth import session_store
+from ingress.auth.current_password import CurrentPassword
+from ingress.auth.login_throttle import Attempts
+from ingress.auth.passwords import MAX_LENGTH, Passwords
+from ingress.auth.registration import NewPassword
+from ingress.auth.revocations import KEY, SESSION
+from ingress.auth.sign_in import TAG
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import SIGNED_IN, Scope
+from ingress.http.routes import Answer, Body, Call, Instant, Meta, Query, Route, Shown
+from ingress.users import directory
+from ingress.users.directory import People, UserShown
+from plumbing.postgres.connection_pool import Pool
+
+
+class PasswordChange(Body):
+    current_password: Annotated[str, Field(max_length=MAX_LENGTH)]
+    password: NewPassword
+    password_confirmation: Annotated[str | None, Field(max_length=MAX_LENGTH)] = None
+    end_api_keys: Annotated[
+        bool, Field(description="Whether all API keys end, as the other sessions do.")
+    ] = False
+
+    @field_validator("password_confirmation")
+    @classmethod
+    def _confirms(cls, again: str | None, others: ValidationInfo) -> str | None:
+        if again is not None and "password" in others.data and again != others.data["password"]:
+            raise PydanticCustomError("not_the_same", "is not the password")
+        return again
+
+
+class SessionShown(Shown):
+    id: str
+    current: bool = Field(description="Whether it is the one that asks.")
+    created_at: Instant
+    last_used_at: Instant | None
+    expires_at: Instant
+    user_agent: str
+    address: str | None
+
+
+class SessionList(Shown):
+    data: list[SessionShown]
+    meta: Meta
+
+
+class SessionId(Query):
+    id: uuid.UUID
+
+
+class Own:
+    def __init__(
+        self, pool: Pool, passwords: Passwords, attempts: Attempts, people: People
+    ) -> None:
+        self._pool = pool
+        self._passwords = passwords
+        self._current_password = CurrentPassword(pool, passwords, attempts)
+        self._people = people
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/me",
+                handler=self.me,
+                summary="Who you are",
+                tag=TAG,
+                roles=SIGNED_IN,
+                scope=Scope.READ,
+                answers={200: UserShown},
+            ),
+            Route(
+                method="POST",
+                path="/auth/password",
+                handler=self.change_password,
+                summary="Change the password",
+                description="Ends all other sessions; with `end_api_keys` all API keys, too.",
+                tag=TAG,
+                roles=SIGNED_IN,
+                body=PasswordChange,
+                answers={204: None},
+                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+            ),
+            Route(
+                method="GET",
+                path="/sessions",
+                handler=self.sessions,
+                summary="Where you are signed in",
+                tag=TAG,
+                roles=SIGNED_IN,
+                answers={200: SessionList},
+            ),
+            Route(
+                method="DELETE",
+                path="/sessions/{id}",
+                handler=self.end,
+                summary="End a session",
+                tag=TAG,
+                roles=SIGNED_IN,
+                params=SessionId,
+                answers={204: None},
+                problems=(Code.NOT_FOUND,),
+            ),
+        ]
+
+    async def me(self, call: Call[None, None]) -> Answer:
+        user = await self._people.by_id(call.caller.id)
+        assert user is not None, "who asks is somebody"
+        return Answer(directory.shown(user))
+
+    async def sessions(self, call: Call[None, None]) -> Answer:
+        async with self._pool.connection() as connection:
+            found = await session_store.of(connection, call.caller.id)
+        return Answer(session_list(found, call.caller.session_id))
+
+    async def end(self, call: Call[None, None]) -> Answer:
+        asked = str(uuid.UUID(call.path["id"]))
+        async with self._pool.connection() as connection:
+            if not await session_store.end(connection, call.caller.id, SESSION, only=asked):
+                raise Problem(Code.NOT_FOUND)
+            await entries.note(connection, call, "ended a session", asked)
+        return Answer(status=204)
+
+    async def change_password(self, call: Call[PasswordChange, None]) -> Answer:
+        verified = await self._current_password.verify(call.caller.id, call.body.current_password)
+        new = await self._passwords.hash(call.body.password)
+        async with self._pool.connection() as connection:
+            done = await queries.run(
+                connection, "password_change", id=call.caller.id, old=verified, new=new
+            )
+            if not done:
+                raise Problem(Code.CREDENTIALS_WRONG)
+            await self._current_password.succeeded(connection, call.caller.id)
+            await session_store.end(connection, call.caller.id, SESSION, but=call.caller.session_id)
+            if call.body.end_api_keys:
+                await session_store.end(connection, call.caller.id, KEY)
+            await entries.note(
+                connection,
+                call,
+                "changed the password",
+                call.caller.id,
+                detail={"end_api_keys": call.body.end_api_keys},
+            )
+        return Answer(status=204)
+
+
+def session_list(sessions: list[session_store.Session], current: str | None) -> SessionList:
+    """`current` is the session of the caller."""
+    shown = [
+        SessionShown(
+            id=each.id,
+            current=each.id == current,
+            created_at=each.created_at,
+            last_used_at=each.last_used_at,
+            expires_at=each.expires_at,
+            user_agent=each.user_agent,
+            address=each.address,
+        )
+        for each in sessions
+    ]
+    return SessionList(data=shown, meta=Meta(limit=len(shown)))

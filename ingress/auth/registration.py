@@ -1,0 +1,181 @@
+"""Registration: a user, a wallet and the command that opens it, in one Postgres transaction.
+
+In this order, once the network address may register one more: 1. hash the password; 2. write user,
+wallet, outbox row and session; 3. commit; then the relay sends the command, and the answer waits
+until the books have the wallet, for a while. A death before 3 leaves nothing, one after 3 leaves
+all of it: signing in goes on from there.
+"""
+
+import uuid
+from typing import Annotated, Any
+
+import psycopg
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.auth import client_secrets, session_store
+from ingress.auth.login_throttle import Attempts
+from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
+from ingress.auth.sign_in import TAG, SignedInShown, SigningIn
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import PUBLIC, Role
+from ingress.http.routes import Answer, Body, Call, Route
+from ingress.ledger.request_fields import WaitHeaders, wait_s
+from ingress.settings import IngressSettings
+from ingress.users.directory import User
+from ingress.users.emails import Email
+from ingress.wallets import Openings
+from plumbing.postgres.connection_pool import Pool
+from plumbing.worker.crash_points import CrashPoints
+
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+NewPassword = Annotated[
+    str,
+    Field(min_length=MIN_LENGTH, max_length=MAX_LENGTH, json_schema_extra={"format": "password"}),
+]
+
+
+class Register(Body):
+    first_name: Name | None = None
+    last_name: Annotated[str, Field(max_length=100)] | None = None
+    name: Annotated[
+        Name | None,
+        Field(
+            validate_default=True,
+            description="In place of first_name and last_name: split at its first space.",
+        ),
+    ] = None
+    email: Annotated[Email, Field(examples=["ada@example.com"])]
+    password: NewPassword
+    password_confirmation: Annotated[
+        str | None,
+        Field(max_length=MAX_LENGTH, description="Where it is given, the same as password."),
+    ] = None
+
+    @field_validator("name")
+    @classmethod
+    def _one_name(cls, name: str | None, others: ValidationInfo) -> str | None:
+        if "first_name" in others.data and (name is None) == (others.data["first_name"] is None):
+            raise PydanticCustomError("name_required", "either first_name or name is required")
+        return name
+
+    @field_validator("password_confirmation")
+    @classmethod
+    def _confirms(cls, again: str | None, others: ValidationInfo) -> str | None:
+        if again is not None and "password" in others.data and again != others.data["password"]:
+            raise PydanticCustomError("not_the_same", "is not the password")
+        return again
+
+    @property
+    def names(self) -> tuple[str, str]:
+        if self.name is None:
+            return self.first_name or "", self.last_name or ""
+        first, _, last = self.name.strip().partition(" ")
+        return first, last.strip()
+
+
+class Registration:
+    def __init__(
+        self,
+        settings: IngressSettings,
+        pool: Pool,
+        passwords: Passwords,
+        attempts: Attempts,
+        openings: Openings,
+        signing_in: SigningIn,
+        crash: CrashPoints,
+    ) -> None:
+        self._is_open = settings.registration_open
+        self._currency = settings.default_currency
+        self._session_ttl_s = settings.session_ttl_s
+        self._most_sessions = settings.sessions_per_user
+        self._pool = pool
+        self._passwords = passwords
+        self._attempts = attempts
+        self._openings = openings
+        self._signing_in = signing_in
+        self._crash = crash
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="POST",
+                path=path,
+                handler=self.register,
+                summary="Register",
+                description="Makes a user and a first wallet, and signs in. The wallet is open when"
+                " this is answered, or soon after; what is asked of it meanwhile waits.",
+                tag=TAG,
+                roles=PUBLIC,
+                body=Register,
+                headers=WaitHeaders,
+                answers={201: SignedInShown},
+                problems=(
+                    Code.REGISTRATION_CLOSED,
+                    Code.TOO_MANY_REGISTRATIONS,
+                    Code.EMAIL_TAKEN,
+                    Code.BUSY,
+                ),
+            )
+            for path in ("/register", "/auth/signup")
+        ]
+
+    async def register(self, call: Call[Register, None]) -> Answer:
+        if not self._is_open:
+            raise Problem(Code.REGISTRATION_CLOSED)
+        asked = call.body
+        first, last = asked.names
+        # Those who find no place cost Postgres nothing.
+        with self._passwords.place():
+            async with self._pool.connection() as connection:
+                await self._attempts.registering(connection, entries.address(call.request))
+            hashed = await self._passwords.hash_in_place(asked.password)
+        self._crash.reach("register.1-hashed")
+        async with self._pool.connection() as connection:
+            user = await add_user(connection, asked.email, first, last, hashed, Role.USER)
+            wallet = await self._openings.add(
+                connection, user.id, self._currency, is_default=True, trace=call.trace
+            )
+            begun = await session_store.begin(
+                connection,
+                call.request,
+                user.id,
+                hashed,
+                client_secrets.REFRESH,
+                self._session_ttl_s,
+                self._most_sessions,
+            )
+            assert begun is not None, "the user was inserted with this hash"
+            await entries.note(connection, call, "registered", user.id, user_id=user.id)
+            self._crash.reach("register.2-written")
+        self._crash.reach("register.3-committed")
+        self._openings.nudge()
+        await self._openings.is_open(wallet.id, wait_s(call.request))
+        return Answer(await self._signing_in.signed_in(begun), 201)
+
+
+async def add_user(
+    connection: queries.Connection,
+    email: str,
+    first_name: str,
+    last_name: str,
+    password_hash: str | None,
+    role: Role,
+) -> User:
+    """Raises a Problem where there is somebody of that address."""
+    given: dict[str, Any] = {
+        "id": str(uuid.uuid4()),
+        "email": email,
+        "first_name": first_name,
+        "last_name": last_name,
+        "password_hash": password_hash,
+        "role": role.value,
+    }
+    try:
+        made = await queries.one(connection, "user_add", User, **given)
+    except psycopg.errors.UniqueViolation:
+        raise Problem(Code.EMAIL_TAKEN) from None
+    assert made is not None, "it was inserted"
+    return made

@@ -1,0 +1,146 @@
+"""What was revoked before its time, as every ingress must know at once: sessions and, after a
+change of role, every access token of a user.
+
+Postgres sends a notification in the transaction that revokes. Each ingress listens on a connection
+of its own and sends itself a heartbeat, so that silence means a broken connection, never a quiet
+day. An ingress that has heard nothing for SILENCE_S asks Postgres for each request instead.
+Revocations are kept as long as an access token lives.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import psycopg
+from msgspec import Struct
+
+from ingress import queries
+from ingress.auth.access_tokens import Access
+from ingress.background import Background
+from plumbing.postgres import connection_pool
+from plumbing.postgres.connection_pool import Connection
+
+CHANNEL: Final = "ledger_endings"
+SESSION: Final = "session"
+USER: Final = "user"
+KEY: Final = "api_key"
+HEARTBEAT: Final = "heartbeat"
+PAUSE_S: Final = 0.5
+# Shorter than the time for an answer, which a wait for notifications counts as.
+HEARTBEAT_S: Final = 4.0
+SILENCE_S: Final = 20.0
+LOAD_TIMEOUT_S: Final = 30.0
+# An access token's end is told by the clock of the ingress that reads it.
+SLACK_S: Final = 300.0
+
+
+class _Ending(Struct, frozen=True):
+    kind: str
+    id: str
+    counter: int
+
+
+class _Revoked(NamedTuple):
+    counter: int
+    heard_at: float
+
+
+class Endings(Background):
+    def __init__(
+        self,
+        database_url: str,
+        application: str,
+        access_ttl_s: int,
+        *,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        super().__init__("revocations are not heard", PAUSE_S)
+        self._url = database_url
+        self._application = application
+        self._kept_s = access_ttl_s + SLACK_S
+        self._silence_s = silence_s
+        self._sessions: dict[str, float] = {}
+        self._users: dict[str, _Revoked] = {}
+        self._then: list[Callable[[], None]] = []
+        self._heard_at = float("-inf")
+        # Whether all revocations from before the start are known.
+        self.loaded = False
+        self.count = 0
+
+    def on_any(self, act: Callable[[], None]) -> None:
+        self._then.append(act)
+
+    @property
+    def current(self) -> bool:
+        """Whether what is known can be relied on; otherwise Postgres has to be asked."""
+        return time.monotonic() - self._heard_at < self._silence_s
+
+    def ended(self, access: Access) -> bool:
+        if access.caller.session_id in self._sessions:
+            return True
+        revoked = self._users.get(access.caller.id)
+        return revoked is not None and access.counter < revoked.counter
+
+    def hear(self, payload: str) -> None:
+        """A notification, as the SQL files write it."""
+        self._heard_at = time.monotonic()
+        kind, _, rest = payload.partition(" ")
+        if kind == HEARTBEAT:
+            return
+        if kind == SESSION:
+            for id in rest.split(","):
+                self._note(kind, id)
+        elif kind == USER:
+            id, _, counter = rest.partition(" ")
+            self._note(kind, id, int(counter))
+        self._forget_others()
+
+    def _note(self, kind: str, id: str, counter: int = 0) -> None:
+        now = time.monotonic()
+        if kind == SESSION:
+            self._sessions[id] = now
+        else:
+            known = self._users.get(id)
+            self._users[id] = _Revoked(max(counter, known.counter if known else 0), now)
+
+    def _forget_others(self) -> None:
+        """What is remembered of tokens and users may be out of date."""
+        self.count += 1
+        for act in self._then:
+            act()
+
+    async def turn(self) -> None:
+        # It hangs up on a server that gives no answer in time.
+        connection = await Connection.connect(
+            self._url,
+            autocommit=True,
+            application_name=self._application,
+            connect_timeout=connection_pool.CONNECT_TIMEOUT_S,
+        )
+        async with connection:
+            # First listen, then load: nothing lies between.
+            await connection.execute(f"LISTEN {CHANNEL}")
+            connection.answer_timeout_s = LOAD_TIMEOUT_S
+            for each in await queries.every(connection, "endings", _Ending, kept_s=self._kept_s):
+                self._note(each.kind, each.id, each.counter)
+            connection.answer_timeout_s = connection_pool.ANSWER_TIMEOUT_S
+            self._forget_others()
+            self.loaded = True
+            connected_at = time.monotonic()
+            while True:
+                # Only what comes back shows that notifications are heard.
+                await queries.run(
+                    connection, "ending_heartbeat", channel=CHANNEL, heartbeat=HEARTBEAT
+                )
+                async for notification in connection.notifies(timeout=HEARTBEAT_S):
+                    self.hear(notification.payload)
+                silent_since = max(self._heard_at, connected_at)
+                if time.monotonic() - silent_since >= self._silence_s:
+                    raise psycopg.OperationalError("the heartbeats do not come back")
+                self._forget(time.monotonic() - self._kept_s)
+
+    def _forget(self, before: float) -> None:
+        for id in [id for id, heard_at in self._sessions.items() if heard_at < before]:
+            del self._sessions[id]
+        for id in [id for id, revoked in self._users.items() if revoked.heard_at < before]:
+            del self._users[id]

@@ -1,0 +1,206 @@
+"""Sessions and API keys as rows: begun, refreshed, ended.
+
+A refresh token is used once. One that comes again was copied, by whom is not known: its session
+ends. The exception is a lost answer: within RETRY_S the same client gets the same answer. All
+ingresses are notified of every ending in the transaction that makes it.
+"""
+
+import hmac
+from datetime import datetime
+from typing import Final
+
+from aiohttp import web
+from msgspec import Struct
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.auth import client_secrets
+from ingress.auth.login_throttle import place_of
+from ingress.auth.revocations import CHANNEL, KEY, SESSION
+from ingress.ledger.request_fields import KEY_HEADER
+from ingress.users.directory import User
+
+MAX_AGENT_LENGTH: Final = 300
+# How long a lost answer to a refresh is given again.
+RETRY_S: Final = 10.0
+
+
+class _Begun(User, frozen=True, kw_only=True):
+    session_id: str
+    token_counter: int
+
+
+class Begun(Struct, frozen=True):
+    """A session with the user's row as it was when it began, and the client's secret."""
+
+    id: str
+    token: str
+    user: User
+    counter: int
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    id: str
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime
+    user_agent: str
+    address: str | None
+
+
+class Refreshed(Struct, frozen=True, kw_only=True):
+    """`id`, `number` and what follows are the user's."""
+
+    session_id: str
+    id: str
+    number: int
+    role: str
+    token_counter: int
+
+
+class _Rotated(Refreshed, frozen=True, kw_only=True):
+    hash: bytes
+    salt: bytes
+
+
+class PasswordOf(Struct, frozen=True):
+    password_hash: str | None
+
+
+class _Ended(Struct, frozen=True):
+    ids: list[str]
+    notified: str
+
+
+class _Spent(Struct, frozen=True):
+    """A refresh token that was used: its session, and whose that is."""
+
+    id: str
+    user_id: str
+
+
+async def begin(
+    connection: queries.Connection,
+    request: web.Request,
+    user_id: str,
+    verified: str,
+    kind: str,
+    ttl_s: int,
+    most: int,
+) -> Begun | None:
+    """None where `verified` is not the hash of the user's current password, or the user is
+    disabled. Of more than `most` sessions the oldest end."""
+    token = client_secrets.make(kind)
+    agent = request.headers.get("User-Agent", "").encode("ascii", "replace").decode()
+    begun = await queries.one(
+        connection,
+        "session_begin",
+        _Begun,
+        hash=client_secrets.hashed(token),
+        user_id=user_id,
+        verified=verified,
+        ttl_s=ttl_s,
+        user_agent=agent[:MAX_AGENT_LENGTH].replace("\0", ""),
+        address=entries.address(request),
+    )
+    if begun is None:
+        return None
+    await end_oldest(connection, user_id, SESSION, begun.session_id, most)
+    return Begun(begun.session_id, token, begun, begun.token_counter)
+
+
+async def refresh(
+    connection: queries.Connection, request: web.Request, token: str, ttl_s: int
+) -> tuple[Refreshed, str] | None:
+    """The session and its next refresh token. None: not valid; if it was used before, its session
+    has ended now."""
+    if not client_secrets.is_one(token, client_secrets.REFRESH):
+        return None
+    client, salt = _client(request), client_secrets.salt()
+    new, old = client_secrets.following(token, salt, client), client_secrets.hashed(token)
+    found = await queries.one(
+        connection,
+        "session_refresh",
+        Refreshed,
+        old=old,
+        new=client_secrets.hashed(new),
+        salt=salt,
+        ttl_s=ttl_s,
+    )
+    if found is not None:
+        return found, new
+    rotated = await queries.one(connection, "session_rotated", _Rotated, old=old, within_s=RETRY_S)
+    if rotated is not None:
+        same = client_secrets.following(token, rotated.salt, client)
+        # The hash is another's if that token was used, or if the client is not the same.
+        if hmac.compare_digest(client_secrets.hashed(same), rotated.hash):
+            return rotated, same
+    reused = await queries.one(connection, "spent_token", _Spent, hash=old)
+    # Only what ends a session: whoever has the token may come again as often as they like.
+    if reused is not None and await end(connection, reused.user_id, SESSION, only=reused.id):
+        event = entries.Event(
+            action="refresh token reused",
+            user_id=reused.user_id,
+            subject=reused.id,
+            address=entries.address(request),
+        )
+        await entries.add(connection, [event])
+    return None
+
+
+def _client(request: web.Request) -> bytes:
+    """What a client brings beside its token, and who has only copied that does not know."""
+    place = place_of(entries.address(request)) or ""
+    headers = (request.headers.get(name, "") for name in ("User-Agent", KEY_HEADER))
+    return "\n".join((place, *headers)).encode(errors="surrogateescape")
+
+
+async def of(connection: queries.Connection, user_id: str) -> list[Session]:
+    return await queries.every(connection, "sessions_of", Session, user_id=user_id)
+
+
+async def end(
+    connection: queries.Connection,
+    user_id: str,
+    kind: str,
+    *,
+    only: str | None = None,
+    but: str | None = None,
+) -> list[str]:
+    """Ends sessions or API keys of a user: all, all but one, or only one. Their ids. Where all end,
+    an earlier statement of the transaction has locked the user's row."""
+    ended = await queries.one(
+        connection,
+        "tokens_end",
+        _Ended,
+        channel=CHANNEL,
+        user_id=user_id,
+        kind=kind,
+        only=only,
+        but=but,
+    )
+    return [] if ended is None else ended.ids
+
+
+async def end_oldest(
+    connection: queries.Connection, user_id: str, kind: str, new: str, most: int
+) -> list[str]:
+    """The ids of those beyond `most`, `new` counted among these; never `new` itself."""
+    ended = await queries.one(
+        connection,
+        "tokens_cap",
+        _Ended,
+        channel=CHANNEL,
+        user_id=user_id,
+        kind=kind,
+        new=new,
+        most=most,
+    )
+    return [] if ended is None else ended.ids
+
+
+async def revoke(connection: queries.Connection, user_id: str, *kinds: str) -> None:
+    """Revokes the access tokens of a user, and ends all sessions or API keys where named. An
+    earlier statement of the transaction has locked the user's row."""
+    assert set(kinds) <= {SESSION, KEY}
+    await queries.run(connection, "user_revoke", id=user_id, kinds=list(kinds), channel=CHANNEL)

@@ -1,0 +1,302 @@
+"""Signing in and out: by password for tokens or for a browser's cookie, refreshing, ending.
+
+Keeps the rule that an unknown address and a wrong password are told apart by nothing: same words,
+same work, counted alike. It does not know what a session may be used for.
+"""
+
+from typing import Annotated
+
+from aiohttp import web
+from msgspec import Struct
+from pydantic import Field
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.auth import client_secrets, cookies, session_store
+from ingress.auth.access_tokens import AccessTokens
+from ingress.auth.login_throttle import Attempts, place_of
+from ingress.auth.passwords import MAX_LENGTH, Passwords
+from ingress.auth.revocations import SESSION
+from ingress.auth.signing_keys import Keys
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import PUBLIC, SIGNED_IN, Role
+from ingress.http.routes import Answer, Body, Call, Caller, Query, Route, Shown
+from ingress.http.server import response
+from ingress.ledger.request_fields import KEY_HEADER
+from ingress.ledger.views import wallet_view
+from ingress.ledger.views.wallet_view import WalletShown
+from ingress.settings import IngressSettings
+from ingress.users import demo_users, directory, emails
+from ingress.users.directory import People, User, UserShown
+from ingress.wallets import Openings
+from plumbing.postgres.connection_pool import Pool
+
+TAG = "Sessions"
+# A password that was verified may be hashed again meanwhile, by another sign-in.
+TRIES = 3
+
+
+class Login(Body):
+    email: Annotated[str, Field(max_length=320, examples=["ada@example.com"])]
+    password: Annotated[str, Field(max_length=MAX_LENGTH, json_schema_extra={"format": "password"})]
+
+
+class Refresh(Body):
+    refresh_token: Annotated[str, Field(max_length=100)]
+
+
+class RefreshHeaders(Query):
+    idempotency_key: str | None = Field(
+        default=None,
+        alias=KEY_HEADER,
+        description="A random text of the client's own. A request that is repeated brings the same"
+        " one; without it nobody gets that answer again.",
+    )
+
+
+class TokensShown(Shown):
+    access_token: str
+    token_type: str = "Bearer"
+    expires_in: int = Field(description="Seconds until the access token is no longer taken.")
+    refresh_token: str = Field(description="To be used once, at `/auth/refresh`.")
+
+
+class SignedInShown(TokensShown):
+    user: UserShown
+    wallet: WalletShown | None = Field(description="The default wallet.")
+    token: str = Field(description="The access token once more.")
+
+
+class BrowserShown(Shown):
+    user: UserShown
+    wallet: WalletShown | None
+    csrf_token: str = Field(
+        description=f"For the header `{cookies.CSRF_HEADER}` of what changes something."
+    )
+    expires_in: int
+
+
+class Credentials(Struct, frozen=True):
+    id: str
+    password_hash: str | None
+    disabled: bool
+    was_here: bool  # signed in from the place that asks, before
+
+
+class SigningIn:
+    def __init__(
+        self,
+        settings: IngressSettings,
+        pool: Pool,
+        keys: Keys,
+        access: AccessTokens,
+        passwords: Passwords,
+        attempts: Attempts,
+        people: People,
+        openings: Openings,
+    ) -> None:
+        self._session_ttl_s = settings.session_ttl_s
+        self._cookie_ttl_s = settings.cookie_ttl_s
+        self._most_sessions = settings.sessions_per_user
+        self._refuses_demo = demo_users.others_reach(settings)
+        self._pool = pool
+        self._keys = keys
+        self._access = access
+        self._passwords = passwords
+        self._attempts = attempts
+        self._people = people
+        self._openings = openings
+
+    def routes(self) -> list[Route]:
+        return [
+            *(
+                Route(
+                    method="POST",
+                    path=path,
+                    handler=self.login,
+                    summary="Sign in",
+                    tag=TAG,
+                    roles=PUBLIC,
+                    body=Login,
+                    answers={200: SignedInShown},
+                    problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+                )
+                for path in ("/login", "/auth/login")
+            ),
+            Route(
+                method="POST",
+                path="/auth/cookie",
+                handler=self.login_by_cookie,
+                summary="Sign a browser in",
+                description="Sets a cookie that scripts cannot read. What changes something needs"
+                f" the header `{cookies.CSRF_HEADER}`, too.",
+                tag=TAG,
+                roles=PUBLIC,
+                body=Login,
+                answers={200: BrowserShown},
+                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+            ),
+            Route(
+                method="GET",
+                path="/auth/cookie",
+                handler=self.browser,
+                summary="Who this browser is signed in as",
+                tag=TAG,
+                roles=SIGNED_IN,
+                answers={200: BrowserShown},
+                problems=(Code.NOT_FOUND,),
+            ),
+            Route(
+                method="POST",
+                path="/auth/refresh",
+                handler=self.refresh,
+                summary="New tokens for a refresh token",
+                description="A refresh token is used once. Used again, it ends its session. If the"
+                " answer was lost, repeat the request within 10 s: the same client (network"
+                f" address, `User-Agent`, `{KEY_HEADER}`) gets the same refresh token.",
+                tag=TAG,
+                roles=PUBLIC,
+                body=Refresh,
+                headers=RefreshHeaders,
+                answers={200: TokensShown},
+                problems=(Code.REFRESH_INVALID,),
+            ),
+            *(
+                Route(
+                    method="POST",
+                    path=path,
+                    handler=self.logout,
+                    summary="Sign out",
+                    description="Ends this session; its tokens are no longer taken.",
+                    tag=TAG,
+                    roles=SIGNED_IN,
+                    answers={204: None},
+                )
+                for path in ("/logout", "/auth/logout")
+            ),
+        ]
+
+    async def login(self, call: Call[Login, None]) -> Answer:
+        begun = await self._begin(call, client_secrets.REFRESH, self._session_ttl_s)
+        return Answer(await self.signed_in(begun))
+
+    async def login_by_cookie(self, call: Call[Login, None]) -> web.Response:
+        begun = await self._begin(call, client_secrets.COOKIE, self._cookie_ttl_s)
+        shown = await self._browser(begun.user, begun.id)
+        made = response(Answer(shown))
+        cookies.set_session(made, begun.token, self._cookie_ttl_s)
+        return made
+
+    async def browser(self, call: Call[None, None]) -> Answer:
+        caller = call.caller
+        if not caller.by_cookie or caller.session_id is None:
+            raise Problem(Code.NOT_FOUND, "You are not signed in by cookie.")
+        user = await self._people.by_id(caller.id)
+        assert user is not None, "a session is a user's"
+        return Answer(await self._browser(user, caller.session_id))
+
+    async def refresh(self, call: Call[Refresh, None]) -> Answer:
+        async with self._pool.connection() as connection:
+            done = await session_store.refresh(
+                connection, call.request, call.body.refresh_token, self._session_ttl_s
+            )
+        if done is None:
+            raise Problem(Code.REFRESH_INVALID)
+        found, token = done
+        caller = Caller(found.id, found.number, Role(found.role), found.session_id)
+        return Answer(
+            TokensShown(
+                access_token=self._access.make(caller, found.token_counter),
+                expires_in=self._access.ttl_s,
+                refresh_token=token,
+            )
+        )
+
+    async def logout(self, call: Call[None, None]) -> web.Response:
+        assert call.caller.session_id is not None, "no scope of a key reaches here"
+        async with self._pool.connection() as connection:
+            await session_store.end(
+                connection, call.caller.id, SESSION, only=call.caller.session_id
+            )
+            await entries.note(connection, call, "signed out", call.caller.session_id)
+        made = web.Response(status=204)
+        if call.caller.by_cookie:
+            cookies.end_session(made)
+        return made
+
+    async def signed_in(self, begun: session_store.Begun) -> SignedInShown:
+        user = begun.user
+        caller = Caller(user.id, user.number, Role(user.role), begun.id)
+        access = self._access.make(caller, begun.counter)
+        return SignedInShown(
+            user=directory.shown(user),
+            wallet=await self._wallet(user),
+            access_token=access,
+            token=access,
+            expires_in=self._access.ttl_s,
+            refresh_token=begun.token,
+        )
+
+    async def _begin(self, call: Call[Login, None], kind: str, ttl_s: int) -> session_store.Begun:
+        """A session of the user whose password it is."""
+        for _ in range(TRIES):
+            begun = await self._try(call, kind, ttl_s)
+            if begun is not None:
+                return begun
+        raise Problem(Code.CREDENTIALS_WRONG)
+
+    async def _try(
+        self, call: Call[Login, None], kind: str, ttl_s: int
+    ) -> session_store.Begun | None:
+        """None: the hash that was verified is no longer the user's."""
+        email = emails.read(call.body.email)
+        address = entries.address(call.request)
+        found = None
+        async with self._pool.connection() as connection:
+            if email is not None:
+                place = place_of(address)
+                found = await queries.one(
+                    connection, "credentials", Credentials, email=email.lower(), place=place
+                )
+            was_here = found is not None and found.was_here
+            counts = self._attempts.at_signing_in(email or call.body.email, address, was_here)
+            await self._attempts.check(connection, counts)
+        hashed = found.password_hash if found is not None else None
+        fits = await self._passwords.check(call.body.password, hashed)
+        if self._refuses_demo and demo_users.is_known(email or "", call.body.password):
+            fits = False
+        if not fits or found is None or found.disabled or hashed is None:
+            async with self._pool.connection() as connection:
+                await self._attempts.failed(connection, counts)
+            raise Problem(Code.CREDENTIALS_WRONG, subject=found.id if found is not None else None)
+        async with self._pool.connection() as connection:
+            begun = await session_store.begin(
+                connection, call.request, found.id, hashed, kind, ttl_s, self._most_sessions
+            )
+            if begun is None:
+                return None
+            await self._attempts.succeeded(connection, counts)
+            await entries.note(connection, call, "signed in", begun.id, user_id=found.id)
+        if self._passwords.is_old(hashed):
+            await self._hash_again(found.id, hashed, call.body.password)
+        return begun
+
+    async def _hash_again(self, user_id: str, old: str, password: str) -> None:
+        new = await self._passwords.hash(password)
+        async with self._pool.connection() as connection:
+            await queries.run(connection, "password_rehash", id=user_id, old=old, new=new)
+
+    async def _browser(self, user: User, session_id: str) -> BrowserShown:
+        return BrowserShown(
+            user=directory.shown(user),
+            wallet=await self._wallet(user),
+            csrf_token=cookies.csrf_token(self._keys, session_id),
+            expires_in=self._cookie_ttl_s,
+        )
+
+    async def _wallet(self, user: User) -> WalletShown | None:
+        wallet = await self._openings.default(user.id)
+        if wallet is None:
+            return None
+        async with self._pool.connection() as connection:
+            return await wallet_view.read(connection, wallet, user)

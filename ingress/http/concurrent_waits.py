@@ -1,0 +1,35 @@
+"""How many requests of one user wait for an outcome at once, at this ingress.
+
+Keeps the rule that one user, with however many connections, does not occupy an ingress: each wait
+holds a connection, and looks in Postgres now and then. It does not know what is waited for.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ingress.http.problems import Code, Problem
+
+RETRY_AFTER_S = "1"
+
+
+class Waits:
+    def __init__(self, most: int) -> None:
+        """`most` is for each user."""
+        self._most = most
+        self._counts: dict[str, int] = {}
+
+    @contextmanager
+    def one(self, user_id: str) -> Iterator[None]:
+        """Raises a Problem for one too many."""
+        count = self._counts.get(user_id, 0)
+        if count >= self._most:
+            raise Problem(Code.TOO_MANY_WAITS, headers={"Retry-After": RETRY_AFTER_S})
+        self._counts[user_id] = count + 1
+        try:
+            yield
+        finally:
+            left = self._counts[user_id] - 1
+            if left:
+                self._counts[user_id] = left
+            else:
+                del self._counts[user_id]

@@ -1,0 +1,116 @@
+"""/health says what runs and what it reaches, /ready whether to send it requests.
+
+Both ask the broker and the database themselves, at most once a second however often they are
+asked. It tells strangers no address and no error text: those are in the log.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import structlog
+
+from ingress.http.roles import PUBLIC
+from ingress.http.routes import Answer, Call, Route, Shown
+
+PROBE_TIMEOUT_S = 2.0
+FRESH_S = 1.0
+
+# Answers None when reachable, else why not; may take PROBE_TIMEOUT_S, never raises.
+Probe = Callable[[float], Awaitable[str | None]]
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Part(Shown):
+    reachable: bool
+
+
+class HealthShown(Shown):
+    name: str
+    service: str
+    version: str
+    ledger: str
+    environment: str
+    status: Literal["ok", "degraded"]
+    uptime_s: float
+    kafka: Part
+    postgres: Part
+
+
+class ReadyShown(Shown):
+    ready: bool
+    kafka: bool
+    postgres: bool
+
+
+@dataclass(slots=True)
+class Health:
+    about: Mapping[str, str]
+    probes: Mapping[str, Probe]
+    started_at: float = field(default_factory=time.monotonic)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asked_at: float = float("-inf")
+    _reached: dict[str, bool] = field(default_factory=dict)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="GET",
+                path="/health",
+                handler=self.health,
+                summary="What runs, and what it reaches",
+                tag="About",
+                roles=PUBLIC,
+                answers={200: HealthShown},
+                versioned=False,
+            ),
+            Route(
+                method="GET",
+                path="/ready",
+                handler=self.ready,
+                summary="Whether to send it requests",
+                tag="About",
+                roles=PUBLIC,
+                answers={200: ReadyShown, 503: ReadyShown},
+                versioned=False,
+            ),
+        ]
+
+    async def health(self, _: Call[None, None]) -> Answer:
+        reached = await self._reach()
+        told = {
+            **self.about,
+            "status": "ok" if all(reached.values()) else "degraded",
+            "uptime_s": round(time.monotonic() - self.started_at, 3),
+            **{part: {"reachable": reachable} for part, reachable in reached.items()},
+        }
+        return Answer(msgspec.json.encode(told))
+
+    async def ready(self, _: Call[None, None]) -> Answer:
+        reached = await self._reach()
+        ready = all(reached.values())
+        told = msgspec.json.encode({"ready": ready, **reached})
+        return Answer(told, 200 if ready else 503)
+
+    async def _reach(self) -> dict[str, bool]:
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= FRESH_S:
+                errors = await asyncio.gather(
+                    *(probe(PROBE_TIMEOUT_S) for probe in self.probes.values())
+                )
+                self._note(dict(zip(self.probes, errors, strict=True)))
+                self._asked_at = time.monotonic()
+        return self._reached
+
+    def _note(self, errors: dict[str, str | None]) -> None:
+        for part, error in errors.items():
+            was = self._reached.get(part, True)
+            if error is not None and was:
+                log.warning("out of reach", part=part, error=error)
+            if error is None and not was:
+                log.info("in reach again", part=part)
+        self._reached = {part: error is None for part, error in errors.items()}

@@ -1,0 +1,213 @@
+"""The OpenAPI 3.1 document, made from the routes and the very models that validate.
+
+What a route declares is what it checks and what is told here; there is no second description. It
+asks nobody and knows no handler.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+from ingress.auth.cookies import CSRF_HEADER, SESSION_COOKIE
+from ingress.http import problems
+from ingress.http.problems import AnyCode, Code, ProblemDocument
+from ingress.http.roles import Role
+from ingress.http.routes import JSON, Route
+
+VERSION: Final = "3.1.1"
+REFS: Final = "#/components/schemas/{model}"
+_NAMES: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
+
+# What any route of its sort may answer, besides its own.
+EVERY: Final[tuple[AnyCode, ...]] = (
+    Code.MALFORMED_REQUEST,
+    Code.QUERY_INVALID,
+    Code.INTERNAL_ERROR,
+    Code.UNAVAILABLE,
+)
+SIGNED_IN: Final[tuple[AnyCode, ...]] = (Code.UNAUTHENTICATED, Code.FORBIDDEN, Code.CSRF_FAILED)
+WITH_BODY: Final[tuple[AnyCode, ...]] = (
+    Code.MALFORMED_BODY,
+    Code.BODY_TOO_SLOW,
+    Code.BODY_TOO_LARGE,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.FIELDS_INVALID,
+)
+
+Document = dict[str, Any]
+_Models = dict[tuple[int, JsonSchemaMode], Document]
+
+
+def document(routes: Iterable[Route], prefix: str, about: Mapping[str, str]) -> Document:
+    shown = [route for route in routes if not route.hidden]
+    models, components = _schemas(shown)
+    paths: Document = {}
+    for route in shown:
+        path = _NAMES.sub(r"{\1}", route.full_path(prefix))
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, models)
+    return {
+        "openapi": VERSION,
+        "info": {
+            "title": about["name"],
+            "version": about["version"],
+            "description": "One endpoint for each thing that can be done with money, and for"
+            " reading what became of it. Errors are problem documents (RFC 9457).",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in shown)],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An access token, or an API key.",
+                },
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": SESSION_COOKIE,
+                    "description": f"A browser's session; what changes something needs the header"
+                    f" `{CSRF_HEADER}`, too.",
+                },
+            },
+        },
+    }
+
+
+def codes(route: Route) -> list[AnyCode]:
+    """Every problem that the route may answer, once."""
+    every: list[AnyCode] = [*route.problems, *EVERY]
+    if route.roles is not None:
+        every += SIGNED_IN
+    if route.waits:
+        every.append(Code.TOO_MANY_WAITS)
+    if route.body is not None:
+        every += WITH_BODY
+    return list(dict.fromkeys(every))
+
+
+def operation_id(route: Route, path: str) -> str:
+    words = re.findall(r"\w+", path)
+    return "_".join([route.method.lower(), *words]).replace("_api_v1_", "_")
+
+
+def _schemas(routes: list[Route]) -> tuple[_Models, Document]:
+    inputs: list[tuple[Any, JsonSchemaMode, TypeAdapter[Any]]] = []
+    for model, mode in _models(routes):
+        inputs.append((id(model), mode, TypeAdapter(model)))
+    unique = {(key, mode): (key, mode, adapter) for key, mode, adapter in inputs}
+    made, shared = TypeAdapter.json_schemas(
+        list(unique.values()), ref_template=REFS, schema_generator=GenerateJsonSchema
+    )
+    return made, dict(shared.get("$defs", {}))
+
+
+def _models(routes: list[Route]) -> Iterator[tuple[Any, JsonSchemaMode]]:
+    yield ProblemDocument, "serialization"
+    for route in routes:
+        for model in (route.body, route.query, route.params, route.headers):
+            if model is not None:
+                yield model, "validation"
+        for model in route.answers.values():
+            if isinstance(model, str):
+                continue
+            if model is not None:
+                yield model, "serialization"
+
+
+def _operation(route: Route, path: str, models: _Models) -> Document:
+    made: Document = {
+        "operationId": operation_id(route, path),
+        "tags": [route.tag],
+        "summary": route.summary,
+        "parameters": [*_path_parameters(route, path), *_parameters(route)],
+        "responses": _responses(route, models),
+    }
+    told = [route.description] if route.description else []
+    if route.roles is None:
+        made["security"] = []
+    else:
+        made["security"] = [{"bearer": []}, {"cookie": []}]
+        roles = ", ".join(role for role in Role if role in route.roles)
+        scope = f" API keys: scope `{route.scope}`." if route.scope else " Not by API key."
+        told.append(f"Roles: {roles}.{scope}")
+    if told:
+        made["description"] = "\n\n".join(told)
+    if route.body is not None:
+        made["requestBody"] = {
+            "required": route.body_required,
+            "content": {JSON: {"schema": models[id(route.body), "validation"]}},
+        }
+    return made
+
+
+def _path_parameters(route: Route, path: str) -> Iterator[Document]:
+    known: Document = {}
+    if route.params is not None:
+        known = TypeAdapter(route.params).json_schema(ref_template=REFS)["properties"]
+    for name in _NAMES.findall(path):
+        schema = _plain(known.get(name, {}))
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": schema or {"type": "string", "minLength": 1},
+        }
+
+
+def _parameters(route: Route) -> Iterator[Document]:
+    for model, place in ((route.query, "query"), (route.headers, "header")):
+        if model is None:
+            continue
+        whole = TypeAdapter(model).json_schema(ref_template=REFS)
+        for name, schema in whole.get("properties", {}).items():
+            made: Document = {
+                "name": name,
+                "in": place,
+                "required": name in whole.get("required", ()),
+                "schema": _plain(schema),
+            }
+            if description := made["schema"].pop("description", None):
+                made["description"] = description
+            yield made
+
+
+def _plain(schema: Document) -> Document:
+    """As it stands in an address or a header, where there is no null: it is not given."""
+    made = {key: value for key, value in schema.items() if key != "title"}
+    if made.get("default", ...) is None:
+        del made["default"]
+    values = [each for each in made.get("anyOf", ()) if each != {"type": "null"}]
+    if len(values) == 1:
+        del made["anyOf"]
+        made |= values[0]
+    return made
+
+
+def _responses(route: Route, models: _Models) -> Document:
+    made: Document = {}
+    for status, model in route.answers.items():
+        told: Document = {"description": HTTPStatus(status).phrase}
+        if isinstance(model, str):  # a content type
+            told["content"] = {model: {}}
+        elif model is not None:
+            told["content"] = {JSON: {"schema": models[id(model), "serialization"]}}
+        made[str(status)] = told
+    by_status: dict[int, list[AnyCode]] = {}
+    for code in codes(route):
+        by_status.setdefault(problems.status(code), []).append(code)
+    problem = {"schema": models[id(ProblemDocument), "serialization"]}
+    for status, those in sorted(by_status.items()):
+        names = ", ".join(f"`{code}`" for code in sorted(those))
+        # A status may be answered in a form of the route's own, too.
+        own = made.setdefault(str(status), {"content": {}})
+        own["description"] = f"{HTTPStatus(status).phrase}: {names}"
+        own["content"] = {**own.get("content", {}), problems.CONTENT_TYPE: problem}
+    return made

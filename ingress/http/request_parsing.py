@@ -1,0 +1,159 @@
+"""Reads what a request brings, strictly: one way to read it, or a problem that names all that is
+wrong.
+
+A JSON body has one meaning or none: no field twice, no constant that JSON does not have, no depth
+that is only there to hurt, no text that Postgres could not hold. Fractions are read as decimals,
+never through a float.
+"""
+
+import asyncio
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final, NoReturn
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from ingress.http.problems import Code, FieldError, Problem
+from schemas.reasons import PRECEDENCE, Reason
+from schemas.validation import command_validation
+
+MAX_BODY_BYTES: Final = 64 * 1024
+MAX_DEPTH: Final = 16
+MAX_MEMBERS: Final = 1_000
+BODY_TIMEOUT_S: Final = 10.0
+MAX_ERRORS: Final = 100
+
+
+async def json_body(request: web.Request) -> Any:
+    if not is_json(request):
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
+    return parse(await body(request))
+
+
+def is_json(request: web.Request) -> bool:
+    # Not aiohttp's: its time grows with the square of the number of parameters.
+    media_type, _, _ = request.headers.get("Content-Type", "").partition(";")
+    return media_type.strip().lower() == "application/json"
+
+
+async def body(request: web.Request) -> bytes:
+    """All of it, as it was sent, within size and time."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        words = "It is taken without a `Content-Encoding` alone."
+        headers = {"Accept-Encoding": "identity"}
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, words, headers=headers)
+    length = request.content_length
+    if length is not None and length > MAX_BODY_BYTES:
+        raise Problem(Code.BODY_TOO_LARGE)
+    if request.content.is_eof():
+        return await request.read()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(Code.BODY_TOO_SLOW, headers={"Connection": "close"}) from None
+    except web.RequestPayloadError:  # chunks that are none
+        raise Problem(Code.MALFORMED_REQUEST, headers={"Connection": "close"}) from None
+
+
+def parse(data: bytes) -> Any:
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+        _check_depth(data)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise Problem(Code.MALFORMED_BODY, "It is not UTF-8.") from None
+    try:
+        value = _decode(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Problem(Code.MALFORMED_BODY, f"It is not JSON: {error.msg} at {where}.") from None
+    except ValueError:  # an integer of thousands of digits
+        raise Problem(Code.MALFORMED_BODY, "A number in it has too many digits.") from None
+    if "\\u" in text and command_validation.unfit_text(value):
+        raise Problem(Code.MALFORMED_BODY, "A text has U+0000 or half of a surrogate pair.")
+    return value
+
+
+def _check_depth(data: bytes) -> None:
+    steps = map(_STEPS.__getitem__, _TEXT.sub(b"", data).translate(None, _NO_BRACKETS))
+    if max(itertools.accumulate(steps), default=0) > MAX_DEPTH:
+        raise Problem(Code.MALFORMED_BODY, f"It is nested more than {MAX_DEPTH} deep.")
+
+
+# Also one that does not end: so each character is passed once.
+_TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_STEPS: Final = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
+_NO_BRACKETS: Final = bytes(each for each in range(256) if each not in _STEPS)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MAX_MEMBERS:
+        raise Problem(Code.MALFORMED_BODY, f"An object has more than {MAX_MEMBERS} fields.")
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            words = f"The field {name[:64]!r} stands twice in one object."
+            raise Problem(Code.MALFORMED_BODY, words)
+        made[name] = value
+    return made
+
+
+def _constant(name: str) -> NoReturn:
+    raise Problem(Code.MALFORMED_BODY, f"{name} is not JSON.")
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=Decimal, parse_constant=_constant
+).decode
+
+
+def validated(adapter: TypeAdapter[Any], value: Any, otherwise: Code) -> Any:
+    """The value as its model; else a problem with every bad field."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False), otherwise) from None
+
+
+def query(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
+    found = request.query
+    asked = dict(found)
+    if command_validation.unfit_text(asked):
+        raise Problem(Code.QUERY_INVALID, "A text has U+0000.")
+    if len(asked) != len(found):
+        twice = sorted({name for name in found if len(found.getall(name)) > 1})[:MAX_ERRORS]
+        raise Problem(
+            Code.QUERY_INVALID,
+            errors=[FieldError(field=n[:64], code="twice", detail="stands twice") for n in twice],
+        )
+    return validated(adapter, asked, Code.QUERY_INVALID)
+
+
+def invalid(details: Sequence[ErrorDetails], otherwise: Code) -> Problem:
+    """The code is a reason of the ledger's where a field has one, the first in precedence."""
+    errors = [_field_error(each) for each in details[:MAX_ERRORS]]
+    reasons = [Reason(each.code) for each in errors if each.code in PRECEDENCE]
+    code = min(reasons, key=PRECEDENCE.__getitem__) if reasons else otherwise
+    return Problem(code, errors=errors)
+
+
+# Steps of validation: wrappers, and the name of the shape that a body was taken for.
+_NO_FIELDS = ("function-after", "shape:")
+_CODES = {"extra_forbidden": "unknown_field", "missing": "required"}
+_WORDS = {"extra_forbidden": "is no field here", "missing": "is required"}
+
+
+def _field_error(error: ErrorDetails) -> FieldError:
+    kind = error["type"]
+    place = ".".join(each for each in map(str, error["loc"]) if not each.startswith(_NO_FIELDS))
+    return FieldError(
+        field=place[:200],
+        code=_CODES.get(kind, kind),
+        detail=_WORDS.get(kind, error["msg"]),
+    )

@@ -1,0 +1,363 @@
+"""From a request to a route's handler and back: who asks, may they, is it well-formed; then one
+answer, whatever happened.
+
+Keeps the rules that every error is a problem document that leaks nothing, and that a request that
+is refused has written nothing. It is one layer, as it stands in the path of every request. It
+knows no route.
+"""
+
+import asyncio
+import os
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from confluent_kafka import KafkaException
+from prometheus_client import CollectorRegistry
+from pydantic import TypeAdapter
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.http import problems, proxies, request_parsing
+from ingress.http.concurrent_waits import Waits
+from ingress.http.problems import Code, Problem
+from ingress.http.routes import Answer, Call, Caller, Query, Route, Shown
+from ingress.ledger.request_fields import WaitQuery, wait_s
+from plumbing import metrics
+from schemas.validation import command_validation
+
+RETRY_AFTER_S: Final = "1"
+# From the first byte of a request's head to its last. The body has a time of its own.
+HEAD_TIMEOUT_S: Final = 10.0
+# How long a connection is kept on which nothing is asked; longer than common proxies keep theirs.
+IDLE_TIMEOUT_S: Final = 75.0
+# How long what comes of a refused body is still read, so that its sender gets to read the answer.
+LINGER_S: Final = 3.0
+# How long an answer lies unread.
+UNREAD_TIMEOUT_S: Final = 30.0
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+TRACE: Final = web.RequestKey("trace", str)
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+CALLER: Final = web.RequestKey("caller", Caller)
+# Refusals that stand in the audit log, by their codes; and all others of status 403.
+REFUSED: Final = {
+    Code.CREDENTIALS_WRONG: "password refused",
+    Code.TOO_MANY_ATTEMPTS: "password not tried",
+}
+FORBIDDEN: Final = "forbidden"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z").match
+_TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z").match
+
+# What passes when a part is back; nothing tells which part.
+_AWAY = (*queries.AWAY, KafkaException)
+_OF_HTTP = {
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    408: Code.BODY_TOO_SLOW,
+    413: Code.BODY_TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+}
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Runner(web.AppRunner):
+    """Answers what cannot be read as HTTP by a problem document, too, and keeps no connection for
+    a client that is slow on purpose."""
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        shutdown_timeout: float,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        unread_timeout_s: float = UNREAD_TIMEOUT_S,
+    ) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            shutdown_timeout=shutdown_timeout,
+            keepalive_timeout=idle_timeout_s,
+            unread_timeout_s=unread_timeout_s,  # of _Connection
+            lingering_time=LINGER_S,
+            # What is small on the way may be without end here: nothing is unpacked.
+            auto_decompress=False,
+        )
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.__class__ = _Server
+        return server
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    """aiohttp's own, which waits for the end of a head as long as for its beginning."""
+
+    __slots__ = ("_head_timer", "_unread_timeout_s")
+
+    def __init__(self, manager: web.Server, *, unread_timeout_s: float, **given: Any) -> None:
+        super().__init__(manager, **given)
+        self._unread_timeout_s = unread_timeout_s
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
+            # Without it an answer that its asker does not read is kept as long as they like.
+            taken = transport.get_extra_info("socket")
+            unread_ms = int(self._unread_timeout_s * 1000)
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        # Still waiting for a request after these bytes: they are a part of its head.
+        if self._request_count == 0 or (waiter is not None and not waiter.done()):
+            # A line's end that is left over after a body is not yet a beginning.
+            if self._head_timer is None and data.strip(b"\r\n"):
+                self._head_timer = self._loop.call_later(HEAD_TIMEOUT_S, self._head_too_slow)
+        elif self._head_timer is not None:
+            self._stop_head_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_too_slow(self) -> None:
+        self._head_timer = None
+        if self.transport is not None:
+            self.transport.write(_head_too_slow())
+        self.force_close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        code = _OF_HTTP.get(status, Code.MALFORMED_REQUEST)
+        answer = problems.answer(Problem(code), os.urandom(16).hex())
+        answer.headers["Server"] = "streamledger"
+        answer.force_close()
+        return answer
+
+
+def _head_too_slow() -> bytes:
+    """The answer as it goes out: there is no request that it could be an answer to."""
+    answer = problems.answer(Problem(Code.HEAD_TOO_SLOW), os.urandom(16).hex())
+    assert isinstance(answer.body, bytes), "a document"
+    head = (
+        "HTTP/1.1 408 Request Timeout\r\n"
+        f"Content-Type: {problems.CONTENT_TYPE}\r\n"
+        f"Content-Length: {len(answer.body)}\r\n"
+        "Server: streamledger\r\n"
+        "Connection: close\r\n\r\n"
+    )
+    return head.encode() + answer.body
+
+
+class Guard(Protocol):
+    """Finds out who asks."""
+
+    def caller(self, request: web.Request) -> Awaitable[Caller | None]:
+        """None: nobody says who they are. Raises a Problem for credentials that are not valid."""
+
+
+def handler(
+    route: Route, guard: Guard, waits: Waits
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The declaration at work."""
+    body = TypeAdapter(route.body) if route.body is not None else None
+    query = TypeAdapter(route.query) if route.query is not None else None
+    path = TypeAdapter(route.params) if route.params is not None else None
+    roles, act, takes_no_query = route.roles, route.handler, query is None
+    may_wait = route.waits
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        who = None
+        if roles is not None:
+            who = await guard.caller(request)
+            if who is None:
+                raise Problem(Code.UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
+            request[CALLER] = who
+            _check_allowed(route, who)
+        found = request.match_info
+        if found:
+            if command_validation.unfit_text(dict(found)):
+                raise Problem(Code.NOT_FOUND)
+            if path is not None:
+                request_parsing.validated(path, dict(found), Code.QUERY_INVALID)
+        asked = None
+        if query is not None:
+            asked = request_parsing.query(request, query)
+        elif takes_no_query and roles is not None and request.query_string:
+            request_parsing.query(request, _NO_QUERY)
+        sent = None
+        if body is not None and (route.body_required or request.body_exists):
+            sent = request_parsing.validated(
+                body, await request_parsing.json_body(request), Code.FIELDS_INVALID
+            )
+        call = Call(request, request[REQUEST_ID], request[TRACE], sent, asked, found, who)
+        if who is not None and may_wait and _wait_s(request, asked) > 0:
+            with waits.one(who.id):
+                answer = await act(call)
+        else:
+            answer = await act(call)
+        return answer if isinstance(answer, web.StreamResponse) else response(answer)
+
+    return handle
+
+
+def _wait_s(request: web.Request, query: Query | None) -> float:
+    return query.wait if isinstance(query, WaitQuery) else wait_s(request)
+
+
+def response(answer: Answer) -> web.Response:
+    value = answer.value
+    if isinstance(value, Shown):
+        value = value.encoded()
+    if value is None:
+        return web.Response(status=answer.status, headers=answer.headers)
+    return web.Response(
+        status=answer.status, body=value, headers=answer.headers, content_type=answer.content_type
+    )
+
+
+_NO_QUERY: TypeAdapter[Any] = TypeAdapter(Query)
+
+
+def _check_allowed(route: Route, who: Caller) -> None:
+    assert route.roles is not None, "a public route asks nobody"
+    if who.role not in route.roles:
+        raise Problem(Code.FORBIDDEN)
+    if who.scopes is not None and (route.scope is None or route.scope not in who.scopes):
+        raise Problem(Code.FORBIDDEN, "The scopes of this API key do not reach so far.")
+
+
+def add(
+    app: web.Application, routes: Iterable[Route], guard: Guard, waits: Waits, prefix: str
+) -> None:
+    for route in routes:
+        # HEAD comes with GET, as HTTP has it.
+        if route.method == "GET":
+            app.router.add_get(route.full_path(prefix), handler(route, guard, waits))
+        else:
+            app.router.add_route(
+                route.method, route.full_path(prefix), handler(route, guard, waits)
+            )
+
+
+def edge(
+    registry: CollectorRegistry,
+    trusted: Sequence[proxies.Network] = (),
+    refused: Callable[[entries.Event], None] | None = None,
+) -> Middleware:
+    """The one layer around every handler, and around what the router refuses. `refused` gets what
+    the audit log has of refusals."""
+    requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
+    seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
+    # Looking a child up by its labels takes a lock and longer than counting.
+    count_of = cache(requests.labels)
+    seconds_of = cache(seconds.labels)
+
+    @web.middleware
+    async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.perf_counter()
+        if trusted:
+            request = proxies.seen_through(request, trusted)
+        _identify(request)
+        response = await _answer(request, handler, refused)
+        headers = response.headers
+        if not response.prepared:
+            headers["X-Request-Id"] = request[REQUEST_ID]
+            headers["X-Content-Type-Options"] = "nosniff"
+            headers["Server"] = "streamledger"
+            headers.setdefault("Cache-Control", "no-store")
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        # A client may make methods up; a label has few values.
+        method = request.method if request.method in hdrs.METH_ALL else "other"
+        seconds_of(method, route).observe(time.perf_counter() - started)
+        count_of(method, route, str(response.status)).inc()
+        return response
+
+    return serve
+
+
+def _identify(request: web.Request) -> None:
+    trace = request.headers.get("traceparent", "")
+    if not _TRACE(trace):
+        new = os.urandom(16).hex()
+        trace = f"00-{new}-{new[:16]}-01"
+    request[TRACE] = trace
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if _REQUEST_ID(given) else trace[3:35]
+
+
+def _refusal(request: web.Request, problem: Problem) -> entries.Event | None:
+    """What the audit log has of it, if anything."""
+    action = REFUSED.get(problem.code) if isinstance(problem.code, Code) else None
+    subject = problem.subject
+    if action is None and problems.status(problem.code) == HTTPStatus.FORBIDDEN:
+        resource = request.match_info.route.resource
+        action = FORBIDDEN
+        subject = f"{request.method} {resource.canonical}" if resource is not None else None
+    if action is None:
+        return None
+    who = request.get(CALLER)
+    return entries.Event(
+        action=action,
+        user_id=who.id if who is not None else None,
+        key_id=who.key_id if who is not None else None,
+        subject=subject,
+        address=entries.address(request),
+        trace=request[TRACE],
+    )
+
+
+async def _answer(
+    request: web.Request, handler: Handler, refused: Callable[[entries.Event], None] | None
+) -> web.StreamResponse:
+    request_id = request[REQUEST_ID]
+    try:
+        return await handler(request)
+    except Problem as problem:
+        if refused is not None and (event := _refusal(request, problem)) is not None:
+            refused(event)
+        return problems.answer(problem, request_id)
+    except web.HTTPException as raised:
+        if raised.status < 400:
+            raise
+        code = _OF_HTTP.get(raised.status, Code.MALFORMED_REQUEST)
+        allow = raised.headers.get("Allow")
+        headers = {"Allow": allow} if allow is not None else None
+        return problems.answer(Problem(code, headers=headers), request_id)
+    except _AWAY as error:
+        log.warning("a part is out of reach", request_id=request_id, error=str(error).strip())
+        headers = {"Retry-After": RETRY_AFTER_S}
+        return problems.answer(Problem(Code.UNAVAILABLE, headers=headers), request_id)
+    except Exception:
+        # A defect. It must not end the others' requests, and its text is for the log alone.
+        log.exception("request failed", request_id=request_id, path=request.path)
+        return problems.answer(Problem(Code.INTERNAL_ERROR), request_id)

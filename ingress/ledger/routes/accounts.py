@@ -1,0 +1,409 @@
+"""Accounts of all types, for operators: opened, limited, frozen and closed, and what they come to.
+
+What changes an account is a command like any other; whether it may happen is for the ledger to say.
+"""
+
+import uuid
+from typing import Any, Final, Literal
+
+from pydantic import ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from ingress.http import routes
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import OPERATORS, READERS, Scope
+from ingress.http.routes import Answer, Body, Call, Instant, Query, Route, Shown
+from ingress.ledger import request_fields
+from ingress.ledger.account_directory import Accounts, Known
+from ingress.ledger.client.outcome_lookup import Outcome
+from ingress.ledger.request_fields import AccountId, Currency
+from ingress.ledger.routes import paged_lists, submit
+from ingress.ledger.routes.paged_lists import Cursored, Listing, Paged
+from ingress.ledger.routes.submit import Answers
+from ingress.ledger.routes.wallets import At, BalanceShown, Wallets
+from ingress.ledger.views import wallet_view
+from ingress.ledger.views.responses import Accepted, PageMeta, TransactionList
+from ingress.users.directory import People
+from plumbing.postgres.connection_pool import Pool
+from schemas import commands, field_types, money
+from schemas.commands import Command
+from schemas.reasons import Reason
+from schemas.validation import command_validation
+from sinks.reads import accounts
+from sinks.reads.history import NO_FILTER
+
+TAG: Final = "Accounts"
+Type = Literal["wallet", "asset", "liability", "equity", "revenue", "expense"]
+Status = Literal["open", "frozen", "closed"]
+# Where an account's metadata has its name.
+NAME: Final = "name"
+# Room for a name beside it.
+MAX_METADATA_BYTES: Final = field_types.MAX_METADATA_BYTES - 1_024
+Limit = Field(
+    default=None,
+    ge=-money.MAX_AMOUNT,
+    le=0,
+    description="The least available balance, in minor units: negative for an overdraft.",
+)
+
+
+class NewAccount(Body):
+    id: AccountId | None = Field(default=None, description="Made here where it is not given.")
+    name: str | None = Field(default=None, min_length=1, max_length=200)
+    account_type: Type
+    currency: Currency | None = Field(default=None, description="The default one if not given.")
+    limit: int | None = Limit
+    user_id: request_fields.UserReference | None = None
+    metadata: dict[str, str] = Field(default={}, description="At most 4 KiB with the name.")
+
+    @field_validator("metadata")
+    @classmethod
+    def _fits(cls, value: dict[str, str]) -> dict[str, str]:
+        return _fitting(value)
+
+
+class Changes(Body):
+    """What is given is changed, all of it or nothing."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    name: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Null takes it away."
+    )
+    limit: int | None = Limit
+    metadata: dict[str, str | None] = Field(
+        default={},
+        description="Each name that is given is set, or with null or an empty text taken away; the"
+        " others stay. At most 3 KiB, and 4 KiB with what is there.",
+    )
+
+    @field_validator("metadata")
+    @classmethod
+    def _fits(cls, value: dict[str, str | None]) -> dict[str, str]:
+        return _fitting({name: text or "" for name, text in value.items()})
+
+
+class AccountShown(Shown):
+    id: str
+    name: str | None
+    account_type: Type
+    currency: str
+    status: Status
+    limit: int | None
+    limit_decimal: str | None
+    user_id: int | None
+    balance: int
+    held: int
+    available: int
+    balance_decimal: str
+    held_decimal: str
+    available_decimal: str
+    version: int
+    metadata: dict[str, str]
+    created_at: Instant
+
+
+class AccountList(Shown):
+    data: list[AccountShown]
+    meta: PageMeta
+
+
+class TrialLine(Shown):
+    """A type of account, or a system account. Text where it is beyond what JSON readers hold."""
+
+    currency: str
+    name: str
+    debit: str
+    credit: str
+
+
+class TrialBalance(Shown):
+    """In minor units as text; in each currency debits are credits."""
+
+    data: list[TrialLine]
+
+
+class Id(Query):
+    id: AccountId
+
+
+class Which(Cursored):
+    user_id: str | None = Field(default=None, max_length=64)
+    currency: Currency | None = None
+    account_type: Type | None = None
+    status: Status | None = None
+
+
+class Money(Query):
+    currency: Currency | None = None
+
+
+PROBLEMS: Final = (
+    Code.HEADERS_INVALID,
+    Code.BUSY,
+    Reason.IDEMPOTENCY_KEY_REUSED,
+    Reason.ACCOUNT_NOT_FOUND,
+    Reason.ACCOUNT_CLOSED,
+    Reason.ACCOUNT_FROZEN,
+    Reason.ACCOUNT_NOT_EMPTY,
+    Reason.LIMIT_OUT_OF_BOUNDS,
+    Reason.INSUFFICIENT_FUNDS,
+    Reason.CONDITION_FAILED,
+)
+
+
+class AccountRoutes:
+    def __init__(
+        self,
+        default_currency: str,
+        pool: Pool,
+        known: Accounts,
+        people: People,
+        answers: Answers,
+        lists: Listing,
+        wallets: Wallets,
+    ) -> None:
+        self._default_currency = default_currency
+        self._pool = pool
+        self._known = known
+        self._people = people
+        self._answers = answers
+        self._lists = lists
+        self._wallets = wallets
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(
+                method="POST",
+                path="/accounts",
+                handler=self.open,
+                summary="Open an account",
+                tag=TAG,
+                roles=OPERATORS,
+                scope=Scope.ACCOUNTS,
+                body=NewAccount,
+                headers=request_fields.MoneyHeaders,
+                answers={201: AccountShown, 202: Accepted},
+                problems=(
+                    *PROBLEMS,
+                    Reason.ACCOUNT_EXISTS,
+                    Reason.CURRENCY_UNKNOWN,
+                    Reason.SYSTEM_ACCOUNT,
+                ),
+            ),
+            self._read("/accounts", self.browse, "Accounts by id", AccountList, Which),
+            self._read("/accounts/{id}", self.show, "One account", AccountShown, None),
+            self._read("/accounts/{id}/balance", self.balance, "A balance", BalanceShown, At),
+            self._read(
+                "/accounts/{id}/entries",
+                self.entries,
+                "An account's history",
+                TransactionList,
+                Paged,
+            ),
+            self._read("/trial-balance", self.trial, "All accounts, added up", TrialBalance, Money),
+            Route(
+                method="PATCH",
+                path="/accounts/{id}",
+                handler=self.change,
+                summary="Change an account's name, limit and metadata",
+                tag=TAG,
+                roles=OPERATORS,
+                scope=Scope.ACCOUNTS,
+                params=Id,
+                body=Changes,
+                headers=request_fields.MoneyHeaders,
+                answers={200: AccountShown, 202: Accepted},
+                problems=(*PROBLEMS, Reason.METADATA_TOO_LARGE),
+                description="Any of them, as one command: all or nothing. `limit` null takes it"
+                " away, but from wallets.",
+            ),
+            *(self._step(name) for name in STEPS),
+        ]
+
+    def _read(
+        self, path: str, handler: Any, summary: str, model: Any, query: type[Query] | None
+    ) -> Route:
+        one = "{id}" in path
+        deep = (Code.PAGE_TOO_DEEP,) if model is AccountList else ()
+        return routes.reading(
+            path,
+            handler,
+            summary,
+            TAG,
+            READERS,
+            model,
+            tagged=model is AccountShown,
+            params=Id if one else None,
+            query=query,
+            problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP) if one else deep,
+        )
+
+    def _step(self, name: str) -> Route:
+        kind, summary = STEPS[name]
+
+        async def step(call: Call[None, None]) -> Answer:
+            return await self._decide(call, kind, {})
+
+        return Route(
+            method="POST",
+            path="/accounts/{id}/" + name,
+            handler=step,
+            summary=summary,
+            tag=TAG,
+            roles=OPERATORS,
+            scope=Scope.ACCOUNTS,
+            params=Id,
+            headers=request_fields.MoneyHeaders,
+            answers={200: AccountShown, 202: Accepted},
+            problems=PROBLEMS,
+        )
+
+    async def open(self, call: Call[NewAccount, None]) -> Answer:
+        body = call.body
+        currency = body.currency or self._default_currency
+        key = request_fields.key(call.request, None, False)
+        owner = None
+        if body.user_id is not None:
+            user = await self._people.by_reference(body.user_id)
+            if user is None:
+                raise request_fields.bad_field(Reason.ACCOUNT_NOT_FOUND, "user_id", "is no user")
+            owner = user.id
+        # The same key is the same account: its id follows from it.
+        made = uuid.uuid4() if key is None else uuid.uuid5(uuid.UUID(call.caller.id), key)
+        id = body.id or str(made)
+        named = {} if body.name is None else {NAME: body.name}
+        command = commands.OpenAccount(
+            account=id,
+            type=body.account_type,
+            currency=currency,
+            owner=owner,
+            min_balance=body.limit,
+            metadata={**body.metadata, **named},
+            **_common(call, key),
+        )
+        return await self._told(call, command, Known(id, currency, owner), 201)
+
+    async def change(self, call: Call[Changes, None]) -> Answer:
+        body, given = call.body, call.body.model_fields_set
+        if not given:
+            raise request_fields.bad_field(
+                Code.FIELDS_INVALID, "limit", "or name or metadata is required"
+            )
+        change: dict[str, Any] = {"metadata": dict(body.metadata)}
+        if "name" in given:
+            change["metadata"][NAME] = body.name or ""
+        if "limit" in given:
+            change |= {"min_balance": body.limit, "no_limit": True if body.limit is None else None}
+        return await self._decide(call, commands.ChangeAccount, change)
+
+    async def _decide(self, call: Call[Any, Any], kind: Any, more: dict[str, Any]) -> Answer:
+        known = await self._known.may_use(call.caller, call.path["id"], "id")
+        key = request_fields.key(call.request, None, False)
+        command = kind(account=known.id, **more, **_common(call, key))
+        return await self._told(call, command, known, 200)
+
+    async def _told(
+        self, call: Call[Any, Any], command: Command, known: Known, status: int
+    ) -> Answer:
+        async def show(found: Outcome) -> Answer:
+            told = await self._shown(known.id)
+            return submit.versioned(told, told.version, status, submit.replayed(found))
+
+        return await self._answers.submitted(call, command, known, show)
+
+    async def _shown(self, id: str) -> AccountShown:
+        async with self._pool.connection() as connection:
+            account = await accounts.account(connection, id)
+        if account is None:
+            raise Problem(Reason.ACCOUNT_NOT_FOUND)
+        return _account(account, await self._known.all_of([id]))
+
+    async def show(self, call: Call[None, None]) -> Answer:
+        told = await self._shown(call.path["id"])
+        return submit.tagged(call, told, told.version)
+
+    async def browse(self, call: Call[None, Which]) -> Answer:
+        query, owner = call.query, None
+        if query.user_id is not None:
+            user = await self._people.by_reference(query.user_id)
+            owner = "" if user is None else user.id
+        async with self._pool.connection() as connection:
+            page = await paged_lists.paged(
+                accounts.accounts(
+                    connection,
+                    owner=owner,
+                    currency=query.currency,
+                    types=None if query.account_type is None else [query.account_type],
+                    statuses=None if query.status is None else [query.status],
+                    limit=query.limit,
+                    cursor=self._lists.cursor(query),
+                )
+            )
+        known = await self._known.all_of([each.id for each in page.items])
+        meta = self._lists.meta(query, page)
+        return Answer(AccountList(data=[_account(each, known) for each in page.items], meta=meta))
+
+    async def balance(self, call: Call[None, At]) -> Answer:
+        return await self._wallets.balance(call)
+
+    async def entries(self, call: Call[None, Paged]) -> Answer:
+        known = await self._known.may_use(call.caller, call.path["id"], "id")
+        page = await self._lists.history(known, call.query, NO_FILTER, None, None)
+        items = await self._lists.items(call.caller, page)
+        return Answer(TransactionList(data=items, meta=self._lists.meta(call.query, page)))
+
+    async def trial(self, call: Call[None, Money]) -> Answer:
+        async with self._pool.connection() as connection:
+            lines = await accounts.trial_balance(connection, call.query.currency)
+        told = [
+            TrialLine(
+                currency=each.currency,
+                name=each.name,
+                debit=str(each.debit),
+                credit=str(each.credit),
+            )
+            for each in lines
+        ]
+        return Answer(TrialBalance(data=told))
+
+
+STEPS: Final[dict[str, tuple[Any, str]]] = {
+    "freeze": (commands.Freeze, "Take no new debits, credits and holds"),
+    "unfreeze": (commands.Unfreeze, "Take them again"),
+    "close": (commands.Close, "Close an empty account, for good"),
+}
+
+
+def _common(call: Call[Any, Any], key: str | None) -> dict[str, Any]:
+    key = key or str(uuid.uuid4())
+    return {
+        **request_fields.sent_by(call, key),
+        "expected_version": request_fields.expected_version(call.request, None),
+    }
+
+
+def _fitting(metadata: dict[str, str]) -> dict[str, str]:
+    if command_validation.metadata_bytes(metadata) > MAX_METADATA_BYTES:
+        raise PydanticCustomError("too_large", "has more than 3,072 bytes")
+    return metadata
+
+
+def _account(of: accounts.Account, known: dict[str, Known]) -> AccountShown:
+    currency = of.currency
+    metadata = dict(of.metadata)
+    owner = known.get(of.id)
+    return AccountShown(
+        id=of.id,
+        name=metadata.pop(NAME, None),
+        account_type=of.type,
+        currency=currency,
+        status=of.status,
+        limit=of.min_balance,
+        limit_decimal=None if of.min_balance is None else money.to_major(of.min_balance, currency),
+        user_id=None if owner is None else owner.owner_number,
+        **wallet_view.amounts(of.balance, of.held, currency),
+        version=of.version,
+        metadata=metadata,
+        created_at=of.opened_at,
+    )

@@ -1,0 +1,333 @@
+"""Transactions as they are read: one by its id, and page by page.
+
+A user's list is the history of all their wallets together, or of one, what came in without their
+asking included; who may read all has the list of all commands' transactions, or the history of any
+account or user. Keeps the rule that what is another's is not there.
+"""
+
+from collections.abc import Awaitable
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from msgspec import Struct
+from psycopg import errors
+from pydantic import Field
+
+from ingress.http import routes
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import READERS, Role
+from ingress.http.routes import Answer, Call, Caller, Query, Route
+from ingress.ledger import request_fields
+from ingress.ledger.account_directory import Accounts, Known
+from ingress.ledger.client.outcome_lookup import Outcomes, party
+from ingress.ledger.client.position_tokens import Positions, bad_cursor
+from ingress.ledger.request_fields import AccountId
+from ingress.ledger.routes import submit
+from ingress.ledger.routes.submit import Answers
+from ingress.ledger.views import responses, transaction_view
+from ingress.ledger.views.responses import PageMeta, TransactionList, TransactionShown
+from ingress.ledger.views.transaction_view import Facts
+from ingress.users.directory import People
+from plumbing.postgres.connection_pool import Pool
+from schemas.reasons import Reason
+from sinks.reads import accounts, history, pages, transactions
+from sinks.reads.history import Entry, EntryFilter
+from sinks.reads.pages import Page
+from sinks.reads.transactions import Transaction, TransactionFilter
+
+T = TypeVar("T")
+LOOKERS: Final = frozenset({Role.USER, Role.OPERATOR, Role.AUDITOR})
+MAX_LIMIT: Final = 100
+TOO_LONG: Final = "It takes too long to find: narrow the filter, or ask for less at once."
+Kind = Literal[
+    "open_account",
+    "set_limit",
+    "change_account",
+    "credit",
+    "debit",
+    "transfer",
+    "post",
+    "hold",
+    "capture",
+    "void",
+    "reverse",
+    "freeze",
+    "unfreeze",
+    "close",
+]
+Moment = Annotated[routes.Moment, Field(description="RFC 3339, with its offset.")]
+
+
+class Cursored(Query):
+    limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
+    cursor: str | None = Field(
+        default=None, max_length=500, description="As `next_cursor` or `previous_cursor` gave it."
+    )
+
+
+class Paged(Cursored):
+    page: int | None = Field(
+        default=None, ge=1, le=10**9, description="By its number, in place of `cursor`."
+    )
+
+
+class Filters(Paged):
+    wallet_id: AccountId | None = None
+    account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
+    user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
+    kind: Kind | None = None
+    status: Literal["pending", "posted", "rejected"] | None = None
+    entry: Literal["debit", "credit"] | None = Field(
+        default=None, description="Of a wallet's history alone."
+    )
+    reference: str | None = Field(default=None, min_length=1, max_length=200)
+    min_amount: int | None = Field(default=None, ge=0, le=2**53 - 1)
+    max_amount: int | None = Field(default=None, ge=0, le=2**53 - 1)
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class Id(Query):
+    id: request_fields.TransactionId
+
+
+class Owner(Struct, frozen=True):
+    """A user, for all accounts that are theirs."""
+
+    id: str
+
+
+class Listing:
+    def __init__(
+        self,
+        pool: Pool,
+        known: Accounts,
+        people: People,
+        outcomes: Outcomes,
+        told: Answers,
+        positions: Positions,
+    ) -> None:
+        self._positions = positions
+        self._pool = pool
+        self._known = known
+        self._people = people
+        self._outcomes = outcomes
+        self._answers = told
+
+    def routes(self) -> list[Route]:
+        return [
+            routes.reading(
+                "/transactions",
+                self.browse,
+                "Transactions, the latest first",
+                "Transactions",
+                LOOKERS,
+                TransactionList,
+                query=Filters,
+                problems=(Code.PAGE_TOO_DEEP, Reason.ACCOUNT_NOT_FOUND),
+                description="A user's: the history of all their wallets, or of `wallet_id`; a"
+                " transaction between their own is told once, from the side that sent it. With"
+                " `status` pending or rejected: those that they asked for. Operators and auditors"
+                " see all, and the same of any account or user.",
+            ),
+            routes.reading(
+                "/transactions/{id}",
+                self.show,
+                "One transaction",
+                "Transactions",
+                LOOKERS,
+                TransactionShown,
+                tagged=True,
+                params=Id,
+                problems=(Code.NOT_FOUND,),
+            ),
+        ]
+
+    async def show(self, call: Call[None, None]) -> Answer:
+        found = await self._outcomes.of(call.path["id"], party(call.caller))
+        if found is None:
+            raise Problem(Code.NOT_FOUND)
+        of = submit.posted(found)
+        view = await self._answers.view(call.caller, of)
+        told = await self._answers.shown(of, call.caller, view)
+        return submit.tagged(call, told, of.version)
+
+    async def browse(self, call: Call[None, Filters]) -> Answer:
+        query, caller = call.query, call.caller
+        whose = await self.whose(caller, query.wallet_id, query.account_id, query.user_id)
+        # What has no entries is in no history.
+        if whose is None or query.status in ("pending", "rejected"):
+            return Answer(await self._asked_for(caller, query, whose))
+        narrow = EntryFilter(
+            direction=query.entry,
+            kinds=None if query.kind is None else [query.kind],
+            statuses=None if query.status is None else [query.status],
+            reference=query.reference,
+            reference_sent=query.reference is not None and caller.role not in READERS,
+            least=query.min_amount,
+            most=query.max_amount,
+        )
+        page = await self.history(whose, query, narrow, query.since, query.until)
+        items = await self.items(caller, page)
+        return Answer(TransactionList(data=items, meta=self.meta(query, page)))
+
+    async def history(
+        self,
+        of: Known | Owner,
+        query: Paged,
+        narrow: EntryFilter,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> Page[Entry]:
+        read: Any = history.entries if isinstance(of, Known) else history.entries_of_owner
+        async with self._pool.connection() as connection:
+            found: Page[Entry] | None = await paged(
+                read(
+                    connection,
+                    of.id,
+                    narrow,
+                    since=since,
+                    until=until,
+                    limit=query.limit,
+                    page=query.page,
+                    cursor=self.cursor(query),
+                )
+            )
+        return found or Page(items=(), total=0)
+
+    async def items(self, caller: Caller, page: Page[Entry]) -> list[TransactionShown]:
+        """Each as it is seen from the account whose entry it is."""
+        parties = {
+            party
+            for entry in page.items
+            for party in (entry.account, entry.from_account, entry.counterparty)
+        }
+        known = await self._known.all_of(parties)
+        whole = caller.role in READERS
+        return [
+            responses.transaction(
+                _facts(entry, known[entry.account].currency), entry.account, known, whole=whole
+            )
+            for entry in page.items
+        ]
+
+    def cursor(self, query: Cursored) -> str | None:
+        return self._positions.inner_cursor(query.cursor)
+
+    def meta(self, query: Cursored, page: Page[Any]) -> PageMeta:
+        return PageMeta(
+            page=query.page if isinstance(query, Paged) else None,
+            limit=query.limit,
+            total=page.total,
+            next_cursor=self._positions.cursor(page.next),
+            previous_cursor=self._positions.cursor(page.previous),
+        )
+
+    async def whose(
+        self, caller: Caller, wallet_id: str | None, account_id: str | None, user_id: str | None
+    ) -> Known | Owner | None:
+        """What a list is asked of: an account, all of an owner's, or all that there is, for those
+        who may."""
+        if wallet_id and account_id and wallet_id != account_id:
+            raise request_fields.bad_field(
+                Code.QUERY_INVALID, "account_id", "differs from wallet_id"
+            )
+        if wallet_id or account_id:
+            field = "wallet_id" if wallet_id else "account_id"
+            return await self._known.may_use(caller, wallet_id or account_id or "", field)
+        if user_id is not None:
+            user = await self._people.visible(caller, user_id)
+            if user is None:
+                raise request_fields.bad_field(Reason.ACCOUNT_NOT_FOUND, "user_id", "has no wallet")
+            return Owner(user.id)
+        return None if caller.role in READERS else Owner(caller.id)
+
+    async def _asked_for(
+        self, caller: Caller, query: Filters, whose: Known | Owner | None
+    ) -> TransactionList:
+        """Commands' transactions: all of them, or an account's or owner's own."""
+        if query.entry is not None:
+            detail = "is for what has entries of an account or a user"
+            raise request_fields.bad_field(Code.QUERY_INVALID, "entry", detail)
+        narrow = TransactionFilter(
+            accounts=None if whose is None else await self._accounts(whose),
+            kinds=None if query.kind is None else [query.kind],
+            statuses=None if query.status is None else [query.status],
+            reference=query.reference,
+            least=query.min_amount,
+            most=query.max_amount,
+            since=query.since,
+            until=query.until,
+        )
+        async with self._pool.connection() as connection:
+            page = await paged(
+                transactions.transactions(
+                    connection,
+                    narrow,
+                    limit=query.limit,
+                    page=query.page,
+                    cursor=self.cursor(query),
+                )
+            )
+        rows: tuple[Transaction, ...] = page.items
+        known = await self._known.all_of(
+            [p for row in rows for p in (row.account, row.counterparty)]
+        )
+        items = []
+        for row in rows:
+            account = known.get(row.account)
+            of = transaction_view.of_rows(row, (), "" if account is None else account.currency)
+            items.append(responses.transaction(of, None, known, whole=caller.role in READERS))
+        return TransactionList(data=items, meta=self.meta(query, page))
+
+    async def _accounts(self, whose: Known | Owner) -> list[str]:
+        if isinstance(whose, Known):
+            return [whose.id]
+        async with self._pool.connection() as connection:
+            return list(await accounts.versions_of(connection, whose.id))
+
+
+async def paged(reading: Awaitable[T]) -> T:
+    """What a page of a list may refuse, as problems."""
+    try:
+        return await reading
+    except pages.PageTooDeep:
+        raise Problem(Code.PAGE_TOO_DEEP) from None
+    except errors.QueryCanceled:
+        # Again it would take as long: no "ask again" for it.
+        raise Problem(Code.PAGE_TOO_DEEP, TOO_LONG) from None
+    except pages.BadCursor:
+        raise bad_cursor() from None
+
+
+def _facts(entry: Entry, currency: str) -> Facts:
+    kind = entry.kind or "unknown"
+    asker = entry.from_account or entry.account
+    fee = (entry.fee or 0) if kind == "transfer" else 0
+    amount = entry.amount - (fee if asker == entry.account else 0)
+    lines: tuple[transaction_view.Line, ...] = (
+        transaction_view.Line(entry.account, entry.direction, entry.amount),
+    )
+    if kind in transaction_view.USUAL:
+        lines = transaction_view.usual(kind, asker, entry.counterparty, amount, fee, currency)
+    return Facts(
+        id=entry.transaction_id,
+        kind=kind,
+        status=entry.status or "posted",
+        account=asker,
+        currency=currency,
+        at=entry.time,
+        amount=amount,
+        fee=fee,
+        counterparty=entry.counterparty,
+        trans_id=entry.external_id,
+        actor=entry.actor,
+        reference=entry.reference,
+        description=entry.description,
+        metadata=entry.metadata or {},
+        reverses=entry.reverses,
+        reversed_by=entry.reversed_by,
+        entries=lines,
+        balances={entry.account: entry.balance},
+        version=entry.version,
+    )

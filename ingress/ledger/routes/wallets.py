@@ -1,0 +1,282 @@
+"""Wallets: what their owners have, had and did.
+
+It opens more of them by the same way as registration; balances are read in the books.
+"""
+
+from datetime import datetime
+
+from pydantic import Field
+
+from ingress.audit import entries
+from ingress.http import routes
+from ingress.http.problems import Code, Problem
+from ingress.http.roles import SIGNED_IN, USERS, Scope
+from ingress.http.routes import Answer, Body, Call, Caller, Instant, Meta, Query, Route, Shown
+from ingress.ledger import request_fields
+from ingress.ledger.account_directory import Accounts, Known
+from ingress.ledger.request_fields import Currency
+from ingress.ledger.routes import paged_lists, submit
+from ingress.ledger.routes.paged_lists import LOOKERS, Listing, Paged
+from ingress.ledger.views import wallet_view
+from ingress.ledger.views.responses import PageMeta, TransactionShown
+from ingress.ledger.views.wallet_view import WalletShown
+from ingress.users.directory import People, User, UserShown
+from ingress.users.directory import shown as person_shown
+from ingress.wallets import Openings, Wallet
+from plumbing.postgres.connection_pool import Pool
+from schemas import money
+from schemas.reasons import Reason
+from sinks.reads import accounts, history
+from sinks.reads.history import NO_FILTER
+
+TAG = "Wallets"
+
+
+class OwnWallet(Shown):
+    user: UserShown
+    wallet: WalletShown
+
+
+class WalletList(Shown):
+    data: list[WalletShown]
+    meta: Meta
+
+
+class NewWallet(Body):
+    currency: Currency | None = Field(default=None, description="The default one if not given.")
+
+
+class Id(Query):
+    id: request_fields.AccountId
+
+
+class Whose(Query):
+    user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
+
+
+class At(Query):
+    at: paged_lists.Moment | None = Field(default=None, description="Now, where it is not given.")
+
+
+class Times(Paged):
+    since: paged_lists.Moment | None = None
+    until: paged_lists.Moment | None = None
+
+
+class BalanceShown(Shown):
+    wallet_id: str
+    currency: str
+    balance: int
+    balance_decimal: str
+    version: int
+    at: Instant | None
+
+
+class StatementShown(Shown):
+    """`data` has the entries between the two balances, the latest first."""
+
+    wallet_id: str
+    currency: str
+    opening_balance: int
+    opening_balance_decimal: str
+    closing_balance: int
+    closing_balance_decimal: str
+    data: list[TransactionShown]
+    meta: PageMeta
+
+
+class Wallets:
+    def __init__(
+        self,
+        default_currency: str,
+        pool: Pool,
+        known: Accounts,
+        people: People,
+        openings: Openings,
+        lists: Listing,
+    ) -> None:
+        self._default_currency = default_currency
+        self._pool = pool
+        self._known = known
+        self._people = people
+        self._openings = openings
+        self._lists = lists
+
+    def routes(self) -> list[Route]:
+        gone = (Reason.ACCOUNT_NOT_FOUND,)
+        return [
+            routes.reading(
+                "/wallet",
+                self.own,
+                "The caller and the default wallet",
+                TAG,
+                SIGNED_IN,
+                OwnWallet,
+                tagged=True,
+                problems=gone,
+            ),
+            routes.reading(
+                "/wallets",
+                self.browse,
+                "The wallets of the caller, the default one first",
+                TAG,
+                LOOKERS,
+                WalletList,
+                query=Whose,
+                problems=(Code.NOT_FOUND,),
+                description="Operators and auditors may ask for another user's.",
+            ),
+            Route(
+                method="POST",
+                path="/wallets",
+                handler=self.open,
+                summary="Open another wallet",
+                tag=TAG,
+                roles=USERS,
+                scope=Scope.ACCOUNTS,
+                body=NewWallet,
+                headers=request_fields.WaitHeaders,
+                answers={201: WalletShown},
+                problems=(Reason.CURRENCY_UNKNOWN, Code.TOO_MANY_WALLETS),
+                description="Its status is `opening` until the ledger has it.",
+            ),
+            routes.reading(
+                "/wallets/{id}",
+                self.show,
+                "One wallet",
+                TAG,
+                LOOKERS,
+                WalletShown,
+                tagged=True,
+                params=Id,
+                problems=gone,
+            ),
+            routes.reading(
+                "/wallets/{id}/balance",
+                self.balance,
+                "What a wallet has, or had at a time",
+                TAG,
+                LOOKERS,
+                BalanceShown,
+                params=Id,
+                query=At,
+                problems=gone,
+            ),
+            routes.reading(
+                "/wallets/{id}/statement",
+                self.statement,
+                "Balances at two times and the entries between them",
+                TAG,
+                LOOKERS,
+                StatementShown,
+                params=Id,
+                query=Times,
+                problems=(*gone, Code.PAGE_TOO_DEEP),
+            ),
+        ]
+
+    async def own(self, call: Call[None, None]) -> Answer:
+        user = await self._people.by_id(call.caller.id)
+        wallet = await self._openings.default(call.caller.id)
+        if user is None or wallet is None:
+            raise Problem(Reason.ACCOUNT_NOT_FOUND)
+        told = await self._shown(wallet, user)
+        both = OwnWallet(user=person_shown(user), wallet=told)
+        return submit.tagged(call, both, told.version)
+
+    async def browse(self, call: Call[None, Whose]) -> Answer:
+        id, number = call.caller.id, call.caller.number
+        if call.query.user_id is not None:
+            user = await self._user(call.caller, call.query.user_id)
+            id, number = user.id, user.number
+        async with self._pool.connection() as connection:
+            told = await wallet_view.read_all(connection, id, number)
+        return Answer(WalletList(data=told, meta=Meta(limit=max(1, len(told)))))
+
+    async def _user(self, caller: Caller, reference: str | None) -> User:
+        user = await self._people.visible(caller, reference or caller.id)
+        if user is None:
+            raise Problem(Code.NOT_FOUND)
+        return user
+
+    async def open(self, call: Call[NewWallet, None]) -> Answer:
+        currency = call.body.currency or self._default_currency
+        if currency not in money.EXPONENTS:
+            raise request_fields.bad_field(
+                Reason.CURRENCY_UNKNOWN, "currency", "is not one of ISO 4217"
+            )
+        user = await self._user(call.caller, None)
+        event = entries.event(call, "open_account", detail={"currency": currency})
+        wallet = await self._openings.open(user.id, currency, call.trace, event)
+        await self._openings.is_open(wallet.id, request_fields.wait_s(call.request))
+        told = await self._shown(wallet, user)
+        return submit.versioned(told, told.version, 201)
+
+    async def show(self, call: Call[None, None]) -> Answer:
+        known = await self._known.may_use(call.caller, call.path["id"], "id")
+        wallet, user = known.wallet or await self._openings.wallet(known.id), None
+        if wallet is not None:
+            user = await self._people.by_id(wallet.user_id)
+        if wallet is None or user is None:
+            raise Problem(Reason.ACCOUNT_NOT_FOUND)
+        told = await self._shown(wallet, user)
+        return submit.tagged(call, told, told.version)
+
+    async def _shown(self, wallet: Wallet, user: User) -> WalletShown:
+        async with self._pool.connection() as connection:
+            return await wallet_view.read(connection, wallet, user)
+
+    async def balance(self, call: Call[None, At]) -> Answer:
+        known = await self._known.may_use(call.caller, call.path["id"], "id")
+        at = call.query.at
+        async with self._pool.connection() as connection:
+            if at is None:
+                now = await accounts.balance(connection, known.id)
+                has, version, when = (now.balance, now.version, None) if now else (0, 0, None)
+            else:
+                then = await accounts.balance_at(connection, known.id, at)
+                has, version, when = (
+                    (then.balance, then.version, then.time) if then else (0, 0, None)
+                )
+        return Answer(
+            BalanceShown(
+                wallet_id=known.id,
+                currency=known.currency,
+                balance=has,
+                balance_decimal=money.to_major(has, known.currency),
+                version=version,
+                at=when,
+            )
+        )
+
+    async def statement(self, call: Call[None, Times]) -> Answer:
+        known = await self._known.may_use(call.caller, call.path["id"], "id")
+        query = call.query
+        since = query.since or EARLIEST
+        until = query.until or LATEST
+        async with self._pool.connection() as connection:
+            found = await history.statement(connection, known.id, since, until)
+        page = await self._lists.history(known, query, NO_FILTER, since, until)
+        items = await self._lists.items(call.caller, page)
+        return Answer(_statement(known, found, items, self._lists.meta(query, page)))
+
+
+EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
+LATEST = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
+
+
+def _statement(
+    known: Known, found: history.Statement | None, items: list[TransactionShown], meta: PageMeta
+) -> StatementShown:
+    opening = 0 if found is None else found.opening.balance
+    closing = 0 if found is None else found.closing.balance
+    return StatementShown(
+        wallet_id=known.id,
+        currency=known.currency,
+        opening_balance=opening,
+        opening_balance_decimal=money.to_major(opening, known.currency),
+        closing_balance=closing,
+        closing_balance_decimal=money.to_major(closing, known.currency),
+        data=items,
+        meta=meta,
+    )

@@ -1,0 +1,178 @@
+"""Transactions, commands and holds as the API answers them.
+
+Amounts are minor units, and beside them decimal text. Keeps the rule that nobody is shown another's
+balance: what is told of a transaction depends on whose account it is looked at from.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from ingress.http.problems import ProblemDocument
+from ingress.http.routes import Instant, Meta, Shown
+from ingress.ledger.account_directory import Known
+from ingress.ledger.views.transaction_view import Facts
+from schemas import ids, money
+
+Amount = int
+# Their entries may be of accounts that have nothing to do with each other.
+MANY_PARTIES = ("post", "reverse")
+
+
+class EntryShown(Shown):
+    account_id: str
+    direction: Literal["debit", "credit"]
+    amount: Amount
+    amount_decimal: str
+
+
+class TransactionShown(Shown):
+    """`entry`, `fee`, `total` and `balance` are those of `wallet_id`, the account that it is told
+    for; of a transaction without one they are null."""
+
+    id: str
+    kind: str
+    status: Literal["pending", "posted", "rejected"]
+    reason: str | None = Field(default=None, description="Why it was rejected.")
+    wallet_id: str
+    trans_id: str | None = Field(
+        default=None, description="The idempotency key, as the client gave it."
+    )
+    actor: str | None = Field(
+        default=None,
+        description="Who asked for it, as the command says: the uuid of a user where it came over"
+        " HTTP. Told to operators and auditors only.",
+    )
+    sender_id: int | None = None
+    receiver_id: int | None = None
+    counterparty: str | None = None
+    entry: Literal["debit", "credit"] | None = None
+    amount: Amount | None = None
+    amount_decimal: str | None = None
+    fee: Amount = 0
+    fee_decimal: str = "0"
+    total: Amount | None = Field(
+        default=None, description="With the fee, where `wallet_id` paid it."
+    )
+    total_decimal: str | None = None
+    currency: str
+    balance: Amount | None = Field(default=None, description="Of `wallet_id`, after it.")
+    balance_decimal: str | None = None
+    entries: list[EntryShown] = []
+    reference: str | None = None
+    description: str | None = None
+    metadata: dict[str, str] = {}
+    hold_id: str | None = None
+    reverses: str | None = None
+    reversed_by: str | None = None
+    created_at: Instant
+
+
+class PageMeta(Meta):
+    """`page` and `total` are told where pages are counted."""
+
+    page: int | None = None
+    total: int | None = None
+    previous_cursor: str | None = None
+
+
+class TransactionList(Shown):
+    data: list[TransactionShown]
+    meta: PageMeta
+
+
+class Accepted(Shown):
+    """Kafka has it, and it is not decided yet: poll at `location`."""
+
+    id: str
+    trans_id: str | None
+    status: Literal["accepted", "pending"]
+    uncertain: bool = Field(
+        description="Whether Kafka has it is not certain: it may be sent again with the same key."
+    )
+    location: str
+
+
+class CommandShown(Shown):
+    """What is known of a command; `transaction` once it is posted, `problem` once rejected."""
+
+    id: str
+    status: Literal["accepted", "pending", "posted", "rejected"]
+    uncertain: bool = False
+    transaction: TransactionShown | None = None
+    problem: ProblemDocument | None = None
+
+
+def transaction(
+    facts: Facts, view: str | None, known: Mapping[str, Known], *, whole: bool
+) -> TransactionShown:
+    """`whole`: to somebody who may see everybody's part in it. Others see the sender's reference,
+    metadata, fee and entries only from the sender's side."""
+    currency = facts.currency
+    seen_from = view or facts.account
+    # What the sender keeps for itself: its fee is in the entries, too.
+    sent = seen_from == facts.account
+    private = whole or (sent and facts.kind != "post")
+    entry = next((line.direction for line in facts.entries if line.account == seen_from), None)
+    fee = facts.fee if sent and facts.kind == "transfer" else 0
+    amount = facts.amount
+    total = None if amount is None else amount + fee
+    balance = facts.balances.get(seen_from)
+    other = facts.counterparty
+    if seen_from == other:
+        other = facts.account
+    return TransactionShown(
+        id=facts.id,
+        kind=facts.kind,
+        status=facts.status,
+        reason=facts.reason,
+        wallet_id=seen_from,
+        trans_id=facts.trans_id if sent else None,
+        actor=facts.actor if whole else None,
+        sender_id=_party(facts, "debit", known),
+        receiver_id=_party(facts, "credit", known),
+        counterparty=other,
+        entry=entry,
+        amount=amount,
+        amount_decimal=decimal(amount, currency),
+        fee=fee,
+        fee_decimal=money.to_major(fee, currency),
+        total=total,
+        total_decimal=decimal(total, currency),
+        currency=currency,
+        balance=balance,
+        balance_decimal=decimal(balance, currency),
+        entries=[
+            EntryShown(
+                account_id=line.account,
+                direction=line.direction,
+                amount=line.amount,
+                amount_decimal=money.to_major(line.amount, currency),
+            )
+            for line in facts.entries
+            if whole or line.account == seen_from or (sent and facts.kind not in MANY_PARTIES)
+        ],
+        reference=facts.reference if private else None,
+        description=facts.description,
+        metadata=facts.metadata if private else {},
+        hold_id=facts.hold_id,
+        reverses=facts.reverses,
+        reversed_by=facts.reversed_by,
+        created_at=facts.at,
+    )
+
+
+def decimal(amount: int | None, currency: str) -> str | None:
+    return None if amount is None else money.to_major(amount, currency)
+
+
+def _party(facts: Facts, direction: str, known: Mapping[str, Known]) -> int | None:
+    """The user on that side, where there is one account on it."""
+    found = [
+        line.account
+        for line in facts.entries
+        if line.direction == direction and not ids.is_system(line.account)
+    ]
+    one = known.get(found[0]) if len(found) == 1 else None
+    return None if one is None else one.owner_number

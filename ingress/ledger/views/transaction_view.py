@@ -1,0 +1,160 @@
+"""What became of a command, as facts: made from its result, or read in the books, and the same
+either way.
+
+So a replay, a poll and the first answer tell the same. It asks nobody and shows nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from schemas import commands, ids
+from schemas.commands import Command
+from schemas.field_types import Direction, Metadata
+from schemas.published_records import Result
+from sinks.reads.transactions import Transaction, TransactionEntry, TransactionStatus
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Kinds whose result alone tells all of it.
+TOLD_BY_RESULT: Final = (commands.Credit, commands.Debit, commands.Transfer, commands.Post)
+
+# Kinds whose entries follow from their parties and amounts.
+USUAL: Final = ("credit", "debit", "transfer", "capture")
+TRANSIT: Final = ids.SYSTEM_PREFIX + ids.TRANSIT + ":"
+
+
+class Line(Struct, frozen=True):
+    """An entry. A system account goes without its partition: people see the sum of the shards."""
+
+    account: str
+    direction: Direction
+    amount: int
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """`at` is when it was decided; while it is pending, when it was read. `balances` are those
+    after its entries, as far as they are known here."""
+
+    id: str
+    kind: str
+    status: TransactionStatus
+    account: str
+    currency: str
+    at: datetime
+    amount: int | None = None
+    fee: int = 0
+    counterparty: str | None = None
+    trans_id: str | None = None
+    actor: str | None = None
+    reference: str | None = None
+    description: str | None = None
+    metadata: Metadata = {}
+    reason: str | None = None
+    hold_id: str | None = None
+    reverses: str | None = None
+    reversed_by: str | None = None
+    entries: tuple[Line, ...] = ()
+    balances: Mapping[str, int] = {}
+    version: int = 0
+
+
+def of_result(command: Command, transaction_id: str, currency: str, result: Result) -> Facts:
+    """Of one that was posted, and is no replay; of a kind that its result tells."""
+    fee, counterparty, amount = 0, None, 0
+    if isinstance(command, commands.Post):
+        entries = lines_of_post(command)
+        amount = sum(line.amount for line in entries if line.direction == "debit")
+        ordinary = [line.account for line in entries if not ids.is_system(line.account)]
+        if len(ordinary) == 2:
+            counterparty = next(each for each in ordinary if each != command.account)
+    else:
+        assert isinstance(command, commands.Credit | commands.Debit | commands.Transfer)
+        amount = command.amount
+        if isinstance(command, commands.Transfer):
+            counterparty = command.to
+            paid = next(e.amount for e in result.entries if e.account == command.account)
+            fee = paid - amount
+        entries = usual(
+            commands.kind(command), command.account, counterparty, amount, fee, currency
+        )
+    return Facts(
+        id=transaction_id,
+        kind=commands.kind(command),
+        status="posted",
+        account=command.account,
+        currency=currency,
+        at=EPOCH + timedelta(milliseconds=result.time_ms),
+        amount=amount,
+        fee=fee,
+        counterparty=counterparty,
+        trans_id=command.external_id,
+        actor=command.actor,
+        reference=command.reference,
+        description=command.description,
+        metadata=command.metadata,
+        entries=entries,
+        balances={e.account: e.balance for e in result.entries if isinstance(e.balance, int)},
+        version=result.sequence,
+    )
+
+
+def of_rows(row: Transaction, found: Sequence[TransactionEntry], currency: str) -> Facts:
+    posted = row.status == "posted"
+    entries: tuple[Line, ...] = ()
+    if posted and row.kind in USUAL and row.amount is not None:
+        entries = usual(row.kind, row.account, row.counterparty, row.amount, row.fee, currency)
+    elif posted:
+        kept = (each for each in found if not each.account.startswith(TRANSIT))
+        entries = tuple(Line(_name(e.account), e.direction, e.amount) for e in kept)
+    return Facts(
+        id=row.id,
+        kind=row.kind,
+        status=row.status,
+        account=row.account,
+        currency=currency,
+        at=row.decided_at or row.time,
+        amount=row.amount,
+        fee=row.fee,
+        counterparty=row.counterparty,
+        trans_id=row.external_id,
+        actor=row.actor,
+        reference=row.reference,
+        description=row.description,
+        metadata=row.metadata,
+        reason=row.reason,
+        hold_id=row.hold_id,
+        reverses=row.reverses,
+        reversed_by=row.reversed_by,
+        entries=entries,
+        balances={each.account: each.balance for each in found if not ids.is_system(each.account)},
+        version=row.decided_sequence or row.sequence,
+    )
+
+
+def as_first_told(facts: Facts, command: Command) -> Facts:
+    """As the first answer told it: what came later is left out, and a post's entries are in the
+    order in which they were sent."""
+    if isinstance(command, commands.Post):
+        facts = msgspec.structs.replace(facts, entries=lines_of_post(command))
+    return msgspec.structs.replace(facts, reversed_by=None)
+
+
+def lines_of_post(command: commands.Post) -> tuple[Line, ...]:
+    return tuple(Line(each.account, each.direction, each.amount) for each in command.entries)
+
+
+def _name(account: str) -> str:
+    return account.rpartition(":")[0] if ids.is_system(account) else account
+
+
+def usual(
+    kind: str, account: str, other: str | None, amount: int, fee: int, currency: str
+) -> tuple[Line, ...]:
+    funding = ids.system_name(ids.FUNDING, currency)
+    if kind == "credit":
+        return Line(funding, "debit", amount), Line(account, "credit", amount)
+    moved = (Line(account, "debit", amount + fee), Line(other or funding, "credit", amount))
+    return (*moved, Line(ids.system_name(ids.FEES, currency), "credit", fee)) if fee else moved

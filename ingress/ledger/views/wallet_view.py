@@ -1,0 +1,83 @@
+"""A wallet as the API answers it, from the books.
+
+Amounts are minor units, and beside them decimal text. It decides nothing: what is not in the books
+yet is shown as it will be, empty.
+"""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from ingress import queries
+from ingress.http.routes import Instant, Shown
+from ingress.queries import Connection
+from ingress.users.directory import User
+from ingress.wallets import Wallet
+from schemas import money
+
+Status = Literal["opening", "open", "frozen", "closed"]
+
+
+class WalletShown(Shown):
+    id: str
+    user_id: int
+    currency: str
+    balance: int
+    held: int
+    available: int
+    balance_decimal: str
+    held_decimal: str
+    available_decimal: str
+    version: int
+    status: Status
+    created_at: Instant
+    updated_at: Instant
+
+
+def amounts(balance: int, held: int, currency: str) -> dict[str, Any]:
+    """What an account has, in both ways."""
+    minor = {"balance": balance, "held": held, "available": balance - held}
+    major = {f"{name}_decimal": money.to_major(has, currency) for name, has in minor.items()}
+    return {**minor, **major}
+
+
+class _Row(Struct, frozen=True, kw_only=True):
+    id: str
+    currency: str
+    created_at: datetime
+    balance: int
+    held: int
+    version: int
+    status: Status
+    updated_at: datetime
+
+
+async def read(connection: Connection, wallet: Wallet, owner: User) -> WalletShown:
+    """As it is now."""
+    (found,) = await _read(connection, wallet.user_id, owner.number, wallet.id)
+    return found
+
+
+async def read_all(connection: Connection, user_id: str, number: int) -> list[WalletShown]:
+    """Of a user, in one query; the default one first."""
+    return await _read(connection, user_id, number, None)
+
+
+async def _read(
+    connection: Connection, user_id: str, number: int, id: str | None
+) -> list[WalletShown]:
+    rows = await queries.every(connection, "wallets_shown", _Row, user_id=user_id, id=id)
+    return [
+        WalletShown(
+            id=row.id,
+            user_id=number,
+            currency=row.currency,
+            **amounts(row.balance, row.held, row.currency),
+            version=row.version,
+            status=row.status,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,90 @@
+"""The relay: writes to `commands` what Postgres has decided to send.
+
+In this order, for some rows at a time:
+
+1. lock unsent rows, skipping those that another ingress has locked;
+2. send each, and wait until Kafka has it;
+3. write down where it lies, and commit.
+
+A death between 2 and 3 sends it again, by the same key: the ledger answers that as a replay. What
+cannot be sent stays, and is tried again.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+import msgspec
+from confluent_kafka import KafkaException
+from msgspec import Struct
+
+from ingress import queries
+from ingress.background import Background
+from plumbing.postgres.connection_pool import Pool
+from plumbing.worker.crash_points import CrashPoints
+from schemas.commands import Command
+
+BATCH: Final = 100
+# What another ingress wrote down and did not send is found so often.
+IDLE_S: Final = 1.0
+PAUSE_S: Final = 0.5
+
+_decode: Final[Callable[[str], Command]] = msgspec.json.Decoder(Command).decode
+
+
+class Sender(Protocol):
+    async def send(self, command: Command) -> tuple[int, int]:
+        """The partition and the offset where Kafka has it. Raises where that is not certain."""
+
+
+class _Row(Struct, frozen=True):
+    id: int
+    command: str
+
+
+class Relay(Background):
+    def __init__(self, pool: Pool, sender: Sender, crash: CrashPoints) -> None:
+        passing = (*queries.AWAY, KafkaException)
+        super().__init__("the outbox waits", PAUSE_S, passing=passing)
+        self._pool = pool
+        self._sender = sender
+        self._crash = crash
+        self._woken = asyncio.Event()
+
+    def nudge(self) -> None:
+        self._woken.set()
+
+    async def turn(self) -> None:
+        self._woken.clear()
+        if await self._send_some() < BATCH:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), IDLE_S)
+
+    async def _send_some(self) -> int:
+        async with self._pool.connection() as connection, connection.transaction():
+            rows = await queries.every(connection, "outbox_unsent", _Row, most=BATCH)
+            if not rows:
+                return 0
+            self._crash.reach("relay.1-locked")
+            where = await asyncio.gather(*(self._send(row) for row in rows))
+            self._crash.reach("relay.2-sent")
+            await self._note(connection, rows, where)
+        return len(rows)
+
+    async def _send(self, row: _Row) -> tuple[int, int]:
+        return await self._sender.send(_decode(row.command))
+
+    async def _note(
+        self,
+        connection: queries.Connection,
+        rows: Sequence[_Row],
+        where: Sequence[tuple[int, int]],
+    ) -> None:
+        await queries.run(
+            connection,
+            "outbox_sent",
+            ids=[row.id for row in rows],
+            partitions=[partition for partition, _ in where],
+            offsets=[offset for _, offset in where],
+        )

@@ -1,0 +1,321 @@
+"""The wiring of the ingress: every part made here, once, and handed its arguments plainly.
+
+Keeps the rule that nothing is served before the topics were found safe, and that a stop signal
+ends it cleanly at any moment. Making the parts opens nothing. It holds no rule about money and no
+handler of its own.
+"""
+
+import asyncio
+import signal
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import structlog
+from aiohttp import web
+from confluent_kafka.admin import AdminClient
+from prometheus_client import CollectorRegistry
+
+from ingress.audit.routes import AuditLog
+from ingress.audit.trail import AuditTrail
+from ingress.auth.access_tokens import AccessTokens
+from ingress.auth.admin_routes import Administration
+from ingress.auth.api_keys import ApiKeys
+from ingress.auth.authenticator import Guard
+from ingress.auth.cleanup import Sweeping
+from ingress.auth.login_throttle import Attempts
+from ingress.auth.passwords import Passwords
+from ingress.auth.profile_routes import Own
+from ingress.auth.registration import Registration
+from ingress.auth.revocations import Endings
+from ingress.auth.sign_in import SigningIn
+from ingress.auth.signing_keys import Keys
+from ingress.http import openapi, proxies, request_parsing, server
+from ingress.http.api_docs import Pages
+from ingress.http.concurrent_waits import Waits
+from ingress.http.health import Health, Probe
+from ingress.http.roles import PUBLIC
+from ingress.http.routes import Answer, Call, Route
+from ingress.ledger.client.position_tokens import Positions
+from ingress.ledger.ledger_api import Ledger
+from ingress.outbox_relay import Relay
+from ingress.settings import IngressSettings
+from ingress.users import demo_users
+from ingress.users.admin_routes import Users
+from ingress.users.directory import People
+from ingress.users.first_admin import make_first_admin
+from ingress.wallets import Openings
+from plumbing import logging, metrics
+from plumbing.failures import Failure
+from plumbing.kafka import clients, topic_check
+from plumbing.postgres import connection_pool
+from plumbing.postgres.connection_pool import Pool
+from plumbing.worker.crash_points import CrashPoints
+from schemas import ids
+
+START_TIMEOUT_S = 60.0
+PROBE_TIMEOUT_S = 2.0
+RETRY_S = 0.5
+SHUTDOWN_TIMEOUT_S = 5.0
+CHECK_TIMEOUT_S = 10.0
+# How many registrations wait for their password to be hashed, one after the other.
+REGISTERING = 64
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All that serves. Nothing of it is open yet."""
+
+    settings: IngressSettings
+    registry: CollectorRegistry
+    pool: Pool
+    guard: Guard
+    endings: Endings
+    passwords: Passwords
+    newcomers: Passwords
+    people: People
+    openings: Openings
+    ledger: Ledger
+    trail: AuditTrail
+    pages: Pages
+    routes: list[Route]
+    about: dict[str, str]
+
+    def application(self) -> web.Application:
+        app = web.Application(
+            middlewares=[
+                server.edge(
+                    self.registry,
+                    proxies.networks(self.settings.trusted_proxies),
+                    self.trail.refused,
+                )
+            ],
+            client_max_size=request_parsing.MAX_BODY_BYTES,
+        )
+        server.add(
+            app,
+            self.routes,
+            self.guard,
+            Waits(self.settings.waits_per_user),
+            self.settings.api_v1_prefix,
+        )
+        document = openapi.document(self.routes, self.settings.api_v1_prefix, self.about)
+        self.pages.tell(document)
+        return app
+
+
+def parts(
+    settings: IngressSettings,
+    version: str,
+    pool: Pool,
+    kafka_probe: Probe,
+    postgres_probe: Probe,
+) -> Parts:
+    about = {
+        "name": settings.app_name,
+        "service": "ingress",
+        "version": version,
+        "ledger": settings.ledger_id,
+        "environment": settings.app_env,
+    }
+    registry = metrics.registry("ingress", version, settings.ledger_id)
+    crash = CrashPoints(settings.crash_at, settings.crash_chance)
+    keys = Keys.of(settings)
+    access = AccessTokens(keys, settings.ledger_id, settings.access_token_ttl_s)
+    endings = Endings(
+        settings.database_url or "", _client_id(settings), settings.access_token_ttl_s
+    )
+    passwords = Passwords(settings.password_concurrency, settings.password_memory_kib)
+    newcomers = Passwords(1, settings.password_memory_kib, REGISTERING)
+    attempts = Attempts(settings, keys)
+    people = People(pool)
+    openings = Openings(pool)
+    endings.on_any(people.forget)
+    signing_in = SigningIn(settings, pool, keys, access, passwords, attempts, people, openings)
+    registration = Registration(settings, pool, newcomers, attempts, openings, signing_in, crash)
+
+    async def revocations_probe(timeout_s: float) -> str | None:
+        error = await postgres_probe(timeout_s)
+        if error is None and not endings.loaded:
+            return "the revocations are not loaded yet"
+        return error
+
+    health = Health(about, {"kafka": kafka_probe, "postgres": revocations_probe})
+    pages = Pages()
+    positions = Positions(settings.ledger_id)
+    trail = AuditTrail(pool)
+    ledger = Ledger(settings, pool, keys, people, openings, crash, positions, trail)
+    routes = [
+        *registration.routes(),
+        *signing_in.routes(),
+        *Own(pool, passwords, attempts, people).routes(),
+        *ApiKeys(settings, pool, passwords, attempts).routes(),
+        *Users(pool, people, positions).routes(),
+        *Administration(pool, people).routes(),
+        *AuditLog(pool, people, positions).routes(),
+        *ledger.routes(),
+        *pages.routes(),
+        *health.routes(),
+        _metrics_route(registry),
+    ]
+    return Parts(
+        settings=settings,
+        registry=registry,
+        pool=pool,
+        guard=Guard(pool, keys, access, endings),
+        endings=endings,
+        passwords=passwords,
+        newcomers=newcomers,
+        people=people,
+        openings=openings,
+        ledger=ledger,
+        trail=trail,
+        pages=pages,
+        routes=routes,
+        about=about,
+    )
+
+
+async def run(settings: IngressSettings) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    logging.configure("ingress", settings)
+    version = metadata.version("streamledger")
+    client_id = _client_id(settings)
+    admin = clients.admin(settings, ids.service_name(settings.ledger_id, "ingress"))
+    stop = _stop_on_signal()
+    pool = connection_pool.pool(settings.database, settings.database_pool_size, client_id)
+    # Of its own: requests that wait for theirs must not make an ingress seem unable to serve.
+    probing = connection_pool.pool(settings.database, 1, f"{client_id}-ready")
+    if not await _kafka_is_there(admin, settings, stop):
+        return
+    await asyncio.to_thread(topic_check.check_topics, admin, settings)
+    await connection_pool.check_not_refused(settings.database)
+
+    async def kafka_probe(timeout_s: float) -> str | None:
+        return await asyncio.to_thread(clients.reachable, admin, timeout_s)
+
+    async def postgres_probe(timeout_s: float) -> str | None:
+        return await connection_pool.reachable(probing, timeout_s)
+
+    made = parts(settings, version, pool, kafka_probe, postgres_probe)
+    relay = Relay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
+    made.openings.nudge = relay.nudge
+    sweeping = Sweeping(pool)
+    runner = server.Runner(made.application(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    try:
+        await pool.open()
+        await probing.open()
+        first_admin = asyncio.get_running_loop().create_task(
+            make_first_admin(settings, pool, made.passwords)
+        )
+        checking = asyncio.get_running_loop().create_task(
+            demo_users.refuse(settings, pool, made.passwords)
+        )
+        # Without Postgres nobody signs in, and it goes on when Postgres is back.
+        await asyncio.wait({checking}, timeout=CHECK_TIMEOUT_S)
+        if checking.done():
+            checking.result()
+        await made.ledger.start()
+        made.endings.start()
+        made.trail.start()
+        relay.start()
+        sweeping.start()
+        await runner.setup()
+        await _listen(runner, settings)
+        log.info("serving", host=settings.http_host, port=settings.http_port, version=version)
+        tasks = (
+            first_admin,
+            checking,
+            made.endings.task,
+            made.trail.task,
+            relay.task,
+            sweeping.task,
+        )
+        await _stopped(stop, *tasks, made.ledger.ended)
+        log.info("stopping")
+    finally:
+        await runner.cleanup()
+        await sweeping.close()
+        await relay.close()
+        await made.ledger.close()
+        await made.endings.close()
+        await made.trail.close()
+        made.passwords.close()
+        made.newcomers.close()
+        await probing.close()
+        await pool.close()
+
+
+def _client_id(settings: IngressSettings) -> str:
+    return f"{settings.ledger_id}-ingress"
+
+
+def _metrics_route(registry: CollectorRegistry) -> Route:
+    show = metrics.handler(registry)
+
+    async def told(call: Call[None, None]) -> Answer | web.StreamResponse:
+        return await show(call.request)
+
+    return Route(
+        method="GET",
+        path="/metrics",
+        handler=told,
+        summary="Measurements, for Prometheus",
+        tag="About",
+        roles=PUBLIC,
+        answers={200: "text/plain"},
+        versioned=False,
+    )
+
+
+async def _stopped(stop: asyncio.Event, *tasks: asyncio.Future[None]) -> None:
+    """Told to, or because one of these has failed: then with its error."""
+    told = asyncio.get_running_loop().create_task(stop.wait())
+    waiting: set[asyncio.Future[Any]] = {told, *tasks}
+    while not told.done():
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    for task in waiting:
+        task.cancel()
+
+
+def _stop_on_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _kafka_is_there(
+    admin: AdminClient, settings: IngressSettings, stop: asyncio.Event
+) -> bool:
+    """Waits for the broker for a while; False when asked to stop meanwhile."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not stop.is_set():
+        error = await asyncio.to_thread(clients.reachable, admin, PROBE_TIMEOUT_S)
+        if error is None:
+            return True
+        if time.monotonic() > deadline:
+            raise Failure(f"Kafka at {settings.brokers} gives no answer: {error}")
+        log.warning("waiting for Kafka", error=error)
+        try:
+            await asyncio.wait_for(stop.wait(), RETRY_S)
+        except TimeoutError:
+            continue
+    return False
+
+
+async def _listen(runner: web.AppRunner, settings: IngressSettings) -> None:
+    site = web.TCPSite(runner, settings.http_host, settings.http_port)
+    try:
+        await site.start()
+    except OSError as error:
+        where = f"{settings.http_host}:{settings.http_port}"
+        raise Failure(
+            f"cannot listen at {where} (HTTP_HOST, HTTP_PORT): {error.strerror}"
+        ) from None

@@ -1,0 +1,177 @@
+"""Users as admins see them: who there is, their roles, shutting one out.
+
+There is always an admin. A change of role or a shutting out ends what was handed out under the old
+one.
+"""
+
+from typing import Annotated
+
+from msgspec import Struct
+from pydantic import Field
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.auth import session_store
+from ingress.auth.revocations import KEY, SESSION
+from ingress.http.problems import Code, FieldError, Problem
+from ingress.http.roles import ADMINS, Role, Scope
+from ingress.http.routes import Answer, Body, Call, Meta, Query, Route, Shown
+from ingress.ledger.client.position_tokens import Positions
+from ingress.users import directory
+from ingress.users.directory import People, User, UserShown
+from ingress.users.emails import read as read_email
+from plumbing.postgres.connection_pool import Pool
+
+TAG = "Users"
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+
+
+class UserAdminShown(UserShown):
+    disabled: bool
+
+
+class UserList(Shown):
+    data: list[UserAdminShown]
+    meta: Meta
+
+
+class UserQuery(Query):
+    email: Annotated[str | None, Field(max_length=320)] = None
+    role: Role | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: Annotated[
+        str | None, Field(max_length=100, description="As `next_cursor` gave it.")
+    ] = None
+
+
+class UserChange(Body):
+    role: Annotated[Role | None, Field(strict=False)] = None
+    disabled: Annotated[
+        bool | None, Field(description="Whether they are shut out: no session or key is taken.")
+    ] = None
+
+
+class _Count(Struct, frozen=True):
+    admins: int
+
+
+class Users:
+    def __init__(self, pool: Pool, people: People, positions: Positions) -> None:
+        self._pool = pool
+        self._positions = positions
+        self._people = people
+
+    def routes(self) -> list[Route]:
+        readers = ADMINS | {Role.AUDITOR}
+        return [
+            Route(
+                method="GET",
+                path="/users",
+                handler=self.list,
+                summary="All users",
+                tag=TAG,
+                roles=readers,
+                scope=Scope.READ,
+                query=UserQuery,
+                answers={200: UserList},
+            ),
+            Route(
+                method="GET",
+                path="/users/{user}",
+                handler=self.show,
+                summary="A user",
+                description="By integer id or uuid.",
+                tag=TAG,
+                roles=readers,
+                scope=Scope.READ,
+                answers={200: UserAdminShown},
+                problems=(Code.NOT_FOUND,),
+            ),
+            Route(
+                method="PATCH",
+                path="/users/{user}",
+                handler=self.change,
+                summary="Change a user's role, or shut one out",
+                description="A change revokes the user's access tokens: they have to be refreshed."
+                " Disabling a user ends all sessions and API keys, too.",
+                tag=TAG,
+                roles=ADMINS,
+                scope=Scope.USERS,
+                body=UserChange,
+                answers={200: UserAdminShown},
+                problems=(Code.NOT_FOUND, Code.LAST_ADMIN),
+            ),
+        ]
+
+    async def list(self, call: Call[None, UserQuery]) -> Answer:
+        asked = call.query
+        email = None
+        if asked.email is not None and (email := read_email(asked.email)) is None:
+            error = FieldError(field="email", code="email_invalid", detail="is no e-mail address")
+            raise Problem(Code.QUERY_INVALID, errors=[error])
+        async with self._pool.connection() as connection:
+            found = await queries.every(
+                connection,
+                "users",
+                User,
+                email=email.lower() if email is not None else None,
+                role=asked.role,
+                after=self._positions.number(asked.cursor, 0),
+                most=asked.limit + 1,
+            )
+        page = found[: asked.limit]
+        more = str(page[-1].number) if len(found) > asked.limit else None
+        return Answer(
+            UserList(
+                data=[_shown(each) for each in page],
+                meta=Meta(limit=asked.limit, next_cursor=self._positions.cursor(more)),
+            )
+        )
+
+    async def show(self, call: Call[None, None]) -> Answer:
+        return Answer(_shown(await self._found(call)))
+
+    async def change(self, call: Call[UserChange, None]) -> Answer:
+        user = await self._found(call)
+        asked = call.body
+        async with self._pool.connection() as connection:
+            # One change at a time: of two that each leave one admin, none might be left.
+            await queries.run(connection, "users_lock")
+            changed = await queries.one(
+                connection,
+                "user_change",
+                User,
+                id=user.id,
+                role=asked.role,
+                disabled=asked.disabled,
+            )
+            if changed is None:
+                return Answer(_shown(await self._read(connection, user.id)))
+            left = await queries.one(connection, "admins", _Count)
+            assert left is not None, "an aggregate is a row"
+            if left.admins == 0:
+                raise Problem(Code.LAST_ADMIN)
+            ends = (SESSION, KEY) if changed.disabled else ()
+            await session_store.revoke(connection, user.id, *ends)
+            await entries.note(
+                connection, call, "changed a user", user.id, detail=asked.model_dump(mode="json")
+            )
+        self._people.forget()
+        return Answer(_shown(changed))
+
+    async def _found(self, call: Call[UserChange, None] | Call[None, None]) -> User:
+        known = await self._people.by_reference(call.path["user"])
+        if known is None:
+            raise Problem(Code.NOT_FOUND)
+        # What is remembered of a user may be a moment old.
+        async with self._pool.connection() as connection:
+            return await self._read(connection, known.id)
+
+    async def _read(self, connection: queries.Connection, id: str) -> User:
+        user = await queries.one(connection, "user_by_id", User, id=id)
+        assert user is not None, "users are never deleted"
+        return user
+
+
+def _shown(user: User) -> UserAdminShown:
+    return UserAdminShown(**directory.shown(user).model_dump(), disabled=user.disabled)

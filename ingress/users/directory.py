@@ -1,0 +1,111 @@
+"""Users: found by either of their ids or by e-mail, and remembered.
+
+Accounts name their owner by `id`, a uuid; `number` is the integer id. It does not know passwords.
+"""
+
+import re
+import uuid
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+
+from ingress import queries
+from ingress.http.roles import READERS, Role
+from ingress.http.routes import Caller, Instant, Shown
+from ingress.users import emails
+from plumbing.postgres.connection_pool import Pool
+
+REMEMBERED: Final = 50_000
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}\Z").match
+
+
+class User(Struct, frozen=True, kw_only=True):
+    id: str
+    number: int
+    email: str
+    first_name: str
+    last_name: str
+    role: str
+    disabled: bool
+    created_at: datetime
+
+
+class UserShown(Shown):
+    id: int
+    uuid: str
+    first_name: str
+    last_name: str
+    email: str
+    role: Role
+    created_at: Instant
+
+
+def shown(user: User) -> UserShown:
+    return UserShown(
+        id=user.number,
+        uuid=user.id,
+        first_name=user.first_name,
+        last_name=user.last_name,
+        email=user.email,
+        role=Role(user.role),
+        created_at=user.created_at,
+    )
+
+
+def parsed(reference: str | int) -> str | int | None:
+    """The integer id or the uuid; None: it can be neither."""
+    if isinstance(reference, int) or _NUMBER(reference):
+        return number if 0 < (number := int(reference)) < 2**63 else None
+    try:
+        return str(uuid.UUID(reference))
+    except ValueError:
+        return None
+
+
+class People:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._known: dict[str | int, User] = {}
+
+    def forget(self) -> None:
+        """Called when somebody's role has changed."""
+        self._known.clear()
+
+    async def by_id(self, id: str) -> User | None:
+        return self._known.get(id) or await self._find("user_by_id", id=id)
+
+    async def by_reference(self, reference: str | int) -> User | None:
+        """By the integer id or the uuid, as a field that takes a user takes either."""
+        found = parsed(reference)
+        if isinstance(found, int):
+            return await self._by_number(found)
+        return None if found is None else await self.by_id(found)
+
+    async def visible(self, caller: Caller, reference: str) -> User | None:
+        """The caller; another user only for those who may read all. Nobody else is looked for."""
+        if parsed(reference) in (caller.id, caller.number):
+            return await self.by_id(caller.id)
+        return await self.by_reference(reference) if caller.role in READERS else None
+
+    async def by_email(self, text: str) -> User | None:
+        email = emails.read(text)
+        if email is None:
+            return None
+        email = email.lower()
+        return self._known.get(email) or await self._find("user_by_email", email=email)
+
+    async def _by_number(self, number: int) -> User | None:
+        return self._known.get(number) or await self._find("user_by_number", number=number)
+
+    async def _find(self, query: str, **given: str | int) -> User | None:
+        async with self._pool.connection() as connection:
+            found = await queries.one(connection, query, User, **given)
+        if found is not None:
+            self._remember(found)
+        return found
+
+    def _remember(self, user: User) -> None:
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[user.id] = self._known[user.number] = self._known[user.email.lower()] = user

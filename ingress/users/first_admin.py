@@ -1,0 +1,106 @@
+"""The first admin, who can make the others: from the settings at the start, or the command line.
+
+Nobody becomes one where there is one already by the settings, so that a changed ADMIN_PASSWORD
+changes nothing.
+"""
+
+import asyncio
+
+import psycopg
+import structlog
+from msgspec import Struct
+
+from ingress import queries
+from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
+from ingress.auth.registration import add_user
+from ingress.background import LONGEST_PAUSE_S
+from ingress.http.problems import Problem
+from ingress.http.roles import Role
+from ingress.settings import IngressSettings
+from ingress.users import emails
+from plumbing.failures import Failure
+from plumbing.postgres import connection_pool
+from plumbing.postgres.connection_pool import Pool
+
+RETRY_S = 0.5
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class _Count(Struct, frozen=True):
+    admins: int
+
+
+async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Passwords) -> None:
+    """Where the settings name one and there is none; as soon as Postgres answers."""
+    if settings.admin_email is None or settings.admin_password is None:
+        return
+    email = _email(settings.admin_email)
+    hashed = await passwords.hash(_password(settings.admin_password.get_secret_value()))
+    pause_s = RETRY_S
+    while True:
+        try:
+            await _make_if_none(pool, email, hashed)
+        except queries.AWAY as error:
+            log.warning(
+                "the first admin waits for Postgres", error=str(error).strip(), again_in_s=pause_s
+            )
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        except Problem:
+            # Anybody can register an address: that neither makes an admin nor stops the ingress.
+            log.error(
+                "the first admin was not made",
+                email=email,
+                reason="a user who is not an admin has this address",
+                remedy="set another ADMIN_EMAIL, or run `streamledger users create-admin`",
+            )
+            return
+        else:
+            return
+
+
+async def _make_if_none(pool: Pool, email: str, hashed: str) -> None:
+    async with pool.connection() as connection:
+        # Ingresses that start together make one.
+        await queries.run(connection, "users_lock")
+        found = await queries.one(connection, "admins", _Count)
+        if found is not None and found.admins == 0:
+            await add_user(connection, email, "Admin", "", hashed, Role.ADMIN)
+            log.info("the first admin was made", email=email)
+
+
+def create(database: str, email: str, first_name: str, last_name: str, password: str) -> None:
+    """Another admin, whoever there is; for the command line. It blocks."""
+    asyncio.run(_create(database, _email(email), first_name, last_name, _password(password)))
+
+
+async def _create(
+    database: str, email: str, first_name: str, last_name: str, password: str
+) -> None:
+    passwords = Passwords(1, IngressSettings.model_fields["password_memory_kib"].default)
+    hashed = await passwords.hash(password)
+    passwords.close()
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            database, connect_timeout=connection_pool.CONNECT_TIMEOUT_S
+        )
+        async with connection:
+            await add_user(connection, email, first_name, last_name, hashed, Role.ADMIN)
+    except psycopg.Error as error:
+        raise connection_pool.failure(error) from None
+    except Problem:
+        raise Failure(f"somebody has the address {email} already") from None
+
+
+def _password(text: str) -> str:
+    if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
+        raise Failure(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
+    return text
+
+
+def _email(text: str) -> str:
+    email = emails.read(text)
+    if email is None:
+        raise Failure(f"{text}: not an e-mail address")
+    return email

@@ -1,0 +1,191 @@
+"""Wallets that are opened over HTTP: asked for in one Postgres transaction with the outbox row that
+the relay sends, and open once the books have them.
+
+Keeps the rule that no command for such a wallet is sent before it is open: who asks earlier waits,
+and is told to come again where that takes too long. Facts about a wallet never change, so they are
+remembered.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ingress import queries
+from ingress.audit import entries
+from ingress.http.problems import Code, Problem
+from ingress.users import directory, emails
+from plumbing.postgres.connection_pool import Pool
+from schemas import commands
+from schemas.commands import OpenAccount
+from sinks.reads import accounts
+
+REMEMBERED: Final = 100_000
+POLL_S: Final = 0.01
+LONGEST_POLL_S: Final = 0.1
+RETRY_AFTER_S: Final = "1"
+# The idempotency key of the command that opens a wallet: there is one for each.
+OPENING_KEY: Final = "open"
+# Of one user: lists of wallets are told whole.
+MAX_WALLETS: Final = 100
+
+
+class Wallet(Struct, frozen=True, kw_only=True):
+    id: str
+    user_id: str
+    currency: str
+    is_default: bool
+    created_at: datetime
+
+
+class Openings:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._wallets: dict[str, Wallet] = {}
+        self._defaults: dict[str, Wallet] = {}
+        self._receiving: dict[tuple[str | int | None, str | None, str], Wallet] = {}
+        self._open: set[str] = set()
+        self.nudge: Callable[[], None] = lambda: None  # wakes the relay
+
+    async def wallet(self, id: str) -> Wallet | None:
+        return self._wallets.get(id) or await self._find("wallet", id=id)
+
+    async def default(self, user_id: str) -> Wallet | None:
+        """None: a user without wallets, as an admin made at the command line is."""
+        return self._defaults.get(user_id) or await self._find("wallet_default", user_id=user_id)
+
+    async def receiving(
+        self, currency: str, *, reference: str | int | None = None, email: str | None = None
+    ) -> Wallet | None:
+        """The wallet that money for a user goes to: of the currency, or else the default one. None:
+        there is no such user, or one without wallets, as staff are: which, takes the same work."""
+        found = None if reference is None else directory.parsed(reference)
+        address = None if email is None else emails.read(email)
+        asked = (found, None if address is None else address.lower())
+        if asked == (None, None):
+            return None
+        wallet = self._receiving.get((*asked, currency))
+        if wallet is not None:
+            return wallet
+        async with self._pool.connection() as connection:
+            wallet = await queries.one(
+                connection,
+                "wallet_receiving",
+                Wallet,
+                id=found if isinstance(found, str) else None,
+                number=found if isinstance(found, int) else None,
+                email=asked[1],
+                currency=currency,
+            )
+        # Another currency's is the answer only until there is one of this currency.
+        if wallet is not None and wallet.currency == currency:
+            self._remember(wallet)
+            self._receiving[*asked, currency] = wallet
+        return wallet
+
+    async def of(self, user_id: str) -> list[Wallet]:
+        """The default one first."""
+        async with self._pool.connection() as connection:
+            return await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
+
+    async def open(
+        self,
+        user_id: str,
+        currency: str,
+        trace: str | None = None,
+        event: entries.Event | None = None,
+    ) -> Wallet:
+        """Written down, with `event` about it; the relay sends it. The first one is the default
+        one. Raises a Problem for a user who has too many."""
+        async with self._pool.connection() as connection, connection.transaction():
+            # Who opens several at once opens one after the other, or all would be the last one.
+            await queries.run(connection, "user_lock", id=user_id)
+            theirs = await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
+            if len(theirs) >= MAX_WALLETS:
+                raise Problem(Code.TOO_MANY_WALLETS)
+            made = await self.add(connection, user_id, currency, is_default=not theirs, trace=trace)
+            if event is not None:
+                await entries.add(connection, [replace(event, subject=made.id)])
+        self.nudge()
+        return made
+
+    async def add(
+        self,
+        connection: queries.Connection,
+        user_id: str,
+        currency: str,
+        *,
+        is_default: bool,
+        trace: str | None,
+    ) -> Wallet:
+        """Within the caller's transaction; nudge the relay after it."""
+        id = str(uuid.uuid4())
+        command = OpenAccount(
+            account=id,
+            type="wallet",
+            currency=currency,
+            owner=user_id,
+            idempotency_key=OPENING_KEY,
+            actor=user_id,
+            trace=trace,
+            wallets_only=True,
+        )
+        made = await queries.one(
+            connection,
+            "wallet_add",
+            Wallet,
+            id=id,
+            user_id=user_id,
+            currency=currency,
+            is_default=is_default,
+            transaction_id=commands.transaction_id(command),
+            command=msgspec.json.encode(command).decode(),
+        )
+        assert made is not None, "it was inserted"
+        return made
+
+    async def is_open(self, id: str, wait_s: float) -> bool:
+        """Whether the books have it, now or within the time."""
+        if id in self._open:
+            return True
+        deadline = time.monotonic() + wait_s
+        pause_s = POLL_S
+        while not await self._has_account(id):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            await asyncio.sleep(min(pause_s, left_s))
+            pause_s = min(1.5 * pause_s, LONGEST_POLL_S)
+        self._open.add(id)
+        return True
+
+    async def require_open(self, wallet: Wallet, wait_s: float) -> None:
+        if wallet.id not in self._open and not await self.is_open(wallet.id, wait_s):
+            raise Problem(Code.WALLET_OPENING, headers={"Retry-After": RETRY_AFTER_S})
+
+    async def _has_account(self, id: str) -> bool:
+        async with self._pool.connection() as connection:
+            return await accounts.balance(connection, id) is not None
+
+    async def _find(self, query: str, **given: str) -> Wallet | None:
+        async with self._pool.connection() as connection:
+            found = await queries.one(connection, query, Wallet, **given)
+        if found is not None:
+            self._remember(found)
+        return found
+
+    def _remember(self, wallet: Wallet) -> None:
+        if len(self._wallets) >= REMEMBERED:
+            self._wallets.clear()
+            self._defaults.clear()
+            self._receiving.clear()
+            self._open.clear()
+        self._wallets[wallet.id] = wallet
+        if wallet.is_default:
+            self._defaults[wallet.user_id] = wallet

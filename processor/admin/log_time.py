@@ -1,0 +1,119 @@
+"""`streamledger log-time`: an operator's decision on the time of records that a broker stamped with
+a clock far in the future.
+
+The partition journals it before it decides the records, so that a replay decides them the same. It
+never makes a record later than its log says.
+"""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+from confluent_kafka import Producer
+
+from plumbing.failures import Failure
+from plumbing.kafka.clients import ClientConfig
+from processor.lanes import batch_output
+from processor.lanes.broker_clock import AHEAD_MS
+from processor.state import record_digest
+from processor.state.committed_reader import CommittedReader
+from schemas import coordination
+from schemas.coordination import LogTime
+from schemas.topics import Names
+
+FLUSH_S = 30.0
+
+_decode = msgspec.json.Decoder(coordination.Leg).decode
+
+
+def time_ms(text: str) -> int:
+    """Of a time such as 2026-01-31T12:00:00Z."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.tzinfo is None:
+        raise Failure(f"{text!r} is not a time with its zone, such as 2026-01-31T12:00:00Z")
+    return int(parsed.timestamp() * 1_000)
+
+
+def shown(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError):
+        return f"{ms} ms"
+
+
+def give(config: ClientConfig, names: Names, partition: int, decision: LogTime) -> None:
+    """Write it to the partition. A processor takes it when it comes to the first of the records, or
+    when it reads on in `legs`."""
+    with CommittedReader(config) as reader:
+        _check(reader, names, partition, decision)
+    producer = Producer({**config, "acks": "all", "enable.idempotence": True})
+    written: list[int] = []
+    producer.produce(
+        names.legs,
+        batch_output.encode_leg(decision),
+        None,
+        partition,
+        on_delivery=lambda error, message: None if error else written.append(1),
+    )
+    producer.flush(FLUSH_S)
+    if not written:
+        raise Failure("Kafka did not take it; nothing was changed")
+
+
+def _check(reader: CommittedReader, names: Names, partition: int, decision: LogTime) -> None:
+    topic = names.commands if decision.topic == "commands" else names.legs
+    where = f"partition {partition} of `{topic}`"
+    if not 0 <= partition < reader.partitions(topic):
+        raise Failure(f"`{topic}` has no partition {partition}")
+    if decision.time_ms > time.time() * 1_000 + AHEAD_MS:
+        raise Failure(f"{shown(decision.time_ms)} lies in the future; a processor would refuse it")
+    last = reader.last(names.state, partition)
+    if last is None:
+        raise Failure(f"partition {partition} has no ledger yet: start a processor first")
+    position = record_digest.decode(last.value or b"")
+    read = position.commands if decision.topic == "commands" else position.legs
+    if decision.first < read.next_offset:
+        raise Failure(f"{where}: the record at {decision.first} was decided, at its log's own time")
+    _, end = reader.range(topic, partition)
+    if not decision.first <= decision.last < end:
+        raise Failure(f"{where} has offsets up to {end - 1}, not {decision.last}")
+    records = reader.read(topic, partition, decision.first, decision.last + 1)
+    if not any(record.time_ms > decision.time_ms for record in records):
+        raise Failure(f"{where}: nothing there is later than {shown(decision.time_ms)}")
+
+
+def find(
+    reader: CommittedReader,
+    names: Names,
+    partition: int,
+    topic: Literal["commands", "legs"],
+    offset: int,
+    latest_ms: int,
+) -> tuple[int, bytes, LogTime] | None:
+    """The last decision in a partition's `legs` on a record, with its place; also one that lies
+    behind records that wait for it. None where it would not help."""
+    found = None
+    for place, value, decision in _decisions(reader, names, partition):
+        covers = decision.first <= offset <= decision.last
+        if decision.topic == topic and covers and decision.time_ms <= latest_ms:
+            found = place, value, decision
+    return found
+
+
+def _decisions(
+    reader: CommittedReader, names: Names, partition: int
+) -> Iterator[tuple[int, bytes, LogTime]]:
+    start, end = reader.range(names.legs, partition)
+    for record in reader.read(names.legs, partition, start, end):
+        value = record.value or b""
+        try:
+            message = _decode(value)
+        except ValueError:
+            continue  # judged when it is read in its place
+        if isinstance(message, LogTime):
+            yield record.offset, value, message

@@ -1,0 +1,18 @@
+"""What a processor shows over HTTP: /metrics, /health (alive) and /ready (all partitions run)."""
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from plumbing.worker import health_server
+from plumbing.worker.health_server import Readiness
+from processor.lanes.lane import Phase
+from processor.lanes.supervisor import Ledger
+
+
+async def serve(ledger: Ledger, registry: CollectorRegistry, host: str, port: int) -> web.AppRunner:
+    def readiness() -> Readiness:
+        phases = ledger.phases()
+        running = all(phase is Phase.RUNNING for phase in phases.values())
+        return Readiness(ledger.assigned and running, phases)
+
+    return await health_server.serve(readiness, registry, ledger.identity.ledger_id, host, port)

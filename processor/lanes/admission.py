@@ -1,0 +1,93 @@
+"""What must be so before a record is decided: this program can read it and goes on with what it
+says, and its log time can be. Else the worker stops before it commits anything of the record.
+
+That is the last defence. Against other versions the plan is the format level: docs/upgrading.md.
+Against brokers with a wrong clock it is an operator's decision: docs/operating.md.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from plumbing.failures import Failure
+from plumbing.kafka.clients import ClientConfig
+from processor.admin import log_time
+from processor.lanes.broker_clock import AHEAD_MS, Clock
+from processor.rules import engine
+from processor.rules.decision import Input
+from processor.rules.journal_header import input_of
+from processor.state.committed_reader import CommittedReader
+from processor.state.recovery import unsupported
+from schemas import coordination
+from schemas.state import Partition
+from schemas.topics import Names
+
+# Called with each record before it is decided; returns what must be decided before it. Raises
+# Stopped where it must not be decided.
+Admit = Callable[[Partition, Input], Sequence[Input]]
+
+
+class Stopped(Failure):
+    """A record must not be decided by this worker as things are."""
+
+
+def admit_all(partition: Partition, input: Input) -> Sequence[Input]:
+    return ()
+
+
+class Admission:
+    """Of the partitions of one lane."""
+
+    def __init__(self, config: ClientConfig, names: Names, clock: Clock) -> None:
+        self._config = config
+        self._names = names
+        self._clock = clock
+
+    def __call__(self, partition: Partition, input: Input) -> Sequence[Input]:
+        reason = _unread(input)
+        if reason is not None:
+            raise Stopped(f"{self._where(partition, input)}: {reason}")
+        if input.time_ms <= self._clock.latest_ms():
+            return ()
+        return self._too_late(partition, input)
+
+    def _too_late(self, partition: Partition, input: Input) -> Sequence[Input]:
+        """A log time that cannot be. The operator's decision may lie behind the record."""
+        if engine.log_time(partition, input) <= self._clock.latest_ms():
+            return ()
+        # By the type: an input of another topic brings no time of its own.
+        topic: Literal["commands", "legs"] = "commands" if input.topic == "commands" else "legs"
+        if isinstance(input.message, coordination.LogTime):
+            return ()
+        number, latest_ms = partition.partition, self._clock.latest_ms()
+        with CommittedReader(self._config) as reader:
+            found = log_time.find(reader, self._names, number, topic, input.offset, latest_ms)
+        if found is not None:
+            place, value, decision = found
+            return (input_of("operator", place, None, value, 0, decision),)
+        # Raises where it is this machine's clock that is wrong.
+        self._clock.check()
+        now = log_time.shown(latest_ms - AHEAD_MS)
+        raise Stopped(
+            f"{self._where(partition, input)}: its log time is {log_time.shown(input.time_ms)},"
+            f" more than an hour ahead of this worker's clock ({now}), which agrees with the"
+            " brokers'. Correct the clock of the broker that stamped it, then decide its time:"
+            f" streamledger log-time {number}:{input.offset} --topic {topic} --time {now}"
+            " (docs/operating.md)"
+        )
+
+    def _where(self, partition: Partition, input: Input) -> str:
+        topic = self._names.commands if input.topic == "commands" else self._names.legs
+        return f"partition {partition.partition} of `{topic}`, record at {input.offset}"
+
+
+def _unread(input: Input) -> str | None:
+    """Why this program cannot go on with what a record says; None if it can."""
+    message = input.message
+    if isinstance(message, coordination.Undecodable):
+        return (
+            f"a message of another version, which this one cannot read ({message.detail}): upgrade"
+            " this worker (docs/upgrading.md)"
+        )
+    if isinstance(message, coordination.Configure) and message.genesis is None:
+        return unsupported(message.settings)
+    return None

@@ -1,0 +1,220 @@
+"""The lanes that this worker owns: taken over and let go of as the group assigns them."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from plumbing import reexec
+from plumbing.failures import Failure
+from plumbing.kafka import clients, transient_errors
+from plumbing.kafka.clients import ClientConfig
+from plumbing.worker.crash_points import CrashPoints
+from processor.lanes.batch_reader import Batch
+from processor.lanes.broker_clock import Clock, ClockDisagrees
+from processor.lanes.lane import Abandoned, Identity, Owner, Phase
+from processor.lanes.transaction_encoding import Encode
+from processor.metrics import Recorder
+from processor.state import checkpoint
+from processor.state.store import Damaged, Memory, Table
+from schemas import topics
+from schemas.encoding.codecs import AvroSchemas
+from schemas.state import Position
+from schemas.topics import Names
+
+log = structlog.get_logger(__name__)
+
+# What a supervisor is told: 1, refused to own a partition; 70, anything unexpected.
+EXIT_REFUSED, EXIT_CRASHED = 1, 70
+STOP_S = 15.0
+
+
+class Ledger:
+    def __init__(
+        self,
+        identity: Identity,
+        config: ClientConfig,
+        names: Names,
+        data: Path,
+        schemas: AvroSchemas,
+        recorder: Recorder,
+        crash_points: CrashPoints,
+        *,
+        rocksdb_mib: int,
+        cache_entries: int,
+        encode_transaction: Encode,
+    ) -> None:
+        self.topic = names.commands
+        self.names = names
+        self.identity = identity
+        self.deliver: Callable[[Owner, list[Batch]], None] = _nobody_listens
+        self._config = config
+        self._data = data
+        self._schemas = schemas
+        self._recorder = recorder
+        self._crash_points = crash_points
+        self._memory = Memory(rocksdb_mib)
+        self._cache_entries = cache_entries
+        self._encode_transaction = encode_transaction
+        self.clock = Clock(config, names, identity.partitions)
+        # By lane. Other threads read it, so it is replaced and never changed.
+        self._owners: dict[int, Owner] = {}
+        self._share = cache_entries
+        # Whether the group has told what is ours; that may be nothing.
+        self.assigned = False
+        # The worker was told to end.
+        self.stopping = False
+        self._admin = AdminClient(config)
+        self._trimmed: dict[int, int] = {}
+        # Why this worker may not go on, where an operator can do something about it.
+        self.refusal: Failure | None = None
+
+    async def own(self, partitions: set[int]) -> None:
+        """Returns at once: taking over goes on in the lanes' threads, so that the group's
+        heartbeats do not wait for a restore."""
+        appeared = [p for p in sorted(partitions) if p >= self.identity.partitions]
+        if appeared:
+            self._crashed(None, PartitionsAppeared(appeared, self.identity.partitions))
+            return
+        assert not self._owners, "what was owned is let go of before anything is assigned"
+        self.assigned = True
+        lanes: dict[int, list[int]] = {}
+        for partition in sorted(partitions):
+            lanes.setdefault(topics.lane(partition, self.identity.partitions), []).append(partition)
+        self._share = self._cache_entries // max(1, len(partitions))
+        whole = topics.whole_lanes(lanes, self.identity.partitions)
+        if sorted(partitions) != whole:
+            self._crashed(None, LanesCut(sorted(partitions), whole))
+            return
+        self._owners = {
+            lane: Owner(
+                lane,
+                together,
+                self.identity,
+                self._config,
+                self.names,
+                self._table,
+                self._schemas,
+                self._recorder,
+                self._crash_points,
+                self.deliver,
+                self._crashed,
+                self._encode_transaction,
+                self.clock,
+            )
+            for lane, together in lanes.items()
+        }
+        for owner in self._owners.values():
+            owner.start()
+
+    async def let_go(self) -> None:
+        """Waits for the batches in flight."""
+        self.assigned = False
+        owners, self._owners = list(self._owners.values()), {}
+        await asyncio.gather(*(asyncio.to_thread(owner.stop) for owner in owners))
+
+    def positions(self) -> dict[int, Position]:
+        """Of the partitions that run, as far as they are committed."""
+        owners = self._owners.values()
+        return {number: at for owner in owners for number, at in owner.committed().items()}
+
+    def trim_legs(self) -> None:
+        """Delete the legs that were read, but the last: it proves that the log was not cut.
+
+        Each leg has one reader, and its position is committed when it is told here.
+        """
+        read = [
+            TopicPartition(self.names.legs, partition, position.legs.last_offset)
+            for partition, position in self.positions().items()
+            if position.legs.last_offset > self._trimmed.get(partition, 0)
+        ]
+        if not read:
+            return
+        for asked, deleted in self._admin.delete_records(read).items():
+            try:
+                deleted.result()
+            except KafkaException as error:
+                log.warning("legs not trimmed", partition=asked.partition, error=str(error))
+            else:
+                self._trimmed[asked.partition] = asked.offset
+
+    def phases(self) -> dict[int, Phase]:
+        owners = self._owners.values()
+        return {number: owner.phase for owner in owners for number in owner.partitions}
+
+    def _table(self, partition: int) -> Table:
+        return Table(self._copy(partition), partition, self._memory, self._share)
+
+    def copies(self) -> dict[int, int]:
+        """How many records each lane's copy on disk has, as far as it is noted."""
+        found: dict[int, int] = {}
+        for partition in range(self.identity.partitions):
+            lane = topics.lane(partition, self.identity.partitions)
+            found[lane] = found.get(lane, 0) + checkpoint.noted(self._copy(partition))
+        return {lane: records for lane, records in found.items() if records}
+
+    def _copy(self, partition: int) -> Path:
+        return self._data / f"partition-{partition}"
+
+    def left_out(self, code: int, reason: str) -> None:
+        """The group does not take this worker. `code` is Kafka's."""
+        error = KafkaException(KafkaError(code, reason))
+        self._crashed(None, clients.explained(self._config, error))
+
+    def _crashed(self, lane: int | None, error: BaseException) -> None:
+        """The end of the process: nothing is skipped, and the next owner finds out the rest.
+
+        A refusal stops it in order, so that the group need not wait for it; where Kafka was away, a
+        new one begins in its place, and where a local copy is damaged, which restores it, or this
+        clock is wrong, which waits before it joins the group; the unexpected ends it at once.
+        """
+        if isinstance(error, Abandoned):
+            return
+        if transient_errors.is_transient(error) or isinstance(error, Damaged | ClockDisagrees):
+            time.sleep(reexec.PAUSE_S)
+            if not self.stopping and self.refusal is None:
+                log.warning("beginning anew", lane=lane, error=str(error))
+                reexec.restart()
+        if isinstance(error, Failure):
+            log.critical("refused", lane=lane, reason=str(error))
+            self.refusal = error
+            late = threading.Timer(STOP_S, os._exit, (EXIT_REFUSED,))
+            late.daemon = True
+            late.start()
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        log.critical(
+            "a lane stopped the worker",
+            lane=lane,
+            error=repr(error),
+            traceback="".join(traceback.format_exception(error)),
+        )
+        os._exit(EXIT_CRASHED)
+
+
+class PartitionsAppeared(Failure):
+    def __init__(self, appeared: list[int], partitions: int) -> None:
+        super().__init__(
+            f"the topics have grown by the partitions {appeared}; the ledger has {partitions} for"
+            " life, and what is sent to others would never be decided"
+        )
+
+
+class LanesCut(Failure):
+    def __init__(self, given: list[int], whole: list[int]) -> None:
+        super().__init__(
+            f"the group gives this worker the partitions {given}, and not all of their lanes,"
+            f" {whole}: another program is in the group"
+        )
+
+
+def _nobody_listens(owner: Owner, batches: list[Batch]) -> None:
+    raise AssertionError("batches are delivered once the app has started")

@@ -1,0 +1,37 @@
+"""How entries are written to `transactions`, chosen once, at the start of a processor.
+
+Keeps the rule that a topic has what was asked for or nothing: where a registry's id is wanted and
+cannot be had, the processor does not start. It knows no batch.
+"""
+
+from collections.abc import Callable
+
+import structlog
+
+from plumbing.failures import Failure
+from processor.settings import ProcessorSettings
+from schemas.encoding import avro, codecs
+from schemas.encoding.avro_schema_cache import AvroSchemas
+from schemas.encoding.schema_registry import RegistryAway, RegistryRefused
+from schemas.published_records import TransactionRecord
+
+log = structlog.get_logger(__name__)
+
+Encode = Callable[[TransactionRecord], bytes]
+
+
+def transactions(settings: ProcessorSettings, schemas: AvroSchemas) -> Encode:
+    match settings.transactions_encoding:
+        case "json":
+            return codecs.encode_json
+        case "avro":
+            return codecs.transactions_as_single_objects()
+    subject = f"{settings.topics.transactions}-value"
+    try:
+        id = schemas.registered(subject, avro.transaction_schema())
+    except (RegistryAway, RegistryRefused) as error:
+        raise Failure(
+            f"TRANSACTIONS_ENCODING=confluent needs an id for the schema of {subject}: {error}"
+        ) from None
+    log.info("transactions are written in Avro", subject=subject, schema=id)
+    return codecs.transactions_as_confluent(id)

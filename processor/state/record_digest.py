@@ -1,0 +1,79 @@
+"""Where a record lies, and what tells it from any other that may come to lie there."""
+
+import hashlib
+import secrets
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from plumbing.failures import Failure
+from processor.rules.decision import Input
+from schemas.ledger_parameters import FORMAT_LEVEL
+from schemas.state import InputPosition, Position
+
+_decode = msgspec.msgpack.Decoder(Position).decode
+
+
+class Read(Struct, frozen=True, gc=False):
+    """A record as it lies in its topic."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    time_ms: int
+
+
+def new_incarnation() -> bytes:
+    """Made at random: a topic's id survives DeleteRecords, and a counter is lost with `state`."""
+    return secrets.token_bytes(16)
+
+
+def position_after(last: Read | Input) -> InputPosition:
+    return InputPosition(last.offset + 1, last.offset, digest(last))
+
+
+def digest(read: Read | Input) -> bytes:
+    """What tells a record from another one that lies at its offset in another topic."""
+    key, value = read.key or b"", read.value or b""
+    head = f"{read.offset}:{read.time_ms}:{len(key)}:{len(value)}:".encode()
+    return hashlib.sha256(head + key + value).digest()[:16]
+
+
+def too_new(format_level: int) -> str:
+    return (
+        f"the ledger has format level {format_level}; this program supports {FORMAT_LEVEL}:"
+        " upgrade it (docs/upgrading.md)"
+    )
+
+
+class _AnyPartition(Struct, array_like=True):
+    """A `Partition` of any version, as far as its settings."""
+
+    partition: Any
+    partitions: Any
+    ledger_id: Any
+    sequence: Any
+    time_ms: Any
+    settings_version: Any
+    settings: dict[str, Any] | None
+
+
+class _AnyPosition(Struct, array_like=True):
+    partition: _AnyPartition
+
+
+_decode_any = msgspec.msgpack.Decoder(_AnyPosition).decode
+
+
+def decode(value: bytes) -> Position:
+    """A position as it lies in `state`. One that this program cannot read, as its ledger has a
+    higher format level, is named so."""
+    try:
+        return _decode(value)
+    except msgspec.ValidationError:
+        settings = _decode_any(value).partition.settings or {}
+        level = settings.get("format_level")
+        if isinstance(level, int) and level > FORMAT_LEVEL:
+            raise Failure(too_new(level)) from None
+        raise

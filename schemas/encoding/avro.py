@@ -1,0 +1,236 @@
+"""Avro: schemas that follow from the message types, and records read and written by them.
+
+A writer's schema that could make a few bytes cost much memory or time is refused before it is
+used. Knows no registry and no rule.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from io import BytesIO
+from typing import Any, Final, get_args
+
+import fastavro
+import msgspec
+from fastavro.schema import fingerprint, to_parsing_canonical_form
+from msgspec import NODEFAULT, Struct, inspect
+
+from schemas.commands import Command
+from schemas.published_records import Result, TransactionRecord
+
+CONFLUENT: Final = b"\x00"
+CONFLUENT_HEADER_BYTES: Final = 5
+SINGLE_OBJECT: Final = b"\xc3\x01"
+SINGLE_OBJECT_HEADER_BYTES: Final = 10
+NAMESPACE: Final = "streamledger"
+
+# A writer's schema with more parts than this, names written out, is not used.
+MAX_SCHEMA_PARTS: Final = 400
+MAX_SCHEMA_BYTES: Final = 256 * 1024
+
+# What every value can be written as JSON in, without loss: no bytes, no floats.
+_SIMPLE: Final = ("null", "boolean", "int", "long", "string")
+
+Message = Command | TransactionRecord | Result
+Json = dict[str, Any]
+
+
+# What the parser does not say in words of its own.
+_NOT_A_SCHEMA: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class Unreadable(ValueError):
+    """The bytes are not one whole record of the schema."""
+
+
+class Unusable(ValueError):
+    """The schema is not Avro, or not one that is safe to read records by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A schema by which records were written."""
+
+    text: str
+    parsed: Any
+    # CRC-64-AVRO of the parsing canonical form, in the byte order of the wire.
+    fingerprint: bytes
+
+    def read(self, payload: bytes) -> Json:
+        file = BytesIO(payload)
+        try:
+            record = fastavro.schemaless_reader(file, self.parsed, None)
+        except (EOFError, LookupError, ValueError, TypeError, OverflowError) as error:
+            raise Unreadable("the bytes are not a record of the Avro schema") from error
+        if file.tell() != len(payload):
+            raise Unreadable(f"{len(payload) - file.tell()} bytes follow the Avro record")
+        if not isinstance(record, dict):
+            raise Unreadable("the Avro value is not a record")
+        return record
+
+    def write(self, record: Json) -> bytes:
+        file = BytesIO()
+        fastavro.schemaless_writer(file, self.parsed, record)
+        return file.getvalue()
+
+
+def parse(text: str) -> Schema:
+    """The schema of a text, if it is safe to read records by; else raises Unusable."""
+    if len(text) > MAX_SCHEMA_BYTES:
+        raise Unusable(f"the schema is larger than {MAX_SCHEMA_BYTES} bytes")
+    try:
+        # Logical types are dropped: a time is the number of milliseconds that was written.
+        raw = json.loads(text, object_hook=_without_logical_type)
+        parsed = fastavro.parse_schema(raw)
+        _least_bytes(parsed, {}, iter(range(MAX_SCHEMA_PARTS)))
+        mark = fingerprint(to_parsing_canonical_form(parsed), "CRC-64-AVRO")
+    except Unusable:
+        raise
+    except (*_NOT_A_SCHEMA, fastavro.schema.SchemaParseException) as error:
+        raise Unusable("the schema is not an Avro schema") from error
+    return Schema(text, parsed, bytes.fromhex(mark))
+
+
+def _without_logical_type(part: Json) -> Json:
+    part.pop("logicalType", None)
+    return part
+
+
+def _least_bytes(part: Any, named: dict[str, Any], left: Iterator[int]) -> int:
+    """0 where a value of this part may take no bytes, else 1; refuses what recurs or is vast."""
+    if next(left, None) is None:
+        raise Unusable(f"the schema has more than {MAX_SCHEMA_PARTS} parts, or contains itself")
+    if isinstance(part, list):
+        for branch in part:
+            _least_bytes(branch, named, left)
+        return 1
+    if isinstance(part, str):
+        if part in named:
+            return _least_bytes(named[part], named, left)
+        if part not in _SIMPLE:
+            raise Unusable(f"the schema has the type {part[:64]}, which no message has")
+        return 0 if part == "null" else 1
+    kind = part["type"]
+    if kind == "record":
+        named[part["name"]] = part
+        return max((_least_bytes(f["type"], named, left) for f in part["fields"]), default=0)
+    if kind == "map":
+        _least_bytes(part["values"], named, left)
+        return 1
+    if kind == "array":
+        if _least_bytes(part["items"], named, left) == 0:
+            raise Unusable("the schema has an array whose items take no bytes")
+        return 1
+    if kind == "enum":
+        named[part["name"]] = "string"
+        return 1
+    return _least_bytes(kind, named, left)
+
+
+# The schemas that we write by, from the types.
+
+
+@cache
+def command_schema() -> Schema:
+    """One flat record for all kinds of command: what a kind does not have is null."""
+    return parse(json.dumps(generate_command()))
+
+
+@cache
+def transaction_schema() -> Schema:
+    return parse(json.dumps(generate(TransactionRecord, "Transaction")))
+
+
+@cache
+def result_schema() -> Schema:
+    return parse(json.dumps(generate(Result, "Result")))
+
+
+def schema_of(message: Message) -> Schema:
+    if isinstance(message, TransactionRecord):
+        return transaction_schema()
+    return result_schema() if isinstance(message, Result) else command_schema()
+
+
+def generate_command() -> Json:
+    merged: dict[str, Json] = {}
+    kinds_with: dict[str, list[str]] = {}
+    kinds = get_args(Command)
+    for kind in kinds:
+        info = inspect.type_info(kind)
+        assert isinstance(info, inspect.StructType)
+        for field in info.fields:
+            made = _field(field)
+            kinds_with.setdefault(field.encode_name, []).append(str(info.tag))
+            known = merged.setdefault(field.encode_name, made)
+            if "default" in made:
+                known |= {"type": made["type"], "default": made["default"]}
+    tags = ", ".join(str(inspect.type_info(kind).tag) for kind in kinds)  # type: ignore[attr-defined] # all are structs
+    fields: list[Json] = [{"name": "kind", "type": "string", "doc": f"one of {tags}"}]
+    for name, made in merged.items():
+        if len(kinds_with[name]) < len(kinds):
+            if "default" not in made:
+                made |= {"type": ["null", made["type"]], "default": None}
+            made["doc"] = "of " + ", ".join(kinds_with[name])
+        fields.append(made)
+    return _record("Command", fields)
+
+
+def generate(type: type[Struct], name: str) -> Json:
+    info = inspect.type_info(type)
+    assert isinstance(info, inspect.StructType)
+    return _record(name, [_field(field) for field in info.fields])
+
+
+def _record(name: str, fields: list[Json]) -> Json:
+    return {"type": "record", "name": name, "namespace": NAMESPACE, "fields": fields}
+
+
+def _field(field: inspect.Field) -> Json:
+    made: Json = {"name": field.encode_name, "type": _type(field.type)}
+    default = field.default
+    if field.default_factory is not NODEFAULT:
+        default = field.default_factory()
+    if default is not NODEFAULT:
+        made["default"] = list(default) if isinstance(default, tuple) else default
+    elif isinstance(made["type"], list) and made["type"][0] == "null":
+        made["default"] = None
+    return made
+
+
+def _type(type: inspect.Type) -> Any:
+    match type:
+        case inspect.Metadata():
+            return _type(type.type)
+        case inspect.StrType() | inspect.LiteralType() | inspect.EnumType():
+            # Texts from a list are plain strings: one more of them breaks no reader.
+            return "string"
+        case inspect.IntType():
+            return "long"
+        case inspect.BoolType():
+            return "boolean"
+        case inspect.DictType():
+            return {"type": "map", "values": _type(type.value_type)}
+        case inspect.VarTupleType():
+            return {"type": "array", "items": _type(type.item_type)}
+        case inspect.UnionType():
+            branches = [_type(t) for t in type.types if not isinstance(t, inspect.NoneType)]
+            return ["null", *branches] if len(branches) < len(type.types) else branches
+        case inspect.StructType():
+            return generate(type.cls, type.cls.__name__)
+    raise TypeError(f"no Avro type for {type}")
+
+
+def record_of(message: Message) -> Json:
+    # By way of JSON, for its lists: in a union a tuple would mean something else to fastavro.
+    record = msgspec.json.decode(msgspec.json.encode(message))
+    assert isinstance(record, dict)
+    return record

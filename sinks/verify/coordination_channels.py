@@ -1,0 +1,418 @@
+"""The messages between partitions: what the sender's journal says it sent, what the receiver's
+journal says it read, and what still lies in `legs` between the two.
+
+Messages between two partitions are numbered without gaps. A message that was sent and not read is
+in flight only if it is found in `legs` beyond the receiver's position; what transit holds over all
+partitions is what the commit messages in flight carry.
+"""
+
+import hashlib
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, get_args
+
+import msgspec
+from msgspec.structs import replace
+
+from schemas import coordination, ids
+from schemas.coordination import Leg, LegEntry, NumberedLeg
+from schemas.journal import JournalRecord
+from schemas.partitioning import partition_of
+from sinks.verify import topic_reader
+from sinks.verify.books import Books
+from sinks.verify.expected_effects import Effects
+from sinks.verify.report import Differences
+
+_KINDS: Final[dict[type, str]] = {
+    coordination.Prepare: "prepare",
+    coordination.Prepared: "prepared",
+    coordination.Refused: "refused",
+    coordination.Commit: "commit",
+    coordination.Abort: "abort",
+}
+# What a step sends; a duplicate or an ignored one sends nothing.
+_SENT: Final = {
+    "pending": "prepare",
+    "prepared": "prepared",
+    "declined": "refused",
+    "posted": "commit",
+    "rejected": "abort",
+}
+_NUMBERED: Final = get_args(coordination.NumberedLeg)
+_NAMES: Final = tuple(_KINDS.values())
+_CODES: Final = {name: code for code, name in enumerate(_NAMES)}
+_DIGEST_BYTES: Final = 8
+_UNKNOWN: Final = bytes(_DIGEST_BYTES)
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode_leg: Final = msgspec.json.Decoder(Leg).decode
+_decode_record: Final = msgspec.json.Decoder(JournalRecord).decode
+
+Way = tuple[int, int]
+
+
+class _Message(NamedTuple):
+    kind: str
+    digest: bytes
+    # Debits less credits that a commit makes the receiver post.
+    net: int = 0
+    currency: int = 0
+
+    def differs(self, other: "_Message") -> bool:
+        known = _UNKNOWN not in (self.digest, other.digest)
+        return self.kind != other.kind or (known and self.digest != other.digest)
+
+
+class _Side:
+    """One side's account of the messages from one partition to another, by number from 1."""
+
+    def __init__(self) -> None:
+        self.kinds = bytearray()
+        self.digests = bytearray()
+        self.nets = array("q")
+        self.currencies = array("H")
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __getitem__(self, number: int) -> _Message:
+        at = number - 1
+        digest = self.digests[at * _DIGEST_BYTES : number * _DIGEST_BYTES]
+        return _Message(_NAMES[self.kinds[at]], bytes(digest), self.nets[at], self.currencies[at])
+
+    def add(self, kind: str, digest: bytes, net: int, currency: int) -> None:
+        self.kinds.append(_CODES[kind])
+        self.digests += digest
+        # What does not fit is wrong by itself, and reported with the books.
+        self.nets.append(net if abs(net) < 2**63 else 0)
+        self.currencies.append(currency)
+
+
+class Ways:
+    def __init__(self, differences: Differences) -> None:
+        self._differences = differences
+        self._sent: dict[Way, _Side] = {}
+        self._read: dict[Way, _Side] = {}
+        self._currencies: list[str] = []
+        # Sent and not read, as of the two ends; and found where it must be.
+        self._in_flight: Counter[int] = Counter()
+
+    def before_fold(
+        self, books: Books, offset: int, record: JournalRecord, effects: Effects | None
+    ) -> None:
+        """Called before the books have the record: what is pending and prepared is there still.
+        `effects`: what it must change and send, where that can be told."""
+        if record.sent or (effects is not None and effects.messages):
+            self._send(books, offset, record, effects)
+        leg = record.leg
+        if isinstance(leg, _NUMBERED) and record.step != "duplicate":
+            self._receive(books, offset, record, leg)
+
+    def sent_by(self, partition: int, partitions: int) -> tuple[int, ...]:
+        return self._lengths(self._sent, [(partition, other) for other in range(partitions)])
+
+    def read_by(self, partition: int, partitions: int) -> tuple[int, ...]:
+        return self._lengths(self._read, [(other, partition) for other in range(partitions)])
+
+    def _lengths(self, sides: dict[Way, _Side], ways: list[Way]) -> tuple[int, ...]:
+        return tuple(len(sides[way]) if way in sides else 0 for way in ways)
+
+    def _send(
+        self, books: Books, offset: int, record: JournalRecord, effects: Effects | None
+    ) -> None:
+        kind = _SENT.get(record.step)
+        if kind is None:
+            self._note(books, offset, record, f"sends messages, though it is {record.step}")
+            return
+        expected = dict(effects.messages) if effects is not None else {}
+        to = [sent.partition for sent in record.sent]
+        if effects is not None and to != list(expected):
+            what = f"sends to partitions {to}, but must send to {list(expected)}"
+            self._note(books, offset, record, what)
+        currency = ""
+        entries: tuple[LegEntry, ...] = ()
+        waited = books.open.get(record.transaction_id or "")
+        if kind == "commit" and waited is not None:
+            currency, entries = waited.pending.currency, waited.pending.entries
+        for sent in record.sent:
+            side = self._sent.setdefault((books.partition, sent.partition), _Side())
+            if sent.number != len(side) + 1:
+                self._note(
+                    books,
+                    offset,
+                    record,
+                    f"sends message {sent.number} to partition {sent.partition} after {len(side)}",
+                )
+            # Without a genesis nobody knows where an account belongs; that is noted elsewhere.
+            net = _net_of(entries, sent.partition, books.partitions) if books.partitions else 0
+            leg = expected.get(sent.partition)
+            digest = _UNKNOWN if leg is None else _digest(replace(leg, number=sent.number))
+            side.add(kind, digest, net, self._code(currency))
+
+    def _receive(self, books: Books, offset: int, record: JournalRecord, leg: NumberedLeg) -> None:
+        side = self._read.setdefault((leg.source, books.partition), _Side())
+        if leg.number != len(side) + 1:
+            self._note(
+                books,
+                offset,
+                record,
+                f"reads message {leg.number} of partition {leg.source} after {len(side)}",
+            )
+        net, currency = 0, ""
+        if record.step == "committed":
+            net = sum(
+                entry.amount if entry.direction == "debit" else -entry.amount
+                for entry in record.entries
+                if not ids.is_system(entry.account)
+            )
+            prepared = books.prepared.get(record.transaction_id or "")
+            if prepared is not None and isinstance(prepared[0].leg, coordination.Prepare):
+                currency = prepared[0].leg.currency
+        side.add(_KINDS[type(leg)], _digest(leg), net, self._code(currency))
+
+    # At the end
+
+    def compare(self) -> None:
+        """What both sides have, message by message."""
+        for way in sorted({*self._sent, *self._read}):
+            sent, read = self._sides(way)
+            both = min(len(sent), len(read))
+            if (
+                sent.kinds[:both] != read.kinds[:both]
+                or sent.digests[: both * _DIGEST_BYTES] != read.digests[: both * _DIGEST_BYTES]
+                or sent.nets[:both] != read.nets[:both]
+                or sent.currencies[:both] != read.currencies[:both]
+            ):
+                self._first_difference(way, sent, read, both)
+
+    def _first_difference(self, way: Way, sent: _Side, read: _Side, both: int) -> None:
+        for number in range(1, both + 1):
+            one, other = sent[number], read[number]
+            if one.differs(other) or one[2:] != other[2:]:
+                self._different(way, number, one, other, "read")
+                return
+
+    def _different(
+        self, way: Way, number: int, sent: _Message, found: _Message, where: str
+    ) -> None:
+        what = f"message {number} from partition {way[0]} to {way[1]} was sent as"
+        if (sent.kind, *sent[2:]) != (found.kind, *found[2:]):
+            text = f"{self._text(sent)} and {where} as {self._text(found)}"
+        else:
+            text = f"{self._text(sent)} and {where} with other contents"
+        self._differences.note("legs", f"{what} {text}", partition=way[1])
+
+    def _text(self, message: _Message) -> str:
+        if not message.net:
+            return message.kind
+        return f"{message.kind} of {message.net} {self._currencies[message.currency]}"
+
+    def _sides(self, way: Way) -> tuple[_Side, _Side]:
+        return self._sent.get(way, _Side()), self._read.get(way, _Side())
+
+    def find(self, receiver: "Unread", journals: Callable[[int], "Since"]) -> None:
+        """What one partition has still to read, in `legs`; and what it has read of messages that
+        were sent beyond the senders' ends. `journals`: what a partition has journaled since its
+        end."""
+        sources = {way[0] for way in (*self._sent, *self._read) if way[1] == receiver.partition}
+        wanted: dict[tuple[int, int], _Message] = {}
+        last_sent: dict[int, int] = {}
+        for source in sorted(sources):
+            way = source, receiver.partition
+            sent, read = self._sides(way)
+            last_sent[source] = len(sent)
+            wanted |= {(source, n): sent[n] for n in range(len(read) + 1, len(sent) + 1)}
+            self._sent_since(way, sent, read, journals)
+        self._wait_for(receiver, wanted, journals)
+        for at, message in wanted.items():
+            self._unread(receiver, at, message)
+        # One that was read before is a duplicate: it changes nothing.
+        others = [at for at in receiver.found if not 1 <= at[1] <= last_sent.get(at[0], 0)]
+        for source, number in sorted(self._never_sent(receiver, others, journals)):
+            what = f"message {number} of partition {source} is in the topic, but was never sent"
+            self._differences.note("legs", what, partition=receiver.partition)
+
+    def find_decisions(
+        self,
+        receiver: "Unread",
+        ahead: dict[int, coordination.LogTime],
+        journals: Callable[[int], "Since"],
+    ) -> None:
+        """Operators' decisions that counted already, and have still to be read in their place, or
+        were read since."""
+        for offset, decision in ahead.items():
+            found = receiver.decisions.get(offset)
+            if found is None:
+                since = journals(receiver.partition)
+                since.read()
+                found = since.decisions.get(offset)
+            if found != decision:
+                what = f"the decision on log times at {offset} of `legs` is not there"
+                self._differences.note("legs", what, partition=receiver.partition)
+
+    def _sent_since(
+        self, way: Way, sent: _Side, read: _Side, journals: Callable[[int], "Since"]
+    ) -> None:
+        for number in range(len(sent) + 1, len(read) + 1):
+            message = read[number]
+            kind = journals(way[0]).sent.get((way[1], number))
+            if kind is None:
+                what = f"message {number} of partition {way[0]} was read, but was never sent"
+                self._differences.note("legs", what, partition=way[1])
+            elif kind != message.kind:
+                self._different(way, number, _Message(kind, _UNKNOWN), message, "read")
+            else:
+                self._in_flight[message.currency] -= message.net
+
+    def _wait_for(
+        self,
+        receiver: "Unread",
+        wanted: dict[tuple[int, int], _Message],
+        journals: Callable[[int], "Since"],
+    ) -> None:
+        """A commit is seen in one topic a moment before it is in another, and what was read
+        meanwhile is deleted."""
+        deadline = time.monotonic() + topic_reader.CATCH_UP_S
+        while True:
+            receiver.read()
+            if wanted.keys() <= receiver.found.keys():
+                return
+            since = journals(receiver.partition)
+            since.read()
+            receiver.found.update(since.read_of(wanted.keys() - receiver.found.keys()))
+            if wanted.keys() <= receiver.found.keys() or time.monotonic() > deadline:
+                return
+            time.sleep(topic_reader.PAUSE_S)
+
+    def _unread(self, receiver: "Unread", at: tuple[int, int], sent: _Message) -> None:
+        source, number = at
+        found = receiver.found.get(at)
+        if found is None:
+            what = (
+                f"message {number} of partition {source}, {self._text(sent)}, was sent, but is"
+                " neither in the topic nor read"
+            )
+            self._differences.note("legs", what, partition=receiver.partition)
+            return
+        if sent.differs(found):
+            self._different((source, receiver.partition), number, sent, found, "is in the topic")
+            return
+        self._in_flight[sent.currency] += sent.net
+
+    def _never_sent(
+        self,
+        receiver: "Unread",
+        found: list[tuple[int, int]],
+        journals: Callable[[int], "Since"],
+    ) -> set[tuple[int, int]]:
+        """Those that no journal has by now, either."""
+        deadline = time.monotonic() + topic_reader.CATCH_UP_S
+        missing = set(found)
+        while True:
+            waited = {source for source, _ in missing if 0 <= source < receiver.partitions}
+            for source, number in list(missing):
+                if source in waited and (receiver.partition, number) in journals(source).sent:
+                    missing.discard((source, number))
+            waited &= {source for source, _ in missing}
+            if not waited or time.monotonic() > deadline:
+                return missing
+            time.sleep(topic_reader.PAUSE_S)
+            for source in waited:
+                journals(source).read()
+
+    def under_way(self) -> Counter[str]:
+        """By currency what transit must hold over all partitions, once all was found."""
+        total = {self._currencies[code]: net for code, net in self._in_flight.items() if net}
+        return Counter(total)
+
+    def _code(self, currency: str) -> int:
+        if currency not in self._currencies:
+            self._currencies.append(currency)
+        return self._currencies.index(currency)
+
+    def _note(self, books: Books, offset: int, record: JournalRecord, what: str) -> None:
+        self._differences.note(
+            "legs",
+            what,
+            partition=books.partition,
+            offset=offset,
+            sequence=record.sequence,
+            transaction_id=record.transaction_id,
+        )
+
+
+class Unread:
+    """What lies in one partition of `legs` beyond its reader's position."""
+
+    def __init__(self, of: topic_reader.Partition, next_offset: int, partitions: int) -> None:
+        self.partition = of.partition
+        self.partitions = partitions
+        self.found: dict[tuple[int, int], _Message] = {}
+        self.decisions: dict[int, coordination.LogTime] = {}
+        self._of = of
+        self._next = next_offset
+
+    def read(self) -> None:
+        start, end = self._of.range()
+        for record in self._of.records(max(start, self._next), end):
+            try:
+                leg = _decode_leg(record.value or b"")
+            except ValueError:
+                continue
+            if isinstance(leg, _NUMBERED):
+                self.found.setdefault((leg.source, leg.number), _message(leg))
+            elif isinstance(leg, coordination.LogTime):
+                self.decisions[record.offset] = leg
+        self._next = max(self._next, end)
+
+
+class Since:
+    """What one partition has journaled since the end up to which it was folded."""
+
+    def __init__(self, of: topic_reader.Partition, next_offset: int) -> None:
+        # By receiving partition and number: the kind.
+        self.sent: dict[tuple[int, int], str] = {}
+        self.decisions: dict[int, coordination.LogTime] = {}
+        self._read: dict[tuple[int, int], _Message] = {}
+        self._of = of
+        self._next = next_offset
+        self.read()
+
+    def read(self) -> None:
+        _, end = self._of.range()
+        for record in self._of.records(self._next, end):
+            try:
+                said = _decode_record(record.value or b"")
+            except ValueError:
+                continue
+            for sent in said.sent:
+                self.sent[sent.partition, sent.number] = _SENT.get(said.step, said.step)
+            if isinstance(said.leg, _NUMBERED) and said.step != "duplicate":
+                self._read[said.leg.source, said.leg.number] = _message(said.leg)
+            elif isinstance(said.leg, coordination.LogTime) and said.source.topic == "legs":
+                self.decisions[said.source.offset] = said.leg
+        self._next = max(self._next, end)
+
+    def read_of(self, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], _Message]:
+        return {at: self._read[at] for at in wanted if at in self._read}
+
+
+def _message(leg: NumberedLeg) -> _Message:
+    return _Message(_KINDS[type(leg)], _digest(leg))
+
+
+def _digest(leg: NumberedLeg) -> bytes:
+    if isinstance(leg, coordination.Refused):
+        # Which entry was refused is not in its sender's journal.
+        leg = replace(leg, index=0)
+    return hashlib.blake2b(_encode(leg), digest_size=_DIGEST_BYTES).digest()
+
+
+def _net_of(entries: tuple[LegEntry, ...], partition: int, partitions: int) -> int:
+    return sum(
+        entry.amount if entry.direction == "debit" else -entry.amount
+        for entry in entries
+        if not ids.is_system(entry.account) and partition_of(entry.account, partitions) == partition
+    )

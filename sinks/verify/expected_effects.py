@@ -1,0 +1,545 @@
+"""What a journal record must change, worked out from the command or message that it answers and
+from the books before it.
+
+It takes the decision for granted: whether a command may be posted is for the rules to say. What
+follows from a decision is compared field by field. Pure, and no code of what decides.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple, get_args
+
+from msgspec.structs import replace
+
+from schemas import commands, coordination, ids
+from schemas.commands import Command
+from schemas.coordination import LegEntry, NumberedLeg
+from schemas.journal import HoldChange, JournalRecord, Pending, Refusal
+from schemas.partitioning import partition_of
+from schemas.reasons import Reason
+from sinks.verify import books as kept
+from sinks.verify.books import Books, Triple, digest_of, final_entries, without_fee
+from sinks.verify.report import Differences
+
+_NUMBERED: Final = get_args(coordination.NumberedLeg)
+_CHANGE_ACCOUNTS: Final = (
+    commands.OpenAccount,
+    commands.SetLimit,
+    commands.ChangeAccount,
+    commands.Freeze,
+    commands.Unfreeze,
+    commands.Close,
+)
+
+
+class Unclear(ValueError):
+    """What the record changes cannot be worked out: something that it rests on is missing."""
+
+
+class Effects(NamedTuple):
+    entries: tuple[Triple, ...] = ()
+    released: tuple[Triple, ...] = ()
+    reserved: tuple[Triple, ...] = ()
+    hold: HoldChange | None = None
+    pending: Pending | None = None
+    fee: int = 0
+    commission_bps: int = 0
+    # The account that it opens or changes.
+    account: str | None = None
+    # By receiving partition; without their numbers, which are the channel's.
+    messages: tuple[tuple[int, NumberedLeg], ...] = ()
+
+
+NOTHING: Final = Effects()
+
+
+def compare(
+    books: Books, offset: int, record: JournalRecord, differences: Differences
+) -> Effects | None:
+    """Call it before the books have the record. Gives what was expected, for its messages; None
+    where that cannot be worked out."""
+
+    def note(what: str) -> None:
+        differences.note(
+            "journal",
+            what,
+            partition=books.partition,
+            offset=offset,
+            sequence=record.sequence,
+            account=None if record.command is None else record.command.account,
+            transaction_id=record.transaction_id,
+        )
+
+    try:
+        expected = of(books, record)
+    except Unclear as error:
+        note(str(error))
+        return None
+    found = Effects(
+        tuple((each.account, each.direction, each.amount) for each in record.entries),
+        tuple((each.account, each.direction, each.amount) for each in record.released),
+        tuple((each.account, each.direction, each.amount) for each in record.reserved),
+        record.hold,
+        record.pending,
+        record.fee,
+        record.commission_bps,
+        None if record.account is None else record.account.id,
+    )
+    origin = "command" if record.source.topic == "commands" else record.step
+    for name, one, other in zip(Effects._fields, found, expected, strict=True):
+        if name != "messages" and one != other:
+            note(f"{name}: {_text(one)}, but its {origin} calls for {_text(other)}")
+    return expected
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(" ".join(map(str, each)) for each in value) or "none"
+    return "none" if value is None else str(value)
+
+
+def of(books: Books, record: JournalRecord) -> Effects:
+    step = record.step
+    leg = record.leg
+    if (
+        isinstance(leg, _NUMBERED)
+        and step != "duplicate"
+        and record.transaction_id != leg.transaction_id
+    ):
+        raise Unclear(f"is about {record.transaction_id}, its message about another transaction")
+    if step in ("posted", "pending") and record.command_offset is None:
+        if record.command is None:
+            raise Unclear(f"is {step} without a command")
+        return _begun(books, record, record.command)
+    if step in ("posted", "rejected") and record.command_offset is not None:
+        return _decided(books, record)
+    if step == "answered":
+        return Effects(pending=_answered(books, record))
+    if step == "expired":
+        return _expired(books, record)
+    if step == "prepared" or step == "declined":
+        return _by_prepare(books, record)
+    if step == "committed" or step == "aborted":
+        return _by_decision(books, record)
+    if (step == "timed") is not isinstance(leg, coordination.LogTime) and step != "ignored":
+        raise Unclear(f"is {step} by another message")
+    if step == "ignored":
+        _not_ours(books, record)
+    return NOTHING
+
+
+# A command's own step
+
+
+def _begun(books: Books, record: JournalRecord, command: Command) -> Effects:
+    if isinstance(command, _CHANGE_ACCOUNTS):
+        return Effects(account=command.account)
+    if isinstance(command, commands.Hold):
+        return _hold(books, record, command)
+    if isinstance(command, commands.Void):
+        hold = _open_hold(books, command.hold_id, command.account)
+        return Effects(
+            released=((hold.account, "debit", hold.amount),),
+            hold=replace(hold, status="voided", captured=0),
+        )
+    entries, fee, bps = _plan(books, record, command)
+    triples = _triples(entries)
+    if record.step == "pending":
+        return _pending(books, record, command, entries, fee, bps)
+    if not isinstance(command, commands.Capture):
+        return Effects(entries=triples, fee=fee, commission_bps=bps)
+    hold = _open_hold(books, command.hold_id, command.account)
+    return Effects(
+        entries=triples,
+        released=((hold.account, "debit", hold.amount),),
+        hold=replace(hold, status="captured", captured=triples[0][2]),
+    )
+
+
+def _hold(books: Books, record: JournalRecord, command: commands.Hold) -> Effects:
+    expires_at_ms = command.expires_at_ms
+    if expires_at_ms is None:
+        if books.settings is None:
+            raise Unclear("a hold is placed before the genesis")
+        expires_at_ms = record.time_ms + books.settings.hold_ttl_ms
+    return Effects(
+        reserved=((command.account, "debit", command.amount),),
+        hold=HoldChange(
+            id=record.transaction_id or "",
+            account=command.account,
+            currency=command.currency or _account(books, command.account).change.currency,
+            amount=command.amount,
+            expires_at_ms=expires_at_ms,
+            status="open",
+        ),
+    )
+
+
+def _plan(
+    books: Books, record: JournalRecord, command: Command
+) -> tuple[tuple[LegEntry, ...], int, int]:
+    """The entries that a command asks for, its commission and the rate of that."""
+    account = _account(books, command.account)
+    currency: str = getattr(command, "currency", None) or account.change.currency
+    own = command.account
+    match command:
+        case commands.Credit():
+            shard = ids.system_shard(ids.FUNDING, currency, books.partition)
+            return _numbered((shard, "debit", command.amount), (own, "credit", command.amount))
+        case commands.Debit():
+            shard = ids.system_shard(ids.FUNDING, currency, books.partition)
+            return _numbered((own, "debit", command.amount), (shard, "credit", command.amount))
+        case commands.Transfer():
+            return _transfer(books, command, account, currency)
+        case commands.Post():
+            return _numbered(
+                *((_shard(books, e.account), e.direction, e.amount) for e in command.entries)
+            )
+        case commands.Capture():
+            hold = _open_hold(books, command.hold_id, own)
+            amount = hold.amount if command.amount is None else command.amount
+            to = command.to or ids.system_shard(ids.FUNDING, hold.currency, books.partition)
+            return _numbered((own, "debit", amount), (to, "credit", amount))
+        case commands.Reverse():
+            return _reversal(books, record, command), 0, 0
+        case _:
+            raise Unclear(f"{commands.kind(command)} moves no money")
+
+
+def _transfer(
+    books: Books, command: commands.Transfer, account: kept.Account, currency: str
+) -> tuple[tuple[LegEntry, ...], int, int]:
+    if books.settings is None:
+        raise Unclear("a transfer comes before the genesis")
+    bps = books.settings.commission_bps
+    fee = (command.amount * bps + 5_000) // 10_000
+    receiver = books.accounts.get(command.to)
+    if receiver is not None and _same_owner(receiver, _wallet_owner(account)):
+        fee = 0
+    entries: list[Triple] = [
+        (command.account, "debit", command.amount + fee),
+        (command.to, "credit", command.amount),
+    ]
+    if fee:
+        shard = ids.system_shard(ids.FEES, currency, books.partition)
+        entries.append((shard, "credit", fee))
+    return _numbered(*entries)[0], fee, bps if fee else 0
+
+
+def _reversal(
+    books: Books, record: JournalRecord, command: commands.Reverse
+) -> tuple[LegEntry, ...]:
+    """As the record has them, where they are the original's turned round: of that a digest is
+    kept."""
+    if record.pending is not None:
+        entries = record.pending.entries
+    else:
+        entries = _numbered(*((e.account, e.direction, e.amount) for e in record.entries))[0]
+    turned = digest_of(
+        (each.account, "debit" if each.direction == "credit" else "credit", each.amount)
+        for each in entries
+    )
+    original = books.owned.get(ids.to_key(command.transaction_id))
+    if original is None or original.status != "posted":
+        raise Unclear(f"reverses {command.transaction_id}, which is not posted")
+    if original.entries != turned:
+        raise Unclear(f"its entries are not those of {command.transaction_id}, turned round")
+    return entries
+
+
+def _pending(
+    books: Books,
+    record: JournalRecord,
+    command: Command,
+    entries: tuple[LegEntry, ...],
+    fee: int,
+    bps: int,
+) -> Effects:
+    settings = books.settings
+    if settings is None or record.pending is None:
+        raise Unclear("is pending without a plan, or before the genesis")
+    others: dict[int, list[LegEntry]] = {}
+    for entry in entries:
+        partition = _partition(books, entry.account)
+        if partition != books.partition:
+            others.setdefault(partition, []).append(entry)
+    participants = tuple(sorted(others))
+    account = _account(books, command.account)
+    owner = _wallet_owner(account)
+    waivable = isinstance(command, commands.Transfer) and fee > 0 and owner is not None
+    # Whether the sender can pay the commission only the rules can tell.
+    fee_reserved = record.pending.fee_reserved or not waivable
+    hold, reserved = None, entries if fee_reserved else without_fee(entries, fee)
+    if isinstance(command, commands.Capture):
+        before = _open_hold(books, command.hold_id, command.account)
+        hold, reserved = replace(before, status="capturing", captured=entries[0].amount), ()
+    currency = getattr(command, "currency", None) or account.change.currency
+    prepares: list[tuple[int, NumberedLeg]] = [
+        (
+            partition,
+            coordination.Prepare(
+                source=books.partition,
+                number=0,
+                transaction_id=record.transaction_id or "",
+                kind=commands.kind(command),
+                currency=currency,
+                account=command.account,
+                entries=tuple(others[partition]),
+                owner=owner if waivable else None,
+                wallets_only=bool(command.wallets_only),
+            ),
+        )
+        for partition in participants
+    ]
+    return Effects(
+        reserved=_own(books, reserved, system=False),
+        hold=hold,
+        pending=Pending(
+            entries=entries,
+            participants=participants,
+            waiting=participants,
+            currency=currency,
+            deadline_ms=record.time_ms + settings.participant_timeout_ms,
+            offset=record.source.offset,
+            fee=fee,
+            commission_bps=bps,
+            fee_reserved=fee_reserved,
+        ),
+        messages=tuple(prepares),
+    )
+
+
+# What became of a pending transaction, at its coordinator
+
+
+def _answered(books: Books, record: JournalRecord) -> Pending:
+    waited, leg = books.open.get(record.transaction_id or ""), record.leg
+    if waited is None or not isinstance(leg, coordination.Prepared | coordination.Refused):
+        raise Unclear("answers what is not pending")
+    before = waited.pending
+    if leg.source not in before.waiting:
+        raise Unclear(f"counts an answer of partition {leg.source}, which is not waited for")
+    after = replace(before, waiting=tuple(each for each in before.waiting if each != leg.source))
+    if isinstance(leg, coordination.Refused):
+        refusal = Refusal(leg.source, Reason(leg.reason), leg.index)
+        return replace(after, refusals=(*after.refusals, refusal))
+    return replace(after, same_owner=after.same_owner or leg.same_owner)
+
+
+def _decided(books: Books, record: JournalRecord) -> Effects:
+    waited = books.open.get(record.transaction_id or "")
+    if waited is None or waited.record.command is None:
+        raise Unclear("decides on what is not pending")
+    command = waited.record.command
+    came_due = record.source.topic == "expiry"
+    pending = waited.pending if came_due else _answered(books, record)
+    if record.step == "posted":
+        return _decided_to_post(books, record, waited, pending, command)
+    refused = {refusal.partition for refusal in pending.refusals}
+    reasons: set[Reason] = {refusal.reason for refusal in pending.refusals}
+    if came_due:
+        reasons = {Reason.PARTICIPANT_TIMEOUT}
+        if pending.deadline_ms > record.time_ms:
+            raise Unclear(
+                f"times out at {record.time_ms}, though it may take to {pending.deadline_ms}"
+            )
+    elif pending.waiting:
+        raise Unclear(f"is rejected while it waits for {pending.waiting}")
+    elif not reasons and pending.fee and not pending.fee_reserved and not pending.same_owner:
+        reasons = {Reason.INSUFFICIENT_FUNDS}
+    if record.reason not in reasons:
+        raise Unclear(f"is rejected for {record.reason}, which nobody answered")
+    hold, released = None, waited.reserved
+    if isinstance(command, commands.Capture):
+        before = _known_hold(books, command.hold_id)
+        hold, released = replace(before, status="open", captured=0), ()
+        if before.expires_at_ms <= record.time_ms:
+            hold = replace(hold, status="expired")
+            released = ((before.account, "debit", before.amount),)
+    return Effects(
+        released=released,
+        hold=hold,
+        messages=_to_each(
+            [each for each in pending.participants if each not in refused],
+            coordination.Abort(
+                source=books.partition, number=0, transaction_id=record.transaction_id or ""
+            ),
+        ),
+    )
+
+
+def _decided_to_post(
+    books: Books, record: JournalRecord, waited: kept.Open, pending: Pending, command: Command
+) -> Effects:
+    if record.source.topic == "expiry" or pending.waiting or pending.refusals:
+        raise Unclear("is posted though not all participants have prepared it")
+    if pending.fee and not pending.fee_reserved and not pending.same_owner:
+        raise Unclear("is posted though its commission was not reserved")
+    fee = 0 if pending.same_owner else pending.fee
+    entries = final_entries(pending, fee)
+    hold, released = None, waited.reserved
+    if isinstance(command, commands.Capture):
+        before = _known_hold(books, command.hold_id)
+        hold = replace(before, status="captured", captured=pending.entries[0].amount)
+        released = ((before.account, "debit", before.amount),)
+    ordinary = [each for each in entries if not ids.is_system(each.account)]
+    commit = coordination.Commit(
+        source=books.partition,
+        number=0,
+        transaction_id=record.transaction_id or "",
+        counterparty=command.account if len(ordinary) == 2 else None,
+        reference=command.reference,
+        description=command.description,
+        metadata=command.metadata,
+    )
+    return Effects(
+        entries=_with_transit(books, _own(books, entries), pending.currency),
+        released=released,
+        hold=hold,
+        fee=fee,
+        commission_bps=pending.commission_bps if fee else 0,
+        messages=_to_each(pending.participants, commit),
+    )
+
+
+def _to_each(partitions: Iterable[int], leg: NumberedLeg) -> tuple[tuple[int, NumberedLeg], ...]:
+    return tuple((partition, leg) for partition in partitions)
+
+
+def _expired(books: Books, record: JournalRecord) -> Effects:
+    hold = _known_hold(books, record.transaction_id or "")
+    if hold.status != "open" or hold.expires_at_ms > record.time_ms:
+        raise Unclear(
+            f"hold {hold.id}, {hold.status} until {hold.expires_at_ms}, expires at {record.time_ms}"
+        )
+    return Effects(
+        released=((hold.account, "debit", hold.amount),),
+        hold=replace(hold, status="expired", captured=0),
+    )
+
+
+# At a participant
+
+
+def _by_prepare(books: Books, record: JournalRecord) -> Effects:
+    leg = record.leg
+    if not isinstance(leg, coordination.Prepare):
+        raise Unclear(f"is {record.step} without a prepare message")
+    id = leg.transaction_id
+    if record.step == "declined":
+        refused = coordination.Refused(
+            source=books.partition, number=0, transaction_id=id, reason=record.reason or "", index=0
+        )
+        return Effects(messages=((leg.source, refused),))
+    if id in books.prepared:
+        raise Unclear("is prepared a second time")
+    receiver = books.accounts.get(leg.entries[0].account) if leg.entries else None
+    same_owner = receiver is not None and _same_owner(receiver, leg.owner)
+    prepared = coordination.Prepared(
+        source=books.partition, number=0, transaction_id=id, same_owner=same_owner
+    )
+    return Effects(reserved=_triples(leg.entries), messages=((leg.source, prepared),))
+
+
+def _by_decision(books: Books, record: JournalRecord) -> Effects:
+    """The coordinator's decision, and nothing but what was prepared."""
+    before = books.prepared.get(record.transaction_id or "")
+    kind = coordination.Commit if record.step == "committed" else coordination.Abort
+    if before is None or not isinstance(before[0].leg, coordination.Prepare):
+        raise Unclear(f"is {record.step}, but was not prepared")
+    if not isinstance(record.leg, kind):
+        raise Unclear(f"is {record.step} without its message")
+    prepare, reserved = before[0].leg, before[1]
+    if record.leg.source != prepare.source:
+        raise Unclear(f"was prepared for partition {prepare.source}, not {record.leg.source}")
+    if record.step == "aborted":
+        return Effects(released=reserved)
+    entries = _with_transit(books, _triples(prepare.entries), prepare.currency)
+    return Effects(entries=entries, released=reserved)
+
+
+def _not_ours(books: Books, record: JournalRecord) -> None:
+    """Only a message that nobody waits for may be ignored."""
+    leg, id = record.leg, record.transaction_id or ""
+    if isinstance(leg, coordination.Commit | coordination.Abort) and id in books.prepared:
+        raise Unclear("ignores a decision on what is prepared")
+    if isinstance(leg, coordination.Prepared | coordination.Refused):
+        waited = books.open.get(id)
+        if waited is not None and leg.source in waited.pending.waiting:
+            raise Unclear("ignores an answer that is waited for")
+    if isinstance(leg, coordination.Prepare):
+        raise Unclear("ignores a prepare message")
+    if isinstance(leg, coordination.LogTime) and (
+        leg.topic != "legs" or leg.last >= record.source.offset or record.source.topic != "legs"
+    ):
+        raise Unclear("ignores a decision on log times that are to come")
+
+
+# What entries are
+
+
+def _numbered(*entries: Triple) -> tuple[tuple[LegEntry, ...], int, int]:
+    """Without commission."""
+    return tuple(LegEntry(n, *entry) for n, entry in enumerate(entries)), 0, 0
+
+
+def _triples(entries: Iterable[LegEntry]) -> tuple[Triple, ...]:
+    return tuple((each.account, each.direction, each.amount) for each in entries)
+
+
+def _own(books: Books, entries: Iterable[LegEntry], *, system: bool = True) -> tuple[Triple, ...]:
+    return tuple(
+        (each.account, each.direction, each.amount)
+        for each in entries
+        if _partition(books, each.account) == books.partition
+        and (system or not ids.is_system(each.account))
+    )
+
+
+def _with_transit(books: Books, entries: tuple[Triple, ...], currency: str) -> tuple[Triple, ...]:
+    """What does not balance by itself is in transit."""
+    net = sum(amount if direction == "debit" else -amount for _, direction, amount in entries)
+    if not net:
+        return entries
+    shard = ids.system_shard(ids.TRANSIT, currency, books.partition)
+    return (*entries, (shard, "credit" if net > 0 else "debit", abs(net)))
+
+
+def _partition(books: Books, account: str) -> int:
+    """System accounts are the coordinator's own."""
+    return books.partition if ids.is_system(account) else partition_of(account, books.partitions)
+
+
+def _shard(books: Books, account: str) -> str:
+    if not ids.is_system(account):
+        return account
+    _, role, currency = account.split(":")
+    return ids.system_shard(role, currency, books.partition)
+
+
+def _account(books: Books, id: str) -> kept.Account:
+    account = books.accounts.get(id)
+    if account is None:
+        raise Unclear(f"is about {id}, which was never opened")
+    return account
+
+
+def _wallet_owner(account: kept.Account) -> str | None:
+    return account.change.owner if account.change.type == "wallet" else None
+
+
+def _same_owner(receiver: kept.Account, owner: str | None) -> bool:
+    return owner is not None and _wallet_owner(receiver) == owner
+
+
+def _known_hold(books: Books, id: str) -> HoldChange:
+    hold = books.holds.get(id)
+    if hold is None:
+        raise Unclear(f"is about hold {id}, which was never placed")
+    return hold.change
+
+
+def _open_hold(books: Books, id: str, account: str) -> HoldChange:
+    hold = _known_hold(books, id)
+    if hold.account != account:
+        raise Unclear(f"takes hold {id}, which is of {hold.account}")
+    return hold

@@ -1,0 +1,99 @@
+"""Migrations on a real Postgres: each once, whole, in order, whoever starts at the same time."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import conninfo, sql
+
+from compose.cli import provisioning
+from plumbing.failures import Failure
+from sinks.postgres import migrations
+from sinks.postgres.migrations import Migration, MigrationRefused
+
+FIRST = migrations.of_this_program()[0]
+MORE = Migration(
+    "9001_more", b"CREATE TABLE ledger.more (n int); INSERT INTO ledger.more VALUES (1);"
+)
+ALONE = Migration("9002_alone", b"CREATE TABLE ledger.alone (n int)")
+LAST = Migration("9002_last", b"ALTER TABLE ledger.more ADD COLUMN m int;")
+
+
+@pytest.fixture
+def empty(postgres: str) -> Iterator[str]:
+    """The URL of a database of its own, with nothing in it."""
+    name = f"migrations_{uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield conninfo.make_conninfo(postgres, dbname=name)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def names(url: str) -> list[str]:
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT name FROM ledger.migrations ORDER BY name").fetchall()
+    return [name for (name,) in rows]
+
+
+def test_they_are_applied_once_in_order(empty: str) -> None:
+    every = [each.name for each in migrations.of_this_program()]
+    assert every == sorted(every)
+    assert provisioning.migrate(empty) == every
+    assert provisioning.migrate(empty) == []
+    assert names(empty) == every
+
+
+def test_only_what_is_new_is_applied(empty: str) -> None:
+    migrations.migrate(empty, [FIRST])
+    assert migrations.migrate(empty, [FIRST, MORE, LAST]) == ["9001_more", "9002_last"]
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT n, m FROM ledger.more").fetchall() == [(1, None)]
+
+
+def test_many_may_start_at_once(empty: str) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        each = pool.map(lambda _: migrations.migrate(empty, [FIRST, MORE, LAST]), range(6))
+        applied = [name for names in each for name in names]
+    assert sorted(applied) == [FIRST.name, MORE.name, LAST.name]
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.more").fetchone() == (1,)
+
+
+def test_a_file_that_was_changed_is_refused(empty: str) -> None:
+    migrations.migrate(empty, [FIRST, MORE])
+    changed = Migration(MORE.name, MORE.sql + b" ")
+    with pytest.raises(MigrationRefused, match="9001_more was changed after it was applied"):
+        migrations.migrate(empty, [FIRST, changed, LAST])
+    assert names(empty) == [FIRST.name, MORE.name]
+
+
+def test_a_schema_of_a_newer_program_is_refused(empty: str) -> None:
+    migrations.migrate(empty, [FIRST, MORE, LAST])
+    with pytest.raises(MigrationRefused, match="9002_last is in the database and not in this prog"):
+        migrations.migrate(empty, [FIRST, MORE])
+
+
+def test_a_file_that_was_put_between_is_refused(empty: str) -> None:
+    migrations.migrate(empty, [FIRST, ALONE])
+    between = Migration("9001_between", b"SELECT 1")
+    with pytest.raises(MigrationRefused, match="9001_between comes before 9002_alone"):
+        migrations.migrate(empty, [FIRST, between, ALONE])
+
+
+def test_one_that_fails_leaves_nothing_of_itself_and_all_before_it(empty: str) -> None:
+    broken = Migration("9002_broken", b"CREATE TABLE ledger.half (n int); SELECT no_such_column;")
+    with pytest.raises(MigrationRefused, match="9002_broken cannot be applied, nothing of it was"):
+        migrations.migrate(empty, [FIRST, MORE, broken])
+    assert names(empty) == [FIRST.name, MORE.name]
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT to_regclass('ledger.half')").fetchone() == (None,)
+    assert migrations.migrate(empty, [FIRST, MORE, LAST]) == [LAST.name]
+
+
+def test_a_database_that_gives_no_answer_is_one_line() -> None:
+    with pytest.raises(Failure, match="Postgres gives no answer") as caught:
+        provisioning.migrate("postgresql://nobody@127.0.0.1:1/none?connect_timeout=2")
+    assert len(caught.value.lines) == 1
+    assert "\n" not in caught.value.lines[0]

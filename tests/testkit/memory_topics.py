@@ -1,0 +1,99 @@
+"""The ledger's topics in memory, in place of those that `sinks.verify.topic_reader` reads.
+
+Verify as a whole takes milliseconds with it. Its own reading of Kafka is tested with Kafka.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from plumbing.kafka.clients import ClientConfig
+from schemas.topics import Names
+from sinks.verify import topic_reader
+from sinks.verify.report import Report
+from sinks.verify.run import Asked, verify
+from sinks.verify.topic_reader import Record
+
+DAY_MS = 24 * 3_600_000
+
+
+class Topics:
+    """Takes what a producer would be given."""
+
+    def __init__(self) -> None:
+        self.records: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
+        self.starts: defaultdict[tuple[str, int], int] = defaultdict(int)
+        # How many records at the end are hidden, each time that the end is asked for, in turn.
+        self.hidden: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+        self.kept_ms: dict[str, int | None] = {"results": 7 * DAY_MS}
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        partition: int,
+        timestamp: int = 0,
+    ) -> None:
+        records = self.records[topic, partition]
+        time_ms = timestamp or int(time.time() * 1_000)
+        records.append(Record(len(records), key, value, time_ms))
+
+    def empty(self, topic: str, partition: int) -> None:
+        """As if it was made again."""
+        self.records[topic, partition].clear()
+
+    def delete_until(self, topic: str, partition: int, offset: int) -> None:
+        self.starts[topic, partition] = offset
+
+
+class _Partition:
+    def __init__(
+        self, config: ClientConfig, topic: str, partition: int, *, trimmed: bool = False
+    ) -> None:
+        self.topic, self.partition = topic, partition
+        self._topics: Any = config["topics"]
+        self._at = topic, partition
+
+    def close(self) -> None:
+        pass
+
+    def range(self) -> tuple[int, int]:
+        hidden = self._topics.hidden[self._at]
+        end = len(self._topics.records[self._at]) - (hidden.pop(0) if hidden else 0)
+        return self._topics.starts[self._at], end
+
+    def records(self, start: int, end: int) -> Iterator[Record]:
+        first = max(start, self._topics.starts[self._at])
+        yield from list(self._topics.records[self._at][first:end])
+
+    def last(self) -> Record | None:
+        start, end = self.range()
+        return self._topics.records[self._at][end - 1] if end > start else None
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    def kept_ms(config: ClientConfig, topic: str) -> int | None:
+        topics: Any = config["topics"]
+        found: int | None = topics.kept_ms.get(topic)
+        return found
+
+    patch.setattr(topic_reader, "Partition", _Partition)
+    patch.setattr(topic_reader, "kept_ms", kept_ms, raising=False)
+    patch.setattr(topic_reader, "CATCH_UP_S", 0.2)
+    patch.setattr(topic_reader, "PAUSE_S", 0.001)
+
+
+def verified(topics: Topics, partitions: int, *, against_rules: bool = False) -> Report:
+    config: Any = {"topics": topics}
+    asked = Asked(
+        config=config,
+        names=Names(),
+        partitions=partitions,
+        database_url=None,
+        against_rules=against_rules,
+    )
+    return verify(asked, lambda done, total: None)

@@ -1,0 +1,66 @@
+"""Who asks, by the address that they come from or that a proxy tells."""
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from ingress.auth.login_throttle import place_of
+from ingress.http import proxies
+from ingress.settings import IngressSettings
+
+PROXIES = "10.0.0.0/8, 192.0.2.1,2001:db8::/32"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "asker"),
+    [
+        ("10.1.2.3", ["203.0.113.9"], "203.0.113.9"),
+        ("10.1.2.3", ["198.51.100.1, 203.0.113.9"], "203.0.113.9"),
+        ("10.1.2.3", ["203.0.113.9, 192.0.2.1"], "203.0.113.9"),
+        ("10.1.2.3", ["198.51.100.1", "203.0.113.9, 192.0.2.1"], "203.0.113.9"),
+        ("2001:db8::1", ["2001:db9::7"], "2001:db9::7"),
+        ("::ffff:10.1.2.3", ["::ffff:203.0.113.9"], "203.0.113.9"),
+        # What is no address, and what stands before it, is made up.
+        ("10.1.2.3", ["203.0.113.9, unknown"], "10.1.2.3"),
+        ("10.1.2.3", ["203.0.113.9:4711"], "10.1.2.3"),
+        ("10.1.2.3", ["203.0.113.9, , 192.0.2.1"], "192.0.2.1"),
+        ("10.1.2.3", ["2001:db9::7%x"], "10.1.2.3"),
+        ("10.1.2.3", ["::ffff:203.0.113.9%x"], "10.1.2.3"),
+        ("10.1.2.3", [""], "10.1.2.3"),
+        ("10.1.2.3", [], "10.1.2.3"),
+        ("10.1.2.3", ["10.9.9.9"], "10.9.9.9"),
+        # Anybody may say so.
+        ("203.0.113.50", ["198.51.100.1"], "203.0.113.50"),
+        ("127.0.0.1", ["198.51.100.1"], "127.0.0.1"),
+    ],
+)
+def test_a_proxy_that_is_named_tells_who_asks(peer: str, forwarded: list[str], asker: str) -> None:
+    request = make_mocked_request("GET", "/").clone(
+        remote=peer, headers=[("X-Forwarded-For", each) for each in forwarded]
+    )
+    assert proxies.seen_through(request, proxies.networks(PROXIES)).remote == asker
+    assert proxies.seen_through(request, []).remote == peer
+
+
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        (None, None),
+    ],
+)
+def test_a_place_is_what_changing_the_address_costs_something(
+    address: str | None, place: str | None
+) -> None:
+    assert place_of(address) == place
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.1/8", "proxy.example", "10.0.0.0/33", "10.0.0.1 10.0.0.2"]
+)
+def test_a_proxy_is_named_by_its_address(text: str) -> None:
+    settings = IngressSettings.model_validate({"TRUSTED_PROXIES": text})
+    assert [each for each in settings.refusals() if each.startswith("TRUSTED_PROXIES")]
+    assert proxies.networks(" 10.0.0.1 ,, ::1, 10.0.0.0/8 ") and not proxies.networks("")

@@ -1,0 +1,21 @@
+"""Each step at which the ingress may be made to die is in the docs, and a test kills it there."""
+
+import re
+from pathlib import Path
+
+from tests.integration import test_ingress_money, test_ingress_registration
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_each_step_is_tried_and_told() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "ingress").rglob("*.py"))
+    steps = set(re.findall(r'\.reach\("([^"]+)"\)', code))
+    tried = {
+        *test_ingress_money.STEPS,
+        *test_ingress_registration.NOTHING,
+        *test_ingress_registration.ALL_OF_IT,
+    }
+    assert tried == steps
+    page = (ROOT / "docs" / "failure-scenarios.md").read_text()
+    assert {step for step in steps if f"`{step}`" not in page} == set()

@@ -1,0 +1,78 @@
+"""What a worker says of its lanes while the group gives it more of them."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from plumbing.worker.crash_points import CrashPoints
+from processor.lanes import supervisor as ledgers
+from processor.lanes.lane import Identity, Phase
+from processor.lanes.supervisor import Ledger
+from processor.metrics import Recorder
+from schemas.encoding.codecs import AvroSchemas
+from schemas.ledger_parameters import Settings
+from schemas.state import InputPosition, Partition, Position
+from schemas.topics import Names
+
+WAIT_S = 10.0
+POSITION = Position(Partition(0), InputPosition(), InputPosition(), "")
+
+
+def test_positions_while_lanes_are_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read in other threads: to trim `legs`, and for tools that show lag."""
+    ledger = Ledger(
+        Identity("mine", 8, Settings()),
+        {"bootstrap.servers": "127.0.0.1:1", "log_level": 0},
+        Names(),
+        tmp_path,
+        AvroSchemas(tmp_path / "schemas", None),
+        Recorder(CollectorRegistry()),
+        CrashPoints(""),
+        rocksdb_mib=16,
+        cache_entries=100,
+        encode_transaction=lambda _: b"",
+    )
+    reading, owned = threading.Event(), threading.Event()
+    found: list[object] = []
+
+    def read() -> None:
+        try:
+            found.append(ledger.positions())
+        except RuntimeError as error:
+            found.append(error)
+        finally:
+            reading.set()
+
+    reader = threading.Thread(target=read)
+
+    class Slow:
+        """The second lane is added while somebody reads the first one's position."""
+
+        phase = Phase.RUNNING
+
+        def __init__(self, lane: int, partitions: list[int], *_: Any) -> None:
+            self.partitions = partitions
+            if lane == 1:
+                reader.start()
+                assert reading.wait(WAIT_S)
+
+        def committed(self) -> dict[int, Position]:
+            reading.set()
+            assert owned.wait(WAIT_S)
+            return dict.fromkeys(self.partitions, POSITION)
+
+        def start(self) -> None:
+            pass
+
+    monkeypatch.setattr(ledgers, "Owner", Slow)
+    asyncio.run(ledger.own(set(range(8))))
+    owned.set()
+    reader.join()
+    assert found == [{}] or found == [dict.fromkeys(range(8), POSITION)]
+    assert ledger.positions() == dict.fromkeys(range(8), POSITION)

@@ -1,0 +1,49 @@
+"""A partition's writer on a real table: it decides only what follows on what it has decided."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from processor.lanes.batch_reader import Batch
+from processor.lanes.partition_writer import Writer
+from processor.rules.decision import BrokenInvariant
+from processor.state.checkpoint import Local
+from processor.state.store import Memory, Table
+from schemas.encoding import codecs
+from schemas.state import InputPosition, Partition, Position
+
+LEGS, COMMANDS = 4, 7
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[Writer]:
+    """It has read up to these offsets."""
+    table = Table(tmp_path / "partition-0", 0, Memory(16), 100)
+    at = Position(Partition(0), InputPosition(COMMANDS), InputPosition(LEGS), "hash")
+    table.commit([], at, Local())
+    yield Writer(0, table, codecs.encode_json)
+    table.close()
+
+
+@pytest.mark.parametrize(
+    ("legs_from", "commands_from", "where"),
+    [
+        (LEGS - 1, COMMANDS, "legs are read from 3"),
+        (LEGS + 1, COMMANDS, "legs are read from 5"),
+        (LEGS, COMMANDS - 1, "read from 6"),
+        (LEGS, COMMANDS + 1, "read from 8"),
+    ],
+)
+def test_a_batch_that_does_not_begin_where_the_last_one_ended_is_refused(
+    writer: Writer, legs_from: int, commands_from: int, where: str
+) -> None:
+    batch = Batch(0, legs_from, [], commands_from, [])
+    with pytest.raises(BrokenInvariant, match=where):
+        list(writer.decide(batch, Counter()))
+    assert not writer.writes
+
+
+def test_one_that_does_is_decided(writer: Writer) -> None:
+    assert list(writer.decide(Batch(0, LEGS, [], COMMANDS, []), Counter())) == []
