@@ -14,7 +14,7 @@ from signal import SIGKILL
 
 import msgspec
 
-from compose.embedded.processes import Identity, identify
+from compose.embedded.processes import ProcessIdentity, identify
 
 
 def end_with_us(pid: int) -> None:
@@ -38,7 +38,7 @@ def _guard() -> "subprocess.Popen[bytes]":
 
 
 def main() -> None:
-    decode = msgspec.json.Decoder(Identity).decode
+    decode = msgspec.json.Decoder(ProcessIdentity).decode
     # To the end of the pipe: the end of the benchmark.
     for identity in [decode(line) for line in sys.stdin.buffer]:
         identity.send(SIGKILL)

@@ -386,7 +386,9 @@ def running(partitions: int) -> Iterator[Bench]:
     folder = Path(tempfile.mkdtemp(prefix="streamledger-benchmark-"))
     started: list[Sink | Api] = []
     with machine.running() as made, brokers.data_folder() as where:
-        server = programs.server(where, postgres.Options(first_port=brokers.some_port()), never)
+        server = programs.server(
+            where, postgres.PostgresOptions(first_port=brokers.some_port()), never
+        )
         try:
             database = server.start(never)
             assert server.process is not None

@@ -149,7 +149,7 @@ def running(code: Path | None = None) -> Iterator[Machine]:
     folder = Path(tempfile.mkdtemp(prefix="streamledger-benchmark-"))
     try:
         with brokers.data_folder() as where:
-            options = kafka.Options(first_port=brokers.some_port())
+            options = kafka.KafkaOptions(first_port=brokers.some_port())
             cluster = programs.cluster(where, options, never)
             try:
                 address = cluster.start(never)

@@ -265,7 +265,9 @@ def running() -> Iterator[str]:
     """An empty ledger's database, as `streamledger up` starts it."""
     never = threading.Event()
     with brokers.data_folder() as where:
-        server = programs.server(where, postgres.Options(first_port=brokers.some_port()), never)
+        server = programs.server(
+            where, postgres.PostgresOptions(first_port=brokers.some_port()), never
+        )
         try:
             database = server.start(never)
             assert server.process is not None

@@ -26,7 +26,7 @@ from processor.rules.state_view import MemoryState
 from processor.state.expiry_index import DueIndex
 from schemas import coordination, journal, state, state_keys
 from schemas.encoding import codecs
-from schemas.ledger_parameters import RULES_VERSION, Genesis, Settings
+from schemas.ledger_parameters import RULES_VERSION, Genesis, LedgerParameters
 
 ACCOUNTS = 10_000
 MANY_ACCOUNTS = 200_000
@@ -208,7 +208,7 @@ def _tell(measure: str, **facts: object) -> None:
 def begin(accounts: int) -> Batches:
     of = Batches()
     first = coordination.Configure(
-        settings=Settings(rules_version=RULES_VERSION),
+        settings=LedgerParameters(rules_version=RULES_VERSION),
         genesis=Genesis(ledger_id=LEDGER_ID, partitions=1),
     )
     engine.apply(of, engine.genesis(0, first, b"genesis"))

@@ -41,13 +41,13 @@ from benchmarks.load import Account, Command
 from compose.cli import provisioning
 from compose.embedded import kafka, postgres, programs
 from processor.rules import chain, engine
-from processor.rules.decision import Input
+from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
 from processor.rules.state_view import MemoryState
 from schemas import coordination, journal
-from schemas.coordination import Leg
+from schemas.coordination import CoordinationMessage
 from schemas.encoding import codecs
-from schemas.ledger_parameters import RULES_VERSION, Genesis, Settings
+from schemas.ledger_parameters import RULES_VERSION, Genesis, LedgerParameters
 from schemas.topics import RESULTS_POSITIONS, Names
 from tests.testkit import brokers
 
@@ -70,7 +70,7 @@ class Partition:
         self.state = MemoryState(number)
         self.hash = journal.genesis_hash(LEDGER_ID, number)
         self.offset = self.leg_offset = 0
-        self.inbox: deque[Leg] = deque()
+        self.inbox: deque[CoordinationMessage] = deque()
         self.values: list[dict[str, Any]] = []
 
 
@@ -82,7 +82,7 @@ class Maker:
         self.partitions = [Partition(number) for number in range(partitions)]
         self._producers = []
         first = coordination.Configure(
-            settings=Settings(rules_version=RULES_VERSION),
+            settings=LedgerParameters(rules_version=RULES_VERSION),
             genesis=Genesis(ledger_id=LEDGER_ID, partitions=partitions),
         )
         for partition in self.partitions:
@@ -127,7 +127,7 @@ class Maker:
                     )
                     partition.leg_offset += 1
 
-    def _apply(self, partition: Partition, input: Input) -> None:
+    def _apply(self, partition: Partition, input: DecisionInput) -> None:
         for decision in engine.apply(partition.state, input):
             value = chain.seal(decision.record, partition.hash)
             partition.hash = journal.hash_of(value)
@@ -422,8 +422,10 @@ def running(partitions: int, sinks: int) -> Iterator[Bench]:
     folder = Path(tempfile.mkdtemp(prefix="streamledger-benchmark-"))
     started: list[Sink] = []
     with brokers.data_folder() as where:
-        cluster = programs.cluster(where, kafka.Options(first_port=brokers.some_port()), never)
-        server = programs.server(where, postgres.Options(first_port=brokers.some_port()), never)
+        cluster = programs.cluster(where, kafka.KafkaOptions(first_port=brokers.some_port()), never)
+        server = programs.server(
+            where, postgres.PostgresOptions(first_port=brokers.some_port()), never
+        )
         try:
             address, database = cluster.start(never), server.start(never)
             assert server.process is not None

@@ -32,7 +32,7 @@ CLUSTER = "kafka-cluster"
 NO_GROUP = "none"
 
 
-class Role(StrEnum):
+class KafkaUser(StrEnum):
     """Who there is. The words are what `streamledger topics acls` takes."""
 
     PROCESSOR = "processor"
@@ -45,15 +45,15 @@ class Role(StrEnum):
 
 
 ABOUT = {
-    Role.PROCESSOR: "`streamledger processor`, `rebuild state`",
-    Role.SINK: "`streamledger sink`",
-    Role.INGRESS: "`streamledger ingress`",
-    Role.OPERATOR: (
+    KafkaUser.PROCESSOR: "`streamledger processor`, `rebuild state`",
+    KafkaUser.SINK: "`streamledger sink`",
+    KafkaUser.INGRESS: "`streamledger ingress`",
+    KafkaUser.OPERATOR: (
         "`topics create`, `topics check`, `configure`, `log-time`, `dead-letters`; all reading"
     ),
-    Role.AUDITOR: "`streamledger verify`, `rebuild postgres`, `consume`: all reading",
-    Role.PRODUCER: "another producer: sends commands, reads its results",
-    Role.ANALYST: "whoever reads `transactions`",
+    KafkaUser.AUDITOR: "`streamledger verify`, `rebuild postgres`, `consume`: all reading",
+    KafkaUser.PRODUCER: "another producer: sends commands, reads its results",
+    KafkaUser.ANALYST: "whoever reads `transactions`",
 }
 
 
@@ -75,50 +75,50 @@ class Right(NamedTuple):
     prefixed: bool = False
 
 
-def of(role: Role, user: str, names: Names, ledger_id: str) -> list[Right]:
+def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
     """All rights of one role. Those who are not ours have their groups by their own name."""
     ours = ids.service_ids(names.prefix, ledger_id, role)
     rights = [Right(("Describe",), Kind.GROUP, NO_GROUP)]
-    if role in (Role.PROCESSOR, Role.SINK, Role.INGRESS, Role.OPERATOR):
+    if role in (KafkaUser.PROCESSOR, KafkaUser.SINK, KafkaUser.INGRESS, KafkaUser.OPERATOR):
         # For the check at the start.
         rights += _topics(("Describe", "DescribeConfigs"), *map(names.of, ALL))
         rights.append(Right(("DescribeConfigs",), Kind.CLUSTER, CLUSTER))
-    if role is Role.PROCESSOR:
+    if role is KafkaUser.PROCESSOR:
         written = (names.journal, names.transactions, names.state, names.commands_dead)
         rights += _topics(("Read",), names.commands, names.state, names.journal)
         # It deletes the records of `legs` that it has read, never the topic.
         rights += _topics(("Read", "Write", "Delete"), names.legs)
         rights += _topics(("Write",), *written)
-    elif role is Role.SINK:
+    elif role is KafkaUser.SINK:
         rights += _topics(("Read",), names.journal)
         rights += _topics(("Read", "Write"), names.results, names.results_positions)
-    elif role is Role.INGRESS:
+    elif role is KafkaUser.INGRESS:
         rights += _topics(("Write",), names.commands)
         rights += _topics(("Read",), names.results)
-    elif role is Role.OPERATOR:
+    elif role is KafkaUser.OPERATOR:
         rights += _topics(("Create", "Read"), *map(names.of, ALL))
         rights += _topics(("Write",), names.commands, names.legs)
         # `configure` asks which workers run, and what they support.
-        for service in (Role.PROCESSOR, Role.SINK):
+        for service in (KafkaUser.PROCESSOR, KafkaUser.SINK):
             members = ids.service_ids(names.prefix, ledger_id, service)
             rights.append(Right(("Describe",), Kind.GROUP, members, True))
-    elif role is Role.AUDITOR:
+    elif role is KafkaUser.AUDITOR:
         rights += _topics(("Read",), *map(names.of, ALL))
         # What is still to be there depends on how long the topic keeps it.
         rights += _topics(("DescribeConfigs",), names.transactions, names.results)
-    elif role is Role.PRODUCER:
+    elif role is KafkaUser.PRODUCER:
         rights += _topics(("Write",), names.commands)
         rights += _topics(("Read",), names.results)
     else:
         rights += _topics(("Read",), names.transactions)
-    if role in (Role.PROCESSOR, Role.SINK):
+    if role in (KafkaUser.PROCESSOR, KafkaUser.SINK):
         rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, ours, True))
         rights.append(Right(("Read",), Kind.GROUP, ours, True))
-    elif role is Role.INGRESS:
+    elif role is KafkaUser.INGRESS:
         rights.append(Right(("Read",), Kind.GROUP, ours, True))
-    elif role in (Role.PRODUCER, Role.ANALYST):
+    elif role in (KafkaUser.PRODUCER, KafkaUser.ANALYST):
         rights.append(Right(("Read",), Kind.GROUP, f"{user}-", True))
-    if role is Role.PRODUCER:
+    if role is KafkaUser.PRODUCER:
         rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, f"{user}-", True))
     return rights
 
@@ -130,7 +130,7 @@ class UnknownRole(Failure):
 class Wanted(NamedTuple):
     """A role and the user who has it."""
 
-    role: Role
+    role: KafkaUser
     user: str
 
 
@@ -138,11 +138,11 @@ def wanted(role: str | None, user: str | None) -> list[Wanted]:
     """One role, or all of them, each of a user who is called like it."""
     if role is None:
         if user is not None:
-            raise UnknownRole(f"name the role of {user}: {', '.join(Role)}")
-        return [Wanted(each, str(each)) for each in Role]
-    if role not in set(Role):
-        raise UnknownRole(f"{role}: no such role; there are {', '.join(Role)}")
-    return [Wanted(Role(role), user or role)]
+            raise UnknownRole(f"name the role of {user}: {', '.join(KafkaUser)}")
+        return [Wanted(each, str(each)) for each in KafkaUser]
+    if role not in set(KafkaUser):
+        raise UnknownRole(f"{role}: no such role; there are {', '.join(KafkaUser)}")
+    return [Wanted(KafkaUser(role), user or role)]
 
 
 def commands(wanted: Iterable[Wanted], names: Names, ledger_id: str) -> Iterator[str]:

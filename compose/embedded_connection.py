@@ -19,22 +19,22 @@ def settings(data: Path) -> ProvisionSettings:
     if not data.exists():
         return read
     # An installation without the embedded parts lacks what they import.
-    from compose.acls import Role
+    from compose.acls import KafkaUser
     from compose.embedded import data_dir, postgres, report, security
-    from compose.embedded.supervisor import State
+    from compose.embedded.supervisor import PartState
 
     kept = data_dir.DataFolder(data)
     running, parts = report.look(kept)
     if running is None:
         return read
     found: dict[str, str] = {}
-    ready = [part for part in parts if part.state == State.READY]
+    ready = [part for part in parts if part.state == PartState.READY]
     brokers = [part.address for part in ready if part.name.startswith("kafka")]
     if read.kafka_brokers is None and brokers:
         found["kafka_brokers"] = ",".join(brokers)
         if kept.secured:
             passwords = kept.passwords(security.USERS)
-            as_operator = security.settings(Role.OPERATOR, passwords[Role.OPERATOR])
+            as_operator = security.settings(KafkaUser.OPERATOR, passwords[KafkaUser.OPERATOR])
             found |= {name.lower(): value for name, value in as_operator.items()}
     server = next((part.address for part in ready if part.name == "postgres"), None)
     if read.database_url is None and server is not None:

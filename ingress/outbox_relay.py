@@ -38,7 +38,7 @@ class Sender(Protocol):
         """The partition and the offset where Kafka has it. Raises where that is not certain."""
 
 
-class _Row(Struct, frozen=True):
+class _OutboxRow(Struct, frozen=True):
     id: int
     command: str
 
@@ -63,7 +63,7 @@ class Relay(Background):
 
     async def _send_some(self) -> int:
         async with self._pool.connection() as connection, connection.transaction():
-            rows = await queries.every(connection, "outbox_unsent", _Row, most=BATCH)
+            rows = await queries.every(connection, "outbox_unsent", _OutboxRow, most=BATCH)
             if not rows:
                 return 0
             self._crash.reach("relay.1-locked")
@@ -72,13 +72,13 @@ class Relay(Background):
             await self._note(connection, rows, where)
         return len(rows)
 
-    async def _send(self, row: _Row) -> tuple[int, int]:
+    async def _send(self, row: _OutboxRow) -> tuple[int, int]:
         return await self._sender.send(_decode(row.command))
 
     async def _note(
         self,
         connection: queries.Connection,
-        rows: Sequence[_Row],
+        rows: Sequence[_OutboxRow],
         where: Sequence[tuple[int, int]],
     ) -> None:
         await queries.run(

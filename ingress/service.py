@@ -22,7 +22,7 @@ from ingress.audit.trail import AuditTrail
 from ingress.auth.access_tokens import AccessTokens
 from ingress.auth.admin_routes import Administration
 from ingress.auth.api_keys import ApiKeys
-from ingress.auth.authenticator import Guard
+from ingress.auth.authenticator import Authenticator
 from ingress.auth.cleanup import Sweeping
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import Passwords
@@ -38,7 +38,7 @@ from ingress.http.health import Health, Probe
 from ingress.http.roles import PUBLIC
 from ingress.http.routes import Answer, Call, Route
 from ingress.ledger.client.position_tokens import Positions
-from ingress.ledger.ledger_api import Ledger
+from ingress.ledger.ledger_api import LedgerApi
 from ingress.outbox_relay import Relay
 from ingress.settings import IngressSettings
 from ingress.users import demo_users
@@ -72,13 +72,13 @@ class Parts:
     settings: IngressSettings
     registry: CollectorRegistry
     pool: Pool
-    guard: Guard
+    guard: Authenticator
     endings: Endings
     passwords: Passwords
     newcomers: Passwords
     people: People
     openings: Openings
-    ledger: Ledger
+    ledger: LedgerApi
     trail: AuditTrail
     pages: Pages
     routes: list[Route]
@@ -147,7 +147,7 @@ def parts(
     pages = Pages()
     positions = Positions(settings.ledger_id)
     trail = AuditTrail(pool)
-    ledger = Ledger(settings, pool, keys, people, openings, crash, positions, trail)
+    ledger = LedgerApi(settings, pool, keys, people, openings, crash, positions, trail)
     routes = [
         *registration.routes(),
         *signing_in.routes(),
@@ -165,7 +165,7 @@ def parts(
         settings=settings,
         registry=registry,
         pool=pool,
-        guard=Guard(pool, keys, access, endings),
+        guard=Authenticator(pool, keys, access, endings),
         endings=endings,
         passwords=passwords,
         newcomers=newcomers,

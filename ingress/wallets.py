@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from ingress import queries
 from ingress.audit import entries
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.users import directory, emails
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands
@@ -108,7 +108,7 @@ class Openings:
             await queries.run(connection, "user_lock", id=user_id)
             theirs = await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
             if len(theirs) >= MAX_WALLETS:
-                raise Problem(Code.TOO_MANY_WALLETS)
+                raise HttpProblem(Code.TOO_MANY_WALLETS)
             made = await self.add(connection, user_id, currency, is_default=not theirs, trace=trace)
             if event is not None:
                 await entries.add(connection, [replace(event, subject=made.id)])
@@ -167,7 +167,7 @@ class Openings:
 
     async def require_open(self, wallet: Wallet, wait_s: float) -> None:
         if wallet.id not in self._open and not await self.is_open(wallet.id, wait_s):
-            raise Problem(Code.WALLET_OPENING, headers={"Retry-After": RETRY_AFTER_S})
+            raise HttpProblem(Code.WALLET_OPENING, headers={"Retry-After": RETRY_AFTER_S})
 
     async def _has_account(self, id: str) -> bool:
         async with self._pool.connection() as connection:

@@ -72,7 +72,7 @@ def setting(
     return Field(description=description, repr=shown, json_schema_extra=about, **constraints)
 
 
-class Settings(BaseSettings):
+class ServiceSettings(BaseSettings):
     """The base of every service's settings. Attributes are the names in lower case."""
 
     model_config = SettingsConfigDict(
@@ -106,7 +106,7 @@ class Settings(BaseSettings):
         return []
 
 
-class AppSettings(Settings):
+class AppSettings(ServiceSettings):
     app_name: str = setting(
         "streamledger",
         "The name that this installation goes by, in logs and answers.",
@@ -170,7 +170,7 @@ class AppSettings(Settings):
         return refused
 
 
-class KafkaSettings(Settings):
+class KafkaSettings(ServiceSettings):
     kafka_brokers: str | None = setting(
         None,
         "The Kafka cluster, as host:port pairs with commas between them.",
@@ -324,7 +324,7 @@ def _postgres_url(value: object) -> object:
     return value
 
 
-class PostgresSettings(Settings):
+class PostgresSettings(ServiceSettings):
     database_url: Annotated[str | None, BeforeValidator(_postgres_url)] = setting(
         None,
         "The Postgres database, as postgresql://user:password@host:port/name.",
@@ -350,7 +350,7 @@ class PostgresSettings(Settings):
         return self.database_url
 
 
-class RehearsalSettings(Settings):
+class RehearsalSettings(ServiceSettings):
     crash_at: str = setting(
         "",
         "For rehearsals: the named step at which the process kills itself; with `freeze:` before"
@@ -367,7 +367,7 @@ class RehearsalSettings(Settings):
     )
 
 
-class MetricsSettings(Settings):
+class MetricsSettings(ServiceSettings):
     metrics_host: str = setting("127.0.0.1", "The address that METRICS_PORT is opened on.")
     metrics_port: int | None = setting(
         None,
@@ -406,7 +406,7 @@ def _allowed_by_type(field: FieldInfo) -> str:
     return "text"
 
 
-def _bad_value(kind: type[Settings], error: ErrorDetails) -> str:
+def _bad_value(kind: type[ServiceSettings], error: ErrorDetails) -> str:
     name = str(error["loc"][0]).upper()
     field = kind.model_fields[name.lower()]
     given = name if metadata(field)["secret"] else f"{name}={error['input']}"

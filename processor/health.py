@@ -5,14 +5,16 @@ from prometheus_client import CollectorRegistry
 
 from plumbing.worker import health_server
 from plumbing.worker.health_server import Readiness
-from processor.lanes.lane import Phase
-from processor.lanes.supervisor import Ledger
+from processor.lanes.lane import LanePhase
+from processor.lanes.supervisor import LaneSupervisor
 
 
-async def serve(ledger: Ledger, registry: CollectorRegistry, host: str, port: int) -> web.AppRunner:
+async def serve(
+    ledger: LaneSupervisor, registry: CollectorRegistry, host: str, port: int
+) -> web.AppRunner:
     def readiness() -> Readiness:
         phases = ledger.phases()
-        running = all(phase is Phase.RUNNING for phase in phases.values())
+        running = all(phase is LanePhase.RUNNING for phase in phases.values())
         return Readiness(ledger.assigned and running, phases)
 
     return await health_server.serve(readiness, registry, ledger.identity.ledger_id, host, port)

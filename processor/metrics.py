@@ -22,7 +22,7 @@ REFUSED = (
 )
 
 
-class Recorder:
+class ProcessorMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._commands = metrics.counter(registry, metrics.COMMANDS)
         self._batch = metrics.histogram(registry, metrics.BATCH_RECORDS)

@@ -15,9 +15,9 @@ from plumbing.kafka import clients, topic_check
 from plumbing.worker.crash_points import CrashPoints
 from processor import health
 from processor.lanes import transaction_encoding
-from processor.lanes.lane import Identity
-from processor.lanes.supervisor import Ledger
-from processor.metrics import Recorder
+from processor.lanes.lane import LedgerIdentity
+from processor.lanes.supervisor import LaneSupervisor
+from processor.metrics import ProcessorMetrics
 from processor.rules_build import rules_build
 from processor.settings import ProcessorSettings
 from processor.streaming import app
@@ -52,13 +52,13 @@ def run(data: Path | None = None) -> None:
     memory.collect_seldom()
     schemas = _schemas(settings)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
-    ledger = Ledger(
-        Identity(settings.ledger_id, settings.partitions, settings.deciding()),
+    ledger = LaneSupervisor(
+        LedgerIdentity(settings.ledger_id, settings.partitions, settings.deciding()),
         clients.service(settings, name, log),
         settings.topics,
         settings.data,
         schemas,
-        Recorder(registry),
+        ProcessorMetrics(registry),
         CrashPoints(settings.crash_at, settings.crash_chance),
         rocksdb_mib=settings.rocksdb_mib,
         cache_entries=settings.cache_entries,

@@ -12,7 +12,7 @@ from plumbing.settings import (
 )
 from schemas import topics
 from schemas.ledger_parameters import RULES_VERSION
-from schemas.ledger_parameters import Settings as Deciding
+from schemas.ledger_parameters import LedgerParameters as Deciding
 
 _FIRST_OWNER = (
     " A partition's first owner writes it into the ledger; afterwards the ledger's own rules, which"

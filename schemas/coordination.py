@@ -9,10 +9,10 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from schemas import field_types
-from schemas.ledger_parameters import Genesis, Settings
+from schemas.ledger_parameters import Genesis, LedgerParameters
 
 
-class LegEntry(Struct, frozen=True, gc=False, array_like=True):
+class CoordinatedEntry(Struct, frozen=True, gc=False, array_like=True):
     """An entry of the transaction, with its place among all of them."""
 
     index: int
@@ -39,7 +39,7 @@ class Prepare(_Numbered, frozen=True, kw_only=True, gc=False, tag="prepare"):
     kind: str
     currency: field_types.Currency
     account: field_types.AccountId
-    entries: tuple[LegEntry, ...]
+    entries: tuple[CoordinatedEntry, ...]
     # The sender's owner where it is a wallet: between wallets of one owner there is no commission.
     owner: field_types.Owner | None = None
     # The command's: only wallets may take part.
@@ -84,7 +84,7 @@ class Tick(_Own, frozen=True, kw_only=True, gc=False, tag="tick"):
 
 
 class Configure(_Own, frozen=True, kw_only=True, gc=False, tag="configure"):
-    settings: Settings
+    settings: LedgerParameters
     genesis: Genesis | None = None
 
 
@@ -98,8 +98,8 @@ class LogTime(_Own, frozen=True, kw_only=True, gc=False, tag="log_time"):
     time_ms: Annotated[int, Meta(ge=0)]
 
 
-Leg = Prepare | Prepared | Refused | Commit | Abort | Tick | Configure | LogTime
-NumberedLeg = Prepare | Prepared | Refused | Commit | Abort
+CoordinationMessage = Prepare | Prepared | Refused | Commit | Abort | Tick | Configure | LogTime
+NumberedMessage = Prepare | Prepared | Refused | Commit | Abort
 
 
 class Undecodable(NamedTuple):

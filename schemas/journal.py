@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from schemas import field_types
 from schemas.commands import Command
-from schemas.coordination import Leg, LegEntry
-from schemas.ledger_parameters import Genesis, Settings
+from schemas.coordination import CoordinatedEntry, CoordinationMessage
+from schemas.ledger_parameters import Genesis, LedgerParameters
 from schemas.reasons import Reason
 
 # Outcomes of a command; `posted` and `rejected` may come in a later record than the command's own,
@@ -89,16 +89,16 @@ class HoldChange(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True
     captured: int = 0
 
 
-class Refusal(Struct, frozen=True, gc=False, array_like=True):
+class ParticipantRefusal(Struct, frozen=True, gc=False, array_like=True):
     partition: int
     reason: Reason
     index: int
 
 
-class Pending(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+class PendingTransaction(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """Where a transaction over several partitions stands at its coordinator."""
 
-    entries: tuple[LegEntry, ...]
+    entries: tuple[CoordinatedEntry, ...]
     participants: tuple[int, ...]
     waiting: tuple[int, ...]
     currency: str
@@ -109,15 +109,15 @@ class Pending(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     # False: the sender could not pay the commission, only the amount: good only if none is due.
     fee_reserved: bool = True
     same_owner: bool = False
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[ParticipantRefusal, ...] = ()
 
 
-class Sent(Struct, frozen=True, gc=False, array_like=True):
+class SentNumber(Struct, frozen=True, gc=False, array_like=True):
     partition: int
     number: int
 
 
-class Source(Struct, frozen=True, gc=False, omit_defaults=True):
+class InputSource(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the record answers: a position in a topic; an expiry that came due before the next one;
     or an operator's decision that lies at the offset in `legs`, and counts before it is read there.
     """
@@ -142,11 +142,11 @@ class JournalRecord(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     partition: int
     sequence: int
     time_ms: int
-    source: Source
+    source: InputSource
     step: Step
     settings_version: int
     command: Command | None = None
-    leg: Leg | None = None
+    leg: CoordinationMessage | None = None
     refused: RefusedInput | None = None
     digest: str | None = None
     body_hash: str | None = None
@@ -164,9 +164,9 @@ class JournalRecord(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     commission_bps: int = 0
     account: AccountChange | None = None
     hold: HoldChange | None = None
-    pending: Pending | None = None
-    sent: tuple[Sent, ...] = ()
-    settings: Settings | None = None
+    pending: PendingTransaction | None = None
+    sent: tuple[SentNumber, ...] = ()
+    settings: LedgerParameters | None = None
     genesis: Genesis | None = None
 
 

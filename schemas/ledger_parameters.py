@@ -17,7 +17,7 @@ FORMAT_LEVEL = 1
 Milliseconds = Annotated[int, Meta(ge=1, le=10 * 365 * 24 * 3_600_000)]
 
 
-class Settings(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
+class LedgerParameters(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     # A new ledger names RULES_VERSION.
     rules_version: Annotated[int, Meta(ge=1)] = 1
     format_level: Annotated[int, Meta(ge=1)] = FORMAT_LEVEL

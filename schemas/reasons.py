@@ -50,7 +50,7 @@ class Reason(StrEnum):
     PARTICIPANT_TIMEOUT = "participant_timeout"
 
 
-class Meaning(NamedTuple):
+class ReasonMeaning(NamedTuple):
     """What is said of a reason: its HTTP status, a sentence, and whether a new command may
     succeed later.
     """
@@ -60,69 +60,77 @@ class Meaning(NamedTuple):
     sentence: str
 
 
-CATALOGUE: Final[dict[Reason, Meaning]] = {
-    Reason.TOO_LARGE: Meaning(413, False, "The command is larger than 64 KiB."),
-    Reason.SCHEMA_UNKNOWN: Meaning(
+CATALOGUE: Final[dict[Reason, ReasonMeaning]] = {
+    Reason.TOO_LARGE: ReasonMeaning(413, False, "The command is larger than 64 KiB."),
+    Reason.SCHEMA_UNKNOWN: ReasonMeaning(
         400, True, "The Avro schema that the command names is not known."
     ),
-    Reason.MALFORMED: Meaning(400, False, "The command cannot be read as any kind of command."),
-    Reason.UNKNOWN_FIELD: Meaning(
+    Reason.MALFORMED: ReasonMeaning(
+        400, False, "The command cannot be read as any kind of command."
+    ),
+    Reason.UNKNOWN_FIELD: ReasonMeaning(
         422, False, "The command has a field that its kind does not have."
     ),
-    Reason.AMOUNT_INVALID: Meaning(
+    Reason.AMOUNT_INVALID: ReasonMeaning(
         422, False, "An amount is an integer from 1 to 9007199254740991 minor units."
     ),
-    Reason.TIME_OUT_OF_RANGE: Meaning(422, False, "A time lies outside the years 2000 to 2200."),
-    Reason.MISROUTED: Meaning(
+    Reason.TIME_OUT_OF_RANGE: ReasonMeaning(
+        422, False, "A time lies outside the years 2000 to 2200."
+    ),
+    Reason.MISROUTED: ReasonMeaning(
         400, False, "The command's key or partition is not that of the account that coordinates it."
     ),
-    Reason.IDEMPOTENCY_KEY_REUSED: Meaning(
+    Reason.IDEMPOTENCY_KEY_REUSED: ReasonMeaning(
         409, False, "The idempotency key was used before with another body."
     ),
-    Reason.CURRENCY_UNKNOWN: Meaning(422, False, "The currency is not one of ISO 4217."),
-    Reason.SYSTEM_ACCOUNT: Meaning(403, False, "A system account cannot be used in this way."),
-    Reason.TOO_FEW_ENTRIES: Meaning(422, False, "A transaction has at least 2 entries."),
-    Reason.TOO_MANY_ENTRIES: Meaning(422, False, "A transaction has at most 100 entries."),
-    Reason.DUPLICATE_ACCOUNT: Meaning(422, False, "An account stands twice among the entries."),
-    Reason.SELF_TRANSFER: Meaning(422, False, "Sender and receiver are the same account."),
-    Reason.UNBALANCED: Meaning(422, False, "Debits and credits are not equal."),
-    Reason.LIMIT_OUT_OF_BOUNDS: Meaning(422, False, "The limit is outside what is allowed."),
-    Reason.ACCOUNT_EXISTS: Meaning(409, False, "An account with this id was opened before."),
-    Reason.ACCOUNT_NOT_FOUND: Meaning(404, True, "There is no such account."),
-    Reason.TRANSACTION_NOT_FOUND: Meaning(404, True, "The account has no such transaction."),
-    Reason.HOLD_NOT_FOUND: Meaning(404, True, "The account has no such hold."),
-    Reason.ACCOUNT_TYPE_NOT_ALLOWED: Meaning(
+    Reason.CURRENCY_UNKNOWN: ReasonMeaning(422, False, "The currency is not one of ISO 4217."),
+    Reason.SYSTEM_ACCOUNT: ReasonMeaning(
+        403, False, "A system account cannot be used in this way."
+    ),
+    Reason.TOO_FEW_ENTRIES: ReasonMeaning(422, False, "A transaction has at least 2 entries."),
+    Reason.TOO_MANY_ENTRIES: ReasonMeaning(422, False, "A transaction has at most 100 entries."),
+    Reason.DUPLICATE_ACCOUNT: ReasonMeaning(
+        422, False, "An account stands twice among the entries."
+    ),
+    Reason.SELF_TRANSFER: ReasonMeaning(422, False, "Sender and receiver are the same account."),
+    Reason.UNBALANCED: ReasonMeaning(422, False, "Debits and credits are not equal."),
+    Reason.LIMIT_OUT_OF_BOUNDS: ReasonMeaning(422, False, "The limit is outside what is allowed."),
+    Reason.ACCOUNT_EXISTS: ReasonMeaning(409, False, "An account with this id was opened before."),
+    Reason.ACCOUNT_NOT_FOUND: ReasonMeaning(404, True, "There is no such account."),
+    Reason.TRANSACTION_NOT_FOUND: ReasonMeaning(404, True, "The account has no such transaction."),
+    Reason.HOLD_NOT_FOUND: ReasonMeaning(404, True, "The account has no such hold."),
+    Reason.ACCOUNT_TYPE_NOT_ALLOWED: ReasonMeaning(
         422, False, "The command cannot use an account of this type."
     ),
-    Reason.ACCOUNT_CLOSED: Meaning(409, False, "The account is closed."),
-    Reason.ACCOUNT_FROZEN: Meaning(409, True, "The account is frozen."),
-    Reason.CURRENCY_MISMATCH: Meaning(422, False, "The currency is not that of the account."),
-    Reason.NOT_REVERSIBLE: Meaning(409, False, "This transaction cannot be reversed."),
-    Reason.ALREADY_REVERSED: Meaning(409, False, "The transaction was reversed before."),
-    Reason.REVERSAL_PENDING: Meaning(
+    Reason.ACCOUNT_CLOSED: ReasonMeaning(409, False, "The account is closed."),
+    Reason.ACCOUNT_FROZEN: ReasonMeaning(409, True, "The account is frozen."),
+    Reason.CURRENCY_MISMATCH: ReasonMeaning(422, False, "The currency is not that of the account."),
+    Reason.NOT_REVERSIBLE: ReasonMeaning(409, False, "This transaction cannot be reversed."),
+    Reason.ALREADY_REVERSED: ReasonMeaning(409, False, "The transaction was reversed before."),
+    Reason.REVERSAL_PENDING: ReasonMeaning(
         409, True, "Another reversal of the transaction is under way."
     ),
-    Reason.HOLD_CLOSED: Meaning(409, False, "The hold was captured or voided before."),
-    Reason.HOLD_BUSY: Meaning(409, True, "A capture of the hold is under way."),
-    Reason.HOLD_EXPIRED: Meaning(409, False, "The hold has expired."),
-    Reason.CAPTURE_EXCEEDS_HOLD: Meaning(422, False, "The capture is larger than the hold."),
-    Reason.ACCOUNT_NOT_EMPTY: Meaning(
+    Reason.HOLD_CLOSED: ReasonMeaning(409, False, "The hold was captured or voided before."),
+    Reason.HOLD_BUSY: ReasonMeaning(409, True, "A capture of the hold is under way."),
+    Reason.HOLD_EXPIRED: ReasonMeaning(409, False, "The hold has expired."),
+    Reason.CAPTURE_EXCEEDS_HOLD: ReasonMeaning(422, False, "The capture is larger than the hold."),
+    Reason.ACCOUNT_NOT_EMPTY: ReasonMeaning(
         409, True, "The account has a balance, a hold or a transaction under way."
     ),
-    Reason.METADATA_TOO_LARGE: Meaning(
+    Reason.METADATA_TOO_LARGE: ReasonMeaning(
         422, True, "The account's metadata would have more than 4096 bytes."
     ),
-    Reason.INSUFFICIENT_FUNDS: Meaning(
+    Reason.INSUFFICIENT_FUNDS: ReasonMeaning(
         422, True, "The available balance would fall below the account's limit."
     ),
-    Reason.BALANCE_OVERFLOW: Meaning(
+    Reason.BALANCE_OVERFLOW: ReasonMeaning(
         422, True, "The balance would leave the range of exact amounts."
     ),
-    Reason.CONDITION_FAILED: Meaning(409, True, "A condition of the command does not hold."),
-    Reason.TOO_MANY_PENDING: Meaning(
+    Reason.CONDITION_FAILED: ReasonMeaning(409, True, "A condition of the command does not hold."),
+    Reason.TOO_MANY_PENDING: ReasonMeaning(
         409, True, "Too many transactions of the partition wait for other partitions."
     ),
-    Reason.PARTICIPANT_TIMEOUT: Meaning(
+    Reason.PARTICIPANT_TIMEOUT: ReasonMeaning(
         409, True, "Another partition did not answer before the deadline."
     ),
 }

@@ -10,13 +10,13 @@ from msgspec import Struct
 
 from schemas import field_types
 from schemas.commands import Command
-from schemas.coordination import LegEntry
-from schemas.journal import HoldStatus, Pending
-from schemas.ledger_parameters import Settings
+from schemas.coordination import CoordinatedEntry
+from schemas.journal import HoldStatus, PendingTransaction
+from schemas.ledger_parameters import LedgerParameters
 from schemas.reasons import Reason
 
 
-class Account(Struct, frozen=True, gc=False, array_like=True):
+class AccountState(Struct, frozen=True, gc=False, array_like=True):
     type: field_types.AccountType
     currency: str
     status: field_types.AccountStatus
@@ -33,14 +33,14 @@ class Account(Struct, frozen=True, gc=False, array_like=True):
         return self.balance - self.held
 
 
-class SystemAccount(Struct, frozen=True, gc=False, array_like=True):
+class SystemAccountState(Struct, frozen=True, gc=False, array_like=True):
     """The balance is decimal text: it has no bound."""
 
     balance: str = "0"
     version: int = 0
 
 
-class Transaction(Struct, frozen=True, gc=False, array_like=True):
+class TransactionState(Struct, frozen=True, gc=False, array_like=True):
     """The outcome of an idempotency key, frozen once it is no longer pending."""
 
     body_hash: bytes
@@ -52,21 +52,21 @@ class Transaction(Struct, frozen=True, gc=False, array_like=True):
     # Of a credit or debit its amount is all; of others all entries, those of other partitions too:
     # a reversal turns them round.
     amount: int = 0
-    entries: tuple[LegEntry, ...] = ()
+    entries: tuple[CoordinatedEntry, ...] = ()
     fee: int = 0
     commission_bps: int = 0
     # The id of the reversal that is under way or posted.
     reversal: str | None = None
     reversed: bool = False
     command: Command | None = None
-    pending: Pending | None = None
+    pending: PendingTransaction | None = None
 
 
-def moved_money(transaction: Transaction) -> bool:
+def moved_money(transaction: TransactionState) -> bool:
     return transaction.amount > 0 or bool(transaction.entries)
 
 
-class Hold(Struct, frozen=True, gc=False, array_like=True):
+class HoldState(Struct, frozen=True, gc=False, array_like=True):
     account: str
     currency: str
     amount: int
@@ -75,14 +75,14 @@ class Hold(Struct, frozen=True, gc=False, array_like=True):
     captured: int = 0
 
 
-class Prepared(Struct, frozen=True, gc=False, array_like=True):
+class PreparedTransaction(Struct, frozen=True, gc=False, array_like=True):
     """What a participant has reserved for a coordinator, until it says commit or abort."""
 
     coordinator: int
     kind: str
     currency: str
     account: str
-    entries: tuple[LegEntry, ...]
+    entries: tuple[CoordinatedEntry, ...]
 
 
 class Due(Struct, frozen=True, gc=False, array_like=True):
@@ -100,7 +100,7 @@ class LogTime(Struct, frozen=True, gc=False, array_like=True):
     time_ms: int
 
 
-class Partition(Struct, frozen=True, gc=False, array_like=True):
+class PartitionState(Struct, frozen=True, gc=False, array_like=True):
     """What the rules know of the partition itself."""
 
     partition: int
@@ -109,7 +109,7 @@ class Partition(Struct, frozen=True, gc=False, array_like=True):
     sequence: int = 0
     time_ms: int = 0
     settings_version: int = 0
-    settings: Settings | None = None
+    settings: LedgerParameters | None = None
     pending: int = 0
     sent: tuple[int, ...] = ()
     seen: tuple[int, ...] = ()
@@ -125,10 +125,10 @@ class InputPosition(Struct, frozen=True, gc=False, array_like=True):
     last_digest: bytes = b""
 
 
-class Position(Struct, frozen=True, gc=False, array_like=True):
+class PartitionPosition(Struct, frozen=True, gc=False, array_like=True):
     """Where a partition stands: the last changelog record of each transaction."""
 
-    partition: Partition
+    partition: PartitionState
     commands: InputPosition
     legs: InputPosition
     last_hash: str
@@ -137,4 +137,6 @@ class Position(Struct, frozen=True, gc=False, array_like=True):
     incarnation: bytes = b""
 
 
-StateValue = Account | SystemAccount | Transaction | Hold | Prepared | Due
+StateValue = (
+    AccountState | SystemAccountState | TransactionState | HoldState | PreparedTransaction | Due
+)

@@ -16,12 +16,12 @@ from plumbing.worker.crash_points import CrashPoints
 from schemas import ids
 from sinks.postgres import write_connection
 from sinks.postgres.ledger_writer import Queries
-from sinks.postgres.write_connection import Abandoned, Connections
+from sinks.postgres.write_connection import Connections, WaitAbandoned
 from sinks.settings import SinkSettings
 from sinks.worker import health
 from sinks.worker.group_member import Group
 from sinks.worker.lane import Tools
-from sinks.worker.metrics import Recorder
+from sinks.worker.metrics import SinkMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ def run(settings: SinkSettings) -> None:
     topic_check.wait_for_topics(clients.admin(settings, name), settings)
     try:
         write_connection.wait_for_tables(database, stopping)
-    except Abandoned:
+    except WaitAbandoned:
         return
     memory.collect_seldom()
     registry = metrics.registry("sink", version("streamledger"), settings.ledger_id)
@@ -58,7 +58,7 @@ def run(settings: SinkSettings) -> None:
         settings.topics,
         connections,
         Queries(),
-        Recorder(registry),
+        SinkMetrics(registry),
         CrashPoints(settings.crash_at, settings.crash_chance),
         threading.Lock(),
     )

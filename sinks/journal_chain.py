@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from schemas import journal
-from schemas.journal import AccountChange, Entry, HoldChange, Reservation, Source, Step
+from schemas.journal import AccountChange, Entry, HoldChange, InputSource, Reservation, Step
 from schemas.ledger_parameters import FORMAT_LEVEL, Genesis
 
 
@@ -22,20 +22,20 @@ class BrokenJournal(Exception):
         super().__init__(f"journal partition {partition}, record at offset {offset}: {what}")
 
 
-class Read(Struct, frozen=True, gc=False):
+class ReadJournalRecord(Struct, frozen=True, gc=False):
     """A record as it lies in the topic."""
 
     offset: int
     value: bytes
 
 
-class PostEntry(Struct, frozen=True, gc=False):
+class JournaledPostEntry(Struct, frozen=True, gc=False):
     account: str
     direction: Literal["debit", "credit"]
     amount: int
 
 
-class Command(Struct, frozen=True, gc=False, kw_only=True):
+class JournaledCommand(Struct, frozen=True, gc=False, kw_only=True):
     """What rows and results tell of a command. Whether it is one was decided when it was read."""
 
     kind: str
@@ -51,7 +51,7 @@ class Command(Struct, frozen=True, gc=False, kw_only=True):
     effective_at_ms: int | None = None
     to: str | None = None
     amount: int | None = None
-    entries: tuple[PostEntry, ...] = ()
+    entries: tuple[JournaledPostEntry, ...] = ()
     hold_id: str | None = None
     transaction_id: str | None = None
 
@@ -69,7 +69,7 @@ class PendingEntry(Struct, frozen=True, gc=False, array_like=True):
     amount: int
 
 
-class Pending(Struct, frozen=True, gc=False):
+class JournaledPending(Struct, frozen=True, gc=False):
     entries: tuple[PendingEntry, ...]
     fee: int = 0
     commission_bps: int = 0
@@ -81,16 +81,16 @@ class Level(Struct, frozen=True, gc=False):
     format_level: int
 
 
-class Record(Struct, frozen=True, gc=False, kw_only=True):
+class SinkRecord(Struct, frozen=True, gc=False, kw_only=True):
     """A `JournalRecord`, without what nobody here asks for."""
 
     previous_hash: str
     partition: int
     sequence: int
     time_ms: int
-    source: Source
+    source: InputSource
     step: Step
-    command: Command | None = None
+    command: JournaledCommand | None = None
     refused: Labelled | None = None
     transaction_id: str | None = None
     command_offset: int | None = None
@@ -104,15 +104,15 @@ class Record(Struct, frozen=True, gc=False, kw_only=True):
     commission_bps: int = 0
     account: AccountChange | None = None
     hold: HoldChange | None = None
-    pending: Pending | None = None
+    pending: JournaledPending | None = None
     genesis: Genesis | None = None
     settings: Level | None = None
 
 
-_decode = msgspec.json.Decoder(Record).decode
+_decode = msgspec.json.Decoder(SinkRecord).decode
 
 
-class Position(NamedTuple):
+class JournalPosition(NamedTuple):
     """How far a journal is read: where to go on, and the last record's number and hash."""
 
     next_offset: int
@@ -120,28 +120,28 @@ class Position(NamedTuple):
     last_hash: str
 
 
-def beginning(ledger_id: str, partition: int) -> Position:
-    return Position(0, 0, journal.genesis_hash(ledger_id, partition))
+def beginning(ledger_id: str, partition: int) -> JournalPosition:
+    return JournalPosition(0, 0, journal.genesis_hash(ledger_id, partition))
 
 
 class Chain:
     """Follows one partition's journal from a position. Each record is tested once, when it is
     read."""
 
-    def __init__(self, ledger_id: str, partition: int, position: Position) -> None:
+    def __init__(self, ledger_id: str, partition: int, position: JournalPosition) -> None:
         self._ledger_id = ledger_id
         self._partition = partition
         self.position = position
 
     @property
-    def position(self) -> Position:
-        return Position(self._next_offset, self._sequence, self._last_hash)
+    def position(self) -> JournalPosition:
+        return JournalPosition(self._next_offset, self._sequence, self._last_hash)
 
     @position.setter
-    def position(self, position: Position) -> None:
+    def position(self, position: JournalPosition) -> None:
         self._next_offset, self._sequence, self._last_hash = position
 
-    def follow(self, read: Read) -> Record:
+    def follow(self, read: ReadJournalRecord) -> SinkRecord:
         offset = read.offset
         try:
             record = _decode(read.value)

@@ -30,9 +30,9 @@ from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.postgres.connection_pool import failure, first_line
 from schemas.topics import Names
-from sinks.journal_chain import BrokenJournal, Chain, Read
+from sinks.journal_chain import BrokenJournal, Chain, ReadJournalRecord
 from sinks.postgres import write_connection
-from sinks.postgres.ledger_writer import Ledger, Part, Queries, RowsRefused
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, RowsRefused
 from sinks.postgres.projection import BrokenRecord, Rows
 from sinks.postgres.write_connection import SCHEMA, Connections
 from sinks.verify import topic_reader
@@ -60,14 +60,14 @@ ATTEMPTS: Final = 5
 Progress = Callable[[int, int, int], None]
 
 
-class Rebuilt(NamedTuple):
+class RebuiltPostgres(NamedTuple):
     """`replaced`: the schema that the tables which were replaced are kept in."""
 
     sequences: tuple[int, ...]
     replaced: str
 
 
-class Sources(NamedTuple):
+class PostgresSources(NamedTuple):
     config: ClientConfig
     names: Names
     ledger_id: str
@@ -75,7 +75,7 @@ class Sources(NamedTuple):
     database_url: str
 
 
-def rebuild(sources: Sources, progress: Progress) -> Rebuilt:
+def rebuild(sources: PostgresSources, progress: Progress) -> RebuiltPostgres:
     with _connected(sources.database_url) as connection:
         _only_one(connection)
         write_connection.check_schema(connection)
@@ -103,18 +103,20 @@ def rebuild(sources: Sources, progress: Progress) -> Rebuilt:
             raise Failure(f"nothing was replaced: {error}") from error
         finally:
             connections.close()
-    return Rebuilt(tuple(writer.sequence for writer in writers), replaced)
+    return RebuiltPostgres(tuple(writer.sequence for writer in writers), replaced)
 
 
 class _Writer:
     """One partition's journal, written into the new tables."""
 
     def __init__(
-        self, sources: Sources, connections: Connections, queries: Queries, number: int
+        self, sources: PostgresSources, connections: Connections, queries: Queries, number: int
     ) -> None:
         self.partition = number
-        self._journal = topic_reader.Partition(sources.config, sources.names.journal, number)
-        self._ledger = Ledger(
+        self._journal = topic_reader.TopicPartitionReader(
+            sources.config, sources.names.journal, number
+        )
+        self._ledger = LedgerWriter(
             connections, queries, sources.ledger_id, threading.Event(), lambda step: None
         )
         self._position = self._ledger.position(number)
@@ -137,8 +139,8 @@ class _Writer:
         while chunk := list(islice(records, BATCH)):
             rows = Rows(self.partition)
             for record in chunk:
-                rows.add(self._chain.follow(Read(record.offset, record.value or b"")))
-            self._ledger.write([Part(self._position, self._chain.position, rows)])
+                rows.add(self._chain.follow(ReadJournalRecord(record.offset, record.value or b"")))
+            self._ledger.write([PartitionBatch(self._position, self._chain.position, rows)])
             self._position = self._chain.position
             progress(self.partition, self._position.next_offset, end)
         self._journal.close()

@@ -21,7 +21,7 @@ from plumbing.settings import KafkaSettings
 from schemas import partitioning, topics
 from schemas.encoding import codecs
 from schemas.encoding.avro_schema_cache import AvroSchemas
-from schemas.encoding.codecs import Unreadable
+from schemas.encoding.codecs import UnreadableRecord
 from schemas.encoding.schema_registry import HttpRegistry
 
 TIMEOUT_S: Final = 20.0
@@ -34,7 +34,7 @@ class Wrong(Failure):
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ConsumedRecord:
     partition: int
     offset: int
     time_ms: int
@@ -57,7 +57,7 @@ class Record:
         )
 
 
-def show(record: Record, as_json: bool) -> None:
+def show(record: ConsumedRecord, as_json: bool) -> None:
     line = record.as_json() if as_json else record.as_line()
     # A command may hold half of a surrogate pair; JSON has a way to write it.
     sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
@@ -83,7 +83,7 @@ def records(
     key: str | None = None,
     from_beginning: bool = False,
     follow: bool = False,
-) -> Iterator[Record]:
+) -> Iterator[ConsumedRecord]:
     """In the order of each partition. Without `follow` up to what is committed by now."""
     topic = _named(role)
     consumer = Consumer(
@@ -154,7 +154,7 @@ def _ranges(
     ]
 
 
-def _record(topic: topics.Topic, message: Message, schemas: AvroSchemas) -> Record:
+def _record(topic: topics.Topic, message: Message, schemas: AvroSchemas) -> ConsumedRecord:
     key, value = message.key(), message.value()
     if topic is topics.STATE:
         shown_key = None if key is None else repr(key)[2:-1]
@@ -163,7 +163,7 @@ def _record(topic: topics.Topic, message: Message, schemas: AvroSchemas) -> Reco
         shown_key = None if key is None else key.decode("utf-8", "backslashreplace")
         told = shown(topic, value, schemas)
     offset = message.offset() or 0
-    return Record(message.partition() or 0, offset, message.timestamp()[1], shown_key, told)
+    return ConsumedRecord(message.partition() or 0, offset, message.timestamp()[1], shown_key, told)
 
 
 def shown(topic: topics.Topic, value: bytes | None, schemas: AvroSchemas) -> Any:
@@ -175,7 +175,7 @@ def shown(topic: topics.Topic, value: bytes | None, schemas: AvroSchemas) -> Any
         if topic is topics.TRANSACTIONS:
             decode = codecs.decode_transaction
         message = decode(value, schemas)
-        if isinstance(message, Unreadable):
+        if isinstance(message, UnreadableRecord):
             return _unreadable(f"{message.reason}: {message.detail}", value)
         return msgspec.to_builtins(message)
     try:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from compose.cli import up
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 from plumbing import failures
 from schemas import ids
 
 if TYPE_CHECKING:
-    from processor.admin.rebuild_state import Sources
+    from processor.admin.rebuild_state import StateSources
 
 app = typer.Typer(
     name="streamledger",
@@ -210,7 +210,7 @@ def transfer(
     from compose.cli import transfer as service
 
     where = url or embedded_connection.url(data)
-    asked = service.Asked(where, "/api/v1", sender, password, receiver, amount, count)
+    asked = service.TransferRun(where, "/api/v1", sender, password, receiver, amount, count)
     told: Counter[str] = Counter()
     for share in service.run(asked, processes):
         told.update(share)
@@ -274,7 +274,7 @@ def verify(
     from sinks.verify import progress, run
 
     settings = embedded_connection.settings(data)
-    asked = run.Asked(
+    asked = run.VerifyOptions(
         config=embedded_connection.client(settings, f"{settings.ledger_id}-verify"),
         names=settings.topics,
         partitions=settings.partitions,
@@ -300,7 +300,7 @@ def rebuild_postgres(
     from sinks.verify import progress
 
     settings = embedded_connection.settings(data)
-    sources = service.Sources(
+    sources = service.PostgresSources(
         embedded_connection.client(settings, f"{settings.ledger_id}-rebuild"),
         settings.topics,
         settings.ledger_id,
@@ -353,14 +353,14 @@ def rebuild_state_topic(
         typer.echo(f"partition {each.partition}: as of journal record {each.sequence:,}")
 
 
-def _state_sources(data: Path) -> "Sources":
+def _state_sources(data: Path) -> "StateSources":
     """By the processor's own client id: who rewrites its state takes its place."""
     from compose import embedded_connection
-    from processor.admin.rebuild_state import Sources
+    from processor.admin.rebuild_state import StateSources
 
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, ids.service_name(settings.ledger_id, "processor"))
-    return Sources(config, settings.topics, settings.ledger_id, settings.partitions)
+    return StateSources(config, settings.topics, settings.ledger_id, settings.partitions)
 
 
 @users.command("create-admin")
@@ -523,7 +523,7 @@ def main() -> None:
         app()
     except failures.Failure as failure:
         sys.exit(failures.report(failure))
-    except Problem as problem:
+    except RuntimeProblem as problem:
         sys.exit(failures.report(failures.Failure(str(problem))))
 
 

@@ -37,7 +37,7 @@ _decode_result = msgspec.json.Decoder(Result).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentCommand:
     """Kafka has the command. `transaction_id` is where its outcome will be known for life, unless
     it is refused at the door."""
 
@@ -60,10 +60,10 @@ class Tally:
     posted: int = 0
     rejected: int = 0
     pending: int = 0
-    awaited: dict[Position, Sent] = field(default_factory=dict)
+    awaited: dict[Position, SentCommand] = field(default_factory=dict)
 
 
-Told = Sent | NotSent | Result
+Told = SentCommand | NotSent | Result
 
 
 @contextmanager
@@ -106,8 +106,8 @@ def report(tally: Tally, strict: bool) -> int:
     return 1 if wrong else 0
 
 
-def _as_line(told: Sent | Result) -> bytes:
-    if isinstance(told, Sent):
+def _as_line(told: SentCommand | Result) -> bytes:
+    if isinstance(told, SentCommand):
         partition, offset = told.position
         words = [f"{partition}:{offset}", told.account, told.transaction_id or "-"]
     else:
@@ -119,7 +119,7 @@ def _as_line(told: Sent | Result) -> bytes:
     return "  ".join(words).encode("utf-8", "backslashreplace")
 
 
-def _as_json(told: Sent | Result) -> bytes:
+def _as_json(told: SentCommand | Result) -> bytes:
     if isinstance(told, Result):
         return msgspec.json.encode(told)
     partition, offset = told.position
@@ -190,7 +190,7 @@ class Commands:
                 return
             position = (message.partition() or 0, message.offset() or 0)
             self.tally.sent += 1
-            sent = Sent(number, account, position, transaction)
+            sent = SentCommand(number, account, position, transaction)
             if self._results is not None:
                 self.tally.awaited[position] = sent
             else:
@@ -268,7 +268,7 @@ class _Results:
         self._early: dict[Position, Result] = {}
 
     def of(
-        self, awaited: dict[Position, Sent], unconfirmed: bool, timeout_s: float
+        self, awaited: dict[Position, SentCommand], unconfirmed: bool, timeout_s: float
     ) -> list[Result]:
         for message in self._consumer.consume(1_000, timeout_s):
             error = message.error()

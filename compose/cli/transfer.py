@@ -24,7 +24,7 @@ PAUSE_S = 0.2
 
 
 @dataclass(frozen=True)
-class Asked:
+class TransferRun:
     url: str
     prefix: str
     sender: str
@@ -34,15 +34,15 @@ class Asked:
     count: int
 
 
-def run(asked: Asked, processes: int) -> Iterator[dict[str, int]]:
+def run(asked: TransferRun, processes: int) -> Iterator[dict[str, int]]:
     """What became of the transfers, by status or reason: of each process as it ends."""
     shares = [asked.count // processes + (n < asked.count % processes) for n in range(processes)]
-    own = [Asked(**{**vars(asked), "count": share}) for share in shares if share]
+    own = [TransferRun(**{**vars(asked), "count": share}) for share in shares if share]
     with multiprocessing.get_context("spawn").Pool(len(own)) as pool:
         yield from pool.imap_unordered(_send, own)
 
 
-def _send(asked: Asked) -> dict[str, int]:
+def _send(asked: TransferRun) -> dict[str, int]:
     client = _Client(asked.url, asked.prefix)
     signed_in = client.call("POST", "/login", {"email": asked.sender, "password": asked.password})
     if signed_in[0] != HTTPStatus.OK:
@@ -54,7 +54,7 @@ def _send(asked: Asked) -> dict[str, int]:
     return dict(told)
 
 
-def _transfer(client: "_Client", asked: Asked) -> str:
+def _transfer(client: "_Client", asked: TransferRun) -> str:
     body = {
         "receiver_email": asked.receiver,
         "amount": int(asked.amount) if asked.amount.isdecimal() else asked.amount,

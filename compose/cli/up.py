@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from compose.embedded.problems import Interrupted, Problem
+from compose.embedded.problems import Interrupted, RuntimeProblem
 
 DATA = Path(".streamledger")
 LOOK_S = 0.1
@@ -82,7 +82,7 @@ def up(
     own = embedded.forget_own_settings(data, os.environ)
     given = {"KAFKA_BROKERS": kafka, "DATABASE_URL": postgres}
     os.environ.update({name: value for name, value in given.items() if value is not None})
-    options = embedded.Options(
+    options = embedded.UpOptions(
         data=data,
         port=port,
         kafka_port=kafka_port,
@@ -150,7 +150,9 @@ def down(data: Data = DATA) -> None:
         display.say(f"Stopping pid {running.pid}.")
         running.identity.send(signal.SIGTERM)
         if not gone(running.identity, DOWN_TIMEOUT_S):
-            raise Problem(f"Process {running.pid} has not stopped within {DOWN_TIMEOUT_S} s.")
+            raise RuntimeProblem(
+                f"Process {running.pid} has not stopped within {DOWN_TIMEOUT_S} s."
+            )
     folder.hold()
     try:
         left = folder.processes.stop_stale()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from compose.embedded import problems
-from compose.embedded.problems import Interrupted, Problem
+from compose.embedded.problems import Interrupted, RuntimeProblem
 
 LOCK_PATH = Path(__file__).with_name("artifacts.lock")
 PARALLEL_DOWNLOADS = 4
@@ -53,7 +53,7 @@ class Artifact:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != self.sha256:
-            raise Problem(
+            raise RuntimeProblem(
                 f"Wrong checksum for {self.coordinate}: the lock says sha256 {self.sha256}, "
                 f"the file has {found}. It was not used."
             )
@@ -80,7 +80,7 @@ class Silent:
         pass
 
 
-class Source(Protocol):
+class ArtifactSource(Protocol):
     """Fetches one artifact into an empty folder and names the file; raises Cut when the network or
     the registry does not give it. `advance` is called as bytes arrive and may raise to give up."""
 
@@ -101,7 +101,7 @@ def read_lock(text: str) -> dict[str, tuple[Artifact, ...]]:
             size = int(match["size"])
             sections[section].append(Artifact(match["coordinate"], match["sha256"], size))
         else:
-            raise Problem(f"Line {number} of the artifact lock cannot be read: {line!r}.")
+            raise RuntimeProblem(f"Line {number} of the artifact lock cannot be read: {line!r}.")
     return {name: tuple(artifacts) for name, artifacts in sections.items()}
 
 
@@ -116,7 +116,7 @@ def platform_name() -> str:
     supported = [s.removeprefix("postgres ") for s in read_lock(LOCK_PATH.read_text()) if " " in s]
     musl = platform.libc_ver()[0] != "glibc" and any(Path("/lib").glob("ld-musl-*"))
     if name not in supported or musl:
-        raise Problem(
+        raise RuntimeProblem(
             f"No embedded Kafka and Postgres for {name}{' without glibc' if musl else ''} (there "
             f"are: {', '.join(supported)}). Name your own with --kafka and --postgres, or use "
             "compose/compose.yaml."
@@ -157,7 +157,7 @@ def taken(file: IO[str]) -> bool:
 def ensure(
     artifacts: Sequence[Artifact],
     cache: Path,
-    source: Source,
+    source: ArtifactSource,
     progress: Progress,
     stop: threading.Event,
 ) -> list[Path]:
@@ -184,7 +184,7 @@ def is_whole(artifact: Artifact, cache: Path) -> bool:
         return False
     try:
         artifact.check(path)
-    except (Cut, Problem):  # damaged since it was fetched: fetch it again
+    except (Cut, RuntimeProblem):  # damaged since it was fetched: fetch it again
         path.unlink()
         return False
     return True
@@ -193,7 +193,7 @@ def is_whole(artifact: Artifact, cache: Path) -> bool:
 def fetch_all(
     missing: Sequence[Artifact],
     cache: Path,
-    source: Source,
+    source: ArtifactSource,
     progress: Progress,
     stop: threading.Event,
 ) -> None:
@@ -219,7 +219,9 @@ def fetch_all(
         raise Interrupted
 
 
-def fetch(artifact: Artifact, cache: Path, source: Source, advance: Callable[[int], None]) -> None:
+def fetch(
+    artifact: Artifact, cache: Path, source: ArtifactSource, advance: Callable[[int], None]
+) -> None:
     target = cache / artifact.path
     target.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, TRIES + 1):
@@ -238,7 +240,7 @@ def fetch(artifact: Artifact, cache: Path, source: Source, advance: Callable[[in
         except Cut as error:
             advance(-arrived)
             if attempt == TRIES:
-                raise Problem(
+                raise RuntimeProblem(
                     f"Could not download {artifact.coordinate}: {error}. Check the network and "
                     "start again; what was fetched whole is kept."
                 ) from error

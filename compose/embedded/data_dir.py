@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from compose.embedded import os_user, problems, processes
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 from plumbing import folders
 
 SIGNING_KEY = "SIGNING_KEY"
@@ -27,7 +27,7 @@ USERS = "users"
 LAYOUT = 1
 
 
-class Busy(Problem):
+class Busy(RuntimeProblem):
     """Somebody else holds the folder."""
 
 
@@ -40,7 +40,7 @@ class DataFolder:
         self.postgres = self.path / "postgres"
         self.logs = self.path / "log"
         self._run = self.path / "run"
-        self.processes = processes.Registry(self._run)
+        self.processes = processes.ProcessRegistry(self._run)
         self._lock: IO[str] | None = None
 
     def hold(self) -> None:
@@ -133,12 +133,12 @@ class DataFolder:
         marker = self.path / MARKER
         if not marker.exists():
             if any(entry.name != "lock" for entry in self.path.iterdir()):
-                raise Problem(
+                raise RuntimeProblem(
                     f"{self.path} is not empty and not a StreamLedger data folder. Choose another "
                     "with --data."
                 )
             processes.write_private(marker, json.dumps({"layout": LAYOUT}) + "\n")
         elif json.loads(marker.read_text()).get("layout") != LAYOUT:
-            raise Problem(f"{self.path} was made by another version of StreamLedger.")
+            raise RuntimeProblem(f"{self.path} was made by another version of StreamLedger.")
         if not os.access(self.path, os.W_OK):
             raise PermissionError(13, "Permission denied", str(self.path))

@@ -15,14 +15,14 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 from ingress import queries
 from ingress.auth import session_store
 from ingress.auth.passwords import Passwords
 from ingress.auth.registration import add_user
 from ingress.auth.revocations import KEY, SESSION
 from ingress.http import problems
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from ingress.settings import IngressSettings
 from ingress.users import demo_users
 from ingress.users.demo_users import OPERATOR, PEOPLE
@@ -88,8 +88,8 @@ async def _operator(database: str, password: str) -> bool:
     connection = await psycopg.AsyncConnection.connect(database)
     async with connection:
         try:
-            await add_user(connection, OPERATOR, "Olu", "Operator", hashed, Role.OPERATOR)
-        except problems.Problem:
+            await add_user(connection, OPERATOR, "Olu", "Operator", hashed, UserRole.OPERATOR)
+        except problems.HttpProblem:
             return False  # there already
     return True
 
@@ -100,7 +100,7 @@ def _passwords() -> Passwords:
 
 def _expect(wanted: HTTPStatus, status: int, told: Any) -> None:
     if status != wanted:
-        raise Problem(f"The demo data could not be made: {status}: {json.dumps(told)[:300]}")
+        raise RuntimeProblem(f"The demo data could not be made: {status}: {json.dumps(told)[:300]}")
 
 
 class _Api:
@@ -119,6 +119,6 @@ class _Api:
             answer = connection.getresponse()
             return answer.status, json.loads(answer.read())
         except OSError as error:
-            raise Problem(f"The demo data could not be made: {error}.") from error
+            raise RuntimeProblem(f"The demo data could not be made: {error}.") from error
         finally:
             connection.close()

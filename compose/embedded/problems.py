@@ -6,7 +6,7 @@ Anything that is not one of these is a defect and keeps its traceback.
 import errno
 
 
-class Problem(Exception):
+class RuntimeProblem(Exception):
     """Why something could not be started or stopped, and what to do about it."""
 
 
@@ -14,9 +14,9 @@ class Interrupted(Exception):
     """The person asked to stop while something was still being started."""
 
 
-def of_system(error: OSError, doing: str) -> Problem:
+def of_system(error: OSError, doing: str) -> RuntimeProblem:
     """The one line for what the operating system refused."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Problem(f"The disk is full: {doing} needs more room.")
+        return RuntimeProblem(f"The disk is full: {doing} needs more room.")
     where = f" ({error.filename})" if error.filename else ""
-    return Problem(f"{error.strerror or error}{where}: {doing} failed.")
+    return RuntimeProblem(f"{error.strerror or error}{where}: {doing} failed.")

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from compose.embedded import problems
-from compose.embedded.problems import Interrupted, Problem
+from compose.embedded.problems import Interrupted, RuntimeProblem
 
 POLL_S = 0.02
 MARK = "STREAMLEDGER_STARTED_AS"
@@ -31,7 +31,7 @@ LOG_KEPT_BYTES = 10 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Identity:
+class ProcessIdentity:
     """One process for all time: a pid comes back, the moment of its start does not."""
 
     pid: int
@@ -46,24 +46,24 @@ class Identity:
                 os.kill(self.pid, number)
 
 
-def identify(pid: int) -> Identity | None:
+def identify(pid: int) -> ProcessIdentity | None:
     """The identity of a running process; None for one that is gone or only waits to be reaped."""
     try:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
         if sys.platform != "linux":
-            return Identity(pid, f"{process.create_time():.3f}")
+            return ProcessIdentity(pid, f"{process.create_time():.3f}")
         # Ticks since boot: unlike a time of day they do not move when the clock is set.
         ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return Identity(pid, f"{boot}:{ticks}")
+        return ProcessIdentity(pid, f"{boot}:{ticks}")
     except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return None
 
 
 @dataclass(frozen=True)
-class Record:
+class ProcessRecord:
     """What is kept on disk about one process while it should run."""
 
     name: str
@@ -78,18 +78,18 @@ class Record:
     together: str  # those of one such name are stopped at the same time
 
     @property
-    def identity(self) -> Identity:
-        return Identity(self.pid, self.started)
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, self.started)
 
 
-class Ended(Problem):
+class Ended(RuntimeProblem):
     """A process ended that should have gone on."""
 
 
 class Process:
     """A process that this one started, with its record."""
 
-    def __init__(self, child: "subprocess.Popen[bytes]", record: Record, path: Path) -> None:
+    def __init__(self, child: "subprocess.Popen[bytes]", record: ProcessRecord, path: Path) -> None:
         self.child = child
         self.record = record
         self._path = path
@@ -136,7 +136,7 @@ class Process:
             if code is not None:
                 raise Ended(f"{name} ended with exit code {code}:\n{tail(Path(self.record.log))}")
             if time.monotonic() > deadline:
-                raise Problem(
+                raise RuntimeProblem(
                     f"{name} was not ready within {timeout_s:g} s:\n{tail(Path(self.record.log))}"
                 )
 
@@ -156,7 +156,7 @@ class Process:
             raise Ended(f"{name} failed with exit code {code}:\n{tail(Path(self.record.log))}")
 
 
-class Registry:
+class ProcessRegistry:
     """The records of one data folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -182,7 +182,7 @@ class Registry:
         so that one whose record was cut short is found too."""
         path = self._folder / f"{name}.json"
         mark = secrets.token_hex(16)
-        record = Record(
+        record = ProcessRecord(
             name=name,
             order=time.time_ns(),
             mark=mark,
@@ -222,15 +222,15 @@ class Registry:
             write_private(path, json.dumps(asdict(record)))
         return Process(child, record, path)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[ProcessRecord]:
         """All that is recorded, the first started first."""
         found = []
         for path in self._folder.glob("*.json"):
             with contextlib.suppress(FileNotFoundError):
-                found.append(Record(**json.loads(path.read_text())))
+                found.append(ProcessRecord(**json.loads(path.read_text())))
         return sorted(found, key=lambda record: record.order)
 
-    def running(self) -> list[Record]:
+    def running(self) -> list[ProcessRecord]:
         """The recorded processes that are alive, the first started first."""
         return [r for r in map(with_identity, self.records()) if r.identity.alive()]
 
@@ -248,7 +248,7 @@ class Registry:
         return stopped
 
 
-def with_identity(record: Record) -> Record:
+def with_identity(record: ProcessRecord) -> ProcessRecord:
     """The record, completed from the mark where its writer died before it knew the pid."""
     if record.pid:
         return record
@@ -259,16 +259,16 @@ def with_identity(record: Record) -> Record:
     return record
 
 
-def end(record: Record) -> None:
+def end(record: ProcessRecord) -> None:
     """Ends a process that is nobody's child of ours; returns when it is gone."""
     for number in (signal.Signals(record.stop_signal), signal.SIGKILL):
         record.identity.send(number)
         if gone(record.identity, record.stop_s):
             return
-    raise Problem(f"{record.name} (pid {record.pid}) does not end, not even when killed.")
+    raise RuntimeProblem(f"{record.name} (pid {record.pid}) does not end, not even when killed.")
 
 
-def gone(identity: Identity, within_s: float) -> bool:
+def gone(identity: ProcessIdentity, within_s: float) -> bool:
     deadline = time.monotonic() + within_s
     pause = threading.Event()
     while identity.alive():

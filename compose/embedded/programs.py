@@ -20,12 +20,16 @@ def fetch(wanted: list[str], progress: Progress, stop: threading.Event) -> list[
     return artifacts.ensure(listed, artifacts.user_cache(), maven.download, progress, stop)
 
 
-def cluster(folder: DataFolder, options: kafka.Options, stop: threading.Event) -> kafka.Cluster:
+def cluster(
+    folder: DataFolder, options: kafka.KafkaOptions, stop: threading.Event
+) -> kafka.Cluster:
     jars = fetch([KAFKA], Silent(), stop)
     return kafka.Cluster(folder.kafka, jars, folder.processes, folder.logs, options)
 
 
-def server(folder: DataFolder, options: postgres.Options, stop: threading.Event) -> postgres.Server:
+def server(
+    folder: DataFolder, options: postgres.PostgresOptions, stop: threading.Event
+) -> postgres.Server:
     (jar,) = fetch([POSTGRES], Silent(), stop)
     who = os_user.choose()
     programs = postgres.unpack(jar, artifacts.user_cache(), who, stop)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from compose.embedded import processes
 from compose.embedded.data_dir import DataFolder
-from compose.embedded.processes import Identity
-from compose.embedded.supervisor import State
+from compose.embedded.processes import ProcessIdentity
+from compose.embedded.supervisor import PartState
 
 NAME = "up.json"
 STOPPED = "stopped"
@@ -28,7 +28,7 @@ class PartReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class RuntimeReport:
     """`url` is where the HTTP side answers, once that is known."""
 
     pid: int
@@ -37,32 +37,32 @@ class Report:
     parts: tuple[PartReport, ...]
 
     @property
-    def identity(self) -> Identity:
-        return Identity(self.pid, self.started)
+    def identity(self) -> ProcessIdentity:
+        return ProcessIdentity(self.pid, self.started)
 
     def ready(self) -> bool:
         states = {part.state for part in self.parts}
-        return bool(states) and states <= {State.READY, State.YOURS}
+        return bool(states) and states <= {PartState.READY, PartState.YOURS}
 
 
 def write(folder: DataFolder, url: str, parts: Sequence[PartReport]) -> None:
     me = processes.identify(os.getpid())
     assert me is not None, "this process is alive"
-    report = Report(me.pid, me.started, url, tuple(parts))
+    report = RuntimeReport(me.pid, me.started, url, tuple(parts))
     processes.write_private(folder.path / NAME, json.dumps(asdict(report), indent=2) + "\n")
 
 
-def read(folder: DataFolder) -> Report | None:
+def read(folder: DataFolder) -> RuntimeReport | None:
     """The last report, as it was written; the files' own race is the writer's rename."""
     try:
         kept = json.loads((folder.path / NAME).read_text())
     except FileNotFoundError:
         return None
     parts = tuple(PartReport(**part) for part in kept.pop("parts"))
-    return Report(**kept, parts=parts)
+    return RuntimeReport(**kept, parts=parts)
 
 
-def look(folder: DataFolder) -> tuple[Report | None, list[PartReport]]:
+def look(folder: DataFolder) -> tuple[RuntimeReport | None, list[PartReport]]:
     """The report of a running `up`, or none; and the parts as they are now."""
     report = read(folder)
     alive = {record.name: record for record in folder.processes.running()}
@@ -79,5 +79,5 @@ def look(folder: DataFolder) -> tuple[Report | None, list[PartReport]]:
     return None, known + [left_behind(record) for record in alive.values()]
 
 
-def left_behind(record: processes.Record) -> PartReport:
+def left_behind(record: processes.ProcessRecord) -> PartReport:
     return PartReport(record.name, record.address, LEFT_BEHIND, str(Path(record.log)))

@@ -17,12 +17,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from compose import acls
-from compose.acls import Role, Wanted
-from compose.embedded.problems import Problem
+from compose.acls import KafkaUser, Wanted
+from compose.embedded.problems import RuntimeProblem
 from schemas.topics import Names
 
 ADMIN = "admin"
-USERS = (ADMIN, *Role)
+USERS = (ADMIN, *KafkaUser)
 PROTOCOL = "SASL_PLAINTEXT"
 MECHANISM = "SCRAM-SHA-512"
 # The least that Kafka takes: the passwords are random.
@@ -89,7 +89,7 @@ def admit(
     """Makes every user but `admin`, with his password and his rights. `brokers` is how `admin`
     reaches them."""
     admin = AdminClient(dict(brokers))
-    roles = [Wanted(role, str(role)) for role in Role]
+    roles = [Wanted(role, str(role)) for role in KafkaUser]
     how = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, ITERATIONS)
     made: list[UserScramCredentialAlteration] = [
         UserScramCredentialUpsertion(each.user, how, passwords[each.user].encode())
@@ -99,7 +99,7 @@ def admit(
         for done in admin.alter_user_scram_credentials(made, request_timeout=TIMEOUT_S).values():
             done.result()
     except KafkaException as error:
-        raise Problem(f"Kafka's users cannot be made: {error.args[0].str()}.") from error
+        raise RuntimeProblem(f"Kafka's users cannot be made: {error.args[0].str()}.") from error
     acls.apply(admin, roles, names, ledger_id)
 
 

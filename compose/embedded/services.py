@@ -10,7 +10,7 @@ from http import HTTPStatus
 from compose.embedded.data_dir import INGRESS_PASSWORD, SINK_PASSWORD
 from ingress.settings import IngressSettings
 from plumbing import setting_names
-from plumbing.settings import Settings
+from plumbing.settings import ServiceSettings
 from processor.settings import ProcessorSettings
 from sinks.postgres.migrations import INGRESS_ROLE, SINK_ROLE
 from sinks.settings import SinkSettings
@@ -25,7 +25,7 @@ class Service:
     `login` is its role in Postgres and which secret of the data folder is its password."""
 
     name: str
-    settings: type[Settings]
+    settings: type[ServiceSettings]
     port_setting: str
     ready_path: str
     first_port: int | None = None

@@ -16,7 +16,7 @@ from time import monotonic
 
 from compose.embedded import processes
 from compose.embedded.console import Display, Row
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 
 LOOK_S = 0.2
 FIRST_BACKOFF_S = 0.5
@@ -24,7 +24,7 @@ LONGEST_BACKOFF_S = 30.0
 STEADY_S = 60.0  # who ran for so long failed anew, not again
 
 
-class State(StrEnum):
+class PartState(StrEnum):
     """What a part is doing; `yours` is one that somebody else runs."""
 
     STARTING = "starting"
@@ -34,7 +34,7 @@ class State(StrEnum):
 
 
 @dataclass
-class Part:
+class SupervisedPart:
     """One line of the table. `launch` starts its process without waiting, `answers` asks once."""
 
     name: str
@@ -43,7 +43,7 @@ class Part:
     answers: Callable[[], bool]
     launch: Callable[[], processes.Process] | None = None
     process: processes.Process | None = None
-    state: State = State.STARTING
+    state: PartState = PartState.STARTING
     began_at: float = 0.0
     due_at: float = 0.0
     backoff_s: float = FIRST_BACKOFF_S
@@ -64,30 +64,33 @@ class Supervisor:
     """The parts that run, in the order of their start."""
 
     def __init__(
-        self, display: Display, stop: threading.Event, changed: Callable[[Sequence[Part]], None]
+        self,
+        display: Display,
+        stop: threading.Event,
+        changed: Callable[[Sequence[SupervisedPart]], None],
     ) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[SupervisedPart] = []
         self._display = display
         self._stop = stop
         self._changed = changed
 
-    def add(self, part: Part) -> None:
+    def add(self, part: SupervisedPart) -> None:
         """Takes over a part, started or not; from now on it is stopped with the others."""
         self.parts.append(part)
         self._changed(self.parts)
 
-    def launch(self, part: Part) -> None:
+    def launch(self, part: SupervisedPart) -> None:
         """Starts a part and adds it."""
         assert part.launch is not None, "only its owner starts what is somebody else's"
         part.process = part.launch()
         part.began_at = monotonic()
         self.add(part)
 
-    def wait(self, part: Part, timeout_s: float) -> None:
+    def wait(self, part: SupervisedPart, timeout_s: float) -> None:
         """Returns when a part that was launched is ready."""
         assert part.process is not None, "it was launched"
         part.process.wait_until(part.ready, timeout_s, self._stop)
-        self._move(part, State.READY)
+        self._move(part, PartState.READY)
 
     def watch(self) -> None:
         """Keeps all parts running until told to stop."""
@@ -107,17 +110,17 @@ class Supervisor:
                 list(pool.map(processes.Process.stop, at_once))
         self.parts.clear()
 
-    def _look_after(self, part: Part, process: processes.Process) -> None:
-        if part.state is State.RESTARTING:
+    def _look_after(self, part: SupervisedPart, process: processes.Process) -> None:
+        if part.state is PartState.RESTARTING:
             if monotonic() >= part.due_at:
                 self._restart(part)
         elif (code := process.exit_code()) is not None:
             self._died(part, process, code)
-        elif part.state is State.STARTING and part.ready():
-            self._move(part, State.READY)
+        elif part.state is PartState.STARTING and part.ready():
+            self._move(part, PartState.READY)
             self._display.say(f"{part.name} is ready again")
 
-    def _died(self, part: Part, process: processes.Process, code: int) -> None:
+    def _died(self, part: SupervisedPart, process: processes.Process, code: int) -> None:
         steady = monotonic() - part.began_at > STEADY_S
         part.backoff_s = FIRST_BACKOFF_S if steady else part.backoff_s
         self._display.say(
@@ -128,20 +131,20 @@ class Supervisor:
         )
         part.due_at = monotonic() + part.backoff_s
         part.backoff_s = min(2 * part.backoff_s, LONGEST_BACKOFF_S)
-        self._move(part, State.RESTARTING)
+        self._move(part, PartState.RESTARTING)
 
-    def _restart(self, part: Part) -> None:
+    def _restart(self, part: SupervisedPart) -> None:
         assert part.launch is not None, "what has a process was launched"
         part.began_at = monotonic()
         try:
             part.process = part.launch()
-        except Problem as problem:
+        except RuntimeProblem as problem:
             self._display.say(f"{part.name}: {problem}", style="yellow")
             part.due_at = monotonic() + part.backoff_s
             part.backoff_s = min(2 * part.backoff_s, LONGEST_BACKOFF_S)
             return
-        self._move(part, State.STARTING)
+        self._move(part, PartState.STARTING)
 
-    def _move(self, part: Part, state: State) -> None:
+    def _move(self, part: SupervisedPart, state: PartState) -> None:
         part.state = state
         self._changed(self.parts)

@@ -22,16 +22,16 @@ from urllib.parse import urlsplit
 import psycopg
 from pydantic import SecretStr
 
-from compose.acls import Role
+from compose.acls import KafkaUser
 from compose.cli import provisioning
 from compose.embedded import data_dir as folders
 from compose.embedded import demo, kafka, ports, postgres, processes, programs, report, security
 from compose.embedded.artifacts import Progress
 from compose.embedded.console import Display, short
 from compose.embedded.data_dir import SIGNING_KEY, DataFolder
-from compose.embedded.problems import Interrupted, Problem
+from compose.embedded.problems import Interrupted, RuntimeProblem
 from compose.embedded.services import SERVICES, Service, answers, copies
-from compose.embedded.supervisor import Part, State, Supervisor
+from compose.embedded.supervisor import PartState, SupervisedPart, Supervisor
 from ingress.settings import IngressSettings
 from ingress.users import demo_users
 from plumbing.kafka import clients as kafka_clients
@@ -57,7 +57,7 @@ class UpSettings(IngressSettings):
 
 
 @dataclass(frozen=True)
-class Options:
+class UpOptions:
     """What was asked for on the command line."""
 
     data: Path
@@ -81,14 +81,14 @@ class Store:
     """Kafka or Postgres, running: how clients find it, and its lines in the table."""
 
     address: str
-    parts: list[Part]
+    parts: list[SupervisedPart]
 
 
 class Up:
     """One run, from taking the folder to giving it back."""
 
     def __init__(
-        self, options: Options, settings: UpSettings, display: Display, stop: threading.Event
+        self, options: UpOptions, settings: UpSettings, display: Display, stop: threading.Event
     ) -> None:
         self._options = options
         self._settings = settings
@@ -121,7 +121,7 @@ class Up:
             other = report.read(self._folder)
             where = f", {other.url}" if other and other.url else ""
             who = f" (pid {other.pid}{where})" if other else ""
-            raise Problem(
+            raise RuntimeProblem(
                 f"StreamLedger already runs on {self._folder.path}{who}. Stop it with "
                 "`streamledger down`, or choose another --data."
             ) from busy
@@ -138,7 +138,7 @@ class Up:
             self._tell(())
         free = shutil.disk_usage(self._folder.path).free
         if free < NEEDED_BYTES:
-            raise Problem(
+            raise RuntimeProblem(
                 f"The disk is full: {free / 1e6:.0f} MB are free in {self._folder.path}, "
                 f"{NEEDED_BYTES / 1e6:.0f} MB are needed."
             )
@@ -166,17 +166,17 @@ class Up:
         """Whether what somebody else runs is there: before anything of ours is stopped."""
         if self._settings.kafka_brokers is not None:
             if self._options.secure is not None:
-                raise Problem(
+                raise RuntimeProblem(
                     "--secure is for the embedded Kafka; yours is asked for with "
                     "KAFKA_SECURITY_PROTOCOL."
                 )
             admin = kafka_clients.admin(self._settings, CLIENT_ID)
             if (why := kafka_clients.reachable(admin, PROBE_TIMEOUT_S)) is not None:
-                raise Problem(
+                raise RuntimeProblem(
                     f"No Kafka answers at {self._settings.brokers} (KAFKA_BROKERS): {why}."
                 )
         elif self._settings.kafka_security_protocol != "PLAINTEXT":
-            raise Problem(
+            raise RuntimeProblem(
                 "KAFKA_SECURITY_PROTOCOL is for a Kafka of your own; name it in KAFKA_BROKERS."
             )
         if self._settings.database_url is not None:
@@ -268,7 +268,7 @@ class Up:
     def _start_kafka(self) -> "Store":
         if self._settings.kafka_brokers is not None:
             return yours("kafka", self._settings.kafka_brokers, self._settings.kafka_brokers)
-        options = kafka.Options(
+        options = kafka.KafkaOptions(
             brokers=self._options.brokers,
             port=self._options.kafka_port,
             fast_start=self._options.fast_start,
@@ -292,14 +292,14 @@ class Up:
                 cluster.stop()
                 raise
         parts = [
-            Part(
+            SupervisedPart(
                 name=cluster.name(number),
                 address=cluster.address(number),
                 port=cluster.ports[number].broker,
                 answers=partial(cluster.serves, number),
                 launch=partial(cluster.start_broker, number),
                 process=process,
-                state=State.READY,
+                state=PartState.READY,
             )
             for number, process in cluster.processes.items()
         ]
@@ -309,24 +309,26 @@ class Up:
         if (url := self._settings.database_url) is not None:
             its = urlsplit(url)
             return yours("postgres", url, f"{its.hostname}:{its.port or postgres.DEFAULT_PORT}")
-        options = postgres.Options(
+        options = postgres.PostgresOptions(
             port=self._options.postgres_port, fast_start=self._options.fast_start
         )
         with self._display.step("Postgres"):
             server = programs.server(self._folder, options, self._stop)
             url = server.start(self._stop)
-        part = Part(
+        part = SupervisedPart(
             name="postgres",
             address=server.address,
             port=server.port,
             answers=server.answers,
             launch=server.launch,
             process=server.process,
-            state=State.READY,
+            state=PartState.READY,
         )
         return Store(url, [part])
 
-    def _launched(self, service: Service, number: int, environment: dict[str, str]) -> Part:
+    def _launched(
+        self, service: Service, number: int, environment: dict[str, str]
+    ) -> SupervisedPart:
         if self._stop.is_set():
             raise Interrupted
         several = copies(service, self._options.copies) > 1
@@ -355,11 +357,11 @@ class Up:
         )
         if public:
             self._url = url
-        part = Part(name, url, port, partial(answers, url + service.ready_path), launch)
+        part = SupervisedPart(name, url, port, partial(answers, url + service.ready_path), launch)
         self._supervisor.launch(part)
         return part
 
-    def _wait_for(self, part: Part) -> None:
+    def _wait_for(self, part: SupervisedPart) -> None:
         with self._display.step(part.name):
             self._supervisor.wait(part, SERVICE_TIMEOUT_S)
 
@@ -384,7 +386,7 @@ class Up:
         return {"DATABASE_URL": postgres.as_user(database, role, password)}
 
     def _as_operator(self) -> UpSettings:
-        told = {**self._settings.model_dump(by_alias=True), **self._as_user(Role.OPERATOR)}
+        told = {**self._settings.model_dump(by_alias=True), **self._as_user(KafkaUser.OPERATOR)}
         return UpSettings.model_validate(told) if self._passwords else self._settings
 
     def _found(self, brokers: str, database: str) -> dict[str, str]:
@@ -396,7 +398,7 @@ class Up:
 
     def _write_settings(self, brokers: str, found: dict[str, str]) -> None:
         """For people: all of them, as the operator; and what each user of Kafka needs."""
-        exported(self._folder.path / SETTINGS_FILE, found | self._as_user(Role.OPERATOR))
+        exported(self._folder.path / SETTINGS_FILE, found | self._as_user(KafkaUser.OPERATOR))
         users = self._folder.path / folders.USERS
         if self._passwords:
             users.mkdir(mode=0o700, exist_ok=True)
@@ -406,7 +408,7 @@ class Up:
             text = "".join(f"{name}={value}\n" for name, value in lines)
             processes.write_private(users / f"{user}.properties", text)
 
-    def _tell(self, parts: Sequence[Part]) -> None:
+    def _tell(self, parts: Sequence[SupervisedPart]) -> None:
         rows = [report.PartReport(p.name, p.address, str(p.state), p.log) for p in parts]
         with self._telling:
             report.write(self._folder, self._url, rows)
@@ -416,8 +418,8 @@ class Up:
         self._display.table([part.row() for part in self._supervisor.parts])
         users = short(str(self._folder.path / folders.USERS))
         secure = (
-            f"  (. {users}/{Role.PRODUCER}.sh; streamledger produce --wait)",
-            f"  (. {users}/{Role.ANALYST}.sh; streamledger consume --from-beginning)",
+            f"  (. {users}/{KafkaUser.PRODUCER}.sh; streamledger produce --wait)",
+            f"  (. {users}/{KafkaUser.ANALYST}.sh; streamledger consume --from-beginning)",
             f"Kafka asks who comes: each service is a user of its own, all others are in {users}.",
         )
         for line in (
@@ -438,8 +440,10 @@ def reach_postgres(url: str) -> None:
     except psycopg.Error as error:
         first = postgres_clients.first_line(error)
         if postgres_clients.refused(error):
-            raise Problem(f"Postgres refuses the connection (DATABASE_URL): {first}.") from error
-        raise Problem(
+            raise RuntimeProblem(
+                f"Postgres refuses the connection (DATABASE_URL): {first}."
+            ) from error
+        raise RuntimeProblem(
             f"No Postgres answers at the address given (DATABASE_URL): {first}."
         ) from error
 
@@ -478,7 +482,7 @@ def exported(path: Path, settings: Mapping[str, str]) -> None:
 
 def yours(name: str, address: str, shown: str) -> Store:
     """One that somebody else runs."""
-    return Store(address, [Part(name, shown, 0, lambda: True, state=State.YOURS)])
+    return Store(address, [SupervisedPart(name, shown, 0, lambda: True, state=PartState.YOURS)])
 
 
 def results(futures: Sequence[Future[T]]) -> list[T]:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from ingress import service
 from ingress.http import problems
 from ingress.http.problems import Code
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from ingress.http.routes import Route
 from ingress.settings import IngressSettings
 from plumbing.postgres import connection_pool
@@ -51,9 +51,9 @@ def routes_page(generated: str) -> str:
     ]
     for route in routes():
         may = (
-            ["all"] * len(Role)
+            ["all"] * len(UserRole)
             if route.roles is None
-            else ["yes" if role in route.roles else "-" for role in Role]
+            else ["yes" if role in route.roles else "-" for role in UserRole]
         )
         scope = "-" if route.scope is None else f"`{route.scope}`"
         cells = (route.method, f"`{route.full_path('{prefix}')}`", *may, scope, route.summary)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ingress import queries
 from ingress.http.roles import ADMINS, AUDITORS, Scope
-from ingress.http.routes import Answer, Call, Instant, Meta, Moment, Query, Route, Shown
+from ingress.http.routes import Answer, Call, Instant, Meta, Moment, Query, ResponseModel, Route
 from ingress.ledger.client.position_tokens import Positions, bad_cursor
 from ingress.users.directory import People
 from plumbing.postgres.connection_pool import Pool
@@ -44,7 +44,7 @@ class AuditQuery(Query):
     ] = None
 
 
-class AuditShown(Shown):
+class AuditResponse(ResponseModel):
     id: int
     time: Instant
     user_uuid: str | None
@@ -57,12 +57,12 @@ class AuditShown(Shown):
     count: int = Field(description="How many such events this row stands for.")
 
 
-class AuditList(Shown):
-    data: list[AuditShown]
+class AuditList(ResponseModel):
+    data: list[AuditResponse]
     meta: Meta
 
 
-class _Row(Struct, frozen=True, kw_only=True):
+class _AuditRow(Struct, frozen=True, kw_only=True):
     id: int
     time: datetime
     user_id: str | None
@@ -110,7 +110,7 @@ class AuditLog:
             found = await queries.every(
                 connection,
                 "audit",
-                _Row,
+                _AuditRow,
                 user_id=user_id,
                 action=asked.action,
                 subject=asked.subject,
@@ -122,7 +122,7 @@ class AuditLog:
         page = found[: asked.limit]
         more = _cursor(page[-1]) if len(found) > asked.limit else None
         shown = [
-            AuditShown(
+            AuditResponse(
                 id=each.id,
                 time=each.time,
                 user_uuid=each.user_id,
@@ -140,7 +140,7 @@ class AuditLog:
         return Answer(AuditList(data=shown, meta=meta))
 
 
-def _cursor(row: _Row) -> str:
+def _cursor(row: _AuditRow) -> str:
     return f"{(row.time - EPOCH) // timedelta(microseconds=1)}-{row.id}"
 
 

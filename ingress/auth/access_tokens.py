@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import jwt
 
 from ingress.auth.signing_keys import Keys
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
 
 ALGORITHM: Final = "HS256"
@@ -68,5 +68,5 @@ class AccessTokens:
             )
         except (jwt.PyJWTError, ValueError):
             return None
-        caller = Caller(claims["sub"], claims["num"], Role(claims["role"]), claims["sid"])
+        caller = Caller(claims["sub"], claims["num"], UserRole(claims["role"]), claims["sid"])
         return Access(caller, claims["cnt"], claims["exp"] + LEEWAY_S)

@@ -12,7 +12,7 @@ from ingress.auth import profile_routes, session_store
 from ingress.auth.api_keys import KeyList, key_list
 from ingress.auth.profile_routes import SessionList
 from ingress.auth.revocations import KEY, SESSION
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import ADMINS, Scope
 from ingress.http.routes import Answer, Call, Query, Route
 from ingress.users.admin_routes import TAG
@@ -130,12 +130,12 @@ class Administration:
         id = str(uuid.UUID(call.path["id"]))
         async with self._pool.connection() as connection:
             if not await session_store.end(connection, user.id, kind, only=id):
-                raise Problem(Code.NOT_FOUND)
+                raise HttpProblem(Code.NOT_FOUND)
             await entries.note(connection, call, action, user.id, detail={kind: id})
         return Answer(status=204)
 
     async def _user(self, call: Call[None, None]) -> User:
         user = await self._people.by_reference(call.path["user"])
         if user is None:
-            raise Problem(Code.NOT_FOUND)
+            raise HttpProblem(Code.NOT_FOUND)
         return user

@@ -19,9 +19,19 @@ from ingress.auth.current_password import CurrentPassword
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.revocations import KEY
-from ingress.http.problems import Code, FieldError, Problem
+from ingress.http.problems import Code, FieldError, HttpProblem
 from ingress.http.roles import SIGNED_IN, Scope
-from ingress.http.routes import Answer, Body, Call, Instant, Meta, Moment, Query, Route, Shown
+from ingress.http.routes import (
+    Answer,
+    Body,
+    Call,
+    Instant,
+    Meta,
+    Moment,
+    Query,
+    ResponseModel,
+    Route,
+)
 from ingress.settings import IngressSettings
 from plumbing.postgres.connection_pool import Pool
 
@@ -52,7 +62,7 @@ class NewKey(Body):
         return time
 
 
-class KeyShown(Shown):
+class KeyResponse(ResponseModel):
     id: str
     name: str
     scopes: list[Scope]
@@ -61,15 +71,15 @@ class KeyShown(Shown):
     expires_at: Instant
 
 
-class NewKeyShown(KeyShown):
+class NewKeyResponse(KeyResponse):
     key: str = Field(description="For `Authorization: Bearer`. Shown this once only.")
     ended: list[str] = Field(
         description="The ids of older keys that ended, because there were too many."
     )
 
 
-class KeyList(Shown):
-    data: list[KeyShown]
+class KeyList(ResponseModel):
+    data: list[KeyResponse]
     meta: Meta
 
 
@@ -117,7 +127,7 @@ class ApiKeys:
                 tag=TAG,
                 roles=SIGNED_IN,
                 body=NewKey,
-                answers={201: NewKeyShown},
+                answers={201: NewKeyResponse},
                 problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
             ),
             Route(
@@ -144,7 +154,7 @@ class ApiKeys:
             error = FieldError(
                 field="expires_at", code="too_late", detail=f"is more than {days:g} days ahead"
             )
-            raise Problem(Code.FIELDS_INVALID, errors=[error])
+            raise HttpProblem(Code.FIELDS_INVALID, errors=[error])
         verified = await self._current_password.verify(user_id, body.current_password)
         token = client_secrets.make(client_secrets.API_KEY)
         async with self._pool.connection() as connection:
@@ -161,19 +171,19 @@ class ApiKeys:
                 ttl_s=self._ttl_s,
             )
             if made is None:
-                raise Problem(Code.CREDENTIALS_WRONG)
+                raise HttpProblem(Code.CREDENTIALS_WRONG)
             await self._current_password.succeeded(connection, user_id)
             ended = await session_store.end_oldest(connection, user_id, KEY, made.id, self._most)
             await entries.note(
                 connection, call, "made an API key", made.id, detail={"ended": ended}
             )
-        return Answer(NewKeyShown(**_shown(made).model_dump(), key=token, ended=ended), 201)
+        return Answer(NewKeyResponse(**_shown(made).model_dump(), key=token, ended=ended), 201)
 
     async def revoke(self, call: Call[None, None]) -> Answer:
         id = str(uuid.UUID(call.path["id"]))
         async with self._pool.connection() as connection:
             if not await session_store.end(connection, call.caller.id, KEY, only=id):
-                raise Problem(Code.NOT_FOUND)
+                raise HttpProblem(Code.NOT_FOUND)
             await entries.note(connection, call, "revoked an API key", id)
         return Answer(status=204)
 
@@ -183,8 +193,8 @@ async def key_list(connection: queries.Connection, user_id: str) -> KeyList:
     return KeyList(data=[_shown(each) for each in found], meta=Meta(limit=len(found)))
 
 
-def _shown(key: _Key) -> KeyShown:
-    return KeyShown(
+def _shown(key: _Key) -> KeyResponse:
+    return KeyResponse(
         id=key.id,
         name=key.name,
         scopes=[Scope(each) for each in key.scopes],

@@ -16,8 +16,8 @@ from ingress.auth import client_secrets, cookies
 from ingress.auth.access_tokens import Access, AccessTokens
 from ingress.auth.revocations import Endings
 from ingress.auth.signing_keys import Keys
-from ingress.http.problems import Code, Problem
-from ingress.http.roles import Role, Scope
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import Scope, UserRole
 from ingress.http.routes import Caller
 from plumbing.postgres.connection_pool import Pool
 
@@ -48,7 +48,7 @@ class _IsCurrent(Struct, frozen=True):
     current: bool
 
 
-class Guard:
+class Authenticator:
     def __init__(self, pool: Pool, keys: Keys, access: AccessTokens, endings: Endings) -> None:
         self._pool = pool
         self._keys = keys
@@ -139,11 +139,11 @@ def _remember(known: dict[str, _Known], token: str, caller: Caller, until: float
     known[token] = _Known(caller, until)
 
 
-def unauthenticated(detail: str | None = None) -> Problem:
-    return Problem(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": "Bearer"})
+def unauthenticated(detail: str | None = None) -> HttpProblem:
+    return HttpProblem(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _access_token_invalid() -> Problem:
+def _access_token_invalid() -> HttpProblem:
     return unauthenticated("The access token is not valid, or has expired.")
 
 
@@ -152,7 +152,7 @@ def _caller(found: Holder) -> Caller:
     return Caller(
         id=found.user_id,
         number=found.number,
-        role=Role(found.role),
+        role=UserRole(found.role),
         session_id=None if by_key else found.session_id,
         key_id=found.session_id if by_key else None,
         scopes=frozenset(map(Scope, found.scopes)) if by_key else None,

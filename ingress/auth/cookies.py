@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from ingress.auth.signing_keys import Keys
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 
 SESSION_COOKIE: Final = "ledger_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
@@ -50,11 +50,11 @@ def check_csrf(request: web.Request, keys: Keys, session_id: str) -> None:
     if request.method in _SAFE:
         return
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in _OURS:
-        raise Problem(Code.CSRF_FAILED)
+        raise HttpProblem(Code.CSRF_FAILED)
     given = request.headers.get(CSRF_HEADER, "")
     try:
         mac = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4))
     except (ValueError, binascii.Error):
         mac = b""
     if not keys.check(_PURPOSE, session_id.encode(), mac):
-        raise Problem(Code.CSRF_FAILED)
+        raise HttpProblem(Code.CSRF_FAILED)

@@ -7,7 +7,7 @@ from ingress import queries
 from ingress.auth import session_store
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import Passwords
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from plumbing.postgres.connection_pool import Pool
 
 
@@ -31,7 +31,7 @@ class CurrentPassword:
         if not fits or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
-            raise Problem(Code.CREDENTIALS_WRONG, subject=user_id)
+            raise HttpProblem(Code.CREDENTIALS_WRONG, subject=user_id)
         return hashed
 
     async def succeeded(self, connection: queries.Connection, user_id: str) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ingress import queries
 from ingress.auth.signing_keys import Keys
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.settings import IngressSettings
 
 # Who has one IPv6 address has as many as this prefix leaves.
@@ -136,8 +136,8 @@ def place_of(address: str | None) -> str | None:
     return str(found)
 
 
-def _too_many(code: Code, wait_s: float) -> Problem:
-    return Problem(code, headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
+def _too_many(code: Code, wait_s: float) -> HttpProblem:
+    return HttpProblem(code, headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
 
 
 def _asked(counts: Sequence[Count]) -> dict[str, list[bytes] | list[float]]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Passwords:
     def place(self) -> Iterator[None]:
         """A place among those who wait. Raises a Problem where there is none."""
         if self._asked >= self._most_waiting:
-            raise Problem(Code.BUSY, headers={"Retry-After": "2"})
+            raise HttpProblem(Code.BUSY, headers={"Retry-After": "2"})
         self._asked += 1
         try:
             yield

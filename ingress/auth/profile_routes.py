@@ -18,11 +18,11 @@ from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.registration import NewPassword
 from ingress.auth.revocations import KEY, SESSION
 from ingress.auth.sign_in import TAG
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import SIGNED_IN, Scope
-from ingress.http.routes import Answer, Body, Call, Instant, Meta, Query, Route, Shown
+from ingress.http.routes import Answer, Body, Call, Instant, Meta, Query, ResponseModel, Route
 from ingress.users import directory
-from ingress.users.directory import People, UserShown
+from ingress.users.directory import People, UserResponse
 from plumbing.postgres.connection_pool import Pool
 
 
@@ -42,7 +42,7 @@ class PasswordChange(Body):
         return again
 
 
-class SessionShown(Shown):
+class SessionResponse(ResponseModel):
     id: str
     current: bool = Field(description="Whether it is the one that asks.")
     created_at: Instant
@@ -52,8 +52,8 @@ class SessionShown(Shown):
     address: str | None
 
 
-class SessionList(Shown):
-    data: list[SessionShown]
+class SessionList(ResponseModel):
+    data: list[SessionResponse]
     meta: Meta
 
 
@@ -80,7 +80,7 @@ class Own:
                 tag=TAG,
                 roles=SIGNED_IN,
                 scope=Scope.READ,
-                answers={200: UserShown},
+                answers={200: UserResponse},
             ),
             Route(
                 method="POST",
@@ -130,7 +130,7 @@ class Own:
         asked = str(uuid.UUID(call.path["id"]))
         async with self._pool.connection() as connection:
             if not await session_store.end(connection, call.caller.id, SESSION, only=asked):
-                raise Problem(Code.NOT_FOUND)
+                raise HttpProblem(Code.NOT_FOUND)
             await entries.note(connection, call, "ended a session", asked)
         return Answer(status=204)
 
@@ -142,7 +142,7 @@ class Own:
                 connection, "password_change", id=call.caller.id, old=verified, new=new
             )
             if not done:
-                raise Problem(Code.CREDENTIALS_WRONG)
+                raise HttpProblem(Code.CREDENTIALS_WRONG)
             await self._current_password.succeeded(connection, call.caller.id)
             await session_store.end(connection, call.caller.id, SESSION, but=call.caller.session_id)
             if call.body.end_api_keys:
@@ -160,7 +160,7 @@ class Own:
 def session_list(sessions: list[session_store.Session], current: str | None) -> SessionList:
     """`current` is the session of the caller."""
     shown = [
-        SessionShown(
+        SessionResponse(
             id=each.id,
             current=each.id == current,
             created_at=each.created_at,

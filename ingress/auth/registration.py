@@ -18,9 +18,9 @@ from ingress.audit import entries
 from ingress.auth import client_secrets, session_store
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
-from ingress.auth.sign_in import TAG, SignedInShown, SigningIn
-from ingress.http.problems import Code, Problem
-from ingress.http.roles import PUBLIC, Role
+from ingress.auth.sign_in import TAG, SignedInResponse, SigningIn
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import PUBLIC, UserRole
 from ingress.http.routes import Answer, Body, Call, Route
 from ingress.ledger.request_fields import WaitHeaders, wait_s
 from ingress.settings import IngressSettings
@@ -111,7 +111,7 @@ class Registration:
                 roles=PUBLIC,
                 body=Register,
                 headers=WaitHeaders,
-                answers={201: SignedInShown},
+                answers={201: SignedInResponse},
                 problems=(
                     Code.REGISTRATION_CLOSED,
                     Code.TOO_MANY_REGISTRATIONS,
@@ -124,7 +124,7 @@ class Registration:
 
     async def register(self, call: Call[Register, None]) -> Answer:
         if not self._is_open:
-            raise Problem(Code.REGISTRATION_CLOSED)
+            raise HttpProblem(Code.REGISTRATION_CLOSED)
         asked = call.body
         first, last = asked.names
         # Those who find no place cost Postgres nothing.
@@ -134,7 +134,7 @@ class Registration:
             hashed = await self._passwords.hash_in_place(asked.password)
         self._crash.reach("register.1-hashed")
         async with self._pool.connection() as connection:
-            user = await add_user(connection, asked.email, first, last, hashed, Role.USER)
+            user = await add_user(connection, asked.email, first, last, hashed, UserRole.USER)
             wallet = await self._openings.add(
                 connection, user.id, self._currency, is_default=True, trace=call.trace
             )
@@ -162,7 +162,7 @@ async def add_user(
     first_name: str,
     last_name: str,
     password_hash: str | None,
-    role: Role,
+    role: UserRole,
 ) -> User:
     """Raises a Problem where there is somebody of that address."""
     given: dict[str, Any] = {
@@ -176,6 +176,6 @@ async def add_user(
     try:
         made = await queries.one(connection, "user_add", User, **given)
     except psycopg.errors.UniqueViolation:
-        raise Problem(Code.EMAIL_TAKEN) from None
+        raise HttpProblem(Code.EMAIL_TAKEN) from None
     assert made is not None, "it was inserted"
     return made

@@ -18,16 +18,16 @@ from ingress.auth.login_throttle import Attempts, place_of
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.revocations import SESSION
 from ingress.auth.signing_keys import Keys
-from ingress.http.problems import Code, Problem
-from ingress.http.roles import PUBLIC, SIGNED_IN, Role
-from ingress.http.routes import Answer, Body, Call, Caller, Query, Route, Shown
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import PUBLIC, SIGNED_IN, UserRole
+from ingress.http.routes import Answer, Body, Call, Caller, Query, ResponseModel, Route
 from ingress.http.server import response
 from ingress.ledger.request_fields import KEY_HEADER
 from ingress.ledger.views import wallet_view
-from ingress.ledger.views.wallet_view import WalletShown
+from ingress.ledger.views.wallet_view import WalletResponse
 from ingress.settings import IngressSettings
 from ingress.users import demo_users, directory, emails
-from ingress.users.directory import People, User, UserShown
+from ingress.users.directory import People, User, UserResponse
 from ingress.wallets import Openings
 from plumbing.postgres.connection_pool import Pool
 
@@ -54,22 +54,22 @@ class RefreshHeaders(Query):
     )
 
 
-class TokensShown(Shown):
+class TokensResponse(ResponseModel):
     access_token: str
     token_type: str = "Bearer"
     expires_in: int = Field(description="Seconds until the access token is no longer taken.")
     refresh_token: str = Field(description="To be used once, at `/auth/refresh`.")
 
 
-class SignedInShown(TokensShown):
-    user: UserShown
-    wallet: WalletShown | None = Field(description="The default wallet.")
+class SignedInResponse(TokensResponse):
+    user: UserResponse
+    wallet: WalletResponse | None = Field(description="The default wallet.")
     token: str = Field(description="The access token once more.")
 
 
-class BrowserShown(Shown):
-    user: UserShown
-    wallet: WalletShown | None
+class BrowserResponse(ResponseModel):
+    user: UserResponse
+    wallet: WalletResponse | None
     csrf_token: str = Field(
         description=f"For the header `{cookies.CSRF_HEADER}` of what changes something."
     )
@@ -118,7 +118,7 @@ class SigningIn:
                     tag=TAG,
                     roles=PUBLIC,
                     body=Login,
-                    answers={200: SignedInShown},
+                    answers={200: SignedInResponse},
                     problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
                 )
                 for path in ("/login", "/auth/login")
@@ -133,7 +133,7 @@ class SigningIn:
                 tag=TAG,
                 roles=PUBLIC,
                 body=Login,
-                answers={200: BrowserShown},
+                answers={200: BrowserResponse},
                 problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
             ),
             Route(
@@ -143,7 +143,7 @@ class SigningIn:
                 summary="Who this browser is signed in as",
                 tag=TAG,
                 roles=SIGNED_IN,
-                answers={200: BrowserShown},
+                answers={200: BrowserResponse},
                 problems=(Code.NOT_FOUND,),
             ),
             Route(
@@ -158,7 +158,7 @@ class SigningIn:
                 roles=PUBLIC,
                 body=Refresh,
                 headers=RefreshHeaders,
-                answers={200: TokensShown},
+                answers={200: TokensResponse},
                 problems=(Code.REFRESH_INVALID,),
             ),
             *(
@@ -190,7 +190,7 @@ class SigningIn:
     async def browser(self, call: Call[None, None]) -> Answer:
         caller = call.caller
         if not caller.by_cookie or caller.session_id is None:
-            raise Problem(Code.NOT_FOUND, "You are not signed in by cookie.")
+            raise HttpProblem(Code.NOT_FOUND, "You are not signed in by cookie.")
         user = await self._people.by_id(caller.id)
         assert user is not None, "a session is a user's"
         return Answer(await self._browser(user, caller.session_id))
@@ -201,11 +201,11 @@ class SigningIn:
                 connection, call.request, call.body.refresh_token, self._session_ttl_s
             )
         if done is None:
-            raise Problem(Code.REFRESH_INVALID)
+            raise HttpProblem(Code.REFRESH_INVALID)
         found, token = done
-        caller = Caller(found.id, found.number, Role(found.role), found.session_id)
+        caller = Caller(found.id, found.number, UserRole(found.role), found.session_id)
         return Answer(
-            TokensShown(
+            TokensResponse(
                 access_token=self._access.make(caller, found.token_counter),
                 expires_in=self._access.ttl_s,
                 refresh_token=token,
@@ -224,11 +224,11 @@ class SigningIn:
             cookies.end_session(made)
         return made
 
-    async def signed_in(self, begun: session_store.Begun) -> SignedInShown:
+    async def signed_in(self, begun: session_store.Begun) -> SignedInResponse:
         user = begun.user
-        caller = Caller(user.id, user.number, Role(user.role), begun.id)
+        caller = Caller(user.id, user.number, UserRole(user.role), begun.id)
         access = self._access.make(caller, begun.counter)
-        return SignedInShown(
+        return SignedInResponse(
             user=directory.shown(user),
             wallet=await self._wallet(user),
             access_token=access,
@@ -243,7 +243,7 @@ class SigningIn:
             begun = await self._try(call, kind, ttl_s)
             if begun is not None:
                 return begun
-        raise Problem(Code.CREDENTIALS_WRONG)
+        raise HttpProblem(Code.CREDENTIALS_WRONG)
 
     async def _try(
         self, call: Call[Login, None], kind: str, ttl_s: int
@@ -268,7 +268,9 @@ class SigningIn:
         if not fits or found is None or found.disabled or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
-            raise Problem(Code.CREDENTIALS_WRONG, subject=found.id if found is not None else None)
+            raise HttpProblem(
+                Code.CREDENTIALS_WRONG, subject=found.id if found is not None else None
+            )
         async with self._pool.connection() as connection:
             begun = await session_store.begin(
                 connection, call.request, found.id, hashed, kind, ttl_s, self._most_sessions
@@ -286,15 +288,15 @@ class SigningIn:
         async with self._pool.connection() as connection:
             await queries.run(connection, "password_rehash", id=user_id, old=old, new=new)
 
-    async def _browser(self, user: User, session_id: str) -> BrowserShown:
-        return BrowserShown(
+    async def _browser(self, user: User, session_id: str) -> BrowserResponse:
+        return BrowserResponse(
             user=directory.shown(user),
             wallet=await self._wallet(user),
             csrf_token=cookies.csrf_token(self._keys, session_id),
             expires_in=self._cookie_ttl_s,
         )
 
-    async def _wallet(self, user: User) -> WalletShown | None:
+    async def _wallet(self, user: User) -> WalletResponse | None:
         wallet = await self._openings.default(user.id)
         if wallet is None:
             return None

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from ingress.http import problems
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import PUBLIC
 from ingress.http.routes import JSON, Answer, Call, Route
 from schemas import reasons
@@ -96,7 +96,7 @@ class Pages:
 
     async def file(self, call: Call[None, None]) -> web.Response:
         if call.path["name"] not in FILES:
-            raise Problem(Code.NOT_FOUND)
+            raise HttpProblem(Code.NOT_FOUND)
         return _served(call.request, await asyncio.to_thread(_packaged, call.path["name"]))
 
     async def problem(self, call: Call[None, None]) -> Answer:
@@ -110,7 +110,7 @@ class Pages:
             status, title = reason.status, reason.sentence
             more = f"The ledger decided so. The same, sent with a new key, {later}."
         else:
-            raise Problem(Code.NOT_FOUND)
+            raise HttpProblem(Code.NOT_FOUND)
         told = {"code": name, "status": str(status), "title": title, "help": more}
         escaped = {key: html.escape(value) for key, value in told.items()}
         return _page(Template(_read("problem.html").decode()).substitute(escaped).encode())

@@ -7,7 +7,7 @@ holds a connection, and looks in Postgres now and then. It does not know what is
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 
 RETRY_AFTER_S = "1"
 
@@ -23,7 +23,7 @@ class Waits:
         """Raises a Problem for one too many."""
         count = self._counts.get(user_id, 0)
         if count >= self._most:
-            raise Problem(Code.TOO_MANY_WAITS, headers={"Retry-After": RETRY_AFTER_S})
+            raise HttpProblem(Code.TOO_MANY_WAITS, headers={"Retry-After": RETRY_AFTER_S})
         self._counts[user_id] = count + 1
         try:
             yield

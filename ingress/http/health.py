@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from ingress.http.roles import PUBLIC
-from ingress.http.routes import Answer, Call, Route, Shown
+from ingress.http.routes import Answer, Call, ResponseModel, Route
 
 PROBE_TIMEOUT_S = 2.0
 FRESH_S = 1.0
@@ -25,11 +25,11 @@ Probe = Callable[[float], Awaitable[str | None]]
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Part(Shown):
+class DependencyHealth(ResponseModel):
     reachable: bool
 
 
-class HealthShown(Shown):
+class HealthResponse(ResponseModel):
     name: str
     service: str
     version: str
@@ -37,11 +37,11 @@ class HealthShown(Shown):
     environment: str
     status: Literal["ok", "degraded"]
     uptime_s: float
-    kafka: Part
-    postgres: Part
+    kafka: DependencyHealth
+    postgres: DependencyHealth
 
 
-class ReadyShown(Shown):
+class ReadyResponse(ResponseModel):
     ready: bool
     kafka: bool
     postgres: bool
@@ -65,7 +65,7 @@ class Health:
                 summary="What runs, and what it reaches",
                 tag="About",
                 roles=PUBLIC,
-                answers={200: HealthShown},
+                answers={200: HealthResponse},
                 versioned=False,
             ),
             Route(
@@ -75,7 +75,7 @@ class Health:
                 summary="Whether to send it requests",
                 tag="About",
                 roles=PUBLIC,
-                answers={200: ReadyShown, 503: ReadyShown},
+                answers={200: ReadyResponse, 503: ReadyResponse},
                 versioned=False,
             ),
         ]

@@ -15,7 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from ingress.auth.cookies import CSRF_HEADER, SESSION_COOKIE
 from ingress.http import problems
 from ingress.http.problems import AnyCode, Code, ProblemDocument
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from ingress.http.routes import JSON, Route
 
 VERSION: Final = "3.1.1"
@@ -135,7 +135,7 @@ def _operation(route: Route, path: str, models: _Models) -> Document:
         made["security"] = []
     else:
         made["security"] = [{"bearer": []}, {"cookie": []}]
-        roles = ", ".join(role for role in Role if role in route.roles)
+        roles = ", ".join(role for role in UserRole if role in route.roles)
         scope = f" API keys: scope `{route.scope}`." if route.scope else " Not by API key."
         told.append(f"Roles: {roles}.{scope}")
     if told:

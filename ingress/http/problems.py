@@ -59,183 +59,183 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
-class Meaning(NamedTuple):
+class ProblemMeaning(NamedTuple):
     status: int
     title: str
     help: str
 
 
-CATALOGUE: Final[dict[Code, Meaning]] = {
-    Code.MALFORMED_REQUEST: Meaning(
+CATALOGUE: Final[dict[Code, ProblemMeaning]] = {
+    Code.MALFORMED_REQUEST: ProblemMeaning(
         400,
         "The request is not well-formed HTTP.",
         "A line or a header of it cannot be read. Nothing was done.",
     ),
-    Code.MALFORMED_BODY: Meaning(
+    Code.MALFORMED_BODY: ProblemMeaning(
         400,
         "The body is not the JSON that is asked for.",
         "It is not UTF-8, not JSON, not an object, has a field twice, more than 1,000 fields in"
         " one object, is nested too deep, or has"
         " U+0000 or half of a surrogate pair in a text. Nothing was written.",
     ),
-    Code.UNSUPPORTED_MEDIA_TYPE: Meaning(
+    Code.UNSUPPORTED_MEDIA_TYPE: ProblemMeaning(
         415,
         "The body's content type is not taken.",
         "Send `Content-Type: application/json`, without a `Content-Encoding`.",
     ),
-    Code.BODY_TOO_LARGE: Meaning(
+    Code.BODY_TOO_LARGE: ProblemMeaning(
         413, "The body is too large.", "A body has at most 64 KiB. Nothing was written."
     ),
-    Code.BODY_TOO_SLOW: Meaning(
+    Code.BODY_TOO_SLOW: ProblemMeaning(
         408,
         "The body did not arrive in time.",
         "The connection is closed and nothing was written. Send it again, with the same key.",
     ),
-    Code.HEAD_TOO_SLOW: Meaning(
+    Code.HEAD_TOO_SLOW: ProblemMeaning(
         408,
         "The request's headers did not arrive in time.",
         "They have 10 s from their first byte. The connection is closed and nothing was done.",
     ),
-    Code.FIELDS_INVALID: Meaning(
+    Code.FIELDS_INVALID: ProblemMeaning(
         422,
         "Fields of the body are not allowed as they are.",
         "`errors` names each of them, all at once. Nothing was written.",
     ),
-    Code.QUERY_INVALID: Meaning(
+    Code.QUERY_INVALID: ProblemMeaning(
         422,
         "The address has something that is not allowed.",
         "`errors` names each bad part of the path and of the query, all at once.",
     ),
-    Code.HEADERS_INVALID: Meaning(
+    Code.HEADERS_INVALID: ProblemMeaning(
         422, "Headers are not allowed as they are.", "`errors` names each of them, all at once."
     ),
-    Code.NOT_FOUND: Meaning(
+    Code.NOT_FOUND: ProblemMeaning(
         404,
         "There is nothing here for you.",
         "The address is none of this API's, or what it names is not there, or is another's.",
     ),
-    Code.METHOD_NOT_ALLOWED: Meaning(
+    Code.METHOD_NOT_ALLOWED: ProblemMeaning(
         405, "The address does not take this method.", "The header `Allow` says which it takes."
     ),
-    Code.UNAUTHENTICATED: Meaning(
+    Code.UNAUTHENTICATED: ProblemMeaning(
         401,
         "Who is asking is not known.",
         "Send `Authorization: Bearer` with an access token or an API key, or a browser's session"
         " cookie. Tokens are short-lived: refresh, or sign in again.",
     ),
-    Code.CREDENTIALS_WRONG: Meaning(
+    Code.CREDENTIALS_WRONG: ProblemMeaning(
         401,
         "E-mail and password do not go together.",
         "There is no such account, its password is another, or it is disabled; which, is not told.",
     ),
-    Code.TOO_MANY_ATTEMPTS: Meaning(
+    Code.TOO_MANY_ATTEMPTS: ProblemMeaning(
         429,
         "There were too many wrong passwords.",
         "For this e-mail address, or from where you are; nothing was checked now. Ask again after"
         " the seconds of the header `Retry-After`. Who is signed in stays so.",
     ),
-    Code.TOO_MANY_REGISTRATIONS: Meaning(
+    Code.TOO_MANY_REGISTRATIONS: ProblemMeaning(
         429,
         "There were too many registrations.",
         "From your network address; nobody was registered now. Try again after the seconds of the"
         " header `Retry-After`.",
     ),
-    Code.TOO_MANY_WAITS: Meaning(
+    Code.TOO_MANY_WAITS: ProblemMeaning(
         429,
         "Too many of your requests are waiting.",
         "Nothing was written. Wait until one of them is answered, or ask without waiting:"
         " `Prefer: respond-async`, or `wait=0` when polling.",
     ),
-    Code.REFRESH_INVALID: Meaning(
+    Code.REFRESH_INVALID: ProblemMeaning(
         401,
         "The refresh token is not valid.",
         "It has expired, was ended, or was used before. Each is used once: one that is used again"
         " may have been stolen, and ends its session, unless the same client repeats a request"
         " within 10 s. Sign in again.",
     ),
-    Code.FORBIDDEN: Meaning(
+    Code.FORBIDDEN: ProblemMeaning(
         403,
         "This is not allowed to you.",
         "Your role, or the scope of your API key, does not reach so far.",
     ),
-    Code.CSRF_FAILED: Meaning(
+    Code.CSRF_FAILED: ProblemMeaning(
         403,
         "The request may come from another site.",
         "What changes something and is signed in by cookie needs the header `X-CSRF-Token`, as"
         " told at signing in, and comes from a page of this site.",
     ),
-    Code.EMAIL_TAKEN: Meaning(
+    Code.EMAIL_TAKEN: ProblemMeaning(
         409, "There is an account for this e-mail address.", "Sign in, or take another address."
     ),
-    Code.WALLET_OPENING: Meaning(
+    Code.WALLET_OPENING: ProblemMeaning(
         409,
         "The wallet is being opened.",
         "Nothing was written. Ask again after the seconds of the header `Retry-After`.",
     ),
-    Code.NOT_DECIDED_OR_UNKNOWN: Meaning(
+    Code.NOT_DECIDED_OR_UNKNOWN: ProblemMeaning(
         404,
         "No decision under this id is known.",
         "There is no such command, or it is not decided yet: that a bare id does not tell. The"
         " `Location` that a submission was answered with does.",
     ),
-    Code.PAGE_TOO_DEEP: Meaning(
+    Code.PAGE_TOO_DEEP: ProblemMeaning(
         422,
         "The list is not read so deep in this way.",
         "By number, filtered lists are read up to page x limit = 10,000, less where more than ten"
         " wallets are read together; go on by `cursor`. What takes too long to find is given up:"
         " narrow the filter.",
     ),
-    Code.POSITION_OF_ANOTHER_EPOCH: Meaning(
+    Code.POSITION_OF_ANOTHER_EPOCH: ProblemMeaning(
         410,
         "The position is of another epoch.",
         "The ledger was restored from a backup, or its partitions were changed, after this"
         " `Location` or `cursor` was given out. Read a list from its beginning; look a transaction"
         " up by its id alone, or repeat its request with the same key.",
     ),
-    Code.POSITION_OF_ANOTHER_LEDGER: Meaning(
+    Code.POSITION_OF_ANOTHER_LEDGER: ProblemMeaning(
         422,
         "The position is of another ledger.",
         "This `Location` or `cursor` was given out by another ledger. Use it there.",
     ),
-    Code.KEY_AND_TRANS_ID_DIFFER: Meaning(
+    Code.KEY_AND_TRANS_ID_DIFFER: ProblemMeaning(
         422,
         "`trans_id` and the header `Idempotency-Key` differ.",
         "They mean the same. Send one of them, or both alike. Nothing was written.",
     ),
-    Code.TRANS_ID_REQUIRED: Meaning(
+    Code.TRANS_ID_REQUIRED: ProblemMeaning(
         422,
         "A `trans_id` is required here.",
         "Send `trans_id`, or the header `Idempotency-Key`. Nothing was written.",
     ),
-    Code.REGISTRATION_CLOSED: Meaning(
+    Code.REGISTRATION_CLOSED: ProblemMeaning(
         403,
         "Registration is closed.",
         "This installation takes no new users. Nothing was written.",
     ),
-    Code.SELF_CREDIT_OFF: Meaning(
+    Code.SELF_CREDIT_OFF: ProblemMeaning(
         403,
         "Users do not credit their own wallets here.",
         "This installation takes credits from operators only. Nothing was written.",
     ),
-    Code.LAST_ADMIN: Meaning(
+    Code.LAST_ADMIN: ProblemMeaning(
         409,
         "This is the last admin.",
         "Make another admin first: without one nobody could.",
     ),
-    Code.TOO_MANY_WALLETS: Meaning(
+    Code.TOO_MANY_WALLETS: ProblemMeaning(
         409, "There are too many wallets.", "You have 100, closed ones included."
     ),
-    Code.BUSY: Meaning(
+    Code.BUSY: ProblemMeaning(
         503,
         "Too much is asked at once.",
         "Nothing was done. Ask again after the seconds of the header `Retry-After`.",
     ),
-    Code.UNAVAILABLE: Meaning(
+    Code.UNAVAILABLE: ProblemMeaning(
         503,
         "A part that is needed is out of reach.",
         "Nothing was written. Ask again after the seconds of the header `Retry-After`.",
     ),
-    Code.INTERNAL_ERROR: Meaning(
+    Code.INTERNAL_ERROR: ProblemMeaning(
         500,
         "Something went wrong here.",
         "It is a defect, and is in the log under the request id. Whether something was written is"
@@ -279,7 +279,7 @@ class ProblemDocument(BaseModel):
     )
 
 
-class Problem(Exception):
+class HttpProblem(Exception):
     """Raised wherever a request is refused; answered as a document. `more` are members of it
     beside the usual ones; `subject` is whom it is about, for the audit log alone."""
 
@@ -302,7 +302,7 @@ class Problem(Exception):
         self.subject = subject
 
 
-def answer(problem: Problem, request_id: str) -> web.Response:
+def answer(problem: HttpProblem, request_id: str) -> web.Response:
     code = problem.code
     document: dict[str, Any] = {
         "type": f"{PAGES}{code}",

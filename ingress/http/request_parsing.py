@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from ingress.http.problems import Code, FieldError, Problem
+from ingress.http.problems import Code, FieldError, HttpProblem
 from schemas.reasons import PRECEDENCE, Reason
 from schemas.validation import command_validation
 
@@ -31,7 +31,7 @@ MAX_ERRORS: Final = 100
 
 async def json_body(request: web.Request) -> Any:
     if not is_json(request):
-        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
+        raise HttpProblem(Code.UNSUPPORTED_MEDIA_TYPE)
     return parse(await body(request))
 
 
@@ -46,19 +46,19 @@ async def body(request: web.Request) -> bytes:
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         words = "It is taken without a `Content-Encoding` alone."
         headers = {"Accept-Encoding": "identity"}
-        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE, words, headers=headers)
+        raise HttpProblem(Code.UNSUPPORTED_MEDIA_TYPE, words, headers=headers)
     length = request.content_length
     if length is not None and length > MAX_BODY_BYTES:
-        raise Problem(Code.BODY_TOO_LARGE)
+        raise HttpProblem(Code.BODY_TOO_LARGE)
     if request.content.is_eof():
         return await request.read()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await request.read()
     except TimeoutError:
-        raise Problem(Code.BODY_TOO_SLOW, headers={"Connection": "close"}) from None
+        raise HttpProblem(Code.BODY_TOO_SLOW, headers={"Connection": "close"}) from None
     except web.RequestPayloadError:  # chunks that are none
-        raise Problem(Code.MALFORMED_REQUEST, headers={"Connection": "close"}) from None
+        raise HttpProblem(Code.MALFORMED_REQUEST, headers={"Connection": "close"}) from None
 
 
 def parse(data: bytes) -> Any:
@@ -67,23 +67,23 @@ def parse(data: bytes) -> Any:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise Problem(Code.MALFORMED_BODY, "It is not UTF-8.") from None
+        raise HttpProblem(Code.MALFORMED_BODY, "It is not UTF-8.") from None
     try:
         value = _decode(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise Problem(Code.MALFORMED_BODY, f"It is not JSON: {error.msg} at {where}.") from None
+        raise HttpProblem(Code.MALFORMED_BODY, f"It is not JSON: {error.msg} at {where}.") from None
     except ValueError:  # an integer of thousands of digits
-        raise Problem(Code.MALFORMED_BODY, "A number in it has too many digits.") from None
+        raise HttpProblem(Code.MALFORMED_BODY, "A number in it has too many digits.") from None
     if "\\u" in text and command_validation.unfit_text(value):
-        raise Problem(Code.MALFORMED_BODY, "A text has U+0000 or half of a surrogate pair.")
+        raise HttpProblem(Code.MALFORMED_BODY, "A text has U+0000 or half of a surrogate pair.")
     return value
 
 
 def _check_depth(data: bytes) -> None:
     steps = map(_STEPS.__getitem__, _TEXT.sub(b"", data).translate(None, _NO_BRACKETS))
     if max(itertools.accumulate(steps), default=0) > MAX_DEPTH:
-        raise Problem(Code.MALFORMED_BODY, f"It is nested more than {MAX_DEPTH} deep.")
+        raise HttpProblem(Code.MALFORMED_BODY, f"It is nested more than {MAX_DEPTH} deep.")
 
 
 # Also one that does not end: so each character is passed once.
@@ -94,18 +94,18 @@ _NO_BRACKETS: Final = bytes(each for each in range(256) if each not in _STEPS)
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_MEMBERS:
-        raise Problem(Code.MALFORMED_BODY, f"An object has more than {MAX_MEMBERS} fields.")
+        raise HttpProblem(Code.MALFORMED_BODY, f"An object has more than {MAX_MEMBERS} fields.")
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:
             words = f"The field {name[:64]!r} stands twice in one object."
-            raise Problem(Code.MALFORMED_BODY, words)
+            raise HttpProblem(Code.MALFORMED_BODY, words)
         made[name] = value
     return made
 
 
 def _constant(name: str) -> NoReturn:
-    raise Problem(Code.MALFORMED_BODY, f"{name} is not JSON.")
+    raise HttpProblem(Code.MALFORMED_BODY, f"{name} is not JSON.")
 
 
 _decode = json.JSONDecoder(
@@ -125,22 +125,22 @@ def query(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
     found = request.query
     asked = dict(found)
     if command_validation.unfit_text(asked):
-        raise Problem(Code.QUERY_INVALID, "A text has U+0000.")
+        raise HttpProblem(Code.QUERY_INVALID, "A text has U+0000.")
     if len(asked) != len(found):
         twice = sorted({name for name in found if len(found.getall(name)) > 1})[:MAX_ERRORS]
-        raise Problem(
+        raise HttpProblem(
             Code.QUERY_INVALID,
             errors=[FieldError(field=n[:64], code="twice", detail="stands twice") for n in twice],
         )
     return validated(adapter, asked, Code.QUERY_INVALID)
 
 
-def invalid(details: Sequence[ErrorDetails], otherwise: Code) -> Problem:
+def invalid(details: Sequence[ErrorDetails], otherwise: Code) -> HttpProblem:
     """The code is a reason of the ledger's where a field has one, the first in precedence."""
     errors = [_field_error(each) for each in details[:MAX_ERRORS]]
     reasons = [Reason(each.code) for each in errors if each.code in PRECEDENCE]
     code = min(reasons, key=PRECEDENCE.__getitem__) if reasons else otherwise
-    return Problem(code, errors=errors)
+    return HttpProblem(code, errors=errors)
 
 
 # Steps of validation: wrappers, and the name of the shape that a body was taken for.

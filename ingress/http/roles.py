@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Role(StrEnum):
+class UserRole(StrEnum):
     USER = "user"
     OPERATOR = "operator"
     AUDITOR = "auditor"
@@ -23,14 +23,14 @@ class Scope(StrEnum):
     USERS = "users"  # people, their roles
 
 
-Roles = frozenset[Role]
+Roles = frozenset[UserRole]
 
 # `roles` of a route that asks nobody who they are.
 PUBLIC: Final[Roles | None] = None
-SIGNED_IN: Final[Roles] = frozenset(Role)
-USERS: Final[Roles] = frozenset({Role.USER, Role.OPERATOR})
-OPERATORS: Final[Roles] = frozenset({Role.OPERATOR})
-AUDITORS: Final[Roles] = frozenset({Role.AUDITOR})
+SIGNED_IN: Final[Roles] = frozenset(UserRole)
+USERS: Final[Roles] = frozenset({UserRole.USER, UserRole.OPERATOR})
+OPERATORS: Final[Roles] = frozenset({UserRole.OPERATOR})
+AUDITORS: Final[Roles] = frozenset({UserRole.AUDITOR})
 # May read what is not their own.
-READERS: Final[Roles] = frozenset({Role.OPERATOR, Role.AUDITOR})
-ADMINS: Final[Roles] = frozenset({Role.ADMIN})
+READERS: Final[Roles] = frozenset({UserRole.OPERATOR, UserRole.AUDITOR})
+ADMINS: Final[Roles] = frozenset({UserRole.ADMIN})

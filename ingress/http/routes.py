@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ingress.http.problems import AnyCode
-from ingress.http.roles import Role, Roles, Scope
+from ingress.http.roles import Roles, Scope, UserRole
 from sinks.reads import pages
 
 B = TypeVar("B")
@@ -54,7 +54,7 @@ class TaggedHeaders(Query):
     )
 
 
-class Shown(BaseModel):
+class ResponseModel(BaseModel):
     """The base of what is answered."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,7 +87,7 @@ Moment = Annotated[
 ]
 
 
-class Meta(Shown):
+class Meta(ResponseModel):
     """What is said of a list beside its items. `next_cursor` is null on the last page."""
 
     limit: int
@@ -100,7 +100,7 @@ class Caller:
 
     id: str
     number: int
-    role: Role
+    role: UserRole
     session_id: str | None = None  # None: by an API key
     key_id: str | None = None  # of that API key
     scopes: frozenset[Scope] | None = None  # None: no API key, so all of the role
@@ -127,7 +127,7 @@ class Call(Generic[B, Q]):
 class Answer:
     """`value` is a Shown, or bytes of `content_type`, or None for an empty body."""
 
-    value: Shown | bytes | None = None
+    value: ResponseModel | bytes | None = None
     status: int = 200
     headers: Mapping[str, str] | None = None
     content_type: str = JSON

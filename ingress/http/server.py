@@ -27,8 +27,8 @@ from ingress import queries
 from ingress.audit import entries
 from ingress.http import problems, proxies, request_parsing
 from ingress.http.concurrent_waits import Waits
-from ingress.http.problems import Code, Problem
-from ingress.http.routes import Answer, Call, Caller, Query, Route, Shown
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.routes import Answer, Call, Caller, Query, ResponseModel, Route
 from ingress.ledger.request_fields import WaitQuery, wait_s
 from plumbing import metrics
 from schemas.validation import command_validation
@@ -157,7 +157,7 @@ class _Connection(web.RequestHandler):
         if status >= 500:
             return super().handle_error(request, status, exc, message)
         code = _OF_HTTP.get(status, Code.MALFORMED_REQUEST)
-        answer = problems.answer(Problem(code), os.urandom(16).hex())
+        answer = problems.answer(HttpProblem(code), os.urandom(16).hex())
         answer.headers["Server"] = "streamledger"
         answer.force_close()
         return answer
@@ -165,7 +165,7 @@ class _Connection(web.RequestHandler):
 
 def _head_too_slow() -> bytes:
     """The answer as it goes out: there is no request that it could be an answer to."""
-    answer = problems.answer(Problem(Code.HEAD_TOO_SLOW), os.urandom(16).hex())
+    answer = problems.answer(HttpProblem(Code.HEAD_TOO_SLOW), os.urandom(16).hex())
     assert isinstance(answer.body, bytes), "a document"
     head = (
         "HTTP/1.1 408 Request Timeout\r\n"
@@ -177,7 +177,7 @@ def _head_too_slow() -> bytes:
     return head.encode() + answer.body
 
 
-class Guard(Protocol):
+class AuthenticatorPort(Protocol):
     """Finds out who asks."""
 
     def caller(self, request: web.Request) -> Awaitable[Caller | None]:
@@ -185,7 +185,7 @@ class Guard(Protocol):
 
 
 def handler(
-    route: Route, guard: Guard, waits: Waits
+    route: Route, guard: AuthenticatorPort, waits: Waits
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The declaration at work."""
     body = TypeAdapter(route.body) if route.body is not None else None
@@ -199,13 +199,13 @@ def handler(
         if roles is not None:
             who = await guard.caller(request)
             if who is None:
-                raise Problem(Code.UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
+                raise HttpProblem(Code.UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
             request[CALLER] = who
             _check_allowed(route, who)
         found = request.match_info
         if found:
             if command_validation.unfit_text(dict(found)):
-                raise Problem(Code.NOT_FOUND)
+                raise HttpProblem(Code.NOT_FOUND)
             if path is not None:
                 request_parsing.validated(path, dict(found), Code.QUERY_INVALID)
         asked = None
@@ -235,7 +235,7 @@ def _wait_s(request: web.Request, query: Query | None) -> float:
 
 def response(answer: Answer) -> web.Response:
     value = answer.value
-    if isinstance(value, Shown):
+    if isinstance(value, ResponseModel):
         value = value.encoded()
     if value is None:
         return web.Response(status=answer.status, headers=answer.headers)
@@ -250,13 +250,17 @@ _NO_QUERY: TypeAdapter[Any] = TypeAdapter(Query)
 def _check_allowed(route: Route, who: Caller) -> None:
     assert route.roles is not None, "a public route asks nobody"
     if who.role not in route.roles:
-        raise Problem(Code.FORBIDDEN)
+        raise HttpProblem(Code.FORBIDDEN)
     if who.scopes is not None and (route.scope is None or route.scope not in who.scopes):
-        raise Problem(Code.FORBIDDEN, "The scopes of this API key do not reach so far.")
+        raise HttpProblem(Code.FORBIDDEN, "The scopes of this API key do not reach so far.")
 
 
 def add(
-    app: web.Application, routes: Iterable[Route], guard: Guard, waits: Waits, prefix: str
+    app: web.Application,
+    routes: Iterable[Route],
+    guard: AuthenticatorPort,
+    waits: Waits,
+    prefix: str,
 ) -> None:
     for route in routes:
         # HEAD comes with GET, as HTTP has it.
@@ -315,7 +319,7 @@ def _identify(request: web.Request) -> None:
     request[REQUEST_ID] = given if _REQUEST_ID(given) else trace[3:35]
 
 
-def _refusal(request: web.Request, problem: Problem) -> entries.Event | None:
+def _refusal(request: web.Request, problem: HttpProblem) -> entries.Event | None:
     """What the audit log has of it, if anything."""
     action = REFUSED.get(problem.code) if isinstance(problem.code, Code) else None
     subject = problem.subject
@@ -342,7 +346,7 @@ async def _answer(
     request_id = request[REQUEST_ID]
     try:
         return await handler(request)
-    except Problem as problem:
+    except HttpProblem as problem:
         if refused is not None and (event := _refusal(request, problem)) is not None:
             refused(event)
         return problems.answer(problem, request_id)
@@ -352,12 +356,12 @@ async def _answer(
         code = _OF_HTTP.get(raised.status, Code.MALFORMED_REQUEST)
         allow = raised.headers.get("Allow")
         headers = {"Allow": allow} if allow is not None else None
-        return problems.answer(Problem(code, headers=headers), request_id)
+        return problems.answer(HttpProblem(code, headers=headers), request_id)
     except _AWAY as error:
         log.warning("a part is out of reach", request_id=request_id, error=str(error).strip())
         headers = {"Retry-After": RETRY_AFTER_S}
-        return problems.answer(Problem(Code.UNAVAILABLE, headers=headers), request_id)
+        return problems.answer(HttpProblem(Code.UNAVAILABLE, headers=headers), request_id)
     except Exception:
         # A defect. It must not end the others' requests, and its text is for the log alone.
         log.exception("request failed", request_id=request_id, path=request.path)
-        return problems.answer(Problem(Code.INTERNAL_ERROR), request_id)
+        return problems.answer(HttpProblem(Code.INTERNAL_ERROR), request_id)

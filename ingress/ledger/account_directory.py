@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from ingress import queries
-from ingress.http.problems import FieldError, Problem
+from ingress.http.problems import FieldError, HttpProblem
 from ingress.http.roles import READERS
 from ingress.http.routes import Caller
 from ingress.users.directory import People
@@ -124,6 +124,6 @@ class Accounts:
         self._known[known.id] = known
 
 
-def not_found(field: str, detail: str = "There is no such account.") -> Problem:
+def not_found(field: str, detail: str = "There is no such account.") -> HttpProblem:
     error = FieldError(field=field, code=Reason.ACCOUNT_NOT_FOUND, detail=detail)
-    return Problem(Reason.ACCOUNT_NOT_FOUND, errors=[error])
+    return HttpProblem(Reason.ACCOUNT_NOT_FOUND, errors=[error])

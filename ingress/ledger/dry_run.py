@@ -11,7 +11,7 @@ from schemas.commands import PostEntry
 from schemas.field_types import Direction
 from schemas.ledger_parameters import RULES_VERSION
 from schemas.reasons import PRECEDENCE, Reason
-from schemas.state import Account
+from schemas.state import AccountState
 from sinks.reads import accounts
 from sinks.reads.queries import Connection
 
@@ -49,11 +49,11 @@ def _entries(asked: Asked) -> tuple[PostEntry, ...]:
     return own, PostEntry(account=asked.to, direction="credit", amount=asked.amount)
 
 
-async def _account(of: Connection, id: str) -> Account | None:
+async def _account(of: Connection, id: str) -> AccountState | None:
     row = await accounts.account(of, id)
     if row is None:
         return None
-    return Account(
+    return AccountState(
         type=row.type,
         currency=row.currency,
         status=row.status,
@@ -67,7 +67,7 @@ async def _account(of: Connection, id: str) -> Account | None:
 
 
 def _against(
-    account: Account | None, entry: PostEntry, currency: str, types: frozenset[str]
+    account: AccountState | None, entry: PostEntry, currency: str, types: frozenset[str]
 ) -> Reason | None:
     if account is not None and account.type not in types:
         return Reason.ACCOUNT_TYPE_NOT_ALLOWED
@@ -77,6 +77,6 @@ def _against(
     return checks.funds(account, entry.direction, entry.amount)
 
 
-def _change(account: Account, entry: PostEntry) -> int:
+def _change(account: AccountState, entry: PostEntry) -> int:
     outgoing = checks.is_outgoing(account.type, entry.direction)
     return -entry.amount if outgoing else entry.amount

@@ -19,7 +19,7 @@ from ingress.ledger.client.submission import Submissions
 from ingress.ledger.routes.accounts import AccountRoutes
 from ingress.ledger.routes.commands import Polling
 from ingress.ledger.routes.holds import Holds
-from ingress.ledger.routes.legacy import Older
+from ingress.ledger.routes.legacy import LegacyRoutes
 from ingress.ledger.routes.paged_lists import Listing
 from ingress.ledger.routes.submit import Answers
 from ingress.ledger.routes.transactions import Transactions
@@ -35,7 +35,7 @@ from schemas.commands import Command
 SEND_S = 10.0
 
 
-class Ledger:
+class LedgerApi:
     def __init__(
         self,
         settings: IngressSettings,
@@ -62,7 +62,7 @@ class Ledger:
             Polling(submissions, locations, answers),
             wallets,
             AccountRoutes(settings.default_currency, pool, known, people, answers, lists, wallets),
-            Older(pool, known, openings, lists, answers),
+            LegacyRoutes(pool, known, openings, lists, answers),
         )
 
     def routes(self) -> list[Route]:

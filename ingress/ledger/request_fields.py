@@ -11,8 +11,8 @@ from aiohttp import web
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
-from ingress.http.problems import Code, FieldError, Problem
-from ingress.http.roles import Role
+from ingress.http.problems import Code, FieldError, HttpProblem
+from ingress.http.roles import UserRole
 from ingress.http.routes import Body, Call, Query
 from schemas import field_types, money
 from schemas.reasons import Reason
@@ -157,7 +157,7 @@ def sent_by(call: Call[Any, Any], key: str) -> dict[str, Any]:
         "external_id": key,
         "actor": call.caller.id,
         "trace": call.trace,
-        "wallets_only": None if call.caller.role == Role.OPERATOR else True,
+        "wallets_only": None if call.caller.role == UserRole.OPERATOR else True,
     }
 
 
@@ -179,13 +179,13 @@ def key(request: web.Request, given: str | None, required: bool) -> str | None:
     header = request.headers.get(KEY_HEADER)
     if header is None:
         if given is None and required:
-            raise Problem(Code.TRANS_ID_REQUIRED)
+            raise HttpProblem(Code.TRANS_ID_REQUIRED)
         return given
     if not 1 <= len(header) <= 200 or not header.isprintable() or not header.isascii():
         detail = "is 1 to 200 printable characters of ASCII"
         raise _bad_header(KEY_HEADER, detail)
     if given is not None and given != header:
-        raise Problem(Code.KEY_AND_TRANS_ID_DIFFER)
+        raise HttpProblem(Code.KEY_AND_TRANS_ID_DIFFER)
     return header
 
 
@@ -213,13 +213,13 @@ def minor(amount: int | str, currency: str, field: str = "amount") -> int:
         raise bad_field(Reason.AMOUNT_INVALID, field, str(error)) from None
 
 
-def bad_field(code: Reason | Code, field: str, detail: str) -> Problem:
-    return Problem(code, errors=[FieldError(field=field, code=code, detail=detail)])
+def bad_field(code: Reason | Code, field: str, detail: str) -> HttpProblem:
+    return HttpProblem(code, errors=[FieldError(field=field, code=code, detail=detail)])
 
 
-def _bad_header(name: str, detail: str) -> Problem:
+def _bad_header(name: str, detail: str) -> HttpProblem:
     error = FieldError(field=name, code="invalid", detail=detail)
-    return Problem(Code.HEADERS_INVALID, errors=[error])
+    return HttpProblem(Code.HEADERS_INVALID, errors=[error])
 
 
 def is_transaction_id(text: str) -> bool:

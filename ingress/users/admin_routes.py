@@ -13,12 +13,12 @@ from ingress import queries
 from ingress.audit import entries
 from ingress.auth import session_store
 from ingress.auth.revocations import KEY, SESSION
-from ingress.http.problems import Code, FieldError, Problem
-from ingress.http.roles import ADMINS, Role, Scope
-from ingress.http.routes import Answer, Body, Call, Meta, Query, Route, Shown
+from ingress.http.problems import Code, FieldError, HttpProblem
+from ingress.http.roles import ADMINS, Scope, UserRole
+from ingress.http.routes import Answer, Body, Call, Meta, Query, ResponseModel, Route
 from ingress.ledger.client.position_tokens import Positions
 from ingress.users import directory
-from ingress.users.directory import People, User, UserShown
+from ingress.users.directory import People, User, UserResponse
 from ingress.users.emails import read as read_email
 from plumbing.postgres.connection_pool import Pool
 
@@ -26,18 +26,18 @@ TAG = "Users"
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 
 
-class UserAdminShown(UserShown):
+class UserAdminResponse(UserResponse):
     disabled: bool
 
 
-class UserList(Shown):
-    data: list[UserAdminShown]
+class UserList(ResponseModel):
+    data: list[UserAdminResponse]
     meta: Meta
 
 
 class UserQuery(Query):
     email: Annotated[str | None, Field(max_length=320)] = None
-    role: Role | None = None
+    role: UserRole | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: Annotated[
         str | None, Field(max_length=100, description="As `next_cursor` gave it.")
@@ -45,13 +45,13 @@ class UserQuery(Query):
 
 
 class UserChange(Body):
-    role: Annotated[Role | None, Field(strict=False)] = None
+    role: Annotated[UserRole | None, Field(strict=False)] = None
     disabled: Annotated[
         bool | None, Field(description="Whether they are shut out: no session or key is taken.")
     ] = None
 
 
-class _Count(Struct, frozen=True):
+class _UserCount(Struct, frozen=True):
     admins: int
 
 
@@ -62,7 +62,7 @@ class Users:
         self._people = people
 
     def routes(self) -> list[Route]:
-        readers = ADMINS | {Role.AUDITOR}
+        readers = ADMINS | {UserRole.AUDITOR}
         return [
             Route(
                 method="GET",
@@ -84,7 +84,7 @@ class Users:
                 tag=TAG,
                 roles=readers,
                 scope=Scope.READ,
-                answers={200: UserAdminShown},
+                answers={200: UserAdminResponse},
                 problems=(Code.NOT_FOUND,),
             ),
             Route(
@@ -98,7 +98,7 @@ class Users:
                 roles=ADMINS,
                 scope=Scope.USERS,
                 body=UserChange,
-                answers={200: UserAdminShown},
+                answers={200: UserAdminResponse},
                 problems=(Code.NOT_FOUND, Code.LAST_ADMIN),
             ),
         ]
@@ -108,7 +108,7 @@ class Users:
         email = None
         if asked.email is not None and (email := read_email(asked.email)) is None:
             error = FieldError(field="email", code="email_invalid", detail="is no e-mail address")
-            raise Problem(Code.QUERY_INVALID, errors=[error])
+            raise HttpProblem(Code.QUERY_INVALID, errors=[error])
         async with self._pool.connection() as connection:
             found = await queries.every(
                 connection,
@@ -147,10 +147,10 @@ class Users:
             )
             if changed is None:
                 return Answer(_shown(await self._read(connection, user.id)))
-            left = await queries.one(connection, "admins", _Count)
+            left = await queries.one(connection, "admins", _UserCount)
             assert left is not None, "an aggregate is a row"
             if left.admins == 0:
-                raise Problem(Code.LAST_ADMIN)
+                raise HttpProblem(Code.LAST_ADMIN)
             ends = (SESSION, KEY) if changed.disabled else ()
             await session_store.revoke(connection, user.id, *ends)
             await entries.note(
@@ -162,7 +162,7 @@ class Users:
     async def _found(self, call: Call[UserChange, None] | Call[None, None]) -> User:
         known = await self._people.by_reference(call.path["user"])
         if known is None:
-            raise Problem(Code.NOT_FOUND)
+            raise HttpProblem(Code.NOT_FOUND)
         # What is remembered of a user may be a moment old.
         async with self._pool.connection() as connection:
             return await self._read(connection, known.id)
@@ -173,5 +173,5 @@ class Users:
         return user
 
 
-def _shown(user: User) -> UserAdminShown:
-    return UserAdminShown(**directory.shown(user).model_dump(), disabled=user.disabled)
+def _shown(user: User) -> UserAdminResponse:
+    return UserAdminResponse(**directory.shown(user).model_dump(), disabled=user.disabled)

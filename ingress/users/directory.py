@@ -11,8 +11,8 @@ from typing import Final
 from msgspec import Struct
 
 from ingress import queries
-from ingress.http.roles import READERS, Role
-from ingress.http.routes import Caller, Instant, Shown
+from ingress.http.roles import READERS, UserRole
+from ingress.http.routes import Caller, Instant, ResponseModel
 from ingress.users import emails
 from plumbing.postgres.connection_pool import Pool
 
@@ -31,24 +31,24 @@ class User(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class UserShown(Shown):
+class UserResponse(ResponseModel):
     id: int
     uuid: str
     first_name: str
     last_name: str
     email: str
-    role: Role
+    role: UserRole
     created_at: Instant
 
 
-def shown(user: User) -> UserShown:
-    return UserShown(
+def shown(user: User) -> UserResponse:
+    return UserResponse(
         id=user.number,
         uuid=user.id,
         first_name=user.first_name,
         last_name=user.last_name,
         email=user.email,
-        role=Role(user.role),
+        role=UserRole(user.role),
         created_at=user.created_at,
     )
 

@@ -14,8 +14,8 @@ from ingress import queries
 from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
 from ingress.auth.registration import add_user
 from ingress.background import LONGEST_PAUSE_S
-from ingress.http.problems import Problem
-from ingress.http.roles import Role
+from ingress.http.problems import HttpProblem
+from ingress.http.roles import UserRole
 from ingress.settings import IngressSettings
 from ingress.users import emails
 from plumbing.failures import Failure
@@ -27,7 +27,7 @@ RETRY_S = 0.5
 log = structlog.stdlib.get_logger(__name__)
 
 
-class _Count(Struct, frozen=True):
+class _AdminCount(Struct, frozen=True):
     admins: int
 
 
@@ -47,7 +47,7 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
             )
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        except Problem:
+        except HttpProblem:
             # Anybody can register an address: that neither makes an admin nor stops the ingress.
             log.error(
                 "the first admin was not made",
@@ -64,9 +64,9 @@ async def _make_if_none(pool: Pool, email: str, hashed: str) -> None:
     async with pool.connection() as connection:
         # Ingresses that start together make one.
         await queries.run(connection, "users_lock")
-        found = await queries.one(connection, "admins", _Count)
+        found = await queries.one(connection, "admins", _AdminCount)
         if found is not None and found.admins == 0:
-            await add_user(connection, email, "Admin", "", hashed, Role.ADMIN)
+            await add_user(connection, email, "Admin", "", hashed, UserRole.ADMIN)
             log.info("the first admin was made", email=email)
 
 
@@ -86,10 +86,10 @@ async def _create(
             database, connect_timeout=connection_pool.CONNECT_TIMEOUT_S
         )
         async with connection:
-            await add_user(connection, email, first_name, last_name, hashed, Role.ADMIN)
+            await add_user(connection, email, first_name, last_name, hashed, UserRole.ADMIN)
     except psycopg.Error as error:
         raise connection_pool.failure(error) from None
-    except Problem:
+    except HttpProblem:
         raise Failure(f"somebody has the address {email} already") from None
 
 

@@ -68,7 +68,7 @@ AGAIN_S: Final = 0.2
 LEARN_S: Final = 2.0
 
 
-class Refused(Failure):
+class BrokersRefused(Failure):
     """The brokers do not let us in: another password or certificate is needed, not more time."""
 
     exit_code = 2
@@ -277,7 +277,7 @@ def explained(config: Mapping[str, Any], error: BaseException) -> BaseException:
     if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
         why = refusal(config, error.args[0])
         if why is not None:
-            return Refused(why)
+            return BrokersRefused(why)
     return error
 
 

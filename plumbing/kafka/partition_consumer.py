@@ -42,7 +42,7 @@ class OutOfOrder(Exception):
         )
 
 
-class Reader:
+class PartitionConsumer:
     """`config` is what every client has, `options` what this consumer has beside it.
     `next_offsets` tells what to read, and from where on: whatever was returned counts in it by the
     next call, or it is read again.

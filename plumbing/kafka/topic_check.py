@@ -94,7 +94,7 @@ def cluster_layout(admin: clients.Admin, settings: KafkaSettings) -> Layout:
         metadata = admin.list_topics(timeout=CONTACT_TIMEOUT_S)
     except KafkaException as error:
         if (why := admin.refused()) is not None:
-            raise clients.Refused(why) from None
+            raise clients.BrokersRefused(why) from None
         cause: KafkaError = error.args[0]
         raise KafkaUnreachable(
             f"Kafka at {settings.brokers} gives no answer: {cause.str()}"

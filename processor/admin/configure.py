@@ -18,8 +18,8 @@ from processor.lanes import batch_output
 from processor.state import record_digest
 from processor.state.committed_reader import CommittedReader
 from schemas import coordination, state_keys
-from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSIONS, Settings
-from schemas.state import Position
+from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSIONS, LedgerParameters
+from schemas.state import PartitionPosition
 from schemas.topics import Names
 
 WAIT_S = 60.0
@@ -32,8 +32,8 @@ class NothingAsked(Failure):
 
 class Configured(NamedTuple):
     partition: int
-    before: Settings
-    after: Settings
+    before: LedgerParameters
+    after: LedgerParameters
     version: int
 
 
@@ -89,7 +89,7 @@ def configure(
     ]
 
 
-def _position(reader: CommittedReader, topic: str, partition: int) -> Position | None:
+def _position(reader: CommittedReader, topic: str, partition: int) -> PartitionPosition | None:
     last = reader.last(topic, partition)
     if last is None:
         return None
@@ -97,7 +97,7 @@ def _position(reader: CommittedReader, topic: str, partition: int) -> Position |
     return record_digest.decode(last.value or b"")
 
 
-def _settled(partition: int, position: Position | None) -> tuple[Settings, int]:
+def _settled(partition: int, position: PartitionPosition | None) -> tuple[LedgerParameters, int]:
     if position is None or position.partition.settings is None:
         raise Failure(f"partition {partition} has no ledger yet: start a processor first")
     return position.partition.settings, position.partition.settings_version
@@ -113,7 +113,7 @@ def _check_supported(config: ClientConfig, groups: Groups, level: int) -> None:
         )
 
 
-def _changed(settings: Settings, changes: dict[str, int]) -> Settings:
+def _changed(settings: LedgerParameters, changes: dict[str, int]) -> LedgerParameters:
     if settings.format_level > FORMAT_LEVEL:
         raise Failure(record_digest.too_new(settings.format_level))
     level = changes.get("format_level", settings.format_level)
@@ -133,6 +133,6 @@ def _changed(settings: Settings, changes: dict[str, int]) -> Settings:
         )
     merged = {**msgspec.to_builtins(settings), **changes}
     try:
-        return msgspec.convert(merged, Settings)
+        return msgspec.convert(merged, LedgerParameters)
     except msgspec.ValidationError as error:
         raise Failure(f"not allowed: {error}") from None

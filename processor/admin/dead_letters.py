@@ -14,9 +14,9 @@ from plumbing.failures import Failure
 from plumbing.kafka import clients
 from plumbing.settings import KafkaSettings
 from processor.state.committed_reader import CommittedReader
-from processor.state.record_digest import Read
+from processor.state.record_digest import ReadRecord
 from schemas.encoding import codecs
-from schemas.encoding.codecs import AvroSchemas, Unreadable
+from schemas.encoding.codecs import AvroSchemas, UnreadableRecord
 from schemas.published_records import DeadLetter
 from schemas.topics import Names
 
@@ -32,7 +32,7 @@ def letters(reader: CommittedReader, names: Names) -> Iterator[DeadLetter]:
             yield _decode(read.value or b"")
 
 
-def find(reader: CommittedReader, names: Names, position: str) -> tuple[DeadLetter, Read]:
+def find(reader: CommittedReader, names: Names, position: str) -> tuple[DeadLetter, ReadRecord]:
     """A letter by the `partition:offset` of its command, and the command as it was written."""
     partition, offset = parsed(position)
     for letter in letters(reader, names):
@@ -82,7 +82,7 @@ def resubmit(settings: KafkaSettings, client_id: str, value: bytes) -> tuple[str
 def _account(value: bytes) -> str:
     """Also of a command that cannot be read but for its account."""
     command = codecs.decode_command(value, AvroSchemas())
-    if not isinstance(command, Unreadable):
+    if not isinstance(command, UnreadableRecord):
         return command.account
     try:
         return msgspec.json.decode(value, type=_Named).account

@@ -25,7 +25,7 @@ from schemas.topics import Names
 
 FLUSH_S = 30.0
 
-_decode = msgspec.json.Decoder(coordination.Leg).decode
+_decode = msgspec.json.Decoder(coordination.CoordinationMessage).decode
 
 
 def time_ms(text: str) -> int:

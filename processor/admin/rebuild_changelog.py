@@ -22,8 +22,8 @@ from processor.admin.rebuild_state import (
     MEMORY_MIB,
     Fold,
     Progress,
-    Rebuilt,
-    Sources,
+    RebuiltState,
+    StateSources,
     answered,
     table_in,
 )
@@ -33,7 +33,7 @@ from processor.state.record_digest import new_incarnation
 from processor.state.recovery import Recovery
 from processor.state.store import LOCAL_KEY, Memory, scan
 from schemas import state_keys, topics
-from schemas.state import Position
+from schemas.state import PartitionPosition
 
 TIMEOUT_S = 30.0
 # Of one Kafka transaction: little enough for its time-out.
@@ -45,7 +45,7 @@ _encode = msgspec.msgpack.encode
 
 
 @answered()
-def write_anew(sources: Sources, progress: Progress, *, replace: bool) -> list[Rebuilt]:
+def write_anew(sources: StateSources, progress: Progress, *, replace: bool) -> list[RebuiltState]:
     """`replace`: also where there is a position that the journal has gone beyond. The client id
     must be the processor's: that is what fences it."""
     memory = Memory(MEMORY_MIB)
@@ -56,7 +56,9 @@ def write_anew(sources: Sources, progress: Progress, *, replace: bool) -> list[R
         lanes = topics.lanes(sources.partitions)
         producers = [fenced(sources, lane) for lane in range(lanes)]
         partitions = [
-            _Partition(sources, reader, number, producers[topics.lane(number, sources.partitions)])
+            _PartitionRebuild(
+                sources, reader, number, producers[topics.lane(number, sources.partitions)]
+            )
             for number in range(sources.partitions)
         ]
         begun = [each for each in partitions if not each.journal_is_empty()]
@@ -67,19 +69,19 @@ def write_anew(sources: Sources, progress: Progress, *, replace: bool) -> list[R
         return [each.write() for each in begun]
 
 
-def fenced(sources: Sources, lane: int) -> Producer:
+def fenced(sources: StateSources, lane: int) -> Producer:
     """The lane's only producer from here on."""
     producer = transactional_producer.producer(sources.config, lane)
     producer.init_transactions(TIMEOUT_S)
     return producer
 
 
-class _Partition:
+class _PartitionRebuild:
     _path: Path
-    _position: Position
+    _position: PartitionPosition
 
     def __init__(
-        self, sources: Sources, reader: CommittedReader, number: int, producer: Producer
+        self, sources: StateSources, reader: CommittedReader, number: int, producer: Producer
     ) -> None:
         self._sources = sources
         self._reader = reader
@@ -115,18 +117,18 @@ class _Partition:
                 fold = Fold(sources, self._reader, table, number, checks)
                 fold.until(None, progress)
                 partition = table.partition
-            self._position = Position(
+            self._position = PartitionPosition(
                 partition, commands.position(), legs.position(), fold.hash, new_incarnation()
             )
         self._path = folder / f"partition-{number}"
 
-    def write(self) -> Rebuilt:
+    def write(self) -> RebuiltState:
         # From here on it is lost, until all of it is there again.
         self._commit([(state_keys.POSITION, None)])
         for changes in _in_transactions(self._changes(self._path)):
             self._commit(changes)
         self._commit([(state_keys.POSITION, _encode(self._position))])
-        return Rebuilt(self._number, self._position.partition.sequence)
+        return RebuiltState(self._number, self._position.partition.sequence)
 
     def _changes(self, path: Path) -> Iterator[Change]:
         """Every key of the copy; and an end for what only the topic has."""

@@ -20,15 +20,15 @@ from processor.admin.input_check import InputCheck
 from processor.rules.decision import BrokenInvariant
 from processor.rules.evolve import evolve
 from processor.state import checkpoint, record_digest
-from processor.state.checkpoint import Local
+from processor.state.checkpoint import LocalCheckpoint
 from processor.state.committed_reader import CommittedReader
-from processor.state.record_digest import Read
+from processor.state.record_digest import ReadRecord
 from processor.state.recovery import Recovery, check_owner
-from processor.state.store import Memory, Table
+from processor.state.store import Memory, StateStore
 from schemas import journal, state_keys
 from schemas.journal import JournalRecord
 from schemas.ledger_parameters import FORMAT_LEVEL
-from schemas.state import InputPosition, Position
+from schemas.state import InputPosition, PartitionPosition
 from schemas.topics import Names
 
 CHUNK = 10_000
@@ -42,12 +42,12 @@ Progress = Callable[[int, int, int], None]
 _decode = msgspec.json.Decoder(JournalRecord).decode
 
 
-class Rebuilt(NamedTuple):
+class RebuiltState(NamedTuple):
     partition: int
     sequence: int
 
 
-class Sources(NamedTuple):
+class StateSources(NamedTuple):
     """Which ledger is rebuilt, and from where."""
 
     config: Mapping[str, Any]
@@ -66,7 +66,7 @@ def answered() -> Iterator[None]:
 
 
 @answered()
-def from_state(sources: Sources, folder: Path, progress: Progress) -> list[Rebuilt]:
+def from_state(sources: StateSources, folder: Path, progress: Progress) -> list[RebuiltState]:
     """As a processor does that starts without a copy."""
     _fresh(folder)
     memory, rebuilt = Memory(MEMORY_MIB), []
@@ -81,12 +81,12 @@ def from_state(sources: Sources, folder: Path, progress: Progress) -> list[Rebui
                 check_owner(table.position, sources.ledger_id, sources.partitions)
                 recovery.check_inputs(table.position)
                 table.prove(last.offset, table.position.last_hash)
-                rebuilt.append(Rebuilt(number, table.partition.sequence))
+                rebuilt.append(RebuiltState(number, table.partition.sequence))
     return rebuilt
 
 
 @answered()
-def from_journal(sources: Sources, folder: Path, progress: Progress) -> list[Rebuilt]:
+def from_journal(sources: StateSources, folder: Path, progress: Progress) -> list[RebuiltState]:
     """Of `state` only the position is taken: how far it is, and that it came to the same."""
     _fresh(folder)
     memory, rebuilt = Memory(MEMORY_MIB), []
@@ -109,11 +109,11 @@ def from_journal(sources: Sources, folder: Path, progress: Progress) -> list[Reb
                         f"partition {number}: at sequence {position.partition.sequence} the journal"
                         f" comes to something else than `{topic}`: `streamledger verify` says what"
                     )
-                local = Local(
+                local = LocalCheckpoint(
                     last.offset + 1, last.time_ms, fold.offset, fold.hash, position.incarnation
                 )
                 table.commit(table.staged(), position, local)
-                rebuilt.append(Rebuilt(number, table.partition.sequence))
+                rebuilt.append(RebuiltState(number, table.partition.sequence))
     return rebuilt
 
 
@@ -122,9 +122,9 @@ class Fold:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: StateSources,
         reader: CommittedReader,
-        table: Table,
+        table: StateStore,
         number: int,
         inputs: Mapping[str, InputCheck] = MappingProxyType({}),
     ) -> None:
@@ -152,12 +152,14 @@ class Fold:
                     break
             # Not yet a copy that anyone may go on from: it has read no changelog.
             table.commit(
-                table.staged(), Position(table.partition, nowhere, nowhere, self.hash), Local()
+                table.staged(),
+                PartitionPosition(table.partition, nowhere, nowhere, self.hash),
+                LocalCheckpoint(),
             )
             table.forget()
             progress(number, self.offset + 1, end)
 
-    def _take(self, read: Read) -> None:
+    def _take(self, read: ReadRecord) -> None:
         offset, value = read.offset, read.value or b""
         where = f"partition {self._number} of `{self._topic}`, record at {offset}"
         try:
@@ -175,11 +177,11 @@ class Fold:
 
 
 @contextmanager
-def table_in(folder: Path, number: int, memory: Memory) -> Iterator[Table]:
+def table_in(folder: Path, number: int, memory: Memory) -> Iterator[StateStore]:
     """A table that gets its name when it is whole."""
     path = folder / f"partition-{number}"
     unfinished = path.with_name(path.name + UNFINISHED)
-    table = Table(unfinished, number, memory, CACHED)
+    table = StateStore(unfinished, number, memory, CACHED)
     try:
         yield table
         checkpoint.note(unfinished, table.local.changelog_next_offset)

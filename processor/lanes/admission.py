@@ -13,24 +13,24 @@ from plumbing.kafka.clients import ClientConfig
 from processor.admin import log_time
 from processor.lanes.broker_clock import AHEAD_MS, Clock
 from processor.rules import engine
-from processor.rules.decision import Input
+from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
 from processor.state.committed_reader import CommittedReader
 from processor.state.recovery import unsupported
 from schemas import coordination
-from schemas.state import Partition
+from schemas.state import PartitionState
 from schemas.topics import Names
 
 # Called with each record before it is decided; returns what must be decided before it. Raises
 # Stopped where it must not be decided.
-Admit = Callable[[Partition, Input], Sequence[Input]]
+Admit = Callable[[PartitionState, DecisionInput], Sequence[DecisionInput]]
 
 
 class Stopped(Failure):
     """A record must not be decided by this worker as things are."""
 
 
-def admit_all(partition: Partition, input: Input) -> Sequence[Input]:
+def admit_all(partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
     return ()
 
 
@@ -42,7 +42,7 @@ class Admission:
         self._names = names
         self._clock = clock
 
-    def __call__(self, partition: Partition, input: Input) -> Sequence[Input]:
+    def __call__(self, partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
         reason = _unread(input)
         if reason is not None:
             raise Stopped(f"{self._where(partition, input)}: {reason}")
@@ -50,7 +50,7 @@ class Admission:
             return ()
         return self._too_late(partition, input)
 
-    def _too_late(self, partition: Partition, input: Input) -> Sequence[Input]:
+    def _too_late(self, partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
         """A log time that cannot be. The operator's decision may lie behind the record."""
         if engine.log_time(partition, input) <= self._clock.latest_ms():
             return ()
@@ -75,12 +75,12 @@ class Admission:
             " (docs/operating.md)"
         )
 
-    def _where(self, partition: Partition, input: Input) -> str:
+    def _where(self, partition: PartitionState, input: DecisionInput) -> str:
         topic = self._names.commands if input.topic == "commands" else self._names.legs
         return f"partition {partition.partition} of `{topic}`, record at {input.offset}"
 
 
-def _unread(input: Input) -> str | None:
+def _unread(input: DecisionInput) -> str | None:
     """Why this program cannot go on with what a record says; None if it can."""
     message = input.message
     if isinstance(message, coordination.Undecodable):

@@ -15,7 +15,7 @@ from processor.rules import chain
 from processor.rules.decision import Decision
 from processor.state.store import Staged
 from schemas import journal, state_keys
-from schemas.coordination import Leg
+from schemas.coordination import CoordinationMessage
 from schemas.encoding import codecs
 from schemas.journal import JournalRecord
 from schemas.published_records import TransactionRecord
@@ -31,7 +31,7 @@ Headers = dict[str, str | bytes | None]
 _Delivered = Callable[[KafkaError | None, Message], None]
 
 
-class Outputs:
+class BatchOutput:
     def __init__(
         self,
         partition: int,
@@ -95,7 +95,7 @@ def _key_of_expiry(record: JournalRecord) -> bytes | None:
     return account.encode() if account else None
 
 
-def encode_leg(leg: Leg) -> bytes:
+def encode_leg(leg: CoordinationMessage) -> bytes:
     return _encode(leg)
 
 

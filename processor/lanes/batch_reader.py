@@ -13,16 +13,16 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from plumbing.kafka.clients import ClientConfig
-from plumbing.kafka.partition_consumer import Place, Reader
-from processor.rules.decision import Input
+from plumbing.kafka.partition_consumer import PartitionConsumer, Place
+from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
-from schemas.coordination import Leg, Refused, Undecodable
+from schemas.coordination import CoordinationMessage, Refused, Undecodable
 from schemas.encoding import codecs
 from schemas.encoding.codecs import AvroSchemas
 from schemas.reasons import Reason
-from schemas.state import Position
+from schemas.state import PartitionPosition
 from schemas.topics import Names
-from schemas.validation.command_validation import Unreadable
+from schemas.validation.command_validation import UnreadableRecord
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -37,7 +37,7 @@ AT_A_TIME = 200
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 
 _REASONS = frozenset(Reason)
-_decode_leg = msgspec.json.Decoder(Leg).decode
+_decode_leg = msgspec.json.Decoder(CoordinationMessage).decode
 
 
 class Batch(NamedTuple):
@@ -45,16 +45,16 @@ class Batch(NamedTuple):
 
     partition: int
     legs_from: int
-    legs: list[Input]
+    legs: list[DecisionInput]
     commands_from: int
-    commands: list[Input]
+    commands: list[DecisionInput]
 
 
-class Inputs:
+class BatchReader:
     def __init__(self, config: Mapping[str, Any], names: Names, schemas: AvroSchemas) -> None:
         self._commands, self._legs = names.commands, names.legs
         self._schemas = schemas
-        self._reader = Reader(
+        self._reader = PartitionConsumer(
             config,
             {
                 "fetch.wait.max.ms": 500,
@@ -79,7 +79,7 @@ class Inputs:
         self._ahead: dict[int, Batch] = {}
         self._records = self._bytes = 0
 
-    def start(self, positions: Mapping[int, Position]) -> None:
+    def start(self, positions: Mapping[int, PartitionPosition]) -> None:
         for partition, position in positions.items():
             self._next_commands[partition] = position.commands.next_offset
             self._next_legs[partition] = position.legs.next_offset
@@ -183,13 +183,13 @@ class Inputs:
         return places
 
 
-def _leg(value: bytes) -> Leg | Unreadable | Undecodable:
+def _leg(value: bytes) -> CoordinationMessage | UnreadableRecord | Undecodable:
     try:
-        leg: Leg = _decode_leg(value)
+        leg: CoordinationMessage = _decode_leg(value)
     except (ValueError, RecursionError) as error:
         if _is_ours(value):
             return Undecodable(str(error))
-        return Unreadable(Reason.MALFORMED, str(error), None)
+        return UnreadableRecord(Reason.MALFORMED, str(error), None)
     if isinstance(leg, Refused) and leg.reason not in _REASONS:
         return Undecodable(f"no reason {leg.reason!r} is known")
     return leg

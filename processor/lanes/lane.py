@@ -44,19 +44,19 @@ from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
 from processor.lanes import batch_output
 from processor.lanes.admission import Admission
-from processor.lanes.batch_reader import Batch, Inputs
+from processor.lanes.batch_reader import Batch, BatchReader
 from processor.lanes.broker_clock import Clock
-from processor.lanes.partition_writer import Outcomes, Writer, nowhere
+from processor.lanes.partition_writer import Outcomes, PartitionWriter, nowhere
 from processor.lanes.transaction_encoding import Encode
-from processor.metrics import Recorder
+from processor.metrics import ProcessorMetrics
 from processor.state import checkpoint
 from processor.state.committed_reader import CommittedReader
 from processor.state.recovery import Recovery, check_owner
-from processor.state.store import Table
+from processor.state.store import StateStore
 from schemas import coordination
 from schemas.encoding.codecs import AvroSchemas
-from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSION, Genesis, Settings
-from schemas.state import Position
+from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSION, Genesis, LedgerParameters
+from schemas.state import PartitionPosition
 from schemas.topics import Names
 
 log = structlog.get_logger(__name__)
@@ -78,22 +78,22 @@ NOTE_COPIES_EVERY_S = 30.0
 TABLE_SIZE_EVERY_S = 5.0
 
 
-class Phase(StrEnum):
+class LanePhase(StrEnum):
     FENCING = "fencing"
     RESTORING = "restoring"
     RUNNING = "running"
     STOPPED = "stopped"
 
 
-class Identity(NamedTuple):
+class LedgerIdentity(NamedTuple):
     """Which ledger a processor works for, and what a fresh partition of it begins with."""
 
     ledger_id: str
     partitions: int
-    settings: Settings
+    settings: LedgerParameters
 
 
-class Owner:
+class LaneProcessor:
     """Lives in a thread of its own. `deliver` hands what was read to the Faust agent, which answers
     by calling `take_batches`; `crashed` is told of whatever ends the thread, and ends the
     process."""
@@ -102,20 +102,20 @@ class Owner:
         self,
         lane: int,
         partitions: Sequence[int],
-        identity: Identity,
+        identity: LedgerIdentity,
         config: ClientConfig,
         names: Names,
-        make_table: Callable[[int], Table],
+        make_table: Callable[[int], StateStore],
         schemas: AvroSchemas,
-        recorder: Recorder,
+        recorder: ProcessorMetrics,
         crash_points: CrashPoints,
-        deliver: Callable[["Owner", list[Batch]], None],
+        deliver: Callable[["LaneProcessor", list[Batch]], None],
         crashed: Callable[[int, BaseException], None],
         encode_transaction: Encode,
         clock: Clock,
     ) -> None:
         self.partitions = partitions
-        self.phase = Phase.FENCING
+        self.phase = LanePhase.FENCING
         self._lane = lane
         self._identity = identity
         self._config: dict[str, Any] = {**config, "error_cb": self._complain}
@@ -132,7 +132,7 @@ class Owner:
         self._stopping = threading.Event()
         # One of the partitions cannot be owned.
         self._abandoning = threading.Event()
-        self._writers: dict[int, Writer] = {}
+        self._writers: dict[int, PartitionWriter] = {}
         # The partitions of which something came last.
         self._busy: set[int] = set()
         self._offered: list[Batch] | None = None
@@ -154,9 +154,9 @@ class Owner:
     def start(self) -> None:
         self._thread.start()
 
-    def committed(self) -> dict[int, Position]:
+    def committed(self) -> dict[int, PartitionPosition]:
         """The positions up to which everything is durable; none before the lane runs."""
-        if self.phase is not Phase.RUNNING:
+        if self.phase is not LanePhase.RUNNING:
             return {}
         return {number: writer.position for number, writer in self._writers.items()}
 
@@ -178,11 +178,11 @@ class Owner:
         except BaseException as error:
             self._crashed(self._lane, clients.explained(self._config, error))
         finally:
-            self._enter(Phase.STOPPED)
+            self._enter(LanePhase.STOPPED)
             for partition in self.partitions:
                 self._recorder.gone(partition)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: LanePhase) -> None:
         for partition in self.partitions:
             self._recorder.phase(partition, self.phase, phase)
         self.phase = phase
@@ -194,18 +194,18 @@ class Owner:
         )
         if self._stopping.is_set():
             return
-        self._enter(Phase.RESTORING)
+        self._enter(LanePhase.RESTORING)
         self._reach("fenced")
         with ExitStack() as closing:
             self._aside = ThreadPoolExecutor(1, f"lane-{self._lane}-commit")
             # Whatever else fails ends the process at once: a commit under way is not waited for.
             closing.callback(self._aside.shutdown, wait=False)
-            self._inputs = Inputs(self._config, self._names, self._schemas)
+            self._inputs = BatchReader(self._config, self._names, self._schemas)
             closing.callback(self._inputs.close)
             for number in self.partitions:
                 table = self._make_table(number)
                 closing.callback(table.close)
-                self._writers[number] = Writer(number, table, self._encode_transaction)
+                self._writers[number] = PartitionWriter(number, table, self._encode_transaction)
             self._take_over()
             self._begin()
             while not self._stopping.is_set():
@@ -222,7 +222,9 @@ class Owner:
             errors = [error for error in pool.map(self._recovered, writers) if error is not None]
         memory.give_back()
         if errors:
-            raise next((each for each in errors if not isinstance(each, Abandoned)), errors[0])
+            raise next(
+                (each for each in errors if not isinstance(each, TakeoverAbandoned)), errors[0]
+            )
         identity = self._identity
         genesis = Genesis(ledger_id=identity.ledger_id, partitions=identity.partitions)
         fresh = [writer for writer in writers if writer.table.position is None]
@@ -231,18 +233,18 @@ class Owner:
         if fresh:
             self._commit(fresh)
 
-    def _recovered(self, writer: Writer) -> BaseException | None:
+    def _recovered(self, writer: PartitionWriter) -> BaseException | None:
         try:
             self._recover(writer)
         except BaseException as error:
             # Not the group's doing, nor Kafka's: it may be the copy, and another one has none.
-            if not isinstance(error, Abandoned | Failure | KafkaException):
+            if not isinstance(error, TakeoverAbandoned | Failure | KafkaException):
                 checkpoint.forget(writer.table.path)
             self._abandoning.set()
             return error
         return None
 
-    def _recover(self, writer: Writer) -> None:
+    def _recover(self, writer: PartitionWriter) -> None:
         """B and C."""
         table, number, identity = writer.table, writer.number, self._identity
         with CommittedReader(self._config) as reader:
@@ -272,7 +274,7 @@ class Owner:
         self._recorder.restoring(partition, end - at)
         log.info("restoring", partition=partition, at=at, end=end)
         if self._stopping.is_set() or self._abandoning.is_set():
-            raise Abandoned
+            raise TakeoverAbandoned
 
     def _begin(self) -> None:
         """E."""
@@ -280,7 +282,7 @@ class Owner:
         self._inputs.start(positions)
         # Whole now; what is being restored is not noted.
         self._note_copies()
-        self._enter(Phase.RUNNING)
+        self._enter(LanePhase.RUNNING)
         for number, position in positions.items():
             log.info(
                 "owning partition",
@@ -375,7 +377,7 @@ class Owner:
         records = sum(len(batch.legs) + len(batch.commands) for batch in batches)
         self._recorder.batch(records, outcomes)
 
-    def _commit(self, writers: list[Writer]) -> None:
+    def _commit(self, writers: list[PartitionWriter]) -> None:
         """2 to 4."""
         producer, names, reach = self._producer, self._names, self._reach
         started = time.monotonic()
@@ -410,10 +412,10 @@ class Owner:
         self._committed_at = time.monotonic()
 
 
-def _chosen(settings: Settings) -> Settings:
+def _chosen(settings: LedgerParameters) -> LedgerParameters:
     """What the environment names: an operator raises versions and levels, whatever it says."""
     return msgspec.structs.replace(settings, rules_version=RULES_VERSION, format_level=FORMAT_LEVEL)
 
 
-class Abandoned(Exception):
+class TakeoverAbandoned(Exception):
     """The lane was revoked while it was being restored, or another partition of it failed."""

@@ -14,37 +14,37 @@ from confluent_kafka import KafkaError, Message, Producer
 from plumbing.failures import Failure
 from processor.lanes import batch_output
 from processor.lanes.admission import Admit, admit_all
-from processor.lanes.batch_output import MAX_BYTES, Outputs
+from processor.lanes.batch_output import MAX_BYTES, BatchOutput
 from processor.lanes.batch_reader import Batch
 from processor.lanes.transaction_encoding import Encode
 from processor.rules import engine, prefetch
-from processor.rules.decision import BrokenInvariant, Input
-from processor.state.checkpoint import Local
+from processor.rules.decision import BrokenInvariant, DecisionInput
+from processor.state.checkpoint import LocalCheckpoint
 from processor.state.record_digest import new_incarnation, position_after
-from processor.state.store import Staged, Table
+from processor.state.store import Staged, StateStore
 from schemas import coordination
 from schemas.journal import OUTCOMES, genesis_hash
-from schemas.ledger_parameters import Genesis, Settings
-from schemas.state import InputPosition, Position
+from schemas.ledger_parameters import Genesis, LedgerParameters
+from schemas.state import InputPosition, PartitionPosition
 from schemas.topics import Names
 
 Outcomes = Counter[tuple[str, str]]
 
 
-class Writer:
-    def __init__(self, number: int, table: Table, encode_transaction: Encode) -> None:
+class PartitionWriter:
+    def __init__(self, number: int, table: StateStore, encode_transaction: Encode) -> None:
         self.number = number
         self.table = table
         # When it last told itself what time it is, and its table's size.
         self.ticked_at = self.sized_at = 0.0
         self._encode_transaction = encode_transaction
-        self._written = Outputs(number, "", encode_transaction)
-        self._last: dict[str, Input] = {}
+        self._written = BatchOutput(number, "", encode_transaction)
+        self._last: dict[str, DecisionInput] = {}
         self._staged: Staged = []
-        self._told = _Told()
+        self._told = _DeliveryReports()
 
     @property
-    def position(self) -> Position:
+    def position(self) -> PartitionPosition:
         position = self.table.position
         assert position is not None, "an owned partition has its genesis"
         return position
@@ -54,7 +54,7 @@ class Writer:
         """Whether something was decided that is not committed."""
         return self._written.bytes > 0
 
-    def decide_genesis(self, genesis: Genesis, settings: Settings) -> None:
+    def decide_genesis(self, genesis: Genesis, settings: LedgerParameters) -> None:
         message = coordination.Configure(settings=settings, genesis=genesis)
         self._written = self._outputs(genesis_hash(genesis.ledger_id, self.number))
         input = engine.genesis(self.number, message, batch_output.encode_leg(message))
@@ -87,17 +87,17 @@ class Writer:
             if self._written.bytes >= MAX_BYTES:
                 yield
 
-    def _decide(self, input: Input, outcomes: Outcomes) -> None:
+    def _decide(self, input: DecisionInput, outcomes: Outcomes) -> None:
         for decision in engine.apply(self.table, input):
             record = decision.record
             self._written.add(input.key, decision)
             if record.step in OUTCOMES:
                 outcomes[record.step, record.reason or ""] += 1
 
-    def _outputs(self, last_hash: str) -> Outputs:
-        return Outputs(self.number, last_hash, self._encode_transaction)
+    def _outputs(self, last_hash: str) -> BatchOutput:
+        return BatchOutput(self.number, last_hash, self._encode_transaction)
 
-    def _fetch(self, inputs: list[Input]) -> None:
+    def _fetch(self, inputs: list[DecisionInput]) -> None:
         """All reads before deciding: in two calls, not one for each key."""
         table = self.table
         table.forget()
@@ -106,13 +106,13 @@ class Writer:
         table.fetch([key for input in naming for key in prefetch.keys_named(table, input)])
 
     def produce_records(self, producer: Producer, names: Names) -> None:
-        self._told = _Told()
+        self._told = _DeliveryReports()
         self._written.produce(producer, names, self._told.journal)
 
     def produce_state(self, producer: Producer, names: Names) -> None:
         """What it changes, the position last."""
         before = self.table.position or nowhere(self.table, new_incarnation())
-        self._position = Position(
+        self._position = PartitionPosition(
             self.table.partition,
             position_after(self._last["commands"]) if "commands" in self._last else before.commands,
             position_after(self._last["legs"]) if "legs" in self._last else before.legs,
@@ -133,7 +133,7 @@ class Writer:
         """To the table, what was produced and is committed."""
         told = self._told
         told.wait(producer)
-        local = Local(
+        local = LocalCheckpoint(
             told.state_offset + 1,
             told.state_time_ms,
             told.journal_offset,
@@ -145,7 +145,7 @@ class Writer:
         self._last, self._staged = {}, []
 
 
-class _Told:
+class _DeliveryReports:
     """Where the transaction's last records lie: from their delivery reports."""
 
     def __init__(self) -> None:
@@ -171,6 +171,6 @@ class _Told:
         raise BrokenInvariant("a transaction was committed without its records")
 
 
-def nowhere(table: Table, incarnation: bytes = b"") -> Position:
+def nowhere(table: StateStore, incarnation: bytes = b"") -> PartitionPosition:
     """Where a partition is that has no state."""
-    return Position(table.partition, InputPosition(), InputPosition(), "", incarnation)
+    return PartitionPosition(table.partition, InputPosition(), InputPosition(), "", incarnation)

@@ -20,14 +20,14 @@ from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
 from processor.lanes.batch_reader import Batch
 from processor.lanes.broker_clock import Clock, ClockDisagrees
-from processor.lanes.lane import Abandoned, Identity, Owner, Phase
+from processor.lanes.lane import LanePhase, LaneProcessor, LedgerIdentity, TakeoverAbandoned
 from processor.lanes.transaction_encoding import Encode
-from processor.metrics import Recorder
+from processor.metrics import ProcessorMetrics
 from processor.state import checkpoint
-from processor.state.store import Damaged, Memory, Table
+from processor.state.store import Damaged, Memory, StateStore
 from schemas import topics
 from schemas.encoding.codecs import AvroSchemas
-from schemas.state import Position
+from schemas.state import PartitionPosition
 from schemas.topics import Names
 
 log = structlog.get_logger(__name__)
@@ -37,15 +37,15 @@ EXIT_REFUSED, EXIT_CRASHED = 1, 70
 STOP_S = 15.0
 
 
-class Ledger:
+class LaneSupervisor:
     def __init__(
         self,
-        identity: Identity,
+        identity: LedgerIdentity,
         config: ClientConfig,
         names: Names,
         data: Path,
         schemas: AvroSchemas,
-        recorder: Recorder,
+        recorder: ProcessorMetrics,
         crash_points: CrashPoints,
         *,
         rocksdb_mib: int,
@@ -55,7 +55,7 @@ class Ledger:
         self.topic = names.commands
         self.names = names
         self.identity = identity
-        self.deliver: Callable[[Owner, list[Batch]], None] = _nobody_listens
+        self.deliver: Callable[[LaneProcessor, list[Batch]], None] = _nobody_listens
         self._config = config
         self._data = data
         self._schemas = schemas
@@ -66,7 +66,7 @@ class Ledger:
         self._encode_transaction = encode_transaction
         self.clock = Clock(config, names, identity.partitions)
         # By lane. Other threads read it, so it is replaced and never changed.
-        self._owners: dict[int, Owner] = {}
+        self._owners: dict[int, LaneProcessor] = {}
         self._share = cache_entries
         # Whether the group has told what is ours; that may be nothing.
         self.assigned = False
@@ -95,7 +95,7 @@ class Ledger:
             self._crashed(None, LanesCut(sorted(partitions), whole))
             return
         self._owners = {
-            lane: Owner(
+            lane: LaneProcessor(
                 lane,
                 together,
                 self.identity,
@@ -121,7 +121,7 @@ class Ledger:
         owners, self._owners = list(self._owners.values()), {}
         await asyncio.gather(*(asyncio.to_thread(owner.stop) for owner in owners))
 
-    def positions(self) -> dict[int, Position]:
+    def positions(self) -> dict[int, PartitionPosition]:
         """Of the partitions that run, as far as they are committed."""
         owners = self._owners.values()
         return {number: at for owner in owners for number, at in owner.committed().items()}
@@ -146,12 +146,12 @@ class Ledger:
             else:
                 self._trimmed[asked.partition] = asked.offset
 
-    def phases(self) -> dict[int, Phase]:
+    def phases(self) -> dict[int, LanePhase]:
         owners = self._owners.values()
         return {number: owner.phase for owner in owners for number in owner.partitions}
 
-    def _table(self, partition: int) -> Table:
-        return Table(self._copy(partition), partition, self._memory, self._share)
+    def _table(self, partition: int) -> StateStore:
+        return StateStore(self._copy(partition), partition, self._memory, self._share)
 
     def copies(self) -> dict[int, int]:
         """How many records each lane's copy on disk has, as far as it is noted."""
@@ -176,7 +176,7 @@ class Ledger:
         new one begins in its place, and where a local copy is damaged, which restores it, or this
         clock is wrong, which waits before it joins the group; the unexpected ends it at once.
         """
-        if isinstance(error, Abandoned):
+        if isinstance(error, TakeoverAbandoned):
             return
         if transient_errors.is_transient(error) or isinstance(error, Damaged | ClockDisagrees):
             time.sleep(reexec.PAUSE_S)
@@ -216,5 +216,5 @@ class LanesCut(Failure):
         )
 
 
-def _nobody_listens(owner: Owner, batches: list[Batch]) -> None:
+def _nobody_listens(owner: LaneProcessor, batches: list[Batch]) -> None:
     raise AssertionError("batches are delivered once the app has started")

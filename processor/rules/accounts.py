@@ -5,17 +5,19 @@ moves money.
 from msgspec.structs import replace
 
 from processor.rules import checks, outcomes, state_view
-from processor.rules.decision import Asked, Decision
+from processor.rules.decision import Decision, DecisionContext
 from schemas import field_types
 from schemas.commands import ChangeAccount, Close, Freeze, OpenAccount, SetLimit, Unfreeze
 from schemas.journal import AccountChange
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from schemas.reasons import Reason
-from schemas.state import Account
+from schemas.state import AccountState
 from schemas.validation import command_validation
 
 
-def open_account(asked: Asked, command: OpenAccount, settings: Settings) -> Decision:
+def open_account(
+    asked: DecisionContext, command: OpenAccount, settings: LedgerParameters
+) -> Decision:
     limit = command.min_balance
     if limit is None and command.type == "wallet":
         limit = 0
@@ -58,7 +60,9 @@ def static_change(command: ChangeAccount) -> Reason | None:
     return static_limit(command)
 
 
-def set_limit(asked: Asked, command: SetLimit, account: Account, settings: Settings) -> Decision:
+def set_limit(
+    asked: DecisionContext, command: SetLimit, account: AccountState, settings: LedgerParameters
+) -> Decision:
     limit = command.min_balance
     if _limit_out_of_bounds(account.type, limit, settings):
         return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
@@ -69,7 +73,12 @@ def set_limit(asked: Asked, command: SetLimit, account: Account, settings: Setti
     return _changed(asked, replace(account, min_balance=limit))
 
 
-def change(asked: Asked, command: ChangeAccount, account: Account, settings: Settings) -> Decision:
+def change(
+    asked: DecisionContext,
+    command: ChangeAccount,
+    account: AccountState,
+    settings: LedgerParameters,
+) -> Decision:
     limit, metadata = command.min_balance, _merged(account.metadata, command.metadata)
     limited = limit is not None or command.no_limit
     # A limit that is not asked for stays, also where the bound is narrower now.
@@ -85,19 +94,19 @@ def change(asked: Asked, command: ChangeAccount, account: Account, settings: Set
     return _changed(asked, replace(after, min_balance=limit) if limited else after)
 
 
-def freeze(asked: Asked, command: Freeze, account: Account) -> Decision:
+def freeze(asked: DecisionContext, command: Freeze, account: AccountState) -> Decision:
     if account.status == "closed":
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
     return _changed(asked, replace(account, status="frozen"))
 
 
-def unfreeze(asked: Asked, command: Unfreeze, account: Account) -> Decision:
+def unfreeze(asked: DecisionContext, command: Unfreeze, account: AccountState) -> Decision:
     if account.status == "closed":
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
     return _changed(asked, replace(account, status="open"))
 
 
-def close(asked: Asked, command: Close, account: Account) -> Decision:
+def close(asked: DecisionContext, command: Close, account: AccountState) -> Decision:
     if account.status == "closed":
         return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
     if account.balance or account.held or account.incoming:
@@ -105,7 +114,7 @@ def close(asked: Asked, command: Close, account: Account) -> Decision:
     return _changed(asked, replace(account, status="closed"))
 
 
-def _limit_out_of_bounds(type: str, limit: int | None, settings: Settings) -> bool:
+def _limit_out_of_bounds(type: str, limit: int | None, settings: LedgerParameters) -> bool:
     if limit is None:
         return type == "wallet"
     return type == "wallet" and limit < -settings.max_overdraft
@@ -117,7 +126,7 @@ def _merged(before: field_types.Metadata, given: field_types.Metadata) -> field_
     return {name: text for name, text in {**before, **given}.items() if name not in taken_out}
 
 
-def _changed(asked: Asked, after: Account) -> Decision:
+def _changed(asked: DecisionContext, after: AccountState) -> Decision:
     if not outcomes.conditions_hold(asked.command, after.version, after.available):
         return outcomes.rejected(asked, Reason.CONDITION_FAILED)
     return outcomes.posted(

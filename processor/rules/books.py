@@ -5,22 +5,22 @@ Here balances are added up, and nowhere else. All tests have passed: nothing her
 
 from processor.rules import checks, state_view
 from schemas import ids, journal
-from schemas.coordination import LegEntry
+from schemas.coordination import CoordinatedEntry
 from schemas.field_types import Direction
-from schemas.state import Account
+from schemas.state import AccountState
 
 _RAISED_BY_DEBIT = "funding"
 
 
-class Books:
+class DecisionPostings:
     """Release first, then reserve, then post: the order in which the journal tells them."""
 
     __slots__ = ("_of", "_totals", "accounts", "entries", "net", "released", "reserved")
 
-    def __init__(self, of: state_view.State) -> None:
+    def __init__(self, of: state_view.StateView) -> None:
         self._of = of
         self._totals: dict[str, _Totals] = {}
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, AccountState] = {}
         self.released: list[journal.Reservation] = []
         self.reserved: list[journal.Reservation] = []
         self.entries: list[journal.Entry] = []
@@ -83,7 +83,7 @@ class Books:
             journal.Entry(shard, direction, amount, str(balance), before.version + 1)
         )
 
-    def post_all(self, entries: tuple[LegEntry, ...]) -> None:
+    def post_all(self, entries: tuple[CoordinatedEntry, ...]) -> None:
         for entry in entries:
             self.post(entry.account, entry.direction, entry.amount)
 
@@ -97,7 +97,7 @@ class Books:
 class _Totals:
     __slots__ = ("balance", "held", "incoming", "type", "version")
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: AccountState) -> None:
         self.type = account.type
         self.balance = account.balance
         self.held = account.held

@@ -9,9 +9,9 @@ from typing import NamedTuple, get_args
 
 from processor.rules import state_view
 from schemas import field_types, ids, money
-from schemas.coordination import LegEntry
+from schemas.coordination import CoordinatedEntry
 from schemas.reasons import PRECEDENCE, Reason
-from schemas.state import Account
+from schemas.state import AccountState
 
 _GROWS_BY_DEBIT = frozenset({"asset", "expense"})
 _EVERY_TYPE = frozenset(get_args(field_types.AccountType))
@@ -22,7 +22,7 @@ _MOVING = frozenset({"credit", "debit", "transfer", "hold", "capture"})
 _GROWS_BY_CREDIT = _EVERY_TYPE - _GROWS_BY_DEBIT
 
 
-class Refusal(NamedTuple):
+class CheckRefusal(NamedTuple):
     """A reason and the place of the entry that it is about; -1 for the command as a whole."""
 
     precedence: int
@@ -30,8 +30,8 @@ class Refusal(NamedTuple):
     reason: Reason
 
 
-def refusal(reason: Reason, entry_index: int = -1) -> Refusal:
-    return Refusal(PRECEDENCE[reason], entry_index, reason)
+def refusal(reason: Reason, entry_index: int = -1) -> CheckRefusal:
+    return CheckRefusal(PRECEDENCE[reason], entry_index, reason)
 
 
 def first(one: Reason | None, other: Reason) -> Reason:
@@ -54,7 +54,7 @@ def is_outgoing(account_type: str, direction: str) -> bool:
     return (direction == "credit") is (account_type in _GROWS_BY_DEBIT)
 
 
-def funds(account: Account, direction: str, amount: int) -> Reason | None:
+def funds(account: AccountState, direction: str, amount: int) -> Reason | None:
     """Whether an account can bear an entry, beside all that is reserved on it."""
     if is_outgoing(account.type, direction):
         left = account.balance - account.held - amount
@@ -67,7 +67,7 @@ def funds(account: Account, direction: str, amount: int) -> Reason | None:
     return None
 
 
-def standing(account: Account | None, currency: str) -> Reason | None:
+def standing(account: AccountState | None, currency: str) -> Reason | None:
     """Whether an account may take part in a transaction at all."""
     if account is None:
         return Reason.ACCOUNT_NOT_FOUND
@@ -79,17 +79,17 @@ def standing(account: Account | None, currency: str) -> Reason | None:
 
 
 def first_refusal(
-    of: state_view.State,
-    entries: Iterable[LegEntry],
+    of: state_view.StateView,
+    entries: Iterable[CoordinatedEntry],
     currency: str,
     types: frozenset[str],
     held: str | None = None,
-) -> Refusal | None:
+) -> CheckRefusal | None:
     """The first by (precedence, index) of what stands against a partition's own ordinary entries.
 
     The entry on `held` is covered by the hold that it captures: its funds are not asked for again.
     """
-    found: Refusal | None = None
+    found: CheckRefusal | None = None
     for entry in entries:
         if ids.is_system(entry.account):
             continue

@@ -10,29 +10,36 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from processor.rules import holds, outcomes, state_view
-from processor.rules.books import Books
+from processor.rules.books import DecisionPostings
 from processor.rules.checks import refusal
-from processor.rules.decision import Asked, BrokenInvariant, Decision, Input, Plan, Published
+from processor.rules.decision import (
+    BrokenInvariant,
+    Decision,
+    DecisionContext,
+    DecisionInput,
+    Plan,
+    Published,
+)
 from processor.rules.journal_header import header
 from schemas import commands, coordination, ids, journal
 from schemas.commands import Command
-from schemas.coordination import Leg, LegEntry, NumberedLeg
-from schemas.journal import JournalRecord, Pending, Refusal, Sent
-from schemas.ledger_parameters import Settings
+from schemas.coordination import CoordinatedEntry, CoordinationMessage, NumberedMessage
+from schemas.journal import JournalRecord, ParticipantRefusal, PendingTransaction, SentNumber
+from schemas.ledger_parameters import LedgerParameters
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
-from schemas.state import Account, Transaction
+from schemas.state import AccountState, TransactionState
 
 BY_FUNDS = frozenset({Reason.INSUFFICIENT_FUNDS, Reason.BALANCE_OVERFLOW})
 
 
 def split(
-    of: state_view.State, entries: tuple[LegEntry, ...]
-) -> tuple[tuple[LegEntry, ...], dict[int, list[LegEntry]]]:
+    of: state_view.StateView, entries: tuple[CoordinatedEntry, ...]
+) -> tuple[tuple[CoordinatedEntry, ...], dict[int, list[CoordinatedEntry]]]:
     """Own entries, and those of each other partition. System entries are the coordinator's own."""
     at = of.partition
     own = []
-    others: dict[int, list[LegEntry]] = defaultdict(list)
+    others: dict[int, list[CoordinatedEntry]] = defaultdict(list)
     for entry in entries:
         if _is_own(of, entry):
             own.append(entry)
@@ -45,13 +52,13 @@ def split(
     return tuple(own), others
 
 
-def _is_own(of: state_view.State, entry: LegEntry) -> bool:
+def _is_own(of: state_view.StateView, entry: CoordinatedEntry) -> bool:
     """An account that is known here was opened here: its partition need not be worked out."""
     account = entry.account
     return ids.is_system(account) or state_view.account(of, account) is not None
 
 
-def may_waive_fee(command: Command, account: Account, plan: Plan) -> bool:
+def may_waive_fee(command: Command, account: AccountState, plan: Plan) -> bool:
     """The receiver, whose owner only its own partition knows, may turn out to be the sender's."""
     return (
         isinstance(command, commands.Transfer)
@@ -61,14 +68,14 @@ def may_waive_fee(command: Command, account: Account, plan: Plan) -> bool:
     )
 
 
-def without_fee(entries: Iterable[LegEntry], fee: int) -> tuple[LegEntry, ...]:
+def without_fee(entries: Iterable[CoordinatedEntry], fee: int) -> tuple[CoordinatedEntry, ...]:
     """A transfer's entries as they are where no commission is due: the sender's comes first."""
     sender, *rest = entries
     kept = (entry for entry in rest if not ids.is_system(entry.account))
     return (replace(sender, amount=sender.amount - fee), *kept)
 
 
-def final_entries(pending: Pending, fee: int) -> tuple[LegEntry, ...]:
+def final_entries(pending: PendingTransaction, fee: int) -> tuple[CoordinatedEntry, ...]:
     """The entries as decided: those that were asked for, less a commission that is not due."""
     if pending.fee and not fee:
         return without_fee(pending.entries, pending.fee)
@@ -76,17 +83,17 @@ def final_entries(pending: Pending, fee: int) -> tuple[LegEntry, ...]:
 
 
 def begin(
-    asked: Asked,
-    account: Account,
+    asked: DecisionContext,
+    account: AccountState,
     plan: Plan,
-    own: tuple[LegEntry, ...],
-    others: dict[int, list[LegEntry]],
+    own: tuple[CoordinatedEntry, ...],
+    others: dict[int, list[CoordinatedEntry]],
     fee_reserved: bool,
-    settings: Settings,
+    settings: LedgerParameters,
 ) -> Decision:
     """The command's own step: reserve here, and ask each other partition once."""
     command, of = asked.command, asked.of
-    books = Books(of)
+    books = DecisionPostings(of)
     hold = None
     if plan.hold is not None:
         assert isinstance(command, commands.Capture), "only a capture takes a hold"
@@ -98,7 +105,7 @@ def begin(
     if of.partition.pending >= settings.max_pending:
         return outcomes.rejected(asked, Reason.TOO_MANY_PENDING)
     participants = tuple(sorted(others))
-    pending = Pending(
+    pending = PendingTransaction(
         entries=plan.entries,
         participants=participants,
         waiting=participants,
@@ -111,7 +118,7 @@ def begin(
     )
     owner = account.owner if may_waive_fee(command, account, plan) else None
     at = of.partition
-    sent: list[tuple[int, NumberedLeg]] = [
+    sent: list[tuple[int, NumberedMessage]] = [
         (
             partition,
             coordination.Prepare(
@@ -142,19 +149,19 @@ def begin(
     return Decision(told, tuple(sent))
 
 
-def _reserve(books: Books, entries: tuple[LegEntry, ...]) -> None:
+def _reserve(books: DecisionPostings, entries: tuple[CoordinatedEntry, ...]) -> None:
     for entry in entries:
         if not ids.is_system(entry.account):
             books.reserve(entry.account, entry.direction, entry.amount)
 
 
-def _numbers(sent: list[tuple[int, NumberedLeg]]) -> tuple[Sent, ...]:
-    return tuple(Sent(partition, leg.number) for partition, leg in sent)
+def _numbers(sent: list[tuple[int, NumberedMessage]]) -> tuple[SentNumber, ...]:
+    return tuple(SentNumber(partition, leg.number) for partition, leg in sent)
 
 
 def answer(
-    of: state_view.State,
-    input: Input,
+    of: state_view.StateView,
+    input: DecisionInput,
     leg: coordination.Prepared | coordination.Refused,
     time_ms: int,
 ) -> Decision:
@@ -166,7 +173,7 @@ def answer(
         return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
     pending = replace(before, waiting=tuple(p for p in before.waiting if p != leg.source))
     if isinstance(leg, coordination.Refused):
-        refused = Refusal(leg.source, Reason(leg.reason), leg.index)
+        refused = ParticipantRefusal(leg.source, Reason(leg.reason), leg.index)
         pending = replace(pending, refusals=(*pending.refusals, refused))
     elif leg.same_owner:
         pending = replace(pending, same_owner=True)
@@ -182,7 +189,7 @@ def answer(
     return _post(of, head, leg.transaction_id, asked, pending, leg)
 
 
-def time_out(of: state_view.State, head: JournalRecord, transaction_id: str) -> Decision:
+def time_out(of: state_view.StateView, head: JournalRecord, transaction_id: str) -> Decision:
     asked = state_view.transaction(of, transaction_id)
     if asked is None or asked.pending is None:
         raise BrokenInvariant(f"{transaction_id} is due but is not pending")
@@ -190,7 +197,7 @@ def time_out(of: state_view.State, head: JournalRecord, transaction_id: str) -> 
     return _reject(of, head, transaction_id, asked, asked.pending, reason, None)
 
 
-def _reason(pending: Pending) -> Reason | None:
+def _reason(pending: PendingTransaction) -> Reason | None:
     if pending.refusals:
         return min(refusal(r.reason, r.index) for r in pending.refusals).reason
     if pending.fee and not pending.fee_reserved and not pending.same_owner:
@@ -199,18 +206,18 @@ def _reason(pending: Pending) -> Reason | None:
 
 
 def _post(
-    of: state_view.State,
+    of: state_view.StateView,
     head: JournalRecord,
     transaction_id: str,
-    asked: Transaction,
-    pending: Pending,
-    leg: Leg,
+    asked: TransactionState,
+    pending: PendingTransaction,
+    leg: CoordinationMessage,
 ) -> Decision:
     command = _command(asked)
     fee = 0 if pending.same_owner else pending.fee
     entries = final_entries(pending, fee)
     own = _own(of, pending)
-    books = Books(of)
+    books = DecisionPostings(of)
     hold = _release(of, books, command, pending, own)
     if hold is not None:
         hold = replace(hold, status="captured")
@@ -240,16 +247,16 @@ def _post(
 
 
 def _reject(
-    of: state_view.State,
+    of: state_view.StateView,
     head: JournalRecord,
     transaction_id: str,
-    asked: Transaction,
-    pending: Pending,
+    asked: TransactionState,
+    pending: PendingTransaction,
     reason: Reason,
-    leg: Leg | None,
+    leg: CoordinationMessage | None,
 ) -> Decision:
     command = _command(asked)
-    books = Books(of)
+    books = DecisionPostings(of)
     hold = _captured_hold(of, command)
     if hold is None:
         _release(of, books, command, pending, _own(of, pending))
@@ -279,12 +286,12 @@ def _reject(
     )
 
 
-def _command(asked: Transaction) -> Command:
+def _command(asked: TransactionState) -> Command:
     assert asked.command is not None, "a pending transaction keeps its command"
     return asked.command
 
 
-def _captured_hold(of: state_view.State, command: Command) -> journal.HoldChange | None:
+def _captured_hold(of: state_view.StateView, command: Command) -> journal.HoldChange | None:
     if not isinstance(command, commands.Capture):
         return None
     hold = state_view.hold(of, command.hold_id)
@@ -292,12 +299,16 @@ def _captured_hold(of: state_view.State, command: Command) -> journal.HoldChange
     return holds.changed(command.hold_id, hold, hold.status)
 
 
-def _own(of: state_view.State, pending: Pending) -> frozenset[str]:
+def _own(of: state_view.StateView, pending: PendingTransaction) -> frozenset[str]:
     return frozenset(entry.account for entry in pending.entries if _is_own(of, entry))
 
 
 def _release(
-    of: state_view.State, books: Books, command: Command, pending: Pending, own: frozenset[str]
+    of: state_view.StateView,
+    books: DecisionPostings,
+    command: Command,
+    pending: PendingTransaction,
+    own: frozenset[str],
 ) -> journal.HoldChange | None:
     """Give free what the command's step reserved; of a capture that is the whole hold."""
     hold = _captured_hold(of, command)
@@ -326,8 +337,8 @@ def _commit(transaction_id: str, command: Command, told: Published) -> coordinat
 
 
 def _tell(
-    of: state_view.State, partitions: Iterable[int], leg: NumberedLeg
-) -> list[tuple[int, NumberedLeg]]:
+    of: state_view.StateView, partitions: Iterable[int], leg: NumberedMessage
+) -> list[tuple[int, NumberedMessage]]:
     at = of.partition
     return [
         (

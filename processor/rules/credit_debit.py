@@ -7,19 +7,19 @@ straight line, without the plan that other kinds need.
 from msgspec.structs import replace
 
 from processor.rules import checks, outcomes, state_view
-from processor.rules.decision import Asked, Decision
+from processor.rules.decision import Decision, DecisionContext
 from schemas import commands, ids
 from schemas.field_types import Direction
 from schemas.journal import Entry
 from schemas.published_records import TransactionRecord
 from schemas.reasons import Reason
-from schemas.state import Account
+from schemas.state import AccountState
 
 
 def move(
-    asked: Asked,
+    asked: DecisionContext,
     command: commands.Credit | commands.Debit,
-    account: Account,
+    account: AccountState,
     direction: Direction,
     opposite: Direction,
 ) -> Decision:

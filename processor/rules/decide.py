@@ -19,18 +19,18 @@ from processor.rules import (
     plans,
     state_view,
 )
-from processor.rules.books import Books
-from processor.rules.decision import Asked, BrokenInvariant, Decision, Input, Plan
+from processor.rules.books import DecisionPostings
+from processor.rules.decision import BrokenInvariant, Decision, DecisionContext, DecisionInput, Plan
 from processor.rules.journal_header import header
 from schemas import commands, field_types, ids, state_keys
 from schemas.commands import Command
 from schemas.journal import JournalRecord, RefusedInput
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from schemas.partitioning import partition_of
 from schemas.published_records import DeadLetter
 from schemas.reasons import Reason
-from schemas.state import Account, Partition
-from schemas.validation.command_validation import Unreadable
+from schemas.state import AccountState, PartitionState
+from schemas.validation.command_validation import UnreadableRecord
 
 # What these name beside their account is looked up before any account's type is tested.
 _LOOKS_UP = (
@@ -43,10 +43,13 @@ _LOOKS_UP = (
 
 
 def decide(
-    of: state_view.State, input: Input, message: Command | Unreadable, time_ms: int
+    of: state_view.StateView,
+    input: DecisionInput,
+    message: Command | UnreadableRecord,
+    time_ms: int,
 ) -> Decision:
     head = header(of, input, time_ms)
-    if isinstance(message, Unreadable):
+    if isinstance(message, UnreadableRecord):
         return _refused(head, input, message.reason, message.detail, message.id, None)
     account = state_view.account(of, message.account)
     if _misrouted(message, input.key, of.partition, account):
@@ -55,7 +58,7 @@ def decide(
     body_hash = input.body_hash
     first = state_view.transaction_at(of, input.transaction_key)
     if first is None:
-        asked = Asked(of, head, message, transaction_id, body_hash.hex())
+        asked = DecisionContext(of, head, message, transaction_id, body_hash.hex())
         return _decide_owned(asked, message, account)
     if first.body_hash != body_hash:
         return Decision(
@@ -74,7 +77,9 @@ def decide(
     )
 
 
-def _misrouted(command: Command, key: bytes | None, at: Partition, account: Account | None) -> bool:
+def _misrouted(
+    command: Command, key: bytes | None, at: PartitionState, account: AccountState | None
+) -> bool:
     id = command.account
     if key != id.encode():
         return True
@@ -86,7 +91,7 @@ def _misrouted(command: Command, key: bytes | None, at: Partition, account: Acco
 
 def _refused(
     head: JournalRecord,
-    input: Input,
+    input: DecisionInput,
     reason: Reason,
     detail: str | None,
     id: str | None,
@@ -117,12 +122,14 @@ def _refused(
     return Decision(told, dead_letter=letter)
 
 
-def refused_input(input: Input, id: str | None) -> RefusedInput:
+def refused_input(input: DecisionInput, id: str | None) -> RefusedInput:
     head = base64.b64encode(input.value[: field_types.MAX_REFUSED_BYTES]).decode()
     return RefusedInput(size=len(input.value), head=head, id=id)
 
 
-def _decide_owned(asked: Asked, command: Command, account: Account | None) -> Decision:
+def _decide_owned(
+    asked: DecisionContext, command: Command, account: AccountState | None
+) -> Decision:
     settings = asked.of.partition.settings
     if settings is None:
         raise BrokenInvariant("a command came before the partition's genesis")
@@ -136,7 +143,7 @@ def _decide_owned(asked: Asked, command: Command, account: Account | None) -> De
     return _decide_on(asked, command, account, settings)
 
 
-def _types_allowed(command: Command, settings: Settings) -> frozenset[str]:
+def _types_allowed(command: Command, settings: LedgerParameters) -> frozenset[str]:
     return checks.types_allowed(
         settings.rules_version, commands.kind(command), command.wallets_only is True
     )
@@ -167,7 +174,9 @@ def _static(command: Command) -> Reason | None:
     return reason
 
 
-def _decide_on(asked: Asked, command: Command, account: Account, settings: Settings) -> Decision:
+def _decide_on(
+    asked: DecisionContext, command: Command, account: AccountState, settings: LedgerParameters
+) -> Decision:
     of = asked.of
     alone = not isinstance(command, _LOOKS_UP)
     if alone and account.type not in _types_allowed(command, settings):
@@ -211,7 +220,9 @@ def _decide_on(asked: Asked, command: Command, account: Account, settings: Setti
             assert_never(command)
 
 
-def _settle(asked: Asked, account: Account, plan: Plan, settings: Settings) -> Decision:
+def _settle(
+    asked: DecisionContext, account: AccountState, plan: Plan, settings: LedgerParameters
+) -> Decision:
     """Post a plan at once where every entry is in this partition, else reserve and ask the
     others.
     """
@@ -235,9 +246,9 @@ def _settle(asked: Asked, account: Account, plan: Plan, settings: Settings) -> D
     return _post(asked, account, plan)
 
 
-def _post(asked: Asked, account: Account, plan: Plan) -> Decision:
+def _post(asked: DecisionContext, account: AccountState, plan: Plan) -> Decision:
     command = asked.command
-    books = Books(asked.of)
+    books = DecisionPostings(asked.of)
     hold = None
     if plan.hold is not None:
         assert isinstance(command, commands.Capture), "only a capture takes a hold"

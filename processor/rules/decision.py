@@ -7,15 +7,15 @@ a Struct, a dataclass or a NamedTuple: docs/decisions/0035-a-wheel-may-be-compil
 
 from typing import Final, Literal, final
 
-from processor.rules.checks import Refusal
-from processor.rules.state_view import State
+from processor.rules.checks import CheckRefusal
+from processor.rules.state_view import StateView
 from schemas.commands import Command
-from schemas.coordination import Leg, LegEntry, Undecodable
+from schemas.coordination import CoordinatedEntry, CoordinationMessage, Undecodable
 from schemas.field_types import Metadata
 from schemas.journal import JournalRecord
 from schemas.published_records import DeadLetter, TransactionRecord
-from schemas.state import Hold
-from schemas.validation.command_validation import Unreadable
+from schemas.state import HoldState
+from schemas.validation.command_validation import UnreadableRecord
 
 
 class BrokenInvariant(Exception):
@@ -26,7 +26,7 @@ Topic = Literal["commands", "legs", "genesis", "operator"]
 
 
 @final
-class Input:
+class DecisionInput:
     """One record as it was read, what it was read as, and what follows from that alone."""
 
     __slots__ = (
@@ -48,7 +48,7 @@ class Input:
         key: bytes | None,
         value: bytes,
         time_ms: int,
-        message: Command | Leg | Unreadable | Undecodable,
+        message: Command | CoordinationMessage | UnreadableRecord | Undecodable,
         value_digest: str,
         transaction_key: bytes = b"",
         body_hash: bytes = b"",
@@ -74,7 +74,7 @@ class Decision:
     def __init__(
         self,
         record: JournalRecord,
-        legs: tuple[tuple[int, Leg], ...] = (),
+        legs: tuple[tuple[int, CoordinationMessage], ...] = (),
         transactions: tuple[TransactionRecord, ...] = (),
         dead_letter: DeadLetter | None = None,
     ) -> None:
@@ -85,14 +85,14 @@ class Decision:
 
 
 @final
-class Asked:
+class DecisionContext:
     """A command that owns its transaction id, and what is being asked of which state."""
 
     __slots__ = ("body_hash", "command", "header", "of", "transaction_id")
 
     def __init__(
         self,
-        of: State,
+        of: StateView,
         header: JournalRecord,
         command: Command,
         transaction_id: str,
@@ -152,12 +152,12 @@ class Plan:
 
     def __init__(
         self,
-        entries: tuple[LegEntry, ...],
+        entries: tuple[CoordinatedEntry, ...],
         currency: str,
-        refusal: Refusal | None = None,
+        refusal: CheckRefusal | None = None,
         fee: int = 0,
         commission_bps: int = 0,
-        hold: Hold | None = None,
+        hold: HoldState | None = None,
     ) -> None:
         self.entries: Final = entries
         self.currency: Final = currency

@@ -9,20 +9,20 @@ from typing import assert_never, get_args
 from msgspec.structs import replace
 
 from processor.rules import coordinate, decide, expire, participate, state_view
-from processor.rules.decision import BrokenInvariant, Decision, Input
+from processor.rules.decision import BrokenInvariant, Decision, DecisionInput
 from processor.rules.evolve import evolve
 from processor.rules.journal_header import header, input_of
 from schemas import coordination
-from schemas.ledger_parameters import Settings
-from schemas.state import Partition
-from schemas.validation.command_validation import Unreadable
+from schemas.ledger_parameters import LedgerParameters
+from schemas.state import PartitionState
+from schemas.validation.command_validation import UnreadableRecord
 
 DUE_AT_ONCE = 1_000
 # Looked up, as testing for each class of the union in turn costs more.
-_NUMBERED = frozenset(get_args(coordination.NumberedLeg))
+_NUMBERED = frozenset(get_args(coordination.NumberedMessage))
 
 
-def apply(of: state_view.State, input: Input) -> list[Decision]:
+def apply(of: state_view.StateView, input: DecisionInput) -> list[Decision]:
     if isinstance(input.message, coordination.LogTime):
         decided = _timed(of, input, input.message)
         evolve(of, decided.record)
@@ -39,7 +39,7 @@ def apply(of: state_view.State, input: Input) -> list[Decision]:
     return decisions
 
 
-def log_time(at: Partition, input: Input) -> int:
+def log_time(at: PartitionState, input: DecisionInput) -> int:
     """The log's, or an earlier one that an operator has given the record."""
     for given in reversed(at.log_times):
         if given.topic == input.topic and given.first <= input.offset <= given.last:
@@ -47,7 +47,9 @@ def log_time(at: Partition, input: Input) -> int:
     return input.time_ms
 
 
-def _timed(of: state_view.State, input: Input, message: coordination.LogTime) -> Decision:
+def _timed(
+    of: state_view.StateView, input: DecisionInput, message: coordination.LogTime
+) -> Decision:
     """Lets no time pass: it may lie in a log whose times are wrong. It counts from when it is
     needed, so that it may come before it is read in its place: then it is known there."""
     head = header(of, input, of.partition.time_ms)
@@ -56,13 +58,13 @@ def _timed(of: state_view.State, input: Input, message: coordination.LogTime) ->
     return Decision(replace(head, step="timed", leg=message))
 
 
-def _decide(of: state_view.State, input: Input, time_ms: int) -> Decision:
+def _decide(of: state_view.StateView, input: DecisionInput, time_ms: int) -> Decision:
     message = input.message
     if input.topic == "commands":
         return decide.decide(of, input, message, time_ms)  # type: ignore[arg-type]  # by the topic
     if type(message) in _NUMBERED:
         return _numbered(of, input, message, time_ms)  # type: ignore[arg-type]  # by its type
-    if isinstance(message, Unreadable):
+    if isinstance(message, UnreadableRecord):
         return _ignored_bytes(of, input, message, time_ms)
     if isinstance(message, coordination.Undecodable):
         raise BrokenInvariant(f"a message of another version is decided: {message.detail}")
@@ -89,7 +91,7 @@ def _decide(of: state_view.State, input: Input, time_ms: int) -> Decision:
     return Decision(replace(head, step="ignored", leg=message))
 
 
-def _never_back(before: Settings, given: Settings) -> Settings:
+def _never_back(before: LedgerParameters, given: LedgerParameters) -> LedgerParameters:
     """Two versions only rise, even if a change names a value that it read before they rose."""
     return replace(
         given,
@@ -99,7 +101,7 @@ def _never_back(before: Settings, given: Settings) -> Settings:
 
 
 def _numbered(
-    of: state_view.State, input: Input, leg: coordination.NumberedLeg, time_ms: int
+    of: state_view.StateView, input: DecisionInput, leg: coordination.NumberedMessage, time_ms: int
 ) -> Decision:
     seen = of.partition.seen
     if not 0 <= leg.source < len(seen):
@@ -124,7 +126,7 @@ def _numbered(
 
 
 def _ignored_bytes(
-    of: state_view.State, input: Input, message: Unreadable, time_ms: int
+    of: state_view.StateView, input: DecisionInput, message: UnreadableRecord, time_ms: int
 ) -> Decision:
     """Only processors write legs: what is none of theirs changes nothing, and is told."""
     head = header(of, input, time_ms)
@@ -132,6 +134,6 @@ def _ignored_bytes(
     return Decision(replace(head, step="ignored", refused=told, detail=message.detail))
 
 
-def genesis(partition: int, message: coordination.Configure, value: bytes) -> Input:
+def genesis(partition: int, message: coordination.Configure, value: bytes) -> DecisionInput:
     """The first input of a partition, which stands in no topic."""
     return input_of("genesis", -1, None, value, 0, message)

@@ -13,17 +13,25 @@ from processor.rules.decision import BrokenInvariant
 from schemas import commands, coordination, journal, state_keys
 from schemas import state as states
 from schemas.commands import Command
-from schemas.coordination import LegEntry
+from schemas.coordination import CoordinatedEntry
 from schemas.journal import JournalRecord
 from schemas.ledger_parameters import Genesis
-from schemas.state import Account, Due, Hold, LogTime, Partition, SystemAccount, Transaction
+from schemas.state import (
+    AccountState,
+    Due,
+    HoldState,
+    LogTime,
+    PartitionState,
+    SystemAccountState,
+    TransactionState,
+)
 
 # Built once: a union made in the call costs more than the test.
 _FUNDING = (commands.Credit, commands.Debit)
-_NUMBERED = get_args(coordination.NumberedLeg)
+_NUMBERED = get_args(coordination.NumberedMessage)
 
 
-def evolve(of: state_view.State, record: JournalRecord) -> None:
+def evolve(of: state_view.StateView, record: JournalRecord) -> None:
     if record.sequence != of.partition.sequence + 1:
         raise BrokenInvariant(
             f"journal record {record.sequence} follows on {of.partition.sequence}"
@@ -42,15 +50,15 @@ def evolve(of: state_view.State, record: JournalRecord) -> None:
     of.partition = _partition(of.partition, record)
 
 
-def _reservation(of: state_view.State, reservation: journal.Reservation) -> None:
+def _reservation(of: state_view.StateView, reservation: journal.Reservation) -> None:
     key = state_keys.account(reservation.account)
     of.put(key, replace(_known(of, key), held=reservation.held, incoming=reservation.incoming))
 
 
-def _entry(of: state_view.State, entry: journal.Entry) -> None:
+def _entry(of: state_view.StateView, entry: journal.Entry) -> None:
     balance = entry.balance
     if isinstance(balance, str):
-        of.put(state_keys.system_account(entry.account), SystemAccount(balance, entry.version))
+        of.put(state_keys.system_account(entry.account), SystemAccountState(balance, entry.version))
         return
     key = state_keys.account(entry.account)
     account = _known(of, key)
@@ -60,7 +68,7 @@ def _entry(of: state_view.State, entry: journal.Entry) -> None:
         )
     of.put(
         key,
-        Account(
+        AccountState(
             account.type,
             account.currency,
             account.status,
@@ -75,18 +83,18 @@ def _entry(of: state_view.State, entry: journal.Entry) -> None:
     )
 
 
-def _known(of: state_view.State, key: bytes) -> Account:
+def _known(of: state_view.StateView, key: bytes) -> AccountState:
     account = of.get(key)
     if account is None:
         raise BrokenInvariant(f"an entry on {key[1:].decode()}, which was never opened")
     return account  # type: ignore[return-value]  # told by the key
 
 
-def _account(of: state_view.State, change: journal.AccountChange) -> None:
+def _account(of: state_view.StateView, change: journal.AccountChange) -> None:
     before = state_view.account(of, change.id)
     of.put(
         state_keys.account(change.id),
-        Account(
+        AccountState(
             change.type,
             change.currency,
             change.status,
@@ -101,10 +109,10 @@ def _account(of: state_view.State, change: journal.AccountChange) -> None:
     )
 
 
-def _hold(of: state_view.State, change: journal.HoldChange) -> None:
+def _hold(of: state_view.StateView, change: journal.HoldChange) -> None:
     of.put(
         state_keys.hold(change.id),
-        Hold(
+        HoldState(
             change.account,
             change.currency,
             change.amount,
@@ -117,7 +125,7 @@ def _hold(of: state_view.State, change: journal.HoldChange) -> None:
     of.put(state_keys.due(change.expires_at_ms, change.id), due)
 
 
-def _transaction(of: state_view.State, record: JournalRecord) -> None:
+def _transaction(of: state_view.StateView, record: JournalRecord) -> None:
     id, step = record.transaction_id, record.step
     if id is None:
         return
@@ -138,7 +146,9 @@ def _transaction(of: state_view.State, record: JournalRecord) -> None:
             assert isinstance(leg, coordination.Prepare), "a prepare is what is prepared"
             of.put(
                 state_keys.prepared(id),
-                states.Prepared(leg.source, leg.kind, leg.currency, leg.account, leg.entries),
+                states.PreparedTransaction(
+                    leg.source, leg.kind, leg.currency, leg.account, leg.entries
+                ),
             )
         case "committed" | "aborted":
             of.put(state_keys.prepared(id), None)
@@ -146,7 +156,7 @@ def _transaction(of: state_view.State, record: JournalRecord) -> None:
             pass
 
 
-def _outcome(of: state_view.State, id: str, record: JournalRecord) -> None:
+def _outcome(of: state_view.StateView, id: str, record: JournalRecord) -> None:
     """A command that was decided in its own step."""
     command, body_hash = record.command, record.body_hash
     assert command is not None and body_hash is not None, "an owned command is journaled whole"
@@ -156,23 +166,23 @@ def _outcome(of: state_view.State, id: str, record: JournalRecord) -> None:
 
 
 def _outcome_of(
-    of: state_view.State, command: Command, body_hash: bytes, record: JournalRecord
-) -> Transaction:
+    of: state_view.StateView, command: Command, body_hash: bytes, record: JournalRecord
+) -> TransactionState:
     kind, account = commands.kind(command), command.account
     if not record.entries:
         status: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
-        return Transaction(body_hash, status, kind, account, record.reason)
+        return TransactionState(body_hash, status, kind, account, record.reason)
     currency = _known(of, state_keys.account(account)).currency
     if isinstance(command, _FUNDING):
-        return Transaction(body_hash, "posted", kind, account, None, currency, command.amount)
-    return Transaction(
+        return TransactionState(body_hash, "posted", kind, account, None, currency, command.amount)
+    return TransactionState(
         body_hash,
         "posted",
         kind,
         account,
         currency=currency,
         entries=tuple(
-            LegEntry(index, entry.account, entry.direction, entry.amount)
+            CoordinatedEntry(index, entry.account, entry.direction, entry.amount)
             for index, entry in enumerate(record.entries)
         ),
         fee=record.fee,
@@ -180,12 +190,12 @@ def _outcome_of(
     )
 
 
-def _pending(of: state_view.State, id: str, record: JournalRecord) -> None:
+def _pending(of: state_view.StateView, id: str, record: JournalRecord) -> None:
     command, body_hash, pending = record.command, record.body_hash, record.pending
     assert command is not None and body_hash is not None and pending is not None
     of.put(
         state_keys.transaction(id),
-        Transaction(
+        TransactionState(
             bytes.fromhex(body_hash),
             "pending",
             commands.kind(command),
@@ -199,7 +209,7 @@ def _pending(of: state_view.State, id: str, record: JournalRecord) -> None:
         _mark(of, command.transaction_id, id, reversed=False)
 
 
-def _later_outcome(of: state_view.State, id: str, record: JournalRecord) -> None:
+def _later_outcome(of: state_view.StateView, id: str, record: JournalRecord) -> None:
     """The decision on what was pending."""
     asked = state_view.transaction(of, id)
     if asked is None or asked.pending is None or asked.command is None:
@@ -207,7 +217,7 @@ def _later_outcome(of: state_view.State, id: str, record: JournalRecord) -> None
     pending, posted = asked.pending, record.step == "posted"
     of.put(
         state_keys.transaction(id),
-        Transaction(
+        TransactionState(
             asked.body_hash,
             "posted" if posted else "rejected",
             asked.kind,
@@ -225,7 +235,7 @@ def _later_outcome(of: state_view.State, id: str, record: JournalRecord) -> None
         _mark(of, original, id if posted else None, reversed=posted)
 
 
-def _mark(of: state_view.State, original: str, reversal: str | None, *, reversed: bool) -> None:
+def _mark(of: state_view.StateView, original: str, reversal: str | None, *, reversed: bool) -> None:
     transaction = state_view.transaction(of, original)
     assert transaction is not None, "what is reversed was posted"
     of.put(
@@ -234,7 +244,7 @@ def _mark(of: state_view.State, original: str, reversal: str | None, *, reversed
     )
 
 
-def _partition(before: Partition, record: JournalRecord) -> Partition:
+def _partition(before: PartitionState, record: JournalRecord) -> PartitionState:
     if record.genesis is not None:
         before = _begin(before, record.genesis)
     settings, version = before.settings, before.settings_version
@@ -245,7 +255,7 @@ def _partition(before: Partition, record: JournalRecord) -> Partition:
         pending += 1
     elif record.command_offset is not None:
         pending -= 1
-    return Partition(
+    return PartitionState(
         before.partition,
         before.partitions,
         before.ledger_id,
@@ -272,7 +282,7 @@ def _log_times(before: tuple[LogTime, ...], record: JournalRecord) -> tuple[LogT
     return (*(each for each in left if each != given), given)
 
 
-def _begin(before: Partition, genesis: Genesis) -> Partition:
+def _begin(before: PartitionState, genesis: Genesis) -> PartitionState:
     none_yet = (0,) * genesis.partitions
     return replace(
         before,

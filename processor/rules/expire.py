@@ -3,14 +3,14 @@
 from msgspec.structs import replace
 
 from processor.rules import coordinate, holds, state_view
-from processor.rules.books import Books
+from processor.rules.books import DecisionPostings
 from processor.rules.decision import BrokenInvariant, Decision
 from processor.rules.journal_header import expiry_header
 from schemas import ids
 from schemas import state as states
 
 
-def expire(of: state_view.State, key: bytes, time_ms: int) -> Decision:
+def expire(of: state_view.StateView, key: bytes, time_ms: int) -> Decision:
     due = of.get(key)
     if not isinstance(due, states.Due):
         raise BrokenInvariant(f"nothing is due under {key.hex()}")
@@ -21,7 +21,7 @@ def expire(of: state_view.State, key: bytes, time_ms: int) -> Decision:
     hold = state_view.hold(of, id)
     if hold is None or hold.status != "open":
         raise BrokenInvariant(f"hold {id} is due but is not open")
-    books = Books(of)
+    books = DecisionPostings(of)
     books.release(hold.account, "debit", hold.amount)
     return Decision(
         replace(

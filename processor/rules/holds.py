@@ -3,17 +3,22 @@ plans.
 """
 
 from processor.rules import checks, outcomes, plans, state_view
-from processor.rules.books import Books
-from processor.rules.decision import Asked, Decision
+from processor.rules.books import DecisionPostings
+from processor.rules.decision import Decision, DecisionContext
 from schemas import commands
 from schemas import state as states
 from schemas.journal import HoldChange, HoldStatus
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from schemas.reasons import Reason
-from schemas.state import Account
+from schemas.state import AccountState
 
 
-def place(asked: Asked, command: commands.Hold, account: Account, settings: Settings) -> Decision:
+def place(
+    asked: DecisionContext,
+    command: commands.Hold,
+    account: AccountState,
+    settings: LedgerParameters,
+) -> Decision:
     time_ms = asked.header.time_ms
     currency = command.currency or account.currency
     reason = checks.standing(account, currency)
@@ -25,7 +30,7 @@ def place(asked: Asked, command: commands.Hold, account: Account, settings: Sett
     reason = reason or checks.funds(account, "debit", command.amount)
     if reason is not None:
         return outcomes.rejected(asked, reason)
-    books = Books(asked.of)
+    books = DecisionPostings(asked.of)
     books.reserve(command.account, "debit", command.amount)
     if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
         return outcomes.rejected(asked, Reason.CONDITION_FAILED)
@@ -43,7 +48,7 @@ def place(asked: Asked, command: commands.Hold, account: Account, settings: Sett
     )
 
 
-def void(asked: Asked, command: commands.Void, account: Account) -> Decision:
+def void(asked: DecisionContext, command: commands.Void, account: AccountState) -> Decision:
     hold = state_view.hold(asked.of, command.hold_id)
     if hold is None or hold.account != command.account:
         return outcomes.rejected(asked, Reason.HOLD_NOT_FOUND)
@@ -52,7 +57,7 @@ def void(asked: Asked, command: commands.Void, account: Account) -> Decision:
     reason = plans.hold_refusal(hold, asked.header.time_ms)
     if reason is not None:
         return outcomes.rejected(asked, reason)
-    books = Books(asked.of)
+    books = DecisionPostings(asked.of)
     books.release(hold.account, "debit", hold.amount)
     if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
         return outcomes.rejected(asked, Reason.CONDITION_FAILED)
@@ -63,7 +68,7 @@ def void(asked: Asked, command: commands.Void, account: Account) -> Decision:
     )
 
 
-def changed(id: str, hold: states.Hold, status: HoldStatus, captured: int = 0) -> HoldChange:
+def changed(id: str, hold: states.HoldState, status: HoldStatus, captured: int = 0) -> HoldChange:
     return HoldChange(
         id=id,
         account=hold.account,

@@ -3,12 +3,12 @@
 import hashlib
 
 from processor.rules import state_view
-from processor.rules.decision import Input, Topic
+from processor.rules.decision import DecisionInput, Topic
 from schemas import commands, state_keys
 from schemas.commands import Command
-from schemas.coordination import Leg, Undecodable
-from schemas.journal import JournalRecord, Source
-from schemas.validation.command_validation import Unreadable
+from schemas.coordination import CoordinationMessage, Undecodable
+from schemas.journal import InputSource, JournalRecord
+from schemas.validation.command_validation import UnreadableRecord
 
 BODY_HASH_BYTES = 16
 
@@ -19,14 +19,14 @@ def input_of(
     key: bytes | None,
     value: bytes,
     time_ms: int,
-    message: Command | Leg | Unreadable | Undecodable,
-) -> Input:
+    message: Command | CoordinationMessage | UnreadableRecord | Undecodable,
+) -> DecisionInput:
     """Needs no state: whoever reads ahead can do all of this ahead, too."""
     digest = hashlib.sha256(value).hexdigest()
-    if topic != "commands" or isinstance(message, Unreadable):
-        return Input(topic, offset, key, value, time_ms, message, digest)
+    if topic != "commands" or isinstance(message, UnreadableRecord):
+        return DecisionInput(topic, offset, key, value, time_ms, message, digest)
     command: Command = message  # type: ignore[assignment]  # by the topic
-    return Input(
+    return DecisionInput(
         topic,
         offset,
         key,
@@ -39,17 +39,17 @@ def input_of(
     )
 
 
-def header(of: state_view.State, input: Input, time_ms: int) -> JournalRecord:
+def header(of: state_view.StateView, input: DecisionInput, time_ms: int) -> JournalRecord:
     """The journal record but for what is decided, which replaces its step and adds to it."""
-    return _undecided(of, time_ms, Source(input.topic, input.offset), input.value_digest)
+    return _undecided(of, time_ms, InputSource(input.topic, input.offset), input.value_digest)
 
 
-def expiry_header(of: state_view.State, time_ms: int) -> JournalRecord:
-    return _undecided(of, time_ms, Source("expiry"), None)
+def expiry_header(of: state_view.StateView, time_ms: int) -> JournalRecord:
+    return _undecided(of, time_ms, InputSource("expiry"), None)
 
 
 def _undecided(
-    of: state_view.State, time_ms: int, source: Source, digest: str | None
+    of: state_view.StateView, time_ms: int, source: InputSource, digest: str | None
 ) -> JournalRecord:
     at = of.partition
     return JournalRecord(

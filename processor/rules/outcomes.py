@@ -8,16 +8,16 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from processor.rules.books import Books
-from processor.rules.decision import Asked, Decision, Published
+from processor.rules.books import DecisionPostings
+from processor.rules.decision import Decision, DecisionContext, Published
 from schemas import commands, ids, journal
 from schemas.commands import Command
-from schemas.coordination import LegEntry
+from schemas.coordination import CoordinatedEntry
 from schemas.published_records import TransactionRecord
 from schemas.reasons import Reason
 
 
-def rejected(asked: Asked, reason: Reason, detail: str | None = None) -> Decision:
+def rejected(asked: DecisionContext, reason: Reason, detail: str | None = None) -> Decision:
     return Decision(
         replace(
             asked.header,
@@ -32,7 +32,7 @@ def rejected(asked: Asked, reason: Reason, detail: str | None = None) -> Decisio
 
 
 def posted(
-    asked: Asked,
+    asked: DecisionContext,
     *,
     account: journal.AccountChange | None = None,
     hold: journal.HoldChange | None = None,
@@ -62,13 +62,17 @@ def conditions_hold(command: Command, version: int, available_after: int) -> boo
     return least is None or available_after >= least
 
 
-def parties(entries: Iterable[LegEntry]) -> tuple[str, ...]:
+def parties(entries: Iterable[CoordinatedEntry]) -> tuple[str, ...]:
     ordinary = tuple(entry.account for entry in entries if not ids.is_system(entry.account))
     return ordinary if len(ordinary) == 2 else ()
 
 
 def published(
-    command: Command, transaction_id: str, currency: str, entries: tuple[LegEntry, ...], fee: int
+    command: Command,
+    transaction_id: str,
+    currency: str,
+    entries: tuple[CoordinatedEntry, ...],
+    fee: int,
 ) -> Published:
     return Published(
         transaction_id,
@@ -84,7 +88,7 @@ def published(
 
 
 def transactions(
-    header: journal.JournalRecord, books: Books, told: Published
+    header: journal.JournalRecord, books: DecisionPostings, told: Published
 ) -> tuple[TransactionRecord, ...]:
     """One record for each entry of an ordinary account, in the order of the journal."""
     timestamp = rfc3339(header.time_ms)

@@ -7,17 +7,17 @@ happened to the accounts meanwhile.
 from msgspec.structs import replace
 
 from processor.rules import checks, outcomes, plans, state_view
-from processor.rules.books import Books
-from processor.rules.decision import Decision, Input, Published
+from processor.rules.books import DecisionPostings
+from processor.rules.decision import Decision, DecisionInput, Published
 from processor.rules.journal_header import header
 from schemas import coordination
 from schemas import state as states
-from schemas.coordination import Leg
-from schemas.journal import Sent, Step
+from schemas.coordination import CoordinationMessage
+from schemas.journal import SentNumber, Step
 
 
 def prepare(
-    of: state_view.State, input: Input, leg: coordination.Prepare, time_ms: int
+    of: state_view.StateView, input: DecisionInput, leg: coordination.Prepare, time_ms: int
 ) -> Decision:
     head = header(of, input, time_ms)
     at = of.partition
@@ -25,7 +25,7 @@ def prepare(
     assert at.settings is not None, "a partition begins with its genesis"
     types = checks.types_allowed(at.settings.rules_version, leg.kind, leg.wallets_only)
     found = checks.first_refusal(of, leg.entries, leg.currency, types)
-    reply: Leg
+    reply: CoordinationMessage
     step: Step
     if found is not None:
         reply = coordination.Refused(
@@ -44,7 +44,7 @@ def prepare(
             same_owner=_same_owner(of, leg),
         )
         step = "prepared"
-    books = Books(of)
+    books = DecisionPostings(of)
     if found is None:
         for entry in leg.entries:
             books.reserve(entry.account, entry.direction, entry.amount)
@@ -56,25 +56,27 @@ def prepare(
             transaction_id=leg.transaction_id,
             reason=None if found is None else found.reason,
             reserved=tuple(books.reserved),
-            sent=(Sent(leg.source, number),),
+            sent=(SentNumber(leg.source, number),),
         ),
         ((leg.source, reply),),
     )
 
 
-def _same_owner(of: state_view.State, leg: coordination.Prepare) -> bool:
+def _same_owner(of: state_view.StateView, leg: coordination.Prepare) -> bool:
     if leg.owner is None:
         return False
     account = state_view.account(of, leg.entries[0].account)
     return account is not None and plans.same_owner(account, "wallet", leg.owner)
 
 
-def commit(of: state_view.State, input: Input, leg: coordination.Commit, time_ms: int) -> Decision:
+def commit(
+    of: state_view.StateView, input: DecisionInput, leg: coordination.Commit, time_ms: int
+) -> Decision:
     head = header(of, input, time_ms)
     reserved = state_view.prepared(of, leg.transaction_id)
     if reserved is None:
         return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
-    books = Books(of)
+    books = DecisionPostings(of)
     _release(books, reserved)
     books.post_all(reserved.entries)
     books.balance_by_transit(reserved.currency)
@@ -101,12 +103,14 @@ def commit(of: state_view.State, input: Input, leg: coordination.Commit, time_ms
     )
 
 
-def abort(of: state_view.State, input: Input, leg: coordination.Abort, time_ms: int) -> Decision:
+def abort(
+    of: state_view.StateView, input: DecisionInput, leg: coordination.Abort, time_ms: int
+) -> Decision:
     head = header(of, input, time_ms)
     reserved = state_view.prepared(of, leg.transaction_id)
     if reserved is None:
         return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
-    books = Books(of)
+    books = DecisionPostings(of)
     _release(books, reserved)
     return Decision(
         replace(
@@ -119,6 +123,6 @@ def abort(of: state_view.State, input: Input, leg: coordination.Abort, time_ms: 
     )
 
 
-def _release(books: Books, reserved: states.Prepared) -> None:
+def _release(books: DecisionPostings, reserved: states.PreparedTransaction) -> None:
     for entry in reserved.entries:
         books.release(entry.account, entry.direction, entry.amount)

@@ -6,15 +6,15 @@ after it, and the first of all by precedence is the reason.
 """
 
 from processor.rules import checks, state_view
-from processor.rules.checks import Refusal, refusal
+from processor.rules.checks import CheckRefusal, refusal
 from processor.rules.decision import Plan
 from schemas import ids, money
 from schemas import state as states
 from schemas.commands import Capture, Post, Reverse, Transfer
-from schemas.coordination import LegEntry
-from schemas.ledger_parameters import Settings
+from schemas.coordination import CoordinatedEntry
+from schemas.ledger_parameters import LedgerParameters
 from schemas.reasons import Reason
-from schemas.state import Account, Partition
+from schemas.state import AccountState, PartitionState
 
 _MIN_ENTRIES, _MAX_ENTRIES = 2, 100
 _POST_MAY_NAME = frozenset(
@@ -32,7 +32,9 @@ def static_transfer(command: Transfer) -> Reason | None:
     return Reason.SELF_TRANSFER if command.to == command.account else None
 
 
-def transfer(command: Transfer, account: Account, of: state_view.State, settings: Settings) -> Plan:
+def transfer(
+    command: Transfer, account: AccountState, of: state_view.StateView, settings: LedgerParameters
+) -> Plan:
     at = of.partition
     currency = command.currency or account.currency
     bps = settings.commission_bps
@@ -52,14 +54,17 @@ def transfer(command: Transfer, account: Account, of: state_view.State, settings
 
 def transfer_entries(
     command: Transfer, currency: str, fee: int, partition: int
-) -> tuple[LegEntry, ...]:
+) -> tuple[CoordinatedEntry, ...]:
     entries = (
-        LegEntry(0, command.account, "debit", command.amount + fee),
-        LegEntry(1, command.to, "credit", command.amount),
+        CoordinatedEntry(0, command.account, "debit", command.amount + fee),
+        CoordinatedEntry(1, command.to, "credit", command.amount),
     )
     if not fee:
         return entries
-    return (*entries, LegEntry(2, ids.system_shard(ids.FEES, currency, partition), "credit", fee))
+    return (
+        *entries,
+        CoordinatedEntry(2, ids.system_shard(ids.FEES, currency, partition), "credit", fee),
+    )
 
 
 def commission(amount: int, bps: int) -> int:
@@ -67,7 +72,7 @@ def commission(amount: int, bps: int) -> int:
     return (amount * bps + 5_000) // 10_000
 
 
-def same_owner(account: Account, type: str, owner: str | None) -> bool:
+def same_owner(account: AccountState, type: str, owner: str | None) -> bool:
     return account.type == type == "wallet" and owner is not None and account.owner == owner
 
 
@@ -94,8 +99,8 @@ def coordinating_account(command: Post) -> str | None:
     return min(ordinary, default=None)
 
 
-def post(command: Post, at: Partition) -> Plan:
-    found: Refusal | None = None
+def post(command: Post, at: PartitionState) -> Plan:
+    found: CheckRefusal | None = None
     entries = []
     for index, entry in enumerate(command.entries):
         name = entry.account
@@ -106,7 +111,7 @@ def post(command: Post, at: Partition) -> Plan:
                 found = refusal(Reason.ACCOUNT_TYPE_NOT_ALLOWED, index)
             elif found is None and currency != command.currency:
                 found = refusal(Reason.CURRENCY_MISMATCH, index)
-        entries.append(LegEntry(index, name, entry.direction, entry.amount))
+        entries.append(CoordinatedEntry(index, name, entry.direction, entry.amount))
     total = sum(entry.amount for entry in entries if entry.direction == "debit")
     if found is None and total > money.MAX_AMOUNT:
         found = refusal(Reason.BALANCE_OVERFLOW)
@@ -122,7 +127,7 @@ def static_capture(command: Capture) -> Reason | None:
     return None
 
 
-def capture(command: Capture, of: state_view.State, time_ms: int) -> Plan | None:
+def capture(command: Capture, of: state_view.StateView, time_ms: int) -> Plan | None:
     """None: the account has no such hold."""
     hold = state_view.hold(of, command.hold_id)
     if hold is None or hold.account != command.account:
@@ -133,14 +138,17 @@ def capture(command: Capture, of: state_view.State, time_ms: int) -> Plan | None
         reason = Reason.CAPTURE_EXCEEDS_HOLD
     to = command.to or ids.system_shard(ids.FUNDING, hold.currency, of.partition.partition)
     return Plan(
-        (LegEntry(0, command.account, "debit", amount), LegEntry(1, to, "credit", amount)),
+        (
+            CoordinatedEntry(0, command.account, "debit", amount),
+            CoordinatedEntry(1, to, "credit", amount),
+        ),
         hold.currency,
         None if reason is None else refusal(reason),
         hold=hold,
     )
 
 
-def hold_refusal(hold: states.Hold, time_ms: int) -> Reason | None:
+def hold_refusal(hold: states.HoldState, time_ms: int) -> Reason | None:
     """Why a hold cannot be captured or voided."""
     if hold.status in ("captured", "voided"):
         return Reason.HOLD_CLOSED
@@ -151,7 +159,9 @@ def hold_refusal(hold: states.Hold, time_ms: int) -> Reason | None:
     return None
 
 
-def entries_of(transaction: states.Transaction, partition: int) -> tuple[LegEntry, ...]:
+def entries_of(
+    transaction: states.TransactionState, partition: int
+) -> tuple[CoordinatedEntry, ...]:
     """A posted transaction's entries; a credit's and a debit's follow from the amount alone."""
     amount = transaction.amount
     if not amount:
@@ -159,16 +169,16 @@ def entries_of(transaction: states.Transaction, partition: int) -> tuple[LegEntr
     shard = ids.system_shard(ids.FUNDING, transaction.currency or "", partition)
     if transaction.kind == "credit":
         return (
-            LegEntry(0, shard, "debit", amount),
-            LegEntry(1, transaction.account, "credit", amount),
+            CoordinatedEntry(0, shard, "debit", amount),
+            CoordinatedEntry(1, transaction.account, "credit", amount),
         )
     return (
-        LegEntry(0, transaction.account, "debit", amount),
-        LegEntry(1, shard, "credit", amount),
+        CoordinatedEntry(0, transaction.account, "debit", amount),
+        CoordinatedEntry(1, shard, "credit", amount),
     )
 
 
-def reverse(command: Reverse, of: state_view.State) -> Plan | None:
+def reverse(command: Reverse, of: state_view.StateView) -> Plan | None:
     """None: the account has no such transaction."""
     original = state_view.transaction(of, command.transaction_id)
     if original is None or original.account != command.account:
@@ -186,7 +196,9 @@ def reverse(command: Reverse, of: state_view.State) -> Plan | None:
         return Plan((), "", refusal(reason))
     original_entries = entries_of(original, of.partition.partition)
     turned = tuple(
-        LegEntry(e.index, e.account, "credit" if e.direction == "debit" else "debit", e.amount)
+        CoordinatedEntry(
+            e.index, e.account, "credit" if e.direction == "debit" else "debit", e.amount
+        )
         for e in original_entries
     )
     return Plan(turned, original.currency or "", None if reason is None else refusal(reason))

@@ -5,9 +5,9 @@ too much costs a look-up; one that is missed is read when it is asked for.
 """
 
 from processor.rules import state_view
-from processor.rules.decision import Input
+from processor.rules.decision import DecisionInput
 from schemas import commands, coordination, ids, state_keys
-from schemas.validation.command_validation import Unreadable
+from schemas.validation.command_validation import UnreadableRecord
 
 Key = bytes
 
@@ -23,9 +23,9 @@ NAMING = frozenset(
 )
 
 
-def keys_read(input: Input) -> list[Key]:
+def keys_read(input: DecisionInput) -> list[Key]:
     message = input.message
-    if isinstance(message, Unreadable):
+    if isinstance(message, UnreadableRecord):
         return []
     if input.topic == "commands":
         return _command_keys(input, message)  # type: ignore[arg-type]  # by the topic
@@ -40,7 +40,7 @@ def keys_read(input: Input) -> list[Key]:
             return []
 
 
-def _command_keys(input: Input, command: commands.Command) -> list[Key]:
+def _command_keys(input: DecisionInput, command: commands.Command) -> list[Key]:
     keys = [input.transaction_key, state_keys.account(command.account)]
     match command:
         case commands.Credit() | commands.Debit():
@@ -62,7 +62,7 @@ def _command_keys(input: Input, command: commands.Command) -> list[Key]:
     return keys
 
 
-def keys_named(of: state_view.State, input: Input) -> list[Key]:
+def keys_named(of: state_view.StateView, input: DecisionInput) -> list[Key]:
     """The second round: entries of what the first round found."""
     message = input.message
     keys: list[Key] = []

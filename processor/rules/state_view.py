@@ -12,12 +12,12 @@ from schemas import state, state_keys
 from schemas.state import StateValue
 
 
-class State(Protocol):
+class StateView(Protocol):
     """The port to a partition's state. No call blocks for long; none fails but by ending the
     process.
     """
 
-    partition: state.Partition
+    partition: state.PartitionState
 
     def get(self, key: bytes, /) -> StateValue | None: ...
 
@@ -32,7 +32,7 @@ class MemoryState:
     """A partition's state in plain memory: for replays, audits and tests."""
 
     def __init__(self, partition: int) -> None:
-        self.partition = state.Partition(partition)
+        self.partition = state.PartitionState(partition)
         self._values: dict[bytes, StateValue] = {}
         self._due: list[bytes] = []
 
@@ -67,29 +67,29 @@ class MemoryState:
 # A key's first byte tells the type of its value: that is what the ignored errors cannot know.
 
 
-def account(of: State, id: str) -> state.Account | None:
+def account(of: StateView, id: str) -> state.AccountState | None:
     return of.get(state_keys.account(id))  # type: ignore[return-value]  # told by the key
 
 
-def system_account(of: State, shard: str) -> state.SystemAccount:
+def system_account(of: StateView, shard: str) -> state.SystemAccountState:
     found = of.get(state_keys.system_account(shard))
     return _NEW_SYSTEM_ACCOUNT if found is None else found  # type: ignore[return-value]  # as above
 
 
-def transaction(of: State, id: str) -> state.Transaction | None:
+def transaction(of: StateView, id: str) -> state.TransactionState | None:
     return transaction_at(of, state_keys.transaction(id))
 
 
-def transaction_at(of: State, key: bytes) -> state.Transaction | None:
+def transaction_at(of: StateView, key: bytes) -> state.TransactionState | None:
     return of.get(key)  # type: ignore[return-value]  # told by the key
 
 
-def hold(of: State, id: str) -> state.Hold | None:
+def hold(of: StateView, id: str) -> state.HoldState | None:
     return of.get(state_keys.hold(id))  # type: ignore[return-value]  # told by the key
 
 
-def prepared(of: State, id: str) -> state.Prepared | None:
+def prepared(of: StateView, id: str) -> state.PreparedTransaction | None:
     return of.get(state_keys.prepared(id))  # type: ignore[return-value]  # told by the key
 
 
-_NEW_SYSTEM_ACCOUNT = state.SystemAccount()
+_NEW_SYSTEM_ACCOUNT = state.SystemAccountState()

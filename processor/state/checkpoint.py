@@ -24,7 +24,7 @@ MOST = 2**50
 _decode = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MOST)]).decode
 
 
-class Local(msgspec.Struct, frozen=True, array_like=True):
+class LocalCheckpoint(msgspec.Struct, frozen=True, array_like=True):
     """What only this copy knows: how far it has the changelog, and how to tell whose copy it is."""
 
     changelog_next_offset: int = 0

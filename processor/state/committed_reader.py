@@ -20,7 +20,7 @@ from plumbing.failures import Failure
 from plumbing.kafka import clients
 from plumbing.kafka.clients import NoAnswer
 from processor.lanes.batch_reader import MOST_BYTES
-from processor.state.record_digest import Read
+from processor.state.record_digest import ReadRecord
 
 TIMEOUT_S = 20.0
 CHUNK = 10_000
@@ -28,7 +28,7 @@ CHUNK = 10_000
 _OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET)
 
 
-class Range(NamedTuple):
+class OffsetRange(NamedTuple):
     """The offsets that a read_committed reader can see: from start up to, not with, end."""
 
     start: int
@@ -36,7 +36,7 @@ class Range(NamedTuple):
 
 
 class OutOfRange(Failure):
-    def __init__(self, topic: str, partition: int, offset: int, range: Range) -> None:
+    def __init__(self, topic: str, partition: int, offset: int, range: OffsetRange) -> None:
         super().__init__(
             f"partition {partition} of `{topic}`, offset {offset}: there is no such offset; the"
             f" topic has offsets {range.start} to {range.end}"
@@ -73,9 +73,9 @@ class CommittedReader:
             raise KafkaException(known.error)
         return len(known.partitions)
 
-    def range(self, topic: str, partition: int) -> Range:
+    def range(self, topic: str, partition: int) -> OffsetRange:
         asked = TopicPartition(topic, partition)
-        return Range(*clients.watermarks(self._consumer, asked, TIMEOUT_S))
+        return OffsetRange(*clients.watermarks(self._consumer, asked, TIMEOUT_S))
 
     def open_from(self, topic: str, partition: int) -> int | None:
         """The offset from which on a transaction is open; None where all are ended."""
@@ -89,7 +89,7 @@ class CommittedReader:
         )
         return stable if stable < high else None
 
-    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[Read]:
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[ReadRecord]:
         """Every committed record from start up to, not with, end."""
         self._consumer.assign([TopicPartition(topic, partition, start)])
         heard = time.monotonic()
@@ -107,17 +107,17 @@ class CommittedReader:
                     return
                 if error is None:
                     _, time_ms = message.timestamp()
-                    yield Read(offset, message.key(), message.value(), time_ms)
+                    yield ReadRecord(offset, message.key(), message.value(), time_ms)
             if messages:
                 # Not counted as silence: what the caller did with them.
                 heard = time.monotonic()
 
-    def at(self, topic: str, partition: int, offset: int) -> Read | None:
+    def at(self, topic: str, partition: int, offset: int) -> ReadRecord | None:
         for read in self.read(topic, partition, offset, offset + 1):
             return read if read.offset == offset else None
         return None
 
-    def last(self, topic: str, partition: int) -> Read | None:
+    def last(self, topic: str, partition: int) -> ReadRecord | None:
         """The last committed record."""
         start, end = self.range(topic, partition)
         # Transaction markers and aborted records take offsets too: it is a little before the end,

@@ -8,14 +8,14 @@ import msgspec
 from msgspec import Struct
 
 from plumbing.failures import Failure
-from processor.rules.decision import Input
+from processor.rules.decision import DecisionInput
 from schemas.ledger_parameters import FORMAT_LEVEL
-from schemas.state import InputPosition, Position
+from schemas.state import InputPosition, PartitionPosition
 
-_decode = msgspec.msgpack.Decoder(Position).decode
+_decode = msgspec.msgpack.Decoder(PartitionPosition).decode
 
 
-class Read(Struct, frozen=True, gc=False):
+class ReadRecord(Struct, frozen=True, gc=False):
     """A record as it lies in its topic."""
 
     offset: int
@@ -29,11 +29,11 @@ def new_incarnation() -> bytes:
     return secrets.token_bytes(16)
 
 
-def position_after(last: Read | Input) -> InputPosition:
+def position_after(last: ReadRecord | DecisionInput) -> InputPosition:
     return InputPosition(last.offset + 1, last.offset, digest(last))
 
 
-def digest(read: Read | Input) -> bytes:
+def digest(read: ReadRecord | DecisionInput) -> bytes:
     """What tells a record from another one that lies at its offset in another topic."""
     key, value = read.key or b"", read.value or b""
     head = f"{read.offset}:{read.time_ms}:{len(key)}:{len(value)}:".encode()
@@ -66,7 +66,7 @@ class _AnyPosition(Struct, array_like=True):
 _decode_any = msgspec.msgpack.Decoder(_AnyPosition).decode
 
 
-def decode(value: bytes) -> Position:
+def decode(value: bytes) -> PartitionPosition:
     """A position as it lies in `state`. One that this program cannot read, as its ledger has a
     higher format level, is named so."""
     try:

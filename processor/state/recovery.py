@@ -14,12 +14,12 @@ from msgspec.structs import replace
 
 from plumbing.failures import Failure
 from processor.state import record_digest
-from processor.state.committed_reader import CommittedReader, Range
-from processor.state.record_digest import Read, digest
-from processor.state.store import Table
+from processor.state.committed_reader import CommittedReader, OffsetRange
+from processor.state.record_digest import ReadRecord, digest
+from processor.state.store import StateStore
 from schemas import journal, state_keys, topics
-from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSIONS, Settings
-from schemas.state import InputPosition, Position
+from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSIONS, LedgerParameters
+from schemas.state import InputPosition, PartitionPosition
 from schemas.topics import DAY_MS, STATE, Names
 
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ _TOMBSTONES_KEPT_MS = (STATE.delete_retention_ms or 0) - DAY_MS
 Progress = Callable[[int, int], None]
 
 
-class Refused(Failure):
+class TakeoverRefused(Failure):
     """The partition cannot be owned: what Kafka holds and what the state says do not go
     together.
     """
@@ -56,14 +56,14 @@ class Recovery:
             deadline = time.monotonic() + ENDED_WITHIN_S
             while (offset := self._reader.open_from(topic, self._partition)) is not None:
                 if time.monotonic() > deadline:
-                    raise Refused(
+                    raise TakeoverRefused(
                         f"partition {self._partition} of `{topic}` has a transaction open from"
                         f" {offset} on that does not end: a broker has lost its marker. It may have"
                         " been committed: docs/failure-scenarios.md says what to do"
                     )
                 time.sleep(POLL_S)
 
-    def restore(self, table: Table, ledger_id: str, progress: Progress) -> None:
+    def restore(self, table: StateStore, ledger_id: str, progress: Progress) -> None:
         """Bring the local copy to the stable end of `state`; all of it again if it cannot be told
         that the copy is a part of that."""
         range = self._range(self._names.state)
@@ -95,13 +95,13 @@ class Recovery:
         if last is None:
             return None
         if last.key != state_keys.POSITION or not last.value:
-            raise Refused(
+            raise TakeoverRefused(
                 f"partition {number} of `{topic}` does not end with a position: it was cut, or its"
                 " rebuild was not finished; `streamledger rebuild state-topic` writes it again"
             )
         return record_digest.decode(last.value).incarnation
 
-    def _foreign(self, table: Table, ledger_id: str) -> str | None:
+    def _foreign(self, table: StateStore, ledger_id: str) -> str | None:
         """Why the local copy cannot be told to be this partition's; None if it is, or empty."""
         local, position = table.local, table.position
         if local.changelog_next_offset == 0 and position is None:
@@ -116,7 +116,9 @@ class Recovery:
             return "its journal is not this ledger's"
         return None
 
-    def _stale(self, table: Table, range: Range, incarnation: bytes | None) -> str | None:
+    def _stale(
+        self, table: StateStore, range: OffsetRange, incarnation: bytes | None
+    ) -> str | None:
         """Why the changelog cannot be laid over the local copy."""
         local = table.local
         if local.changelog_next_offset == 0:
@@ -124,7 +126,7 @@ class Recovery:
         if incarnation is not None and local.incarnation != incarnation:
             return f"its offsets belong to another incarnation of `{self._names.state}`"
         if incarnation is None or local.changelog_next_offset > range.end:
-            raise Refused(
+            raise TakeoverRefused(
                 f"partition {self._partition}: the local copy has read `{self._names.state}` up to"
                 f" {local.changelog_next_offset}, but it ends at {range.end}"
             )
@@ -136,7 +138,7 @@ class Recovery:
             return "it is older than the changelog's tombstones"
         return None
 
-    def check_inputs(self, position: Position) -> None:
+    def check_inputs(self, position: PartitionPosition) -> None:
         """The inputs are those that the state has read: not shorter, not cut and grown again."""
         self._check_input(self._names.commands, position.commands)
         self._check_input(self._names.legs, position.legs)
@@ -145,16 +147,18 @@ class Recovery:
         range = self._range(topic)
         where = f"partition {self._partition} of `{topic}`"
         if not range.start <= input.next_offset <= range.end:
-            raise Refused(
+            raise TakeoverRefused(
                 f"{where} has offsets {range.start} to {range.end}; the ledger's position is"
                 f" {input.next_offset}"
             )
         if input.last_offset >= range.start:
             last = self._reader.at(topic, self._partition, input.last_offset)
             if last is None or digest(last) != input.last_digest:
-                raise Refused(f"{where} has another record at {input.last_offset} than was read")
+                raise TakeoverRefused(
+                    f"{where} has another record at {input.last_offset} than was read"
+                )
 
-    def check_journal(self, position: Position | None) -> Read | None:
+    def check_journal(self, position: PartitionPosition | None) -> ReadRecord | None:
         """The journal ends where the state does, with the record that is returned. Without a state
         there is no journal: else the state was lost, and all would be decided again."""
         topic = self._names.journal
@@ -162,11 +166,11 @@ class Recovery:
         where = f"partition {self._partition}: `{topic}`"
         if position is None:
             if last is not None:
-                raise Refused(
+                raise TakeoverRefused(
                     f"{where} is not empty, but `{self._names.state}` is: the state was lost"
                 )
         elif last is None or journal.hash_of(last.value or b"") != position.last_hash:
-            raise Refused(f"{where} does not end where the state does")
+            raise TakeoverRefused(f"{where} does not end where the state does")
         return last
 
     def _hash_at(self, offset: int) -> str | None:
@@ -177,40 +181,40 @@ class Recovery:
         read = self._reader.at(topic, self._partition, offset)
         return None if read is None else journal.hash_of(read.value or b"")
 
-    def _range(self, topic: str) -> Range:
+    def _range(self, topic: str) -> OffsetRange:
         return self._reader.range(topic, self._partition)
 
 
-def check_owner(position: Position, ledger_id: str, partitions: int) -> None:
+def check_owner(position: PartitionPosition, ledger_id: str, partitions: int) -> None:
     """The state is this ledger's, and these rules can go on with it."""
     if not position.incarnation:
-        raise Refused(
+        raise TakeoverRefused(
             f"partition {position.partition.partition} of `state` was written by an older program,"
             " without an incarnation; `streamledger rebuild state-topic --replace` writes it again"
         )
     at = position.partition
     if at.ledger_id != ledger_id:
-        raise Refused(
+        raise TakeoverRefused(
             f"these topics hold the ledger {at.ledger_id!r}, not {ledger_id!r}: LEDGER_ID is wrong,"
             " or TOPIC_PREFIX"
         )
     if at.partitions != partitions:
-        raise Refused(
+        raise TakeoverRefused(
             f"the ledger has {at.partitions} partitions for life, but its topics have {partitions}"
         )
     if at.settings is None:
-        raise Refused(f"partition {at.partition} has a state but no settings")
+        raise TakeoverRefused(f"partition {at.partition} has a state but no settings")
     if (reason := unsupported(at.settings)) is not None:
-        raise Refused(reason)
+        raise TakeoverRefused(reason)
     lanes = topics.lanes(partitions)
     if at.settings.lanes != lanes:
-        raise Refused(
+        raise TakeoverRefused(
             f"partition {at.partition} of the ledger is in lane layout {at.settings.lanes} (its"
             f" partitions form {at.settings.lanes} lanes); this program has layout {lanes}"
         )
 
 
-def unsupported(settings: Settings) -> str | None:
+def unsupported(settings: LedgerParameters) -> str | None:
     """Why this program cannot go on with a partition that has these settings; None if it can."""
     if settings.format_level > FORMAT_LEVEL:
         return record_digest.too_new(settings.format_level)

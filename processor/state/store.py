@@ -30,10 +30,10 @@ from rocksdict import (
 from plumbing.failures import Failure
 from processor.state import checkpoint, record_digest
 from processor.state.cache import Cache
-from processor.state.checkpoint import Local
+from processor.state.checkpoint import LocalCheckpoint
 from processor.state.expiry_index import DueIndex
 from schemas import state, state_keys
-from schemas.state import Partition, Position, StateValue
+from schemas.state import PartitionPosition, PartitionState, StateValue
 
 log = structlog.get_logger(__name__)
 
@@ -45,11 +45,11 @@ _encode = msgspec.msgpack.Encoder().encode
 _DECODERS: dict[int, Callable[[bytes], Any]] = {
     prefix[0]: msgspec.msgpack.Decoder(type).decode
     for prefix, type in (
-        (state_keys.ACCOUNT, state.Account),
-        (state_keys.SYSTEM_ACCOUNT, state.SystemAccount),
-        (state_keys.TRANSACTION, state.Transaction),
-        (state_keys.HOLD, state.Hold),
-        (state_keys.PREPARED, state.Prepared),
+        (state_keys.ACCOUNT, state.AccountState),
+        (state_keys.SYSTEM_ACCOUNT, state.SystemAccountState),
+        (state_keys.TRANSACTION, state.TransactionState),
+        (state_keys.HOLD, state.HoldState),
+        (state_keys.PREPARED, state.PreparedTransaction),
         (state_keys.DUE, state.Due),
     )
 }
@@ -75,7 +75,7 @@ class Memory:
         )
 
 
-_decode_local = msgspec.msgpack.Decoder(Local).decode
+_decode_local = msgspec.msgpack.Decoder(LocalCheckpoint).decode
 
 Staged = list[tuple[bytes, bytes | None]]
 
@@ -93,7 +93,7 @@ class _Seen(dict[bytes, StateValue | None]):
         return value
 
 
-class Table:
+class StateStore:
     """Implements the rules' State. Used by one thread at a time."""
 
     def __init__(self, path: Path, partition: int, memory: Memory, entries: int) -> None:
@@ -136,10 +136,10 @@ class Table:
     def load(self) -> None:
         """Take what RocksDB holds as the committed state: after opening and after a restore."""
         found = self._db.get(LOCAL_KEY)
-        self.local = _decode_local(found) if found is not None else Local()
+        self.local = _decode_local(found) if found is not None else LocalCheckpoint()
         position = self._db.get(state_keys.POSITION)
         self.position = record_digest.decode(position) if position is not None else None
-        self.partition = self.position.partition if self.position else Partition(self._number)
+        self.partition = self.position.partition if self.position else PartitionState(self._number)
         self._index = DueIndex(self._read_due)
         self.due = self._index.due
 
@@ -181,7 +181,7 @@ class Table:
             (key, None if value is None else _encode(value)) for key, value in self._overlay.items()
         ]
 
-    def commit(self, staged: Staged, position: Position, local: Local) -> None:
+    def commit(self, staged: Staged, position: PartitionPosition, local: LocalCheckpoint) -> None:
         """Write what Kafka has committed, with the position, at once; then forget the overlay."""
         batch = WriteBatch(raw_mode=True)
         for key, value in staged:
@@ -227,7 +227,9 @@ class Table:
 
     # Restoring.
 
-    def restore(self, records: Iterable[tuple[bytes, bytes | None]], local: Local) -> None:
+    def restore(
+        self, records: Iterable[tuple[bytes, bytes | None]], local: LocalCheckpoint
+    ) -> None:
         """Committed changelog records, and how far they go, in one write. Call `restored` at
         the end.
         """
@@ -329,7 +331,7 @@ class Table:
 
 
 def _is_awaited(value: StateValue | None) -> bool:
-    if isinstance(value, state.Transaction):
+    if isinstance(value, state.TransactionState):
         return value.pending is not None
     return value is not None
 

@@ -12,7 +12,7 @@ from faust.types import TP, StreamT
 from yarl import URL
 
 from plumbing.kafka import clients, oauth
-from processor.lanes.supervisor import Ledger
+from processor.lanes.supervisor import LaneSupervisor
 from processor.settings import ProcessorSettings
 from processor.streaming.assignor import LaneAssignor
 from processor.streaming.transport import BatchConsumer, BatchTransport
@@ -23,7 +23,7 @@ LEAST_REQUEST_TIMEOUT_S = 60.0
 
 
 class LedgerApp(faust.App):
-    ledger: Ledger
+    ledger: LaneSupervisor
     serve: Callable[[], Awaitable[web.AppRunner]] | None = None
     _served: web.AppRunner | None = None
 
@@ -67,7 +67,7 @@ def credentials(settings: ProcessorSettings) -> Any:
     return None if context is None else faust.SSLCredentials(context)
 
 
-def make(settings: ProcessorSettings, ledger: Ledger, group: str) -> LedgerApp:
+def make(settings: ProcessorSettings, ledger: LaneSupervisor, group: str) -> LedgerApp:
     session_s = settings.session_timeout_ms / 1_000
     names, partitions = ledger.names, ledger.identity.partitions
     url = URL(f"aiokafka://{settings.brokers.split(',')[0]}")

@@ -17,7 +17,7 @@ from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]  # i
 from faust.assignor.partition_assignor import PartitionAssignor
 from faust.types import TP
 
-from processor.streaming.lane_assignment import Stake, shares
+from processor.streaming.lane_assignment import MemberState, shares
 from schemas import topics
 from schemas.ledger_parameters import FORMAT_LEVEL
 
@@ -28,19 +28,19 @@ class _Assignment(msgspec.Struct):
     actives: dict[str, list[int]]
 
 
-class _Told(msgspec.Struct):
+class _MemberMetadata(msgspec.Struct):
     """What matters here of what a member says of itself when it joins."""
 
     assignment: _Assignment
     # A program that does not tell them has none.
     copies: dict[int, int] = {}
 
-    def stake(self) -> Stake:
+    def stake(self) -> MemberState:
         owned = self.assignment.actives.values()
-        return Stake(frozenset(lane for lanes in owned for lane in lanes), self.copies)
+        return MemberState(frozenset(lane for lanes in owned for lane in lanes), self.copies)
 
 
-_told = msgspec.json.Decoder(_Told).decode
+_told = msgspec.json.Decoder(_MemberMetadata).decode
 
 
 class LaneAssignor(PartitionAssignor):

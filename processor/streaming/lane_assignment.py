@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 
-class Stake(NamedTuple):
+class MemberState(NamedTuple):
     """What a member has to do with which lanes. Lanes that do not exist count for nothing."""
 
     owned: frozenset[int] = frozenset()
@@ -18,7 +18,7 @@ class Stake(NamedTuple):
     copies: Mapping[int, int] = {}
 
 
-def shares(lanes: int, stakes: Mapping[str, Stake]) -> dict[str, list[int]]:
+def shares(lanes: int, stakes: Mapping[str, MemberState]) -> dict[str, list[int]]:
     """The lanes of each member."""
     members = sorted(stakes)
     least, more = divmod(lanes, len(members))
@@ -39,7 +39,7 @@ def shares(lanes: int, stakes: Mapping[str, Stake]) -> dict[str, list[int]]:
     return given
 
 
-def _worth(stake: Stake, lane: int, lanes: int) -> int:
+def _worth(stake: MemberState, lane: int, lanes: int) -> int:
     """One record on a disk is more than all that stay where they are."""
     return stake.copies.get(lane, 0) * (lanes + 1) + (lane in stake.owned)
 

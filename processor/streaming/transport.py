@@ -21,7 +21,7 @@ from faust.transport.drivers import aiokafka
 from faust.types import TP, ConsumerMessage
 
 from processor.lanes.batch_reader import Batch
-from processor.lanes.lane import Owner
+from processor.lanes.lane import LaneProcessor
 
 log = structlog.get_logger(__name__)
 
@@ -92,12 +92,12 @@ class BatchConsumer(aiokafka.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._batches: asyncio.Queue[tuple[Owner, list[Batch]]] = asyncio.Queue()
+        self._batches: asyncio.Queue[tuple[LaneProcessor, list[Batch]]] = asyncio.Queue()
 
     def _new_consumer_thread(self) -> Membership:
         return Membership(self, loop=self.loop, beacon=self.beacon)
 
-    def offer(self, owner: Owner, batches: list[Batch]) -> None:
+    def offer(self, owner: LaneProcessor, batches: list[Batch]) -> None:
         """From an owner's thread."""
         self.loop.call_soon_threadsafe(self._batches.put_nowait, (owner, batches))
 

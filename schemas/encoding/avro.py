@@ -47,7 +47,7 @@ _NOT_A_SCHEMA: Final = (
 )
 
 
-class Unreadable(ValueError):
+class AvroUnreadable(ValueError):
     """The bytes are not one whole record of the schema."""
 
 
@@ -69,11 +69,11 @@ class Schema:
         try:
             record = fastavro.schemaless_reader(file, self.parsed, None)
         except (EOFError, LookupError, ValueError, TypeError, OverflowError) as error:
-            raise Unreadable("the bytes are not a record of the Avro schema") from error
+            raise AvroUnreadable("the bytes are not a record of the Avro schema") from error
         if file.tell() != len(payload):
-            raise Unreadable(f"{len(payload) - file.tell()} bytes follow the Avro record")
+            raise AvroUnreadable(f"{len(payload) - file.tell()} bytes follow the Avro record")
         if not isinstance(record, dict):
-            raise Unreadable("the Avro value is not a record")
+            raise AvroUnreadable("the Avro value is not a record")
         return record
 
     def write(self, record: Json) -> bytes:

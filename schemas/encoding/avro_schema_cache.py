@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from schemas.encoding import avro
-from schemas.encoding.schema_registry import Registry, RegistryAway, RegistryRefused
+from schemas.encoding.schema_registry import RegistryAway, RegistryRefused, SchemaRegistry
 
 PUBLISHED: Final = Path(__file__).parents[1] / "published" / "versions"
 QUESTIONS_PER_PAUSE: Final = 20
@@ -27,7 +27,7 @@ class AvroSchemas:
     def __init__(
         self,
         folder: Path | None = None,
-        registry: Registry | None = None,
+        registry: SchemaRegistry | None = None,
         *,
         pause_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,

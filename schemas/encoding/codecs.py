@@ -1,8 +1,8 @@
 """Codecs: bytes to typed messages and back, in three encodings told apart by the first byte.
 
-Reading a command never raises: what cannot be read is an Unreadable with its reason. The fast path
-is one decode and a few cheap tests; whatever they leave in doubt goes to the door. Knows no key,
-partition or state.
+Reading a command never raises: bytes that cannot be decoded become an UnreadableRecord with its
+reason. The fast path is one decode and a few cheap tests. Where these leave a doubt,
+`validation.command_validation` finds the reason. Knows no key, partition or state.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from schemas.encoding.avro_schema_cache import AvroSchemas, SchemaUnknown
 from schemas.published_records import TransactionRecord
 from schemas.reasons import Reason
 from schemas.validation import command_validation
-from schemas.validation.command_validation import Unreadable
+from schemas.validation.command_validation import UnreadableRecord
 
 __all__ = [
     "AvroSchemas",
-    "Unreadable",
+    "UnreadableRecord",
     "decode_command",
     "decode_transaction",
     "encode_confluent",
@@ -40,9 +40,9 @@ _decode_transaction = msgspec.json.Decoder(TransactionRecord).decode
 encode_json = msgspec.json.Encoder().encode
 
 
-def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | Unreadable:
+def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | UnreadableRecord:
     if not value:
-        return Unreadable(Reason.MALFORMED, "no value")
+        return UnreadableRecord(Reason.MALFORMED, "no value")
     if len(value) > field_types.MAX_COMMAND_BYTES:
         return _too_large(
             len(value), None if value[0] in _AVRO_FIRST else command_validation.scan_label(value)
@@ -73,12 +73,12 @@ def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | Unrea
 
 
 # The door finds a reason for all that the decoder refuses; if not, the input still has one.
-_UNTOLD: Final = Unreadable(Reason.MALFORMED, "the command cannot be read")
+_UNTOLD: Final = UnreadableRecord(Reason.MALFORMED, "the command cannot be read")
 
 
-def _too_large(size: int, label: str | None) -> Unreadable:
+def _too_large(size: int, label: str | None) -> UnreadableRecord:
     detail = f"{size} bytes are more than {field_types.MAX_COMMAND_BYTES}"
-    return Unreadable(Reason.TOO_LARGE, detail, label)
+    return UnreadableRecord(Reason.TOO_LARGE, detail, label)
 
 
 def _unfit(command: Command) -> bool:
@@ -88,24 +88,24 @@ def _unfit(command: Command) -> bool:
 def _read_avro(value: bytes, schemas: AvroSchemas) -> dict[str, Any]:
     if value[0] == avro.CONFLUENT[0]:
         if len(value) < avro.CONFLUENT_HEADER_BYTES:
-            raise avro.Unreadable("the Avro header is cut short")
+            raise avro.AvroUnreadable("the Avro header is cut short")
         schema = schemas.by_id(int.from_bytes(value[1:5], "big"))
         return schema.read(value[avro.CONFLUENT_HEADER_BYTES :])
     if value[:2] != avro.SINGLE_OBJECT:
-        raise avro.Unreadable("the first bytes are those of no encoding")
+        raise avro.AvroUnreadable("the first bytes are those of no encoding")
     if len(value) < avro.SINGLE_OBJECT_HEADER_BYTES:
-        raise avro.Unreadable("the Avro header is cut short")
+        raise avro.AvroUnreadable("the Avro header is cut short")
     schema = schemas.by_fingerprint(value[2:10])
     return schema.read(value[avro.SINGLE_OBJECT_HEADER_BYTES :])
 
 
-def _decode_avro(value: bytes, schemas: AvroSchemas) -> Command | Unreadable:
+def _decode_avro(value: bytes, schemas: AvroSchemas) -> Command | UnreadableRecord:
     try:
         record = _read_avro(value, schemas)
     except SchemaUnknown as unknown:
-        return Unreadable(Reason.SCHEMA_UNKNOWN, str(unknown))
-    except avro.Unreadable as broken:
-        return Unreadable(Reason.MALFORMED, str(broken))
+        return UnreadableRecord(Reason.SCHEMA_UNKNOWN, str(unknown))
+    except avro.AvroUnreadable as broken:
+        return UnreadableRecord(Reason.MALFORMED, str(broken))
     given = _without_nulls(record)
     encoded = encode_json(given)
     if len(encoded) > field_types.MAX_COMMAND_BYTES:
@@ -135,15 +135,15 @@ def _without_nulls(record: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def decode_transaction(value: bytes, schemas: AvroSchemas) -> TransactionRecord | Unreadable:
+def decode_transaction(value: bytes, schemas: AvroSchemas) -> TransactionRecord | UnreadableRecord:
     try:
         if value[:1] in (avro.CONFLUENT, avro.SINGLE_OBJECT[:1]):
             return msgspec.convert(_read_avro(value, schemas), TransactionRecord)
         return _decode_transaction(value)
     except SchemaUnknown as unknown:
-        return Unreadable(Reason.SCHEMA_UNKNOWN, str(unknown))
+        return UnreadableRecord(Reason.SCHEMA_UNKNOWN, str(unknown))
     except (ValueError, RecursionError) as broken:
-        return Unreadable(Reason.MALFORMED, str(broken))
+        return UnreadableRecord(Reason.MALFORMED, str(broken))
 
 
 def encode_confluent(message: Message, schema_id: int) -> bytes:

@@ -28,7 +28,7 @@ class RegistryRefused(Exception):
     """The registry said no: the schema is not compatible or not valid, or the caller may not."""
 
 
-class Registry(Protocol):
+class SchemaRegistry(Protocol):
     """Where Avro schemas have numbers. Each verb may block up to a deadline for each question it
     asks, and may raise RegistryAway or RegistryRefused."""
 

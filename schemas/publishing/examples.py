@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from schemas import commands as c
 from schemas import coordination, ids, journal, published_records, state
-from schemas.ledger_parameters import RULES_VERSION, Genesis, Settings
+from schemas.ledger_parameters import RULES_VERSION, Genesis, LedgerParameters
 from schemas.reasons import Reason
 
 TIME_MS: Final = 1_767_225_600_000
@@ -79,16 +79,16 @@ COMMANDS: Final[dict[str, c.Command]] = {
     "close": c.Close(account="w1", id="close-1"),
 }
 
-_RECEIVER: Final = coordination.LegEntry(1, "w2", "credit", 125_000)
+_RECEIVER: Final = coordination.CoordinatedEntry(1, "w2", "credit", 125_000)
 _ENTRIES: Final = (
-    coordination.LegEntry(0, "w1", "debit", 126_875),
+    coordination.CoordinatedEntry(0, "w1", "debit", 126_875),
     _RECEIVER,
-    coordination.LegEntry(2, "system:fees:NGN:7", "credit", 1_875),
+    coordination.CoordinatedEntry(2, "system:fees:NGN:7", "credit", 1_875),
 )
 
-_SETTINGS: Final = Settings(lanes=2, rules_version=RULES_VERSION)
+_SETTINGS: Final = LedgerParameters(lanes=2, rules_version=RULES_VERSION)
 
-LEGS: Final[dict[str, coordination.Leg]] = {
+LEGS: Final[dict[str, coordination.CoordinationMessage]] = {
     "prepare": coordination.Prepare(
         source=7,
         number=1,
@@ -119,7 +119,7 @@ LEGS: Final[dict[str, coordination.Leg]] = {
     ),
 }
 
-_PENDING: Final = journal.Pending(
+_PENDING: Final = journal.PendingTransaction(
     entries=_ENTRIES,
     participants=(2,),
     waiting=(2,),
@@ -139,7 +139,7 @@ _OPEN: Final = journal.HoldChange(
 )
 
 
-def _record(sequence: int, source: journal.Source, step: journal.Step, **rest: Any) -> Any:
+def _record(sequence: int, source: journal.InputSource, step: journal.Step, **rest: Any) -> Any:
     return journal.JournalRecord(
         partition=7,
         sequence=sequence,
@@ -151,12 +151,12 @@ def _record(sequence: int, source: journal.Source, step: journal.Step, **rest: A
     )
 
 
-def _command(offset: int) -> journal.Source:
-    return journal.Source("commands", offset)
+def _command(offset: int) -> journal.InputSource:
+    return journal.InputSource("commands", offset)
 
 
-def _leg(offset: int) -> journal.Source:
-    return journal.Source("legs", offset)
+def _leg(offset: int) -> journal.InputSource:
+    return journal.InputSource("legs", offset)
 
 
 JOURNAL: Final[dict[str, journal.JournalRecord]] = {
@@ -207,7 +207,7 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         transaction_id=_TRANSFER_ID,
         reserved=(journal.Reservation("w1", "debit", 126_875, 126_875, 0),),
         pending=_PENDING,
-        sent=(journal.Sent(2, 1),),
+        sent=(journal.SentNumber(2, 1),),
     ),
     "replayed": _record(
         7,
@@ -228,7 +228,7 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         leg=LEGS["prepare"],
         transaction_id=_TRANSFER_ID,
         reserved=(journal.Reservation("w2", "credit", 125_000, 0, 125_000),),
-        sent=(journal.Sent(7, 1),),
+        sent=(journal.SentNumber(7, 1),),
     ),
     "declined": _record(
         10,
@@ -237,7 +237,7 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         leg=LEGS["prepare"],
         transaction_id=_TRANSFER_ID,
         reason=Reason.ACCOUNT_FROZEN,
-        sent=(journal.Sent(7, 1),),
+        sent=(journal.SentNumber(7, 1),),
     ),
     "committed": _record(
         11,
@@ -261,7 +261,7 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
     ),
     "expired": _record(
         13,
-        journal.Source("expiry"),
+        journal.InputSource("expiry"),
         "expired",
         transaction_id=_HOLD_ID,
         released=(journal.Reservation("w1", "debit", 60_000, 0, 0),),
@@ -319,7 +319,7 @@ DEAD_LETTER: Final = published_records.DeadLetter(
 )
 
 STATE: Final[dict[str, Struct]] = {
-    "account": state.Account(
+    "account": state.AccountState(
         type="wallet",
         currency="NGN",
         status="open",
@@ -330,8 +330,8 @@ STATE: Final[dict[str, Struct]] = {
         version=1,
         metadata={"tier": "basic"},
     ),
-    "system_account": state.SystemAccount(balance="1000000", version=1),
-    "transaction": state.Transaction(
+    "system_account": state.SystemAccountState(balance="1000000", version=1),
+    "transaction": state.TransactionState(
         body_hash=bytes.fromhex(_BODY_HASH),
         status="pending",
         kind="transfer",
@@ -344,19 +344,19 @@ STATE: Final[dict[str, Struct]] = {
         command=COMMANDS["transfer"],
         pending=_PENDING,
     ),
-    "hold": state.Hold(
+    "hold": state.HoldState(
         account="w1",
         currency="NGN",
         amount=60_000,
         expires_at_ms=TIME_MS + _DAY_MS,
         status="open",
     ),
-    "prepared": state.Prepared(
+    "prepared": state.PreparedTransaction(
         coordinator=7, kind="transfer", currency="NGN", account="w1", entries=(_RECEIVER,)
     ),
     "due": state.Due(what="hold"),
-    "position": state.Position(
-        partition=state.Partition(
+    "position": state.PartitionPosition(
+        partition=state.PartitionState(
             partition=7,
             partitions=8,
             ledger_id="streamledger",

@@ -35,17 +35,17 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 VECTOR_PARTITIONS: Final = 8
 
 STATE_TYPES: Final[dict[str, type[Struct]]] = {
-    "account": state.Account,
-    "system_account": state.SystemAccount,
-    "transaction": state.Transaction,
-    "hold": state.Hold,
-    "prepared": state.Prepared,
+    "account": state.AccountState,
+    "system_account": state.SystemAccountState,
+    "transaction": state.TransactionState,
+    "hold": state.HoldState,
+    "prepared": state.PreparedTransaction,
     "due": state.Due,
-    "position": state.Position,
+    "position": state.PartitionPosition,
 }
 _MESSAGES: Final[dict[str, Any]] = {
     "command": commands.Command,
-    "leg": coordination.Leg,
+    "coordination": coordination.CoordinationMessage,
     "journal": journal.JournalRecord,
     "transaction": published_records.TransactionRecord,
     "result": published_records.Result,
@@ -157,7 +157,7 @@ def _polished(part: Any, field: str = "") -> Any:
 def example_files() -> dict[str, Any]:
     made: dict[str, Any] = {}
     made |= {f"command.{kind}": command for kind, command in examples.COMMANDS.items()}
-    made |= {f"leg.{kind}": leg for kind, leg in examples.LEGS.items()}
+    made |= {f"coordination.{kind}": leg for kind, leg in examples.LEGS.items()}
     made |= {f"journal.{step}": record for step, record in examples.JOURNAL.items()}
     made |= {
         "transaction": examples.TRANSACTION,

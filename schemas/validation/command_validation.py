@@ -37,7 +37,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]+|\\.)*+"?|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTA
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
-class Unreadable(NamedTuple):
+class UnreadableRecord(NamedTuple):
     """What is said of a value that is no command: why, in words, and its label if it has one."""
 
     reason: Reason
@@ -55,21 +55,21 @@ def _malformed(detail: str) -> NoReturn:
     raise _Refused(Reason.MALFORMED, detail)
 
 
-def diagnose_json(value: bytes) -> Unreadable | None:
+def diagnose_json(value: bytes) -> UnreadableRecord | None:
     """Why the value is no command; None if nothing is wrong with it."""
     try:
         command = _loads(value)
     except _Refused as refused:
-        return Unreadable(refused.reason, refused.detail, scan_label(value))
+        return UnreadableRecord(refused.reason, refused.detail, scan_label(value))
     return diagnose(command)
 
 
-def diagnose(command: object) -> Unreadable | None:
+def diagnose(command: object) -> UnreadableRecord | None:
     """Why a loosely decoded value is no command; None if nothing is wrong with it."""
     try:
         _check(command)
     except _Refused as refused:
-        return Unreadable(refused.reason, refused.detail, label(command))
+        return UnreadableRecord(refused.reason, refused.detail, label(command))
     return None
 
 

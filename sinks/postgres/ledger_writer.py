@@ -17,7 +17,7 @@ from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from plumbing.postgres.connection_pool import first_line
-from sinks.journal_chain import Position, beginning
+from sinks.journal_chain import JournalPosition, beginning
 from sinks.postgres import copy_format, copy_pipeline, inserts, updates, write_connection
 from sinks.postgres.copy_pipeline import Copy
 from sinks.postgres.projection import Rows
@@ -49,11 +49,11 @@ class Queries:
         return self._text[name]
 
 
-class Part(NamedTuple):
+class PartitionBatch(NamedTuple):
     """What a batch has of one partition: its rows, and where they lead."""
 
-    before: Position
-    after: Position
+    before: JournalPosition
+    after: JournalPosition
     rows: Rows
 
     @property
@@ -69,7 +69,7 @@ class _Expected(NamedTuple):
     rows: Sequence[str]
 
 
-class Ledger:
+class LedgerWriter:
     """Not for two threads at once."""
 
     def __init__(
@@ -86,7 +86,7 @@ class Ledger:
         self._stopping = stopping
         self._reach = reach
 
-    def position(self, partition: int) -> Position:
+    def position(self, partition: int) -> JournalPosition:
         """How far the tables are. Waits for Postgres."""
         patience = Patience(self._stopping)
         while True:
@@ -97,7 +97,7 @@ class Ledger:
             except psycopg.ProgrammingError as error:
                 raise _hopeless(error) from error
 
-    def write(self, parts: Sequence[Part]) -> None:
+    def write(self, parts: Sequence[PartitionBatch]) -> None:
         """All of it or nothing, however often that has to be tried."""
         patience = Patience(self._stopping)
         partitions = [part.partition for part in parts]
@@ -131,7 +131,7 @@ class Ledger:
             except psycopg.ProgrammingError as error:
                 raise _hopeless(error) from error
 
-    def _position(self, partition: int) -> Position:
+    def _position(self, partition: int) -> JournalPosition:
         with self._connections.use() as connection:
             row = connection.execute(self._queries["position"], {"partition": partition}).fetchone()
         if row is None:
@@ -142,7 +142,7 @@ class Ledger:
                 f"these tables hold the ledger {ledger_id!r}, not {self._ledger_id!r}: LEDGER_ID is"
                 " wrong, or DATABASE_URL"
             )
-        return Position(*position)
+        return JournalPosition(*position)
 
     def _end_frozen(self) -> None:
         with self._connections.use() as connection:
@@ -154,7 +154,7 @@ class Ledger:
     def _write(
         self,
         connection: Connection[TupleRow],
-        parts: Sequence[Part],
+        parts: Sequence[PartitionBatch],
         new: Mapping[str, Iterable[bytes]],
     ) -> None:
         with connection.pipeline():
@@ -171,7 +171,7 @@ class Ledger:
             expected = [each for part in parts for each in self._changes(connection, part.rows)]
         self._check(expected)
 
-    def _move(self, connection: Connection[TupleRow], part: Part) -> Cursor[TupleRow]:
+    def _move(self, connection: Connection[TupleRow], part: PartitionBatch) -> Cursor[TupleRow]:
         name = "move_position" if part.before.next_offset else "begin_position"
         return connection.execute(
             self._queries[name],
@@ -200,7 +200,7 @@ class Ledger:
             yield _Expected(name, connection.execute(self._queries[name], parameters), ids)
 
 
-def _superseded(part: Part) -> Superseded:
+def _superseded(part: PartitionBatch) -> Superseded:
     return Superseded(
         f"partition {part.partition}: the tables are no longer at {part.before.next_offset}:"
         " another sink owns it, or the database was put back"

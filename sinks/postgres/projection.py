@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from schemas import ids
 from schemas.journal import AccountChange, Entry, HoldChange, Reservation
-from sinks.journal_chain import Command, PendingEntry, PostEntry, Record
+from sinks.journal_chain import JournaledCommand, JournaledPostEntry, PendingEntry, SinkRecord
 from sinks.postgres.copy_format import EntryLines, Ids
 
 
@@ -58,8 +58,8 @@ class HoldRow(Struct, gc=False):
 class TransactionRow(Struct, gc=False):
     """What its own step says once and for all, and beside it what may change within the batch."""
 
-    record: Record
-    command: Command
+    record: SinkRecord
+    command: JournaledCommand
     status: str
     reason: str | None
     decided_sequence: int | None
@@ -78,7 +78,7 @@ class TransactionRow(Struct, gc=False):
 
 
 class CommandRow(Struct, gc=False):
-    record: Record
+    record: SinkRecord
     outcome: str
     reason: str | None
     detail: str | None
@@ -124,7 +124,7 @@ class Rows:
         self.ids = Ids()
         self._lines = EntryLines(partition)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: SinkRecord) -> None:
         self.records += 1
         self.last_ms = record.time_ms
         if record.source.topic == "commands":
@@ -144,7 +144,7 @@ class Rows:
 
     # Accounts and entries
 
-    def _account(self, record: Record, account: AccountChange) -> None:
+    def _account(self, record: SinkRecord, account: AccountChange) -> None:
         sequence = record.sequence
         if record.command is not None and record.command.kind == "open_account":
             self.opened[account.id] = Opened(account, record.time_ms)
@@ -165,11 +165,11 @@ class Rows:
             totals.sequence = sequence
         return totals
 
-    def _reservation(self, record: Record, reservation: Reservation) -> None:
+    def _reservation(self, record: SinkRecord, reservation: Reservation) -> None:
         totals = self._totals(reservation.account, record.sequence)
         totals.held, totals.incoming = reservation.held, reservation.incoming
 
-    def _post(self, record: Record) -> None:
+    def _post(self, record: SinkRecord) -> None:
         transaction = record.transaction_id
         if transaction is None:
             raise BrokenRecord("has entries and no transaction")
@@ -218,7 +218,7 @@ class Rows:
 
     # Holds
 
-    def _hold(self, record: Record, hold: HoldChange) -> None:
+    def _hold(self, record: SinkRecord, hold: HoldChange) -> None:
         row = self.holds.get(hold.id)
         if row is not None:
             row.hold, row.sequence, row.changed_ms = hold, record.sequence, record.time_ms
@@ -230,7 +230,7 @@ class Rows:
 
     # Commands and transactions
 
-    def _command(self, record: Record) -> None:
+    def _command(self, record: SinkRecord) -> None:
         """A command's own step."""
         offset, step = record.source.offset, record.step
         if offset in self.commands:
@@ -259,7 +259,7 @@ class Rows:
         if step == "posted" and command.kind == "reverse":
             self._mark_reversed(command, id)
 
-    def _decision(self, record: Record, offset: int) -> None:
+    def _decision(self, record: SinkRecord, offset: int) -> None:
         """The outcome of a command that was pending."""
         id, command, step = record.transaction_id, record.command, record.step
         if id is None or command is None or step not in ("posted", "rejected"):
@@ -288,7 +288,7 @@ class Rows:
         if step == "posted" and command.kind == "reverse":
             self._mark_reversed(command, id)
 
-    def _mark_reversed(self, command: Command, reversal: str) -> None:
+    def _mark_reversed(self, command: JournaledCommand, reversal: str) -> None:
         original = command.transaction_id or ""
         row = self.transactions.get(original)
         if row is None:
@@ -306,7 +306,7 @@ def _check_follows(entry: Entry, balance: int, version: int, before: int) -> Non
         )
 
 
-def _amount(record: Record, command: Command) -> int | None:
+def _amount(record: SinkRecord, command: JournaledCommand) -> int | None:
     """What was asked for, as far as the record tells."""
     if command.kind == "post":
         return sum(entry.amount for entry in command.entries if entry.direction == "debit") or None
@@ -318,11 +318,11 @@ def _amount(record: Record, command: Command) -> int | None:
     return command.amount
 
 
-def _counterparty(record: Record, command: Command) -> str | None:
+def _counterparty(record: SinkRecord, command: JournaledCommand) -> str | None:
     """The other one of just two ordinary accounts."""
     if command.to is not None:
         return command.to
-    entries: Iterable[Entry | PostEntry | PendingEntry] = record.entries
+    entries: Iterable[Entry | JournaledPostEntry | PendingEntry] = record.entries
     if command.kind == "post":
         entries = command.entries
     elif record.pending is not None:

@@ -46,7 +46,7 @@ AWAY = (
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
 
 
-class Abandoned(Exception):
+class WaitAbandoned(Exception):
     """The work is no longer asked for: the sink was told to stop while it waited."""
 
 
@@ -139,7 +139,7 @@ class Patience:
     def wait(self, error: Exception, **facts: object) -> None:
         log.warning("waiting for Postgres", error=first_line(error), **facts)
         if self._stopping.wait(self._pause_s):
-            raise Abandoned
+            raise WaitAbandoned
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
 

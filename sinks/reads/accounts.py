@@ -28,7 +28,7 @@ class Balance(Struct, frozen=True):
     version: int
 
 
-class Account(Struct, frozen=True, kw_only=True):
+class AccountView(Struct, frozen=True, kw_only=True):
     id: str
     type: AccountType
     currency: str
@@ -46,7 +46,7 @@ class Account(Struct, frozen=True, kw_only=True):
     metadata: dict[str, str]
 
 
-class Facts(Struct, frozen=True):
+class AccountIdentity(Struct, frozen=True):
     """What never changes about an account."""
 
     id: str
@@ -75,7 +75,7 @@ class TrialLine(Struct, frozen=True):
     credit: int
 
 
-class Position(Struct, frozen=True):
+class ProjectionPosition(Struct, frozen=True):
     partition: int
     next_offset: int
     sequence: int
@@ -126,13 +126,13 @@ async def versions_of(of: Connection, owner: str) -> dict[str, int]:
     return {each.account: each.version for each in found}
 
 
-async def account(of: Connection, id: str) -> Account | None:
-    return await queries.one(of, "account", Account, {"account": id})
+async def account(of: Connection, id: str) -> AccountView | None:
+    return await queries.one(of, "account", AccountView, {"account": id})
 
 
-async def facts(of: Connection, ids: Sequence[str]) -> list[Facts]:
+async def facts(of: Connection, ids: Sequence[str]) -> list[AccountIdentity]:
     """Of those that there are, in no order."""
-    return await queries.every(of, "account_facts", Facts, {"ids": list(ids)})
+    return await queries.every(of, "account_facts", AccountIdentity, {"ids": list(ids)})
 
 
 async def accounts(
@@ -144,14 +144,14 @@ async def accounts(
     statuses: Sequence[AccountStatus] | None = None,
     limit: int = 20,
     cursor: str | None = None,
-) -> Page[Account]:
+) -> Page[AccountView]:
     """By id."""
     pages.check(limit)
     at = pages.read("accounts", cursor, str)
     found = await queries.every(
         of,
         "accounts",
-        Account,
+        AccountView,
         {
             "owner": owner,
             "currency": currency,
@@ -180,6 +180,6 @@ class _Sums(Struct, frozen=True):
     credit: Decimal
 
 
-async def positions(of: Connection) -> list[Position]:
+async def positions(of: Connection) -> list[ProjectionPosition]:
     """How far the journal of each partition stands in these tables."""
-    return await queries.every(of, "positions", Position, {})
+    return await queries.every(of, "positions", ProjectionPosition, {})

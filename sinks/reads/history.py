@@ -26,7 +26,7 @@ FIRST_LOOK = 4
 WIDER = 8
 
 
-class Entry(Struct, frozen=True, kw_only=True):
+class EntryView(Struct, frozen=True, kw_only=True):
     """An entry with the account's totals after it, and its transaction's facts: None where the
     coordinator's row has not come yet."""
 
@@ -101,7 +101,7 @@ async def entries(
     limit: int = 20,
     page: int | None = None,
     cursor: str | None = None,
-) -> Page[Entry] | None:
+) -> Page[EntryView] | None:
     """The latest first, since a time and before another; None where there is no such account.
 
     By cursor, or by number: unfiltered at any depth, filtered up to page x limit = 10,000, else
@@ -136,8 +136,8 @@ async def entries(
 
 
 def _cut(
-    found: list[Entry], limit: int, at: pages.Cursor | None, bounds: tuple[int, int]
-) -> Page[Entry]:
+    found: list[EntryView], limit: int, at: pages.Cursor | None, bounds: tuple[int, int]
+) -> Page[EntryView]:
     """What lies before and after an unfiltered page is told by the versions."""
     items = found[:limit]
     if at is not None and at.backwards:
@@ -153,7 +153,7 @@ def _cut(
     )
 
 
-def _key(entry: Entry) -> pages.Key:
+def _key(entry: EntryView) -> pages.Key:
     return (entry.version,)
 
 
@@ -179,7 +179,7 @@ async def _beyond(
     bounds: tuple[int, int],
     at: pages.Cursor | None,
     limit: int,
-) -> list[Entry]:
+) -> list[EntryView]:
     first, last = bounds
     if at is None:
         return await _between(of, account, filter, first, last, limit + 1)
@@ -202,13 +202,13 @@ async def _between(
     limit: int,
     offset: int | None = None,
     oldest_first: bool | None = None,
-) -> list[Entry]:
+) -> list[EntryView]:
     if filter.finds_nothing:
         return []
     return await queries.every(
         of,
         "entries",
-        Entry,
+        EntryView,
         {
             "account": account,
             "after": first,
@@ -245,7 +245,7 @@ async def entries_of_owner(
     limit: int = 20,
     page: int | None = None,
     cursor: str | None = None,
-) -> Page[Entry]:
+) -> Page[EntryView]:
     """Of all accounts of an owner together, the latest first; a transaction between several of them
     is told once, from the side of the one whose command it was.
 
@@ -282,7 +282,7 @@ async def _between_all(
     limit: int,
     offset: int | None,
     oldest_first: bool | None,
-) -> list[Entry]:
+) -> list[EntryView]:
     """Ever longer parts of each history, until they have enough: each of many transfers between
     the accounts is told in one of them and passed over in the other, down to its last."""
     if not ranges:
@@ -303,7 +303,7 @@ async def _between_all(
             "edge_accounts": [account for account, _ in edges],
             "edge_versions": [version for _, version in edges],
         }
-        found = await queries.every(of, "entries_of_owner", Entry, {**asked, **parts})
+        found = await queries.every(of, "entries_of_owner", EntryView, {**asked, **parts})
         if len(found) == limit or not edges:
             return found
         look *= WIDER
@@ -326,7 +326,7 @@ def _looked(
     return looked, edges
 
 
-def _place(entry: Entry) -> pages.Key:
+def _place(entry: EntryView) -> pages.Key:
     return (entry.time, entry.account, entry.version)
 
 
@@ -372,7 +372,7 @@ async def statement(
     return Statement(opening, closing)
 
 
-async def statement_entries(of: Connection, statement: Statement) -> AsyncIterator[Entry]:
+async def statement_entries(of: Connection, statement: Statement) -> AsyncIterator[EntryView]:
     """All of a statement's entries, the oldest first, some at a time."""
     account, at = statement.opening.account, statement.opening.version
     while at < statement.closing.version:

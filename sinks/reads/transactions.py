@@ -30,7 +30,7 @@ _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-class Transaction(Struct, frozen=True, kw_only=True):
+class LedgerTransaction(Struct, frozen=True, kw_only=True):
     id: str
     kind: str
     status: TransactionStatus
@@ -86,7 +86,7 @@ class TransactionFilter(Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
 
-class Command(Struct, frozen=True, kw_only=True):
+class CommandView(Struct, frozen=True, kw_only=True):
     """The outcome of one record of `commands`."""
 
     partition: int
@@ -105,7 +105,7 @@ class Command(Struct, frozen=True, kw_only=True):
     sequence: int
 
 
-class Hold(Struct, frozen=True, kw_only=True):
+class HoldView(Struct, frozen=True, kw_only=True):
     id: str
     account: str
     currency: str
@@ -119,13 +119,15 @@ class Hold(Struct, frozen=True, kw_only=True):
     sequence: int
 
 
-async def transaction(of: Connection, id: str, party: str | None = None) -> Transaction | None:
+async def transaction(
+    of: Connection, id: str, party: str | None = None
+) -> LedgerTransaction | None:
     """Of one of its parties, an owner, where that is given: what is another's is then looked for
     and not found by the same work as what is not there."""
     if party is None:
-        return await queries.one(of, "transaction", Transaction, {"id": id})
+        return await queries.one(of, "transaction", LedgerTransaction, {"id": id})
     asked = {"id": id, "party": party}
-    return await queries.one(of, "transaction_of_party", Transaction, asked)
+    return await queries.one(of, "transaction_of_party", LedgerTransaction, asked)
 
 
 async def entries_of(of: Connection, id: str) -> list[TransactionEntry]:
@@ -158,7 +160,7 @@ async def transactions(
     limit: int = 20,
     page: int | None = None,
     cursor: str | None = None,
-) -> Page[Transaction]:
+) -> Page[LedgerTransaction]:
     """The latest first, by the log time of the command. By number up to page x limit = 10,000."""
     pages.check(limit, page)
     at = None if page is not None else pages.read("transactions", cursor, datetime, int, int)
@@ -188,14 +190,14 @@ async def transactions(
         )
     if one is None and filter.reference is None:
         reach = limit + 1 + (offset or 0)
-        found = await _in_windows(of, "transactions", Transaction, asked, at, reach)
+        found = await _in_windows(of, "transactions", LedgerTransaction, asked, at, reach)
     else:
-        found = await queries.every(of, "transactions", Transaction, asked)
+        found = await queries.every(of, "transactions", LedgerTransaction, asked)
     first = at is None and page in (None, 1)
     return pages.cut("transactions", found, limit, at, _key, first)
 
 
-def _key(one: Transaction) -> pages.Key:
+def _key(one: LedgerTransaction) -> pages.Key:
     return (one.time, one.sequence, one.partition)
 
 
@@ -235,30 +237,32 @@ class _Latest(Struct, frozen=True):
     time: datetime | None
 
 
-async def command_at(of: Connection, partition: int, offset: int) -> Command | None:
+async def command_at(of: Connection, partition: int, offset: int) -> CommandView | None:
     """By the position of its record in `commands`."""
-    return await queries.one(of, "command_at", Command, {"partition": partition, "offset": offset})
+    return await queries.one(
+        of, "command_at", CommandView, {"partition": partition, "offset": offset}
+    )
 
 
-async def command_of(of: Connection, transaction_id: str) -> Command | None:
+async def command_of(of: Connection, transaction_id: str) -> CommandView | None:
     """The command that owns a transaction id."""
-    return await queries.one(of, "command_of_transaction", Command, {"id": transaction_id})
+    return await queries.one(of, "command_of_transaction", CommandView, {"id": transaction_id})
 
 
 async def commands_by_label(
     of: Connection, label: str, *, account: str | None = None, limit: int = 20
-) -> list[Command]:
+) -> list[CommandView]:
     """The latest first."""
     pages.check(limit)
     asked = {"label": label, "account": account, "limit": limit}
-    return await queries.every(of, "commands_by_label", Command, asked)
+    return await queries.every(of, "commands_by_label", CommandView, asked)
 
 
-async def hold(of: Connection, id: str, owner: str | None = None) -> Hold | None:
+async def hold(of: Connection, id: str, owner: str | None = None) -> HoldView | None:
     """Of an owner's account, where that is given."""
     if owner is None:
-        return await queries.one(of, "hold", Hold, {"id": id})
-    return await queries.one(of, "hold_of_owner", Hold, {"id": id, "owner": owner})
+        return await queries.one(of, "hold", HoldView, {"id": id})
+    return await queries.one(of, "hold_of_owner", HoldView, {"id": id, "owner": owner})
 
 
 async def holds(
@@ -268,7 +272,7 @@ async def holds(
     *,
     limit: int = 20,
     cursor: str | None = None,
-) -> Page[Hold]:
+) -> Page[HoldView]:
     """Of these accounts, or of all, the latest first."""
     pages.check(limit)
     at = pages.read("holds", cursor, datetime, UUID)
@@ -277,9 +281,9 @@ async def holds(
         side = "newer" if at.backwards else "older"
         asked |= dict(zip((f"{side}_time", f"{side}_id"), at.key, strict=True))
     if accounts is None:
-        found = await _in_windows(of, "holds_of_all", Hold, asked, at, limit + 1)
+        found = await _in_windows(of, "holds_of_all", HoldView, asked, at, limit + 1)
     else:
-        found = await queries.every(of, "holds", Hold, {**asked, "accounts": list(accounts)})
+        found = await queries.every(of, "holds", HoldView, {**asked, "accounts": list(accounts)})
     return pages.cut(
         "holds", found, limit, at, lambda one: (one.placed_at, one.id), first=at is None
     )

@@ -16,16 +16,16 @@ from msgspec import Struct
 
 from schemas import commands, coordination, field_types, ids, journal
 from schemas.commands import Command
-from schemas.coordination import LegEntry
+from schemas.coordination import CoordinatedEntry
 from schemas.journal import (
     AccountChange,
     Entry,
     HoldChange,
     JournalRecord,
-    Pending,
+    PendingTransaction,
     Reservation,
 )
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from schemas.reasons import Reason
 from sinks.verify import expected_accounts
 from sinks.verify.report import Differences
@@ -52,7 +52,7 @@ _MAY_BECOME: Final[dict[str | None, frozenset[str]]] = {
 }
 
 
-class Account(Struct, gc=False):
+class ReplayedAccount(Struct, gc=False):
     change: AccountChange
     opened_ms: int
     sequence: int
@@ -69,7 +69,7 @@ class Shard(Struct, gc=False):
     sequence: int
 
 
-class Hold(Struct, gc=False):
+class ReplayedHold(Struct, gc=False):
     change: HoldChange
     sequence: int
     placed_ms: int
@@ -79,7 +79,7 @@ class Hold(Struct, gc=False):
 class Open(Struct, gc=False):
     """A transaction that waits for other partitions, at its coordinator."""
 
-    pending: Pending
+    pending: PendingTransaction
     reserved: Reserved
     record: JournalRecord
 
@@ -123,7 +123,7 @@ def digest_of(entries: Iterable[Triple]) -> bytes:
     return hashlib.blake2b(msgspec.json.encode(list(entries)), digest_size=_DIGEST_BYTES).digest()
 
 
-class Books:
+class ReplayedBooks:
     def __init__(self, partition: int, differences: Differences) -> None:
         self.partition = partition
         self.hash: str | None = None
@@ -132,11 +132,11 @@ class Books:
         self.time_ms = 0
         self.ledger_id = ""
         self.partitions = 0
-        self.settings: Settings | None = None
+        self.settings: LedgerParameters | None = None
         self.settings_version = 0
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, ReplayedAccount] = {}
         self.shards: dict[str, Shard] = {}
-        self.holds: dict[str, Hold] = {}
+        self.holds: dict[str, ReplayedHold] = {}
         self.open: dict[str, Open] = {}
         # What a participant has reserved, until it is told what to do.
         self.prepared: dict[str, tuple[JournalRecord, Reserved]] = {}
@@ -449,7 +449,9 @@ class Books:
             else:
                 self.note("changes an account that was never opened", change.id)
             raised = change.type in _RAISED_BY_DEBIT
-            self.accounts[change.id] = Account(change, record.time_ms, record.sequence, raised)
+            self.accounts[change.id] = ReplayedAccount(
+                change, record.time_ms, record.sequence, raised
+            )
             return
         before = account.change
         if isinstance(command, commands.OpenAccount):
@@ -477,7 +479,9 @@ class Books:
                 what = f"{name} of hold {change.id}"
                 self._same(what, getattr(change, name), getattr(before, name), change.account)
         if hold is None:
-            self.holds[change.id] = Hold(change, record.sequence, record.time_ms, record.time_ms)
+            self.holds[change.id] = ReplayedHold(
+                change, record.sequence, record.time_ms, record.time_ms
+            )
         else:
             hold.change, hold.sequence, hold.changed_ms = change, record.sequence, record.time_ms
         if change.status == "open":
@@ -558,17 +562,17 @@ class Books:
                 )
 
 
-def final_entries(pending: Pending, fee: int) -> tuple[LegEntry, ...]:
+def final_entries(pending: PendingTransaction, fee: int) -> tuple[CoordinatedEntry, ...]:
     """As decided: those that were planned, less a commission that is not due."""
     if pending.fee and not fee:
         return without_fee(pending.entries, pending.fee)
     return pending.entries
 
 
-def without_fee(entries: tuple[LegEntry, ...], fee: int) -> tuple[LegEntry, ...]:
+def without_fee(entries: tuple[CoordinatedEntry, ...], fee: int) -> tuple[CoordinatedEntry, ...]:
     """The sender, who comes first, pays the amount alone; the entry of the fee is not there."""
     sender, *rest = entries
-    bare = LegEntry(sender.index, sender.account, sender.direction, sender.amount - fee)
+    bare = CoordinatedEntry(sender.index, sender.account, sender.direction, sender.amount - fee)
     return (bare, *(entry for entry in rest if not ids.is_system(entry.account)))
 
 

@@ -12,21 +12,21 @@ import msgspec
 from msgspec.structs import replace
 
 from schemas import commands, coordination, ids, state, state_keys
-from schemas.coordination import LegEntry
+from schemas.coordination import CoordinatedEntry
 from schemas.journal import JournalRecord
-from schemas.state import InputPosition, Position, Transaction
+from schemas.state import InputPosition, PartitionPosition, TransactionState
 from sinks.verify import topic_reader
-from sinks.verify.books import Books, final_entries
+from sinks.verify.books import ReplayedBooks, final_entries
 from sinks.verify.report import Differences
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_position: Final = msgspec.msgpack.Decoder(Position).decode
-_decode_transaction: Final = msgspec.msgpack.Decoder(Transaction).decode
+_decode_position: Final = msgspec.msgpack.Decoder(PartitionPosition).decode
+_decode_transaction: Final = msgspec.msgpack.Decoder(TransactionState).decode
 _TYPES: Final[dict[bytes, Any]] = {
-    state_keys.ACCOUNT: state.Account,
-    state_keys.SYSTEM_ACCOUNT: state.SystemAccount,
-    state_keys.HOLD: state.Hold,
-    state_keys.PREPARED: state.Prepared,
+    state_keys.ACCOUNT: state.AccountState,
+    state_keys.SYSTEM_ACCOUNT: state.SystemAccountState,
+    state_keys.HOLD: state.HoldState,
+    state_keys.PREPARED: state.PreparedTransaction,
     state_keys.DUE: state.Due,
 }
 _DIGEST_BYTES: Final = 12
@@ -36,7 +36,7 @@ _GONE: Final = b""
 class Changelog:
     """One partition's. Fold each record after the books have it, then compare once."""
 
-    def __init__(self, of: topic_reader.Partition, differences: Differences) -> None:
+    def __init__(self, of: topic_reader.TopicPartitionReader, differences: Differences) -> None:
         self.compared = 0
         self._of = of
         self._differences = differences
@@ -58,7 +58,7 @@ class Changelog:
         """How many journal records are in it."""
         return 0 if self._position is None else self._position.partition.sequence
 
-    def _decoded_position(self, last: topic_reader.Record) -> Position | None:
+    def _decoded_position(self, last: topic_reader.TopicRecord) -> PartitionPosition | None:
         self._end = last.offset + 1
         try:
             return _decode_position(last.value or b"")
@@ -73,7 +73,7 @@ class Changelog:
 
     # What the journal makes of transactions
 
-    def before_fold(self, books: Books, record: JournalRecord) -> None:
+    def before_fold(self, books: ReplayedBooks, record: JournalRecord) -> None:
         """Called before the books have the record: what is pending there is there still."""
         id, command, step = record.transaction_id, record.command, record.step
         if step == "answered":
@@ -82,9 +82,9 @@ class Changelog:
             return
         if step not in ("posted", "rejected", "pending"):
             return
-        made: Transaction | None
+        made: TransactionState | None
         if step == "pending":
-            made = Transaction(
+            made = TransactionState(
                 bytes.fromhex(record.body_hash),
                 "pending",
                 commands.kind(command),
@@ -103,14 +103,14 @@ class Changelog:
         if isinstance(command, commands.Reverse) and (step != "rejected" or later):
             self._reverse(ids.to_key(command.transaction_id), id, step)
 
-    def _answered(self, books: Books, record: JournalRecord) -> None:
+    def _answered(self, books: ReplayedBooks, record: JournalRecord) -> None:
         """A pending transaction heard from a participant."""
         waited = books.open.get(record.transaction_id or "")
         if waited is None or record.pending is None:
             return
         asked = waited.record
         assert asked.command is not None and asked.body_hash is not None, "it was folded before"
-        made = Transaction(
+        made = TransactionState(
             bytes.fromhex(asked.body_hash),
             "pending",
             commands.kind(asked.command),
@@ -130,7 +130,7 @@ class Changelog:
 
     def compare(
         self,
-        books: Books,
+        books: ReplayedBooks,
         inputs: dict[Literal["commands", "legs"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
@@ -176,13 +176,13 @@ class Changelog:
                     values[key] = value
         return digests, values
 
-    def _expected(self, books: Books) -> Iterator[tuple[bytes, bytes]]:
+    def _expected(self, books: ReplayedBooks) -> Iterator[tuple[bytes, bytes]]:
         for id, account in books.accounts.items():
             change = account.change
             yield (
                 state_keys.account(id),
                 _encode(
-                    state.Account(
+                    state.AccountState(
                         change.type,
                         change.currency,
                         change.status,
@@ -197,14 +197,14 @@ class Changelog:
                 ),
             )
         for name, shard in books.shards.items():
-            value = state.SystemAccount(str(shard.balance), shard.version)
+            value = state.SystemAccountState(str(shard.balance), shard.version)
             yield state_keys.system_account(name), _encode(value)
         for id, hold in books.holds.items():
             told = hold.change
             yield (
                 state_keys.hold(id),
                 _encode(
-                    state.Hold(
+                    state.HoldState(
                         told.account,
                         told.currency,
                         told.amount,
@@ -221,7 +221,7 @@ class Changelog:
         for id, (record, _) in books.prepared.items():
             leg = record.leg
             if isinstance(leg, coordination.Prepare):
-                value_of = state.Prepared(
+                value_of = state.PreparedTransaction(
                     leg.source, leg.kind, leg.currency, leg.account, leg.entries
                 )
                 yield state_keys.prepared(id), _encode(value_of)
@@ -256,7 +256,7 @@ class Changelog:
 
     def _same_position(
         self,
-        books: Books,
+        books: ReplayedBooks,
         inputs: dict[Literal["commands", "legs"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
@@ -294,25 +294,25 @@ class Changelog:
 
 
 def _decided_at_once(
-    books: Books, record: JournalRecord, command: commands.Command
-) -> Transaction | None:
+    books: ReplayedBooks, record: JournalRecord, command: commands.Command
+) -> TransactionState | None:
     body_hash = bytes.fromhex(record.body_hash or "")
     kind, account = commands.kind(command), command.account
     if not record.entries:
         posted: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
-        return Transaction(body_hash, posted, kind, account, record.reason)
+        return TransactionState(body_hash, posted, kind, account, record.reason)
     known = books.accounts.get(account)
     currency = None if known is None else known.change.currency
     if isinstance(command, (commands.Credit, commands.Debit)):
-        return Transaction(body_hash, "posted", kind, account, None, currency, command.amount)
-    return Transaction(
+        return TransactionState(body_hash, "posted", kind, account, None, currency, command.amount)
+    return TransactionState(
         body_hash,
         "posted",
         kind,
         account,
         currency=currency,
         entries=tuple(
-            LegEntry(index, entry.account, entry.direction, entry.amount)
+            CoordinatedEntry(index, entry.account, entry.direction, entry.amount)
             for index, entry in enumerate(record.entries)
         ),
         fee=record.fee,
@@ -321,14 +321,14 @@ def _decided_at_once(
 
 
 def _decided_later(
-    books: Books, record: JournalRecord, command: commands.Command
-) -> Transaction | None:
+    books: ReplayedBooks, record: JournalRecord, command: commands.Command
+) -> TransactionState | None:
     waited = books.open.get(record.transaction_id or "")
     if waited is None:
         return None
     posted, pending = record.step == "posted", waited.pending
     entries = final_entries(pending, record.fee)
-    return Transaction(
+    return TransactionState(
         bytes.fromhex(record.body_hash or ""),
         "posted" if posted else "rejected",
         commands.kind(command),

@@ -17,11 +17,11 @@ import msgspec
 from msgspec.structs import replace
 
 from schemas import coordination, ids
-from schemas.coordination import Leg, LegEntry, NumberedLeg
+from schemas.coordination import CoordinatedEntry, CoordinationMessage, NumberedMessage
 from schemas.journal import JournalRecord
 from schemas.partitioning import partition_of
 from sinks.verify import topic_reader
-from sinks.verify.books import Books
+from sinks.verify.books import ReplayedBooks
 from sinks.verify.expected_effects import Effects
 from sinks.verify.report import Differences
 
@@ -40,14 +40,14 @@ _SENT: Final = {
     "posted": "commit",
     "rejected": "abort",
 }
-_NUMBERED: Final = get_args(coordination.NumberedLeg)
+_NUMBERED: Final = get_args(coordination.NumberedMessage)
 _NAMES: Final = tuple(_KINDS.values())
 _CODES: Final = {name: code for code, name in enumerate(_NAMES)}
 _DIGEST_BYTES: Final = 8
 _UNKNOWN: Final = bytes(_DIGEST_BYTES)
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode_leg: Final = msgspec.json.Decoder(Leg).decode
+_decode_leg: Final = msgspec.json.Decoder(CoordinationMessage).decode
 _decode_record: Final = msgspec.json.Decoder(JournalRecord).decode
 
 Way = tuple[int, int]
@@ -90,7 +90,7 @@ class _Side:
         self.currencies.append(currency)
 
 
-class Ways:
+class CoordinationChannels:
     def __init__(self, differences: Differences) -> None:
         self._differences = differences
         self._sent: dict[Way, _Side] = {}
@@ -100,7 +100,7 @@ class Ways:
         self._in_flight: Counter[int] = Counter()
 
     def before_fold(
-        self, books: Books, offset: int, record: JournalRecord, effects: Effects | None
+        self, books: ReplayedBooks, offset: int, record: JournalRecord, effects: Effects | None
     ) -> None:
         """Called before the books have the record: what is pending and prepared is there still.
         `effects`: what it must change and send, where that can be told."""
@@ -120,7 +120,7 @@ class Ways:
         return tuple(len(sides[way]) if way in sides else 0 for way in ways)
 
     def _send(
-        self, books: Books, offset: int, record: JournalRecord, effects: Effects | None
+        self, books: ReplayedBooks, offset: int, record: JournalRecord, effects: Effects | None
     ) -> None:
         kind = _SENT.get(record.step)
         if kind is None:
@@ -132,7 +132,7 @@ class Ways:
             what = f"sends to partitions {to}, but must send to {list(expected)}"
             self._note(books, offset, record, what)
         currency = ""
-        entries: tuple[LegEntry, ...] = ()
+        entries: tuple[CoordinatedEntry, ...] = ()
         waited = books.open.get(record.transaction_id or "")
         if kind == "commit" and waited is not None:
             currency, entries = waited.pending.currency, waited.pending.entries
@@ -151,7 +151,9 @@ class Ways:
             digest = _UNKNOWN if leg is None else _digest(replace(leg, number=sent.number))
             side.add(kind, digest, net, self._code(currency))
 
-    def _receive(self, books: Books, offset: int, record: JournalRecord, leg: NumberedLeg) -> None:
+    def _receive(
+        self, books: ReplayedBooks, offset: int, record: JournalRecord, leg: NumberedMessage
+    ) -> None:
         side = self._read.setdefault((leg.source, books.partition), _Side())
         if leg.number != len(side) + 1:
             self._note(
@@ -332,7 +334,7 @@ class Ways:
             self._currencies.append(currency)
         return self._currencies.index(currency)
 
-    def _note(self, books: Books, offset: int, record: JournalRecord, what: str) -> None:
+    def _note(self, books: ReplayedBooks, offset: int, record: JournalRecord, what: str) -> None:
         self._differences.note(
             "legs",
             what,
@@ -346,7 +348,9 @@ class Ways:
 class Unread:
     """What lies in one partition of `legs` beyond its reader's position."""
 
-    def __init__(self, of: topic_reader.Partition, next_offset: int, partitions: int) -> None:
+    def __init__(
+        self, of: topic_reader.TopicPartitionReader, next_offset: int, partitions: int
+    ) -> None:
         self.partition = of.partition
         self.partitions = partitions
         self.found: dict[tuple[int, int], _Message] = {}
@@ -371,7 +375,7 @@ class Unread:
 class Since:
     """What one partition has journaled since the end up to which it was folded."""
 
-    def __init__(self, of: topic_reader.Partition, next_offset: int) -> None:
+    def __init__(self, of: topic_reader.TopicPartitionReader, next_offset: int) -> None:
         # By receiving partition and number: the kind.
         self.sent: dict[tuple[int, int], str] = {}
         self.decisions: dict[int, coordination.LogTime] = {}
@@ -399,18 +403,18 @@ class Since:
         return {at: self._read[at] for at in wanted if at in self._read}
 
 
-def _message(leg: NumberedLeg) -> _Message:
+def _message(leg: NumberedMessage) -> _Message:
     return _Message(_KINDS[type(leg)], _digest(leg))
 
 
-def _digest(leg: NumberedLeg) -> bytes:
+def _digest(leg: NumberedMessage) -> bytes:
     if isinstance(leg, coordination.Refused):
         # Which entry was refused is not in its sender's journal.
         leg = replace(leg, index=0)
     return hashlib.blake2b(_encode(leg), digest_size=_DIGEST_BYTES).digest()
 
 
-def _net_of(entries: tuple[LegEntry, ...], partition: int, partitions: int) -> int:
+def _net_of(entries: tuple[CoordinatedEntry, ...], partition: int, partitions: int) -> int:
     return sum(
         entry.amount if entry.direction == "debit" else -entry.amount
         for entry in entries

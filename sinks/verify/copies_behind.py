@@ -13,7 +13,7 @@ from msgspec import Struct
 from plumbing.kafka.clients import ClientConfig
 from schemas import state_keys
 from schemas.journal import JournalRecord
-from schemas.state import Position
+from schemas.state import PartitionPosition
 from schemas.topics import Names
 from sinks.verify import expected_messages, postgres_comparison, topic_reader
 from sinks.verify.published_topics import ResultPositions
@@ -21,7 +21,7 @@ from sinks.verify.report import Behind, Differences
 
 Waited = Literal["results", "postgres", "state"]
 _decode_record: Final = msgspec.json.Decoder(JournalRecord).decode
-_decode_position: Final = msgspec.msgpack.Decoder(Position).decode
+_decode_position: Final = msgspec.msgpack.Decoder(PartitionPosition).decode
 
 
 class _End(Struct):
@@ -40,11 +40,12 @@ class Copies:
         self.results = ResultPositions(config, names, partitions)
         self._database_url = database_url
         self._states = [
-            topic_reader.Partition(config, names.state, each) for each in range(partitions)
+            topic_reader.TopicPartitionReader(config, names.state, each)
+            for each in range(partitions)
         ]
         self._ends = []
         for number in range(partitions):
-            journal = topic_reader.Partition(config, names.journal, number)
+            journal = topic_reader.TopicPartitionReader(config, names.journal, number)
             self._ends.append(_end(journal))
             journal.close()
 
@@ -98,7 +99,7 @@ class Copies:
         return (end.outcome if at[0] == "results" else end.sequence) - sequence
 
 
-def _end(journal: topic_reader.Partition) -> _End:
+def _end(journal: topic_reader.TopicPartitionReader) -> _End:
     """Only what has an outcome has a result: the last one may lie well before the end."""
     start, end = journal.range()
     found, back = _End(), 8
@@ -116,7 +117,7 @@ def _end(journal: topic_reader.Partition) -> _End:
         back *= 8
 
 
-def _state_sequence(state: topic_reader.Partition) -> int:
+def _state_sequence(state: topic_reader.TopicPartitionReader) -> int:
     last = state.last()
     if last is None or last.key != state_keys.POSITION:
         return 0

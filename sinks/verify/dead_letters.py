@@ -19,10 +19,10 @@ _decode_letter: Final = msgspec.json.Decoder(DeadLetter).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class DeadLetters:
+class DeadLetterComparison:
     """All of them, by what they answer; a digest of each is kept."""
 
-    def __init__(self, of: topic_reader.Partition, differences: Differences) -> None:
+    def __init__(self, of: topic_reader.TopicPartitionReader, differences: Differences) -> None:
         self.compared = 0
         self._of = of
         self._differences = differences
@@ -59,7 +59,7 @@ class DeadLetters:
         for at in sorted(missing):
             self._note(at, "is not there")
 
-    def _compare(self, record: topic_reader.Record, gone_on: Callable[[int], bool]) -> None:
+    def _compare(self, record: topic_reader.TopicRecord, gone_on: Callable[[int], bool]) -> None:
         try:
             letter = _decode_letter(record.value or b"")
         except msgspec.MsgspecError as error:

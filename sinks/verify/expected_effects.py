@@ -12,15 +12,15 @@ from msgspec.structs import replace
 
 from schemas import commands, coordination, ids
 from schemas.commands import Command
-from schemas.coordination import LegEntry, NumberedLeg
-from schemas.journal import HoldChange, JournalRecord, Pending, Refusal
+from schemas.coordination import CoordinatedEntry, NumberedMessage
+from schemas.journal import HoldChange, JournalRecord, ParticipantRefusal, PendingTransaction
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
 from sinks.verify import books as kept
-from sinks.verify.books import Books, Triple, digest_of, final_entries, without_fee
+from sinks.verify.books import ReplayedBooks, Triple, digest_of, final_entries, without_fee
 from sinks.verify.report import Differences
 
-_NUMBERED: Final = get_args(coordination.NumberedLeg)
+_NUMBERED: Final = get_args(coordination.NumberedMessage)
 _CHANGE_ACCOUNTS: Final = (
     commands.OpenAccount,
     commands.SetLimit,
@@ -40,20 +40,20 @@ class Effects(NamedTuple):
     released: tuple[Triple, ...] = ()
     reserved: tuple[Triple, ...] = ()
     hold: HoldChange | None = None
-    pending: Pending | None = None
+    pending: PendingTransaction | None = None
     fee: int = 0
     commission_bps: int = 0
     # The account that it opens or changes.
     account: str | None = None
     # By receiving partition; without their numbers, which are the channel's.
-    messages: tuple[tuple[int, NumberedLeg], ...] = ()
+    messages: tuple[tuple[int, NumberedMessage], ...] = ()
 
 
 NOTHING: Final = Effects()
 
 
 def compare(
-    books: Books, offset: int, record: JournalRecord, differences: Differences
+    books: ReplayedBooks, offset: int, record: JournalRecord, differences: Differences
 ) -> Effects | None:
     """Call it before the books have the record. Gives what was expected, for its messages; None
     where that cannot be worked out."""
@@ -97,7 +97,7 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def of(books: Books, record: JournalRecord) -> Effects:
+def of(books: ReplayedBooks, record: JournalRecord) -> Effects:
     step = record.step
     leg = record.leg
     if (
@@ -130,7 +130,7 @@ def of(books: Books, record: JournalRecord) -> Effects:
 # A command's own step
 
 
-def _begun(books: Books, record: JournalRecord, command: Command) -> Effects:
+def _begun(books: ReplayedBooks, record: JournalRecord, command: Command) -> Effects:
     if isinstance(command, _CHANGE_ACCOUNTS):
         return Effects(account=command.account)
     if isinstance(command, commands.Hold):
@@ -155,7 +155,7 @@ def _begun(books: Books, record: JournalRecord, command: Command) -> Effects:
     )
 
 
-def _hold(books: Books, record: JournalRecord, command: commands.Hold) -> Effects:
+def _hold(books: ReplayedBooks, record: JournalRecord, command: commands.Hold) -> Effects:
     expires_at_ms = command.expires_at_ms
     if expires_at_ms is None:
         if books.settings is None:
@@ -175,8 +175,8 @@ def _hold(books: Books, record: JournalRecord, command: commands.Hold) -> Effect
 
 
 def _plan(
-    books: Books, record: JournalRecord, command: Command
-) -> tuple[tuple[LegEntry, ...], int, int]:
+    books: ReplayedBooks, record: JournalRecord, command: Command
+) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
     """The entries that a command asks for, its commission and the rate of that."""
     account = _account(books, command.account)
     currency: str = getattr(command, "currency", None) or account.change.currency
@@ -206,8 +206,8 @@ def _plan(
 
 
 def _transfer(
-    books: Books, command: commands.Transfer, account: kept.Account, currency: str
-) -> tuple[tuple[LegEntry, ...], int, int]:
+    books: ReplayedBooks, command: commands.Transfer, account: kept.ReplayedAccount, currency: str
+) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
     if books.settings is None:
         raise Unclear("a transfer comes before the genesis")
     bps = books.settings.commission_bps
@@ -226,8 +226,8 @@ def _transfer(
 
 
 def _reversal(
-    books: Books, record: JournalRecord, command: commands.Reverse
-) -> tuple[LegEntry, ...]:
+    books: ReplayedBooks, record: JournalRecord, command: commands.Reverse
+) -> tuple[CoordinatedEntry, ...]:
     """As the record has them, where they are the original's turned round: of that a digest is
     kept."""
     if record.pending is not None:
@@ -247,17 +247,17 @@ def _reversal(
 
 
 def _pending(
-    books: Books,
+    books: ReplayedBooks,
     record: JournalRecord,
     command: Command,
-    entries: tuple[LegEntry, ...],
+    entries: tuple[CoordinatedEntry, ...],
     fee: int,
     bps: int,
 ) -> Effects:
     settings = books.settings
     if settings is None or record.pending is None:
         raise Unclear("is pending without a plan, or before the genesis")
-    others: dict[int, list[LegEntry]] = {}
+    others: dict[int, list[CoordinatedEntry]] = {}
     for entry in entries:
         partition = _partition(books, entry.account)
         if partition != books.partition:
@@ -273,7 +273,7 @@ def _pending(
         before = _open_hold(books, command.hold_id, command.account)
         hold, reserved = replace(before, status="capturing", captured=entries[0].amount), ()
     currency = getattr(command, "currency", None) or account.change.currency
-    prepares: list[tuple[int, NumberedLeg]] = [
+    prepares: list[tuple[int, NumberedMessage]] = [
         (
             partition,
             coordination.Prepare(
@@ -293,7 +293,7 @@ def _pending(
     return Effects(
         reserved=_own(books, reserved, system=False),
         hold=hold,
-        pending=Pending(
+        pending=PendingTransaction(
             entries=entries,
             participants=participants,
             waiting=participants,
@@ -311,7 +311,7 @@ def _pending(
 # What became of a pending transaction, at its coordinator
 
 
-def _answered(books: Books, record: JournalRecord) -> Pending:
+def _answered(books: ReplayedBooks, record: JournalRecord) -> PendingTransaction:
     waited, leg = books.open.get(record.transaction_id or ""), record.leg
     if waited is None or not isinstance(leg, coordination.Prepared | coordination.Refused):
         raise Unclear("answers what is not pending")
@@ -320,12 +320,12 @@ def _answered(books: Books, record: JournalRecord) -> Pending:
         raise Unclear(f"counts an answer of partition {leg.source}, which is not waited for")
     after = replace(before, waiting=tuple(each for each in before.waiting if each != leg.source))
     if isinstance(leg, coordination.Refused):
-        refusal = Refusal(leg.source, Reason(leg.reason), leg.index)
+        refusal = ParticipantRefusal(leg.source, Reason(leg.reason), leg.index)
         return replace(after, refusals=(*after.refusals, refusal))
     return replace(after, same_owner=after.same_owner or leg.same_owner)
 
 
-def _decided(books: Books, record: JournalRecord) -> Effects:
+def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
     waited = books.open.get(record.transaction_id or "")
     if waited is None or waited.record.command is None:
         raise Unclear("decides on what is not pending")
@@ -368,7 +368,11 @@ def _decided(books: Books, record: JournalRecord) -> Effects:
 
 
 def _decided_to_post(
-    books: Books, record: JournalRecord, waited: kept.Open, pending: Pending, command: Command
+    books: ReplayedBooks,
+    record: JournalRecord,
+    waited: kept.Open,
+    pending: PendingTransaction,
+    command: Command,
 ) -> Effects:
     if record.source.topic == "expiry" or pending.waiting or pending.refusals:
         raise Unclear("is posted though not all participants have prepared it")
@@ -401,11 +405,13 @@ def _decided_to_post(
     )
 
 
-def _to_each(partitions: Iterable[int], leg: NumberedLeg) -> tuple[tuple[int, NumberedLeg], ...]:
+def _to_each(
+    partitions: Iterable[int], leg: NumberedMessage
+) -> tuple[tuple[int, NumberedMessage], ...]:
     return tuple((partition, leg) for partition in partitions)
 
 
-def _expired(books: Books, record: JournalRecord) -> Effects:
+def _expired(books: ReplayedBooks, record: JournalRecord) -> Effects:
     hold = _known_hold(books, record.transaction_id or "")
     if hold.status != "open" or hold.expires_at_ms > record.time_ms:
         raise Unclear(
@@ -420,7 +426,7 @@ def _expired(books: Books, record: JournalRecord) -> Effects:
 # At a participant
 
 
-def _by_prepare(books: Books, record: JournalRecord) -> Effects:
+def _by_prepare(books: ReplayedBooks, record: JournalRecord) -> Effects:
     leg = record.leg
     if not isinstance(leg, coordination.Prepare):
         raise Unclear(f"is {record.step} without a prepare message")
@@ -440,7 +446,7 @@ def _by_prepare(books: Books, record: JournalRecord) -> Effects:
     return Effects(reserved=_triples(leg.entries), messages=((leg.source, prepared),))
 
 
-def _by_decision(books: Books, record: JournalRecord) -> Effects:
+def _by_decision(books: ReplayedBooks, record: JournalRecord) -> Effects:
     """The coordinator's decision, and nothing but what was prepared."""
     before = books.prepared.get(record.transaction_id or "")
     kind = coordination.Commit if record.step == "committed" else coordination.Abort
@@ -457,7 +463,7 @@ def _by_decision(books: Books, record: JournalRecord) -> Effects:
     return Effects(entries=entries, released=reserved)
 
 
-def _not_ours(books: Books, record: JournalRecord) -> None:
+def _not_ours(books: ReplayedBooks, record: JournalRecord) -> None:
     """Only a message that nobody waits for may be ignored."""
     leg, id = record.leg, record.transaction_id or ""
     if isinstance(leg, coordination.Commit | coordination.Abort) and id in books.prepared:
@@ -477,16 +483,18 @@ def _not_ours(books: Books, record: JournalRecord) -> None:
 # What entries are
 
 
-def _numbered(*entries: Triple) -> tuple[tuple[LegEntry, ...], int, int]:
+def _numbered(*entries: Triple) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
     """Without commission."""
-    return tuple(LegEntry(n, *entry) for n, entry in enumerate(entries)), 0, 0
+    return tuple(CoordinatedEntry(n, *entry) for n, entry in enumerate(entries)), 0, 0
 
 
-def _triples(entries: Iterable[LegEntry]) -> tuple[Triple, ...]:
+def _triples(entries: Iterable[CoordinatedEntry]) -> tuple[Triple, ...]:
     return tuple((each.account, each.direction, each.amount) for each in entries)
 
 
-def _own(books: Books, entries: Iterable[LegEntry], *, system: bool = True) -> tuple[Triple, ...]:
+def _own(
+    books: ReplayedBooks, entries: Iterable[CoordinatedEntry], *, system: bool = True
+) -> tuple[Triple, ...]:
     return tuple(
         (each.account, each.direction, each.amount)
         for each in entries
@@ -495,7 +503,9 @@ def _own(books: Books, entries: Iterable[LegEntry], *, system: bool = True) -> t
     )
 
 
-def _with_transit(books: Books, entries: tuple[Triple, ...], currency: str) -> tuple[Triple, ...]:
+def _with_transit(
+    books: ReplayedBooks, entries: tuple[Triple, ...], currency: str
+) -> tuple[Triple, ...]:
     """What does not balance by itself is in transit."""
     net = sum(amount if direction == "debit" else -amount for _, direction, amount in entries)
     if not net:
@@ -504,41 +514,41 @@ def _with_transit(books: Books, entries: tuple[Triple, ...], currency: str) -> t
     return (*entries, (shard, "credit" if net > 0 else "debit", abs(net)))
 
 
-def _partition(books: Books, account: str) -> int:
+def _partition(books: ReplayedBooks, account: str) -> int:
     """System accounts are the coordinator's own."""
     return books.partition if ids.is_system(account) else partition_of(account, books.partitions)
 
 
-def _shard(books: Books, account: str) -> str:
+def _shard(books: ReplayedBooks, account: str) -> str:
     if not ids.is_system(account):
         return account
     _, role, currency = account.split(":")
     return ids.system_shard(role, currency, books.partition)
 
 
-def _account(books: Books, id: str) -> kept.Account:
+def _account(books: ReplayedBooks, id: str) -> kept.ReplayedAccount:
     account = books.accounts.get(id)
     if account is None:
         raise Unclear(f"is about {id}, which was never opened")
     return account
 
 
-def _wallet_owner(account: kept.Account) -> str | None:
+def _wallet_owner(account: kept.ReplayedAccount) -> str | None:
     return account.change.owner if account.change.type == "wallet" else None
 
 
-def _same_owner(receiver: kept.Account, owner: str | None) -> bool:
+def _same_owner(receiver: kept.ReplayedAccount, owner: str | None) -> bool:
     return owner is not None and _wallet_owner(receiver) == owner
 
 
-def _known_hold(books: Books, id: str) -> HoldChange:
+def _known_hold(books: ReplayedBooks, id: str) -> HoldChange:
     hold = books.holds.get(id)
     if hold is None:
         raise Unclear(f"is about hold {id}, which was never placed")
     return hold.change
 
 
-def _open_hold(books: Books, id: str, account: str) -> HoldChange:
+def _open_hold(books: ReplayedBooks, id: str, account: str) -> HoldChange:
     hold = _known_hold(books, id)
     if hold.account != account:
         raise Unclear(f"takes hold {id}, which is of {hold.account}")

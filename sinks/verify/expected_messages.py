@@ -16,12 +16,12 @@ from schemas.journal import OUTCOMES, JournalRecord
 from schemas.published_records import DeadLetter, Result, TransactionRecord
 from schemas.reasons import Reason
 from sinks.verify import expected_rows
-from sinks.verify.books import Books
+from sinks.verify.books import ReplayedBooks
 
 _REJECTED: Final = frozenset({"rejected", "refused"})
 
 
-def transactions(books: Books, record: JournalRecord) -> list[TransactionRecord]:
+def transactions(books: ReplayedBooks, record: JournalRecord) -> list[TransactionRecord]:
     """Asked before the books have the record: what was pending or prepared is there still."""
     ordinary = [entry for entry in record.entries if isinstance(entry.balance, int)]
     if not ordinary:
@@ -65,7 +65,7 @@ def transactions(books: Books, record: JournalRecord) -> list[TransactionRecord]
 
 
 def _what_it_is(
-    books: Books, record: JournalRecord
+    books: ReplayedBooks, record: JournalRecord
 ) -> tuple[str, list[str], tuple[str | None, str | None, Metadata]]:
     """Kind, the ordinary accounts as far as they are told, and what its command said of it."""
     leg, command = record.leg, record.command

@@ -9,7 +9,7 @@ from typing import Any, Final
 from schemas import commands, ids
 from schemas.commands import Command
 from schemas.journal import JournalRecord
-from sinks.verify.books import Books
+from sinks.verify.books import ReplayedBooks
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -130,7 +130,7 @@ def _counterparty(command: Command, asked: list[tuple[str, str, int]]) -> str | 
     return others[0] if len(others) == 1 else None
 
 
-def accounts(books: Books) -> dict[str, Values]:
+def accounts(books: ReplayedBooks) -> dict[str, Values]:
     return {
         id: [
             id,
@@ -152,14 +152,14 @@ def accounts(books: Books) -> dict[str, Values]:
     }
 
 
-def shards(books: Books) -> dict[str, Values]:
+def shards(books: ReplayedBooks) -> dict[str, Values]:
     return {
         name: [name, *name.split(":")[1:3], shard.balance, shard.version, shard.sequence]
         for name, shard in books.shards.items()
     }
 
 
-def holds(books: Books) -> dict[str, Values]:
+def holds(books: ReplayedBooks) -> dict[str, Values]:
     return {
         id: [
             id,

@@ -13,14 +13,14 @@ import msgspec
 
 from schemas import state
 from schemas.commands import Command
-from schemas.coordination import Leg, LogTime
+from schemas.coordination import CoordinationMessage, LogTime
 from schemas.journal import JournalRecord
 from schemas.state import InputPosition
 from sinks.verify import expected_messages, topic_reader
 from sinks.verify.report import Differences
 
 _decode_command: Final = msgspec.json.Decoder(Command).decode
-_decode_leg: Final = msgspec.json.Decoder(Leg).decode
+_decode_leg: Final = msgspec.json.Decoder(CoordinationMessage).decode
 _JSON: Final = b"{"
 # Anyone may write a key of any size to `commands`; the journal has its first bytes.
 _KEY_BYTES: Final = 256
@@ -54,13 +54,13 @@ class LogTimes:
         return time_ms
 
 
-class Input:
+class InputTopic:
     """One partition of `commands` or `legs`, read in step with the journal that answers it."""
 
     def __init__(
         self,
         topic: Literal["commands", "legs"],
-        of: topic_reader.Partition,
+        of: topic_reader.TopicPartitionReader,
         differences: Differences,
         log_times: LogTimes,
     ) -> None:
@@ -70,9 +70,9 @@ class Input:
         self._of = of
         self._differences = differences
         self._start, self._end = of.range()
-        self._records: Iterator[topic_reader.Record] = of.records(self._start, self._end)
-        self._ahead: topic_reader.Record | None = None
-        self._last: topic_reader.Record | None = None
+        self._records: Iterator[topic_reader.TopicRecord] = of.records(self._start, self._end)
+        self._ahead: topic_reader.TopicRecord | None = None
+        self._last: topic_reader.TopicRecord | None = None
         self._last_offset = -1
         self._patience_s = topic_reader.CATCH_UP_S
 
@@ -141,7 +141,7 @@ class Input:
         except ValueError:
             return False
 
-    def _at(self, offset: int) -> topic_reader.Record | None:
+    def _at(self, offset: int) -> topic_reader.TopicRecord | None:
         while True:
             if self._ahead is None:
                 self._ahead = next(self._records, None)
@@ -170,7 +170,7 @@ class Input:
                 return False
             time.sleep(topic_reader.PAUSE_S)
 
-    def _passed_over(self, record: topic_reader.Record) -> None:
+    def _passed_over(self, record: topic_reader.TopicRecord) -> None:
         # The last leg that was read before the others were deleted is kept as a proof.
         self._differences.note(
             self._topic,

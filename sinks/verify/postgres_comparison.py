@@ -18,7 +18,7 @@ from plumbing.postgres import connection_pool
 from schemas import commands
 from schemas.journal import JournalRecord
 from sinks.verify import expected_rows
-from sinks.verify.books import Books
+from sinks.verify.books import ReplayedBooks
 from sinks.verify.expected_rows import Values
 from sinks.verify.report import Differences
 
@@ -92,7 +92,7 @@ def sequences(database_url: str) -> dict[int, int]:
         connection.close()
 
 
-class Tables:
+class PostgresComparison:
     def __init__(self, database_url: str, differences: Differences) -> None:
         self._differences = differences
         self._connection = connection = _connect(database_url)
@@ -224,7 +224,7 @@ class Tables:
 
     # Now
 
-    def compare(self, books: Books) -> None:
+    def compare(self, books: ReplayedBooks) -> None:
         """Once the books have just the records that the tables have of this partition."""
         partition = books.partition
         for each in self._history.values():
@@ -252,7 +252,7 @@ class Tables:
         self._same_table("holds", expected_rows.HOLD, partition, expected_rows.holds(books))
         self._same_position(books)
 
-    def _same_position(self, books: Books) -> None:
+    def _same_position(self, books: ReplayedBooks) -> None:
         found = self._positions.get(books.partition)
         if found is None and not books.sequence:
             return

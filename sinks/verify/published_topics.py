@@ -14,9 +14,9 @@ from schemas.journal import JournalRecord
 from schemas.published_records import Result, TransactionRecord
 from schemas.topics import RESULTS, Names, lane, lanes
 from sinks.verify import expected_messages, topic_reader
-from sinks.verify.books import Books
+from sinks.verify.books import ReplayedBooks
 from sinks.verify.report import Differences
-from sinks.verify.topic_comparison import InStep, differing
+from sinks.verify.topic_comparison import TopicComparison, differing
 
 PARTITIONS: Final = RESULTS.partitions or 1
 # How far before the end of `results.positions` a partition's last one is looked for, in turn.
@@ -33,7 +33,7 @@ def _transaction(value: bytes) -> TransactionRecord:
         record = avro.transaction_schema().read(value[avro.CONFLUENT_HEADER_BYTES :])
         return msgspec.convert(record, TransactionRecord)
     told = codecs.decode_transaction(value, _SCHEMAS)
-    if isinstance(told, codecs.Unreadable):
+    if isinstance(told, codecs.UnreadableRecord):
         raise ValueError(told.detail)
     return told
 
@@ -55,7 +55,7 @@ class ResultPositions:
     def __init__(self, config: ClientConfig, names: Names, partitions: int) -> None:
         self._partitions = partitions
         self._of = [
-            topic_reader.Partition(config, names.results_positions, number, trimmed=True)
+            topic_reader.TopicPartitionReader(config, names.results_positions, number, trimmed=True)
             for number in range(lanes(partitions))
         ]
         self._next = [0] * len(self._of)
@@ -102,7 +102,7 @@ def kept(config: ClientConfig, names: Names) -> Kept:
     )
 
 
-class Readers:
+class PublishedTopics:
     """Of one partition. Fold each record before the books have it."""
 
     def __init__(
@@ -117,8 +117,10 @@ class Readers:
     ) -> None:
         self.at = at
         self._differences = differences
-        entries = topic_reader.Partition(config, names.transactions, partition, trimmed=True)
-        self._transactions = InStep(
+        entries = topic_reader.TopicPartitionReader(
+            config, names.transactions, partition, trimmed=True
+        )
+        self._transactions = TopicComparison(
             "transactions",
             _transaction,
             entries,
@@ -127,11 +129,11 @@ class Readers:
             kept.transactions_ms,
             differences,
         )
-        outcomes = topic_reader.Partition(
+        outcomes = topic_reader.TopicPartitionReader(
             config, names.results, partition % PARTITIONS, trimmed=True
         )
         sharing = range(partition % PARTITIONS, partitions, PARTITIONS)
-        self._results = InStep(
+        self._results = TopicComparison(
             "results", _result, outcomes, partition, sharing, kept.results_ms, differences
         )
 
@@ -139,7 +141,9 @@ class Readers:
     def compared(self) -> dict[str, int]:
         return {"transactions": self._transactions.compared, "results": self._results.compared}
 
-    def before_fold(self, books: Books, read: topic_reader.Record, record: JournalRecord) -> None:
+    def before_fold(
+        self, books: ReplayedBooks, read: topic_reader.TopicRecord, record: JournalRecord
+    ) -> None:
         offset, appended_ms = read.offset, read.time_ms
         entries = expected_messages.transactions(books, record)
         keys = [each.account_id.encode() for each in entries]
@@ -152,7 +156,7 @@ class Readers:
             key = expected_messages.result_key(result)
             self._results.compare(offset, appended_ms, record, (result,), (key,), must_be=must_be)
 
-    def compare_position(self, books: Books) -> None:
+    def compare_position(self, books: ReplayedBooks) -> None:
         """Once the books have just the records that the results have."""
         expected = ResultsAt(books.last_offset + 1, books.sequence, books.hash or "")
         if books.sequence and self.at != expected:
@@ -171,7 +175,7 @@ def compare_unused(
 ) -> None:
     """Where no partition of the ledger has its results there are none."""
     for number in range(partitions, PARTITIONS):
-        of = topic_reader.Partition(config, names.results, number, trimmed=True)
+        of = topic_reader.TopicPartitionReader(config, names.results, number, trimmed=True)
         start, end = of.range()
         for record in of.records(start, end):
             what = f"partition {number} of the topic, offset {record.offset}, is nobody's"

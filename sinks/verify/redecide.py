@@ -10,18 +10,18 @@ import base64
 import msgspec
 
 from processor.rules import chain, engine
-from processor.rules.decision import BrokenInvariant, Input
+from processor.rules.decision import BrokenInvariant, DecisionInput
 from processor.rules.journal_header import input_of
 from processor.rules.state_view import MemoryState
 from schemas import coordination
 from schemas.commands import Command
-from schemas.coordination import Leg
+from schemas.coordination import CoordinationMessage
 from schemas.encoding import avro, codecs
 from schemas.encoding.codecs import AvroSchemas
 from schemas.journal import JournalRecord
 from schemas.ledger_parameters import RULES_VERSIONS
 from schemas.reasons import Reason
-from schemas.validation.command_validation import Unreadable
+from schemas.validation.command_validation import UnreadableRecord
 from sinks.verify.report import Differences
 
 _encode = msgspec.json.Encoder().encode
@@ -29,7 +29,7 @@ _AVRO = (avro.CONFLUENT[:1], avro.SINGLE_OBJECT[:1])
 _SCHEMAS = AvroSchemas()
 
 
-class Decisions:
+class Redecision:
     """One partition's, from its genesis on. After a difference it goes no further: what follows
     rests on what was not decided so."""
 
@@ -94,10 +94,10 @@ class Decisions:
         )
 
 
-def _input(key: bytes | None, record: JournalRecord, answered: bytes | None) -> Input:
+def _input(key: bytes | None, record: JournalRecord, answered: bytes | None) -> DecisionInput:
     source, value = record.source, answered
     message = _message(record, answered)
-    if value is None and isinstance(message, Leg):
+    if value is None and isinstance(message, CoordinationMessage):
         # Its digest is in the record; a leg has one encoding alone.
         value = _encode(message)
     if value is None and record.refused is not None:
@@ -109,7 +109,9 @@ def _input(key: bytes | None, record: JournalRecord, answered: bytes | None) -> 
     return input_of(source.topic, source.offset, key, value or b"", record.time_ms, message)
 
 
-def _message(record: JournalRecord, answered: bytes | None) -> Command | Leg | Unreadable:
+def _message(
+    record: JournalRecord, answered: bytes | None
+) -> Command | CoordinationMessage | UnreadableRecord:
     if record.source.topic == "commands":
         if answered is not None and answered[:1] not in _AVRO:
             return codecs.decode_command(answered, _SCHEMAS)
@@ -119,7 +121,7 @@ def _message(record: JournalRecord, answered: bytes | None) -> Command | Leg | U
     if record.leg is not None:
         return record.leg
     label = None if record.refused is None else record.refused.id
-    return Unreadable(record.reason or Reason.MALFORMED, record.detail or "", label)
+    return UnreadableRecord(record.reason or Reason.MALFORMED, record.detail or "", label)
 
 
 def _difference(decided: JournalRecord, told: JournalRecord) -> str:

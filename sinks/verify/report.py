@@ -125,7 +125,7 @@ class CurrencyReport(Struct, frozen=True, kw_only=True):
     under_way: int
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class VerifyReport(Struct, frozen=True, kw_only=True):
     agree: bool
     ledger_id: str
     partitions: tuple[PartitionReport, ...]

@@ -21,16 +21,16 @@ from schemas.coordination import LogTime
 from schemas.journal import JournalRecord
 from schemas.topics import Names
 from sinks.verify import expected_effects, published_topics, topic_reader
-from sinks.verify.books import Books
+from sinks.verify.books import ReplayedBooks
 from sinks.verify.changelog import Changelog
-from sinks.verify.coordination_channels import Since, Unread, Ways
+from sinks.verify.coordination_channels import CoordinationChannels, Since, Unread
 from sinks.verify.copies_behind import Copies
-from sinks.verify.dead_letters import DeadLetters
-from sinks.verify.input_topics import Input, LogTimes
-from sinks.verify.postgres_comparison import Tables
-from sinks.verify.published_topics import Kept, Readers, ResultsAt
-from sinks.verify.redecide import Decisions
-from sinks.verify.report import Behind, CurrencyReport, Differences, PartitionReport, Report
+from sinks.verify.dead_letters import DeadLetterComparison
+from sinks.verify.input_topics import InputTopic, LogTimes
+from sinks.verify.postgres_comparison import PostgresComparison
+from sinks.verify.published_topics import Kept, PublishedTopics, ResultsAt
+from sinks.verify.redecide import Redecision
+from sinks.verify.report import Behind, CurrencyReport, Differences, PartitionReport, VerifyReport
 
 TOLD_EVERY: Final = 1_000
 
@@ -40,7 +40,7 @@ _decode: Final = msgspec.json.Decoder(JournalRecord).decode
 _FAULTY: Final = (ValueError, KeyError, IndexError, AssertionError, OverflowError)
 
 
-class Asked(Struct, frozen=True, kw_only=True):
+class VerifyOptions(Struct, frozen=True, kw_only=True):
     """What is to be verified; without a database, all but Postgres."""
 
     config: ClientConfig
@@ -50,7 +50,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     against_rules: bool = False
 
 
-def verify(asked: Asked, progress: Progress) -> Report:
+def verify(asked: VerifyOptions, progress: Progress) -> VerifyReport:
     began = time.monotonic()
     differences = Differences()
     copies = Copies(asked.config, asked.names, asked.partitions, asked.database_url)
@@ -61,7 +61,7 @@ def verify(asked: Asked, progress: Progress) -> Report:
         copies.close()
     tables = None
     if asked.database_url is not None:
-        tables = Tables(asked.database_url, differences)
+        tables = PostgresComparison(asked.database_url, differences)
     try:
         return _Run(asked, results_at, tables, behind, differences, progress).run(began)
     finally:
@@ -81,9 +81,9 @@ def _results_at(copies: Copies, partition: int, differences: Differences) -> Res
 class _Run:
     def __init__(
         self,
-        asked: Asked,
+        asked: VerifyOptions,
         results_at: list[ResultsAt],
-        tables: Tables | None,
+        tables: PostgresComparison | None,
         behind: tuple[Behind, ...],
         differences: Differences,
         progress: Progress,
@@ -95,8 +95,10 @@ class _Run:
         self._kept = published_topics.kept(asked.config, asked.names)
         self._differences = differences
         self._progress = progress
-        self._ways = Ways(differences)
-        self._letters = DeadLetters(self._partition(asked.names.commands_dead, 0), differences)
+        self._ways = CoordinationChannels(differences)
+        self._letters = DeadLetterComparison(
+            self._partition(asked.names.commands_dead, 0), differences
+        )
         self._compared: Counter[str] = Counter()
         self._debits: Counter[str] = Counter()
         self._credits: Counter[str] = Counter()
@@ -120,17 +122,17 @@ class _Run:
 
     def _partition(
         self, topic: str, number: int, *, trimmed: bool = False
-    ) -> topic_reader.Partition:
-        return topic_reader.Partition(self._asked.config, topic, number, trimmed=trimmed)
+    ) -> topic_reader.TopicPartitionReader:
+        return topic_reader.TopicPartitionReader(self._asked.config, topic, number, trimmed=trimmed)
 
-    def run(self, began: float) -> Report:
+    def run(self, began: float) -> VerifyReport:
         if self._tables is not None:
             self._tables.check_partitions(self._asked.partitions)
             self._results_follow(self._tables)
         told = []
         ledgers: list[str] = []
         for number in range(self._asked.partitions):
-            one = _Partition(
+            one = _PartitionCheck(
                 self._asked,
                 number,
                 self._results_at[number],
@@ -164,7 +166,7 @@ class _Run:
             self._tables.finish()
             self._compared["rows"] = self._tables.compared
         self._progress(self._total, self._total)
-        return Report(
+        return VerifyReport(
             agree=not self._differences.counts,
             ledger_id=next((each for each in ledgers if each), ""),
             partitions=tuple(told),
@@ -217,7 +219,7 @@ class _Run:
             asked.config, asked.names, asked.partitions, self._differences
         )
 
-    def _records(self, number: int, one: "_Partition") -> Iterator[topic_reader.Record]:
+    def _records(self, number: int, one: "_PartitionCheck") -> Iterator[topic_reader.TopicRecord]:
         """Up to the fixed point; and on, as long as a copy is ahead of it, for a while."""
         journal = self._journals[number]
         start, end = self._ranges[number]
@@ -243,7 +245,7 @@ class _Run:
         self._ends[number] = end
         journal.close()
 
-    def _results_follow(self, tables: Tables) -> None:
+    def _results_follow(self, tables: PostgresComparison) -> None:
         """What can be seen can be read: the results were looked at before Postgres."""
         for number, at in enumerate(self._results_at):
             there = tables.sequence(number)
@@ -251,7 +253,7 @@ class _Run:
                 what = f"are told up to sequence {at.sequence}, but Postgres has only {there}"
                 self._differences.note("results", what, partition=number)
 
-    def _sum(self, books: Books) -> None:
+    def _sum(self, books: ReplayedBooks) -> None:
         for currency, (debits, credits, transit) in books.sums().items():
             self._debits[currency] += debits
             self._credits[currency] += credits
@@ -281,21 +283,21 @@ class _Run:
         )
 
 
-class _Partition:
+class _PartitionCheck:
     """One partition's journal from its first record, and each copy where it stands."""
 
     def __init__(
         self,
-        asked: Asked,
+        asked: VerifyOptions,
         number: int,
         results_at: ResultsAt,
-        tables: Tables | None,
-        ways: Ways,
-        letters: DeadLetters,
+        tables: PostgresComparison | None,
+        ways: CoordinationChannels,
+        letters: DeadLetterComparison,
         kept: Kept,
         differences: Differences,
     ) -> None:
-        self.books = Books(number, differences)
+        self.books = ReplayedBooks(number, differences)
         self.compared: Counter[str] = Counter()
         self._asked = asked
         self._number = number
@@ -305,25 +307,27 @@ class _Partition:
         self._letters = letters
         self._kept = kept
         self._differences = differences
-        self._decisions = Decisions(number, differences) if asked.against_rules else None
+        self._decisions = Redecision(number, differences) if asked.against_rules else None
         self._compared_tables = self._compared_state = self._compared_results = False
 
     def run(
         self,
         changelog: Changelog,
-        records: Iterator[topic_reader.Record],
+        records: Iterator[topic_reader.TopicRecord],
         gone_on: Callable[[], int],
-    ) -> tuple[Books, PartitionReport]:
+    ) -> tuple[ReplayedBooks, PartitionReport]:
         names, number, books = self._asked.names, self._number, self.books
-        commands = topic_reader.Partition(self._asked.config, names.commands, number)
-        legs = topic_reader.Partition(self._asked.config, names.legs, number, trimmed=True)
+        commands = topic_reader.TopicPartitionReader(self._asked.config, names.commands, number)
+        legs = topic_reader.TopicPartitionReader(
+            self._asked.config, names.legs, number, trimmed=True
+        )
         self._changelog = changelog
         self._log_times = LogTimes()
-        self._inputs: dict[Literal["commands", "legs"], Input] = {
-            "commands": Input("commands", commands, self._differences, self._log_times),
-            "legs": Input("legs", legs, self._differences, self._log_times),
+        self._inputs: dict[Literal["commands", "legs"], InputTopic] = {
+            "commands": InputTopic("commands", commands, self._differences, self._log_times),
+            "legs": InputTopic("legs", legs, self._differences, self._log_times),
         }
-        self._readers = Readers(
+        self._readers = PublishedTopics(
             self._asked.config,
             names,
             number,
@@ -361,7 +365,7 @@ class _Partition:
             last_hash=books.hash or "",
         )
 
-    def _record(self, read: topic_reader.Record) -> None:
+    def _record(self, read: topic_reader.TopicRecord) -> None:
         value, books = read.value or b"", self.books
         try:
             record = _decode(value)
@@ -374,7 +378,7 @@ class _Partition:
             # A record that was tampered with may say anything.
             books.note(f"cannot be followed: {error!r}")
 
-    def _follow(self, read: topic_reader.Record, value: bytes, record: JournalRecord) -> None:
+    def _follow(self, read: topic_reader.TopicRecord, value: bytes, record: JournalRecord) -> None:
         books, next = self.books, self.books.sequence + 1
         time_ms = books.input_time_ms
         if next <= self._changelog.sequence:
@@ -394,7 +398,7 @@ class _Partition:
         if self._decisions is not None:
             self._decisions.fold(read.offset, read.key, value, record, answered)
 
-    def _tell(self, read: topic_reader.Record, record: JournalRecord) -> None:
+    def _tell(self, read: topic_reader.TopicRecord, record: JournalRecord) -> None:
         try:
             self._readers.before_fold(self.books, read, record)
         except _FAULTY as error:

@@ -30,14 +30,14 @@ class _Kept(Struct, Generic[T], frozen=True, gc=False):
     message: T
 
 
-class InStep(Generic[T]):
+class TopicComparison(Generic[T]):
     """What is told of one partition of the ledger, as its journal is read."""
 
     def __init__(
         self,
         copy: Literal["transactions", "results"],
         decode: Callable[[bytes], T],
-        of: topic_reader.Partition,
+        of: topic_reader.TopicPartitionReader,
         partition: int,
         sharing: Sequence[int],
         kept_ms: int | None,

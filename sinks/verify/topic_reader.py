@@ -41,14 +41,14 @@ def kept_ms(config: ClientConfig, topic: str) -> int | None:
     return None if age_ms < 0 else age_ms
 
 
-class Record(Struct, frozen=True, gc=False):
+class TopicRecord(Struct, frozen=True, gc=False):
     offset: int
     key: bytes | None
     value: bytes | None
     time_ms: int
 
 
-class Partition:
+class TopicPartitionReader:
     """One partition of one topic. Of one that is `trimmed` the first records may go at any time."""
 
     def __init__(
@@ -100,7 +100,7 @@ class Partition:
                 f"partition {self.partition} of {self.topic} cannot be read: {error.args[0].str()}"
             ) from None
 
-    def records(self, start: int, end: int) -> Iterator[Record]:
+    def records(self, start: int, end: int) -> Iterator[TopicRecord]:
         """Those from start up to, not with, end."""
         if start >= end:
             return
@@ -124,7 +124,7 @@ class Partition:
                     if offset == end - 1:
                         return
 
-    def last(self) -> Record | None:
+    def last(self) -> TopicRecord | None:
         """The last committed record: markers of transactions take offsets after it, and so do the
         records of a batch that was aborted."""
         start, end = self.range()
@@ -138,5 +138,7 @@ class Partition:
             back *= 8
 
 
-def _record(message: Message) -> Record:
-    return Record(message.offset() or 0, message.key(), message.value(), message.timestamp()[1])
+def _record(message: Message) -> TopicRecord:
+    return TopicRecord(
+        message.offset() or 0, message.key(), message.value(), message.timestamp()[1]
+    )

@@ -19,9 +19,9 @@ from plumbing.kafka.clients import ClientConfig
 from schemas import topics
 from schemas.ledger_parameters import FORMAT_LEVEL
 from sinks.journal_chain import BrokenJournal
-from sinks.postgres.write_connection import Abandoned
-from sinks.worker.lag_monitor import Watch
-from sinks.worker.lane import Owner, Phase, Tools
+from sinks.postgres.write_connection import WaitAbandoned
+from sinks.worker.lag_monitor import LagMonitor
+from sinks.worker.lane import SinkLane, SinkPhase, Tools
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class Group:
         self._tools = tools
         self._partitions = partitions
         self._stopping = stopping
-        self._owners: dict[int, Owner] = {}
+        self._owners: dict[int, SinkLane] = {}
         self._config: ClientConfig = {
             **tools.config,
             "client.id": member_id(tools.config["client.id"]),
@@ -64,7 +64,7 @@ class Group:
             on_revoke=self._revoke,
             on_lost=self._revoke,
         )
-        watch = Watch(self._tools.config, self._tools.names.journal, self._all)
+        watch = LagMonitor(self._tools.config, self._tools.names.journal, self._all)
         watch.start()
         try:
             while not self._stopping.is_set():
@@ -76,10 +76,10 @@ class Group:
             self._let_go(list(self._owners))
             member.close()
 
-    def phases(self) -> dict[int, Phase]:
+    def phases(self) -> dict[int, SinkPhase]:
         return dict(sorted((p, owner.phase) for owner in self._all() for p in owner.partitions))
 
-    def _all(self) -> list[Owner]:
+    def _all(self) -> list[SinkLane]:
         return list(self._owners.values())
 
     def _assign(self, member: Consumer, given: list[TopicPartition]) -> None:
@@ -91,7 +91,7 @@ class Group:
             member.pause(places)
         for lane in lanes:
             partitions = [p for p in range(count) if topics.lane(p, count) == lane]
-            owner = self._owners[lane] = Owner(lane, partitions, self._tools, self._crashed)
+            owner = self._owners[lane] = SinkLane(lane, partitions, self._tools, self._crashed)
             owner.start()
         self.assigned = True
 
@@ -102,7 +102,7 @@ class Group:
     def _raise_unless_passing(self, error: KafkaError) -> None:
         """The client goes on by itself after all but these."""
         if (why := clients.refusal(self._config, error)) is not None:
-            raise clients.Refused(why)
+            raise clients.BrokersRefused(why)
         if error.fatal() or error.code() == KafkaError._MAX_POLL_EXCEEDED:
             raise KafkaException(error)
         log.warning("the group is disturbed", error=error.str())
@@ -119,7 +119,7 @@ class Group:
         """The end of the process, at once: nothing is skipped, and the next owner finds out the
         rest. Where Kafka was away, a new process begins in its place.
         """
-        if isinstance(error, Abandoned):
+        if isinstance(error, WaitAbandoned):
             return
         if transient_errors.is_transient(error) and not self._stopping.wait(reexec.PAUSE_S):
             log.warning("beginning anew", lane=lane, error=str(error))

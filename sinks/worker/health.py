@@ -9,7 +9,7 @@ from plumbing.failures import Failure
 from plumbing.worker import health_server
 from plumbing.worker.health_server import Readiness
 from sinks.worker.group_member import Group
-from sinks.worker.lane import Phase
+from sinks.worker.lane import SinkPhase
 
 
 def start(group: Group, registry: CollectorRegistry, ledger_id: str, host: str, port: int) -> None:
@@ -19,7 +19,7 @@ def start(group: Group, registry: CollectorRegistry, ledger_id: str, host: str, 
 
     def readiness() -> Readiness:
         phases = group.phases()
-        running = all(phase is Phase.RUNNING for phase in phases.values())
+        running = all(phase is SinkPhase.RUNNING for phase in phases.values())
         return Readiness(group.assigned and running, phases)
 
     async def serve() -> None:

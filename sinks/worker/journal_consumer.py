@@ -10,9 +10,9 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
-from plumbing.kafka.partition_consumer import Place, Reader
+from plumbing.kafka.partition_consumer import PartitionConsumer, Place
 from schemas.topics import Names
-from sinks.journal_chain import Position, Read
+from sinks.journal_chain import JournalPosition, ReadJournalRecord
 
 # Enough that a batch's fixed costs vanish; rows of as many are still a small transaction.
 MAX_RECORDS = 16_000
@@ -20,7 +20,7 @@ TIMEOUT_S = 20.0
 KIB = 1024
 
 
-class Range(NamedTuple):
+class JournalRange(NamedTuple):
     """The offsets that a read_committed reader can see: start up to, not with, end."""
 
     start: int
@@ -28,7 +28,7 @@ class Range(NamedTuple):
 
 
 # A partition, and what was read of it.
-Taken = tuple[int, Read]
+Taken = tuple[int, ReadJournalRecord]
 
 
 def records_between(next_offset: int, end: int) -> int:
@@ -37,10 +37,10 @@ def records_between(next_offset: int, end: int) -> int:
     return max(0, end - next_offset - 1)
 
 
-class Journals:
+class JournalConsumer:
     def __init__(self, config: ClientConfig, names: Names) -> None:
         self._topic = names.journal
-        self._reader = Reader(
+        self._reader = PartitionConsumer(
             config,
             {
                 "fetch.wait.max.ms": 500,
@@ -58,10 +58,10 @@ class Journals:
         self._first_ends: dict[int, int] = {}
         self._at_end: set[int] = set()
 
-    def start(self, positions: Mapping[int, Position]) -> None:
+    def start(self, positions: Mapping[int, JournalPosition]) -> None:
         for partition, position in positions.items():
             at = position.next_offset
-            there = Range(*self._reader.watermarks((self._topic, partition), TIMEOUT_S))
+            there = JournalRange(*self._reader.watermarks((self._topic, partition), TIMEOUT_S))
             if not there.start <= at <= there.end:
                 raise Failure(
                     f"partition {partition} of `{self._topic}` has offsets {there.start} to"
@@ -94,7 +94,7 @@ class Journals:
             assert offset is not None, "a message without error has an offset"
             self._at_end.discard(partition)
             self._next_offsets[partition] = offset + 1
-            taken.append((partition, Read(offset, message.value() or b"")))
+            taken.append((partition, ReadJournalRecord(offset, message.value() or b"")))
         return taken
 
     def caught_up(self, partition: int) -> bool:

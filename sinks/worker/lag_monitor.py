@@ -15,17 +15,17 @@ from confluent_kafka.admin import AdminClient
 
 from plumbing.kafka import clients
 from plumbing.kafka.clients import ClientConfig
-from sinks.worker.lane import Owner
+from sinks.worker.lane import SinkLane
 
 EVERY_S = 2.0
 ANSWER_S = 2.0
 
 
-class Watch:
+class LagMonitor:
     """In a thread of its own, from `start` until `stop`."""
 
     def __init__(
-        self, config: ClientConfig, topic: str, owners: Callable[[], Sequence[Owner]]
+        self, config: ClientConfig, topic: str, owners: Callable[[], Sequence[SinkLane]]
     ) -> None:
         self._config: dict[str, Any] = {**config}
         self._topic = topic
@@ -47,7 +47,7 @@ class Watch:
             if waiting:
                 self._tell(waiting)
 
-    def _tell(self, waiting: list[Owner]) -> None:
+    def _tell(self, waiting: list[SinkLane]) -> None:
         # Most sinks never need it.
         self._admin = self._admin or AdminClient(self._config)
         partitions = [number for owner in waiting for number in owner.partitions]

@@ -39,13 +39,13 @@ from plumbing.kafka import clients, transactional_producer
 from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
 from schemas.topics import Names
-from sinks.journal_chain import BrokenJournal, Chain, Position, Read
-from sinks.postgres.ledger_writer import Ledger, Part, Queries, RowsRefused
+from sinks.journal_chain import BrokenJournal, Chain, JournalPosition, ReadJournalRecord
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, RowsRefused
 from sinks.postgres.projection import BrokenRecord, Rows
 from sinks.postgres.write_connection import Connections
-from sinks.worker.journal_consumer import Journals, Taken, records_between
-from sinks.worker.metrics import Recorder
-from sinks.worker.result_publisher import Teller, Telling
+from sinks.worker.journal_consumer import JournalConsumer, Taken, records_between
+from sinks.worker.metrics import SinkMetrics
+from sinks.worker.result_publisher import ResultPublisher, StagedResults
 from sinks.worker.results import Positions, Results
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ TELL_EVERY = 10_000
 WAITS_S = 3.0
 
 
-class Phase(StrEnum):
+class SinkPhase(StrEnum):
     FENCING = "fencing"
     CATCHING_UP = "catching up"
     RUNNING = "running"
@@ -74,17 +74,19 @@ class Tools(NamedTuple):
     names: Names
     connections: Connections
     queries: Queries
-    recorder: Recorder
+    recorder: SinkMetrics
     crash_points: CrashPoints
     # Whose turn it is to decode: two at once would both be as late as the second one, and Postgres
     # would wait for both.
     turn: threading.Lock
 
 
-class _Partition:
+class _PartitionProgress:
     """How far one of the lane's partitions is."""
 
-    def __init__(self, number: int, ledger_id: str, tables_at: Position, results_at: Position):
+    def __init__(
+        self, number: int, ledger_id: str, tables_at: JournalPosition, results_at: JournalPosition
+    ):
         self.number = number
         self.tables_at = tables_at
         self.results_at = results_at
@@ -100,12 +102,12 @@ class _Partition:
 class _Share:
     """What a batch has of one partition, as it is being read."""
 
-    def __init__(self, of: _Partition) -> None:
+    def __init__(self, of: _PartitionProgress) -> None:
         self.of = of
         self.rows = Rows(of.number)
         self.results = Results(of.number)
 
-    def add(self, read: Read) -> None:
+    def add(self, read: ReadJournalRecord) -> None:
         """1."""
         of = self.of
         record = of.chain.follow(read)
@@ -118,7 +120,7 @@ class _Share:
         elif record.sequence == of.results_at.sequence:
             self._check(read, "the results", of.results_at)
 
-    def _check(self, read: Read, what: str, at: Position) -> None:
+    def _check(self, read: ReadJournalRecord, what: str, at: JournalPosition) -> None:
         """What was behind arrives where the other one stands."""
         if self.of.chain.position != at:
             raise BrokenJournal(
@@ -126,8 +128,8 @@ class _Share:
             )
 
     @property
-    def part(self) -> Part:
-        return Part(self.of.tables_at, self.of.chain.position, self.rows)
+    def part(self) -> PartitionBatch:
+        return PartitionBatch(self.of.tables_at, self.of.chain.position, self.rows)
 
     @property
     def tells(self) -> bool:
@@ -136,7 +138,7 @@ class _Share:
         return bool(self.results) or behind >= TELL_EVERY
 
 
-class Owner:
+class SinkLane:
     """Lives in a thread of its own; `crashed` is told of whatever ends it."""
 
     def __init__(
@@ -147,13 +149,13 @@ class Owner:
         crashed: Callable[[int, BaseException], None],
     ) -> None:
         self.partitions = partitions
-        self.phase = Phase.FENCING
+        self.phase = SinkPhase.FENCING
         self._lane = lane
         self._tools = tools
         self._crashed = crashed
         self._reach = tools.crash_points.reach
         self._stopping = threading.Event()
-        self._partitions: dict[int, _Partition] = {}
+        self._partitions: dict[int, _PartitionProgress] = {}
         # Those that hold all that their journal had when the lane was taken over. Waiting for its
         # end as it is now would never end where records keep coming.
         self._caught_up: set[int] = set()
@@ -181,11 +183,11 @@ class Owner:
             self._crashed(self._lane, clients.explained(self._tools.config, error))
         finally:
             with self._telling:
-                self._enter(Phase.STOPPED)
+                self._enter(SinkPhase.STOPPED)
                 for partition in self.partitions:
                     self._tools.recorder.gone(partition)
 
-    def _enter(self, phase: Phase) -> None:
+    def _enter(self, phase: SinkPhase) -> None:
         for partition in self.partitions:
             self._tools.recorder.phase(partition, self.phase, phase)
         self.phase = phase
@@ -197,11 +199,11 @@ class Owner:
         )
         if self._stopping.is_set():
             return
-        self._enter(Phase.CATCHING_UP)
+        self._enter(SinkPhase.CATCHING_UP)
         for partition in self.partitions:
             self._tools.recorder.lag(partition, -1)
-        journals = Journals(self._tools.config, self._tools.names)
-        self._teller = Teller(self._producer, self._tools.names, self._lane, self._reach)
+        journals = JournalConsumer(self._tools.config, self._tools.names)
+        self._teller = ResultPublisher(self._producer, self._tools.names, self._lane, self._reach)
         try:
             self._take_over(journals)
             while not self._stopping.is_set():
@@ -212,11 +214,11 @@ class Owner:
 
     # Taking over.
 
-    def _take_over(self, journals: Journals) -> None:
+    def _take_over(self, journals: JournalConsumer) -> None:
         """B and C."""
         self._reach("fenced")
         tools = self._tools
-        self._ledger = Ledger(
+        self._ledger = LedgerWriter(
             tools.connections, tools.queries, tools.ledger_id, self._stopping, self._reach
         )
         told = Positions(tools.config, tools.names, tools.ledger_id, self._stopping)
@@ -224,7 +226,9 @@ class Owner:
         results_at = told.of(self._lane, self.partitions)
         self._reach("positioned")
         found = {
-            number: _Partition(number, tools.ledger_id, tables_at[number], results_at[number])
+            number: _PartitionProgress(
+                number, tools.ledger_id, tables_at[number], results_at[number]
+            )
             for number in self.partitions
         }
         journals.start({number: each.lower for number, each in found.items()})
@@ -239,16 +243,16 @@ class Owner:
 
     # Running.
 
-    def _turn(self, journals: Journals) -> None:
+    def _turn(self, journals: JournalConsumer) -> None:
         taken = journals.take(IDLE_S)
         lags = {partition: journals.lag(partition) for partition in self.partitions}
         if taken:
             self._take(taken)
             self._tools.recorder.batch(len(taken))
-        if self.phase is Phase.CATCHING_UP:
+        if self.phase is SinkPhase.CATCHING_UP:
             self._caught_up.update(filter(journals.caught_up, self.partitions))
             if len(self._caught_up) == len(self.partitions):
-                self._enter(Phase.RUNNING)
+                self._enter(SinkPhase.RUNNING)
         with self._telling:
             self._told_at = time.monotonic()
             for partition, lag in lags.items():
@@ -261,7 +265,7 @@ class Owner:
     def tell_waiting(self, ends: Mapping[int, int | None]) -> None:
         """In place of the owner, while it waits; the journals' ends where they are known."""
         with self._telling:
-            if self.phase is Phase.STOPPED or not self.waits():
+            if self.phase is SinkPhase.STOPPED or not self.waits():
                 return
             writing = self._writing_ms
             for number, each in self._partitions.items():
@@ -338,7 +342,7 @@ class Owner:
         self._reach("after_rows")
 
     def _commit_results(
-        self, telling: Telling, reached: Mapping[int, Position], count: int
+        self, telling: StagedResults, reached: Mapping[int, JournalPosition], count: int
     ) -> None:
         """4."""
         started = time.monotonic()

@@ -8,7 +8,7 @@ from plumbing import metrics
 from sinks.postgres.projection import Rows
 
 
-class Recorder:
+class SinkMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._records = metrics.counter(registry, metrics.SINK_RECORDS)
         self._batch = metrics.histogram(registry, metrics.SINK_BATCH_RECORDS)

@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 
 from plumbing.kafka import transactional_producer
 from schemas.topics import Names
-from sinks.journal_chain import Position
+from sinks.journal_chain import JournalPosition
 from sinks.worker import results
 from sinks.worker.results import Results
 
@@ -30,7 +30,7 @@ BETWEEN_S = 0.004
 OPEN_S = 2.0
 
 
-class Telling:
+class StagedResults:
     """What one batch tells: being sent, until somebody says what became of its rows."""
 
     def __init__(self, rows_are_there: Future[bool], ended: Future[None]) -> None:
@@ -52,7 +52,7 @@ class Telling:
             log.warning("results could not be taken back", error=repr(error))
 
 
-class Teller:
+class ResultPublisher:
     """Of a lane that was taken over: the producer is initialised."""
 
     def __init__(
@@ -65,11 +65,13 @@ class Teller:
         self._ended_at = 0.0
         self._thread = ThreadPoolExecutor(1, f"lane-{lane}-results")
 
-    def begin(self, batch: Sequence[Results], reached: Mapping[int, Position]) -> Telling:
+    def begin(
+        self, batch: Sequence[Results], reached: Mapping[int, JournalPosition]
+    ) -> StagedResults:
         """Does not wait. Not while another telling is neither committed nor dropped."""
         rows_are_there: Future[bool] = Future()
         ended = self._thread.submit(self._tell, batch, reached, rows_are_there)
-        return Telling(rows_are_there, ended)
+        return StagedResults(rows_are_there, ended)
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -77,7 +79,7 @@ class Teller:
     def _tell(
         self,
         batch: Sequence[Results],
-        reached: Mapping[int, Position],
+        reached: Mapping[int, JournalPosition],
         rows_are_there: Future[bool],
     ) -> None:
         time.sleep(max(0.0, self._ended_at + BETWEEN_S - time.monotonic()))
@@ -98,7 +100,7 @@ class Teller:
             transactional_producer.abort(self._producer, self._lane)
         self._ended_at = time.monotonic()
 
-    def _send(self, batch: Sequence[Results], reached: Mapping[int, Position]) -> None:
+    def _send(self, batch: Sequence[Results], reached: Mapping[int, JournalPosition]) -> None:
         self._producer.begin_transaction()
         self._reach("mid_results")
         for each in batch:

@@ -16,8 +16,8 @@ from plumbing.kafka.clients import ClientConfig
 from schemas.published_records import Result
 from schemas.reasons import Reason
 from schemas.topics import RESULTS, Names
-from sinks.journal_chain import Position, Record, beginning
-from sinks.postgres.write_connection import Abandoned
+from sinks.journal_chain import JournalPosition, SinkRecord, beginning
+from sinks.postgres.write_connection import WaitAbandoned
 
 TIMEOUT_S = 20.0
 # Longer than any broker leaves a dead producer's transaction open.
@@ -30,7 +30,7 @@ WINDOWS = (1_000, 100_000)
 _encode = msgspec.json.Encoder().encode
 
 
-class Told(Struct, frozen=True, gc=False):
+class ResultPosition(Struct, frozen=True, gc=False):
     """How far the results of one partition of the journal are: the value in `results.positions`."""
 
     next_offset: int
@@ -38,10 +38,10 @@ class Told(Struct, frozen=True, gc=False):
     last_hash: str
 
 
-_decode = msgspec.json.Decoder(Told).decode
+_decode = msgspec.json.Decoder(ResultPosition).decode
 
 
-def result_of(record: Record) -> Result | None:
+def result_of(record: SinkRecord) -> Result | None:
     """What the record answers; None where it is no outcome of a command."""
     step, command = record.step, record.command
     offset, replay, reason = record.source.offset, False, record.reason
@@ -85,7 +85,7 @@ class Results:
     def __len__(self) -> int:
         return len(self._messages)
 
-    def add(self, record: Record) -> None:
+    def add(self, record: SinkRecord) -> None:
         result = result_of(record)
         if result is not None:
             key = result.transaction_id or f"{result.partition}:{result.offset}"
@@ -96,11 +96,13 @@ class Results:
         transactional_producer.produce_all(producer, names.results, self._messages, self._where)
 
 
-def tell(producer: Producer, names: Names, lane: int, reached: Mapping[int, Position]) -> None:
+def tell(
+    producer: Producer, names: Names, lane: int, reached: Mapping[int, JournalPosition]
+) -> None:
     """Within a transaction, after its results: how far they are, of each partition of the lane."""
     for partition, position in reached.items():
         if position.sequence:
-            value = _encode(Told(*position))
+            value = _encode(ResultPosition(*position))
             producer.produce(names.results_positions, value, str(partition), lane)
 
 
@@ -115,7 +117,7 @@ class Positions:
         self._ledger_id = ledger_id
         self._stopping = stopping
 
-    def of(self, lane: int, partitions: Sequence[int]) -> dict[int, Position]:
+    def of(self, lane: int, partitions: Sequence[int]) -> dict[int, JournalPosition]:
         """Asked for once the lane's producer is initialised: nobody else can commit any for it
         after that."""
         where = TopicPartition(self._topic, lane)
@@ -128,11 +130,11 @@ class Positions:
             committed.close()
         return {number: self._position(number, told) for number in partitions}
 
-    def _position(self, partition: int, told: Mapping[bytes, Told]) -> Position:
+    def _position(self, partition: int, told: Mapping[bytes, ResultPosition]) -> JournalPosition:
         at = told.get(str(partition).encode())
         if at is None:
             return beginning(self._ledger_id, partition)
-        return Position(at.next_offset, at.sequence, at.last_hash)
+        return JournalPosition(at.next_offset, at.sequence, at.last_hash)
 
     def _consumer(self, isolation: str) -> Consumer:
         return clients.reader(
@@ -158,12 +160,12 @@ class Positions:
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             if self._stopping.wait(POLL_S):
-                raise Abandoned
+                raise WaitAbandoned
 
 
 def _last_of(
     consumer: Consumer, where: TopicPartition, end: int, keys: Set[bytes]
-) -> dict[bytes, Told]:
+) -> dict[bytes, ResultPosition]:
     """The last one of each key that has any."""
     start, _ = clients.watermarks(consumer, where, TIMEOUT_S)
     for window in (*WINDOWS, end):
@@ -174,8 +176,8 @@ def _last_of(
     return told
 
 
-def _last_since(consumer: Consumer, where: TopicPartition, end: int) -> dict[bytes, Told]:
-    found: dict[bytes, Told] = {}
+def _last_since(consumer: Consumer, where: TopicPartition, end: int) -> dict[bytes, ResultPosition]:
+    found: dict[bytes, ResultPosition] = {}
     if where.offset >= end:
         return found
     consumer.assign([where])

@@ -78,7 +78,7 @@ class Stage:
 
 @contextmanager
 def database(folder: DataFolder) -> Iterator[postgres.Server]:
-    options = postgres.Options(first_port=brokers.some_port(), fast_start=True)
+    options = postgres.PostgresOptions(first_port=brokers.some_port(), fast_start=True)
     server = programs.server(folder, options, NEVER)
     try:
         server.start(NEVER)
@@ -90,7 +90,7 @@ def database(folder: DataFolder) -> Iterator[postgres.Server]:
 @contextmanager
 def running(folder: DataFolder, count: int) -> Iterator[kafka.Cluster]:
     """Brokers that serve; members of a group may be declared dead after a second."""
-    options = kafka.Options(
+    options = kafka.KafkaOptions(
         brokers=count,
         first_port=brokers.some_port(),
         fast_start=True,

@@ -149,4 +149,4 @@ def test_a_refused_password_is_not_called_silence(database: str) -> None:
         provisioning.migrate(wrong)
     assert "wrong" not in str(caught.value)
     with pytest.raises(Failure, match="Postgres refuses the connection"):
-        postgres_comparison.Tables(wrong, Differences())
+        postgres_comparison.PostgresComparison(wrong, Differences())

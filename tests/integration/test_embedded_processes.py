@@ -19,9 +19,9 @@ from rich.console import Console
 from compose.embedded import ports, processes, up
 from compose.embedded.console import Display
 from compose.embedded.data_dir import DataFolder
-from compose.embedded.problems import Problem
-from compose.embedded.processes import Identity, Process, Registry
-from compose.embedded.supervisor import Part, State, Supervisor
+from compose.embedded.problems import RuntimeProblem
+from compose.embedded.processes import Process, ProcessIdentity, ProcessRegistry
+from compose.embedded.supervisor import PartState, SupervisedPart, Supervisor
 from tests.testkit import brokers
 from tests.testkit.waiting import eventually
 
@@ -50,7 +50,7 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.logs = folder / "log"
-        self.registry = Registry(folder / "run")
+        self.registry = ProcessRegistry(folder / "run")
 
     def spawn(self, name: str, script: str = "exec sleep 600", stop_s: float = 10) -> Process:
         return self.registry.spawn(
@@ -81,7 +81,7 @@ def test_what_is_left_behind_is_stopped_the_last_started_first(home: Home) -> No
     reapers = [threading.Thread(target=process.child.wait) for process in started]
     for reaper in reapers:
         reaper.start()
-    assert Registry(home.folder / "run").stop_stale() == ["c", "b", "a"]
+    assert ProcessRegistry(home.folder / "run").stop_stale() == ["c", "b", "a"]
     for reaper in reapers:
         reaper.join()
     assert home.registry.records() == []
@@ -93,7 +93,7 @@ def test_a_stranger_with_a_recorded_pid_is_left_alone(home: Home) -> None:
     assert home.registry.running() == []
     assert home.registry.stop_stale() == []
     assert stranger.exit_code() is None
-    assert not Identity(stranger.record.pid, "some other moment").alive()
+    assert not ProcessIdentity(stranger.record.pid, "some other moment").alive()
     stranger.stop()
 
 
@@ -138,7 +138,7 @@ def test_a_part_that_dies_is_started_again_and_said(home: Home) -> None:
     )
     port = ports.next_free(brokers.some_port())
     server = f"exec {sys.executable} -m http.server --bind 127.0.0.1 {port}"
-    part = Part("part", "", port, lambda: True, lambda: home.spawn("part", server))
+    part = SupervisedPart("part", "", port, lambda: True, lambda: home.spawn("part", server))
     supervisor.launch(part)
     supervisor.wait(part, 20)
     first = part.process
@@ -146,7 +146,7 @@ def test_a_part_that_dies_is_started_again_and_said(home: Home) -> None:
     watcher = threading.Thread(target=supervisor.watch)
     watcher.start()
     os.kill(first.child.pid, signal.SIGKILL)
-    eventually(lambda: part.process is not first and part.state is State.READY, 20)
+    eventually(lambda: part.process is not first and part.state is PartState.READY, 20)
     stop.set()
     watcher.join()
     second = part.process
@@ -166,7 +166,7 @@ def test_somebody_elses_answer_is_not_taken_for_the_parts_own(home: Home) -> Non
         port = other.getsockname()[1]
         process = home.spawn("part")
         assert not process.listens(port)
-        assert not Part("part", "", port, lambda: True, process=process).ready()
+        assert not SupervisedPart("part", "", port, lambda: True, process=process).ready()
         process.stop()
 
 
@@ -176,7 +176,7 @@ def test_a_busy_port_gives_way_to_the_next() -> None:
         other.bind(("127.0.0.1", busy))
         other.listen()
         assert busy < ports.next_free(busy) <= ports.HIGHEST
-        with pytest.raises(Problem, match=rf"^Port {busy} for HTTP is busy.*--port\.$"):
+        with pytest.raises(RuntimeProblem, match=rf"^Port {busy} for HTTP is busy.*--port\.$"):
             ports.asked_for(busy, "HTTP", "--port")
 
 
@@ -192,11 +192,11 @@ def test_a_full_disk_is_one_line_before_anything_starts(
 ) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
-    options = up.Options(data=tmp_path / "data")
+    options = up.UpOptions(data=tmp_path / "data")
     settings = up.UpSettings()
     quiet = Display(Console(file=StringIO()))
     with pytest.raises(
-        Problem, match=r"^The disk is full: 1 MB are free in .*300 MB are needed\.$"
+        RuntimeProblem, match=r"^The disk is full: 1 MB are free in .*300 MB are needed\.$"
     ):
         up.Up(options, settings, quiet, threading.Event()).run()
     folder = DataFolder(tmp_path / "data")

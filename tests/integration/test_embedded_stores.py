@@ -21,7 +21,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from compose.embedded import artifacts, kafka, os_user, postgres, programs
 from compose.embedded.data_dir import POSTGRES_PASSWORD, DataFolder
-from compose.embedded.problems import Problem
+from compose.embedded.problems import RuntimeProblem
 from tests.testkit import brokers
 from tests.testkit.waiting import eventually
 
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Iterator[DataFolder]:
 
 
 def cluster(folder: DataFolder, count: int = 1, **properties: str) -> kafka.Cluster:
-    options = kafka.Options(
+    options = kafka.KafkaOptions(
         brokers=count,
         first_port=brokers.some_port(),
         fast_start=True,
@@ -51,7 +51,7 @@ def cluster(folder: DataFolder, count: int = 1, **properties: str) -> kafka.Clus
 
 
 def server(folder: DataFolder) -> postgres.Server:
-    options = postgres.Options(first_port=brokers.some_port(), fast_start=True)
+    options = postgres.PostgresOptions(first_port=brokers.some_port(), fast_start=True)
     return programs.server(folder, options, NEVER)
 
 
@@ -180,7 +180,7 @@ def test_a_transaction_ends_where_its_broker_was_out_of_reach_meanwhile(folder: 
 def test_the_number_of_brokers_is_fixed_at_the_first_start(folder: DataFolder) -> None:
     folder.kafka.mkdir(exist_ok=True)
     (folder.path / "kafka" / "cluster.json").write_text('{"id": "x", "brokers": 1}')
-    with pytest.raises(Problem, match=r"made with 1 broker\(s\), not 3"):
+    with pytest.raises(RuntimeProblem, match=r"made with 1 broker\(s\), not 3"):
         cluster(folder, count=3).start(NEVER)
 
 
@@ -218,7 +218,7 @@ def test_postgres_asks_for_its_password(folder: DataFolder) -> None:
         psycopg.connect(url, password="wrong")
     (folder.path / "secrets.env").write_text(f"{POSTGRES_PASSWORD}=another\n")
     started.stop()
-    with pytest.raises(Problem, match=r"made with another password.*secrets\.env"):
+    with pytest.raises(RuntimeProblem, match=r"made with another password.*secrets\.env"):
         server(folder).start(NEVER)
     assert (folder.postgres / "data").exists()
 
@@ -231,7 +231,7 @@ def test_who_runs_postgres_is_never_root(folder: DataFolder) -> None:
         # What nobody has outside is removed below: it must not be what others run from meanwhile.
         cache = artifacts.user_cache() if who.user is None else folder.path / f"cache-{number}"
         unpacked = postgres.unpack(jar, cache, who, NEVER)
-        options = postgres.Options(first_port=brokers.some_port(), fast_start=True)
+        options = postgres.PostgresOptions(first_port=brokers.some_port(), fast_start=True)
         started = postgres.Server(
             folder.path / f"postgres-{number}",
             unpacked,

@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from compose.embedded import report
 from compose.embedded.data_dir import DataFolder
-from compose.embedded.processes import Identity, identify
+from compose.embedded.processes import ProcessIdentity, identify
 from tests.testkit import brokers
 from tests.testkit.waiting import eventually
 
@@ -93,7 +93,7 @@ class Terminal:
     def output(self) -> str:
         return (self.cwd / "output").read_text()
 
-    def identities(self) -> dict[str, Identity]:
+    def identities(self) -> dict[str, ProcessIdentity]:
         return {record.name: record.identity for record in self.data.processes.running()}
 
     @staticmethod

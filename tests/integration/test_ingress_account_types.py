@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from schemas.partitioning import partition_of
 from tests.testkit import pipeline
 from tests.testkit.ledger_api import PASSWORD, Answer, Api, Ingress, Person
@@ -25,27 +25,27 @@ _keys = itertools.count(1)
 class Cast(NamedTuple):
     """One of each role; of each type an account of the user's, and one of nobody's."""
 
-    people: dict[Role, Person]
+    people: dict[UserRole, Person]
     own: dict[str, str]
     other: dict[str, str]
 
     @property
     def operator(self) -> str:
-        return self.people[Role.OPERATOR].token
+        return self.people[UserRole.OPERATOR].token
 
     @property
     def user(self) -> Person:
-        return self.people[Role.USER]
+        return self.people[UserRole.USER]
 
 
 @pytest.fixture(scope="module")
 def cast(api: Api) -> Cast:
     ingress, admin = api.ingress, api.ingress.admin()
-    people = {Role.ADMIN: admin, Role.USER: ingress.person()}
-    for role in (Role.OPERATOR, Role.AUDITOR):
+    people = {UserRole.ADMIN: admin, UserRole.USER: ingress.person()}
+    for role in (UserRole.OPERATOR, UserRole.AUDITOR):
         people[role] = ingress.becomes(ingress.person(), role, admin)
-    operator = people[Role.OPERATOR].token
-    user = people[Role.USER]
+    operator = people[UserRole.OPERATOR].token
+    user = people[UserRole.USER]
     own = {type: opened(ingress, operator, type, user.uuid) for type in TYPES}
     own["wallet"] = user.wallet_id
     other = {type: opened(ingress, operator, type, None) for type in TYPES}
@@ -182,10 +182,10 @@ def test_an_operator_posts_on_assets_and_expenses(api: Api, cast: Cast, type: st
         assert posted(ingress, token, *entries, amount=1) == 201
 
 
-@pytest.mark.parametrize("role", [Role.USER, Role.AUDITOR, Role.ADMIN])
+@pytest.mark.parametrize("role", [UserRole.USER, UserRole.AUDITOR, UserRole.ADMIN])
 @pytest.mark.parametrize("type", TYPES)
 def test_nobody_else_posts_reverses_or_captures_to_an_account(
-    api: Api, cast: Cast, type: str, role: Role
+    api: Api, cast: Cast, type: str, role: UserRole
 ) -> None:
     ingress, token = api.ingress, cast.people[role].token
     entries = (cast.own[type], "debit"), (cast.other[type], "credit")
@@ -196,7 +196,7 @@ def test_nobody_else_posts_reverses_or_captures_to_an_account(
     hold = ingress.post("/holds", {"wallet_id": cast.own["wallet"], "amount": 1}, cast.operator)
     capture = f"/holds/{hold.json['id']}/capture"
     answer = ingress.post(capture, {"to_wallet_id": cast.other[type]}, token)
-    assert answer.status == (404 if role is Role.USER else 403), answer
+    assert answer.status == (404 if role is UserRole.USER else 403), answer
 
 
 @pytest.mark.parametrize("type", TYPES)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from compose.embedded import demo
 from compose.embedded.console import Display
-from compose.embedded.up import Options, Up, UpSettings
+from compose.embedded.up import Up, UpOptions, UpSettings
 from ingress.auth.passwords import Passwords
 from ingress.users import demo_users
 from tests.testkit.ledger_api import PREFIX, SIGNING_KEY, Api, Ingress
@@ -129,7 +129,7 @@ def quiet_up(folder: Path, host: str) -> tuple[io.StringIO, Up]:
     """One that is not run, and what it shows."""
     shown = io.StringIO()
     display = Display(Console(file=shown, highlight=False))
-    return shown, Up(Options(folder), UpSettings(http_host=host), display, threading.Event())
+    return shown, Up(UpOptions(folder), UpSettings(http_host=host), display, threading.Event())
 
 
 def operators(database: str, password: str) -> None:

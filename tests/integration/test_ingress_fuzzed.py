@@ -21,7 +21,7 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from ingress.ledger.request_fields import LONGEST_WAIT_S
 from tests.testkit.ledger_api import NEW_KEY, PREFIX, TIMEOUT_S, Ingress, Person
 
@@ -56,12 +56,12 @@ def askers(request: pytest.FixtureRequest) -> Iterator[dict[str, Asker]]:
     ingress: Ingress = request.getfixturevalue("api").ingress
     admin = ingress.admin()
     made = {}
-    for role in (Role.USER, Role.OPERATOR, Role.ADMIN):
+    for role in (UserRole.USER, UserRole.OPERATOR, UserRole.ADMIN):
         person = ingress.person()
-        if role is not Role.USER:
+        if role is not UserRole.USER:
             person = ingress.becomes(person, role, admin)
         made[role.value] = Asker(person, dict(known(ingress, person, role)))
-    made[NOBODY] = Asker(made[Role.USER].person, made[Role.USER].known)
+    made[NOBODY] = Asker(made[UserRole.USER].person, made[UserRole.USER].known)
     yield made
     # Other tests count on who is an admin. It may be long since the first of them signed in.
     admin = ingress.admin()
@@ -71,12 +71,12 @@ def askers(request: pytest.FixtureRequest) -> Iterator[dict[str, Asker]]:
             assert back.status == 200, back
 
 
-def known(ingress: Ingress, person: Person, role: Role) -> Iterator[tuple[str, dict[str, str]]]:
+def known(ingress: Ingress, person: Person, role: UserRole) -> Iterator[tuple[str, dict[str, str]]]:
     yield "/users/", {"user": str(ingress.person().number), "id": NOTHING}
     yield "/problems/", {"code": "not_found"}
     key = ingress.post("/api-keys", NEW_KEY, person.token)
     yield "/api-keys/", {"id": key.json["id"]}
-    if role is Role.ADMIN:
+    if role is UserRole.ADMIN:
         return
     credit = {"entry": "credit", "amount": 1_000_000, "wallet_id": person.wallet_id}
     posted = ingress.post("/transactions", credit, person.token).json["id"]
@@ -88,7 +88,7 @@ def known(ingress: Ingress, person: Person, role: Role) -> Iterator[tuple[str, d
     yield "/accounts/", {"id": person.wallet_id}
 
 
-@pytest.mark.parametrize("who", [NOBODY, Role.USER, Role.OPERATOR, Role.ADMIN])
+@pytest.mark.parametrize("who", [NOBODY, UserRole.USER, UserRole.OPERATOR, UserRole.ADMIN])
 def test_there_is_no_answer_that_the_document_does_not_tell(
     ingress: Ingress, askers: dict[str, Asker], who: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_there_is_no_answer_that_the_document_does_not_tell(
     # It did get somewhere.
     assert statuses[200]
     # What an admin makes are API keys, and those need the current password.
-    assert statuses[201] or who in (NOBODY, Role.ADMIN)
+    assert statuses[201] or who in (NOBODY, UserRole.ADMIN)
 
 
 def changes_others(case: Case[Any], known: dict[str, dict[str, str]]) -> bool:

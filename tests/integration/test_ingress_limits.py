@@ -13,7 +13,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.account_directory import Accounts
 from ingress.ledger.routes import paged_lists
 from ingress.users.directory import People
@@ -70,7 +70,7 @@ async def test_a_query_that_the_server_ends_is_told_as_one_that_is_too_wide(api:
             cursor = await connection.execute("SHOW statement_timeout")
             assert await cursor.fetchone() == (f"{connection_pool.STATEMENT_TIMEOUT_MS}ms",)
             await connection.execute("SET LOCAL statement_timeout = 50")
-            with pytest.raises(Problem) as told:
+            with pytest.raises(HttpProblem) as told:
                 await paged_lists.paged(connection.execute("SELECT pg_sleep(60)"))
             await connection.rollback()
         assert told.value.code == Code.PAGE_TOO_DEEP

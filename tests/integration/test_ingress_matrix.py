@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from ingress.http.roles import Role, Scope
+from ingress.http.roles import Scope, UserRole
 from tests.testkit.ledger_api import NEW_KEY, PREFIX, Answer, Ingress, Person
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "routes.md"
@@ -19,7 +19,7 @@ ENDS = ("/logout", "/auth/logout")
 class Row(NamedTuple):
     method: str
     path: str
-    may: dict[Role, bool]
+    may: dict[UserRole, bool]
     public: bool
     scope: Scope | None
 
@@ -31,7 +31,7 @@ def rows() -> list[Row]:
             method, path, *roles, scope = match.groups()
             if method == "METHOD":
                 continue
-            may = {role: told in ("yes", "all") for role, told in zip(Role, roles, strict=True)}
+            may = {role: told in ("yes", "all") for role, told in zip(UserRole, roles, strict=True)}
             named = None if scope == "-" else Scope(scope.strip("`"))
             path = path.replace("{prefix}", PREFIX)
             found.append(Row(method, path, may, roles[0] == "all", named))
@@ -39,14 +39,14 @@ def rows() -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def people(api: "object", request: pytest.FixtureRequest) -> dict[Role, Person]:
+def people(api: "object", request: pytest.FixtureRequest) -> dict[UserRole, Person]:
     """One of each role, the admin among them."""
     ingress: Ingress = request.getfixturevalue("api").ingress
     admin = ingress.admin()
-    made = {Role.ADMIN: admin}
-    for role in (Role.USER, Role.OPERATOR, Role.AUDITOR):
+    made = {UserRole.ADMIN: admin}
+    for role in (UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR):
         person = ingress.person()
-        made[role] = person if role is Role.USER else ingress.becomes(person, role, admin)
+        made[role] = person if role is UserRole.USER else ingress.becomes(person, role, admin)
     return made
 
 
@@ -73,9 +73,9 @@ def test_the_page_has_every_route_that_is_served(ingress: Ingress) -> None:
     assert served <= told
 
 
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", list(UserRole))
 def test_a_role_reaches_what_the_page_says(
-    ingress: Ingress, people: dict[Role, Person], role: Role
+    ingress: Ingress, people: dict[UserRole, Person], role: UserRole
 ) -> None:
     wrong = []
     for row in rows():
@@ -99,7 +99,7 @@ def test_who_is_nobody_reaches_what_is_public(ingress: Ingress) -> None:
 
 @pytest.mark.parametrize("scope", list(Scope))
 def test_an_api_key_reaches_what_its_scope_says(
-    ingress: Ingress, people: dict[Role, Person], scope: Scope
+    ingress: Ingress, people: dict[UserRole, Person], scope: Scope
 ) -> None:
     keys = {}
     for role, person in people.items():

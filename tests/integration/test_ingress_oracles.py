@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ingress.http.problems import Problem
+from ingress.http.problems import HttpProblem
 from ingress.ledger.account_directory import Accounts
 from ingress.ledger.client.outcome_lookup import Outcomes
 from ingress.users.directory import People
@@ -90,7 +90,7 @@ async def work(act: Callable[[], Awaitable[object]]) -> list[object]:
     with counted() as seen:
         try:
             found = await act()
-        except Problem:
+        except HttpProblem:
             found = None
     assert found is None
     return seen

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from tests.testkit.ledger_api import Api, Ingress, Person
 from tests.testkit.waiting import eventually
 
@@ -13,7 +13,7 @@ PRIVATE = {"metadata": {"margin": "12"}, "reference": "internal 17"}
 
 @pytest.fixture(scope="module")
 def operator(api: Api) -> Person:
-    return api.ingress.becomes(api.ingress.person(), Role.OPERATOR, api.ingress.admin())
+    return api.ingress.becomes(api.ingress.person(), UserRole.OPERATOR, api.ingress.admin())
 
 
 @pytest.fixture

@@ -16,15 +16,15 @@ from pydantic import SecretStr
 from ingress import queries
 from ingress.auth import session_store
 from ingress.auth.access_tokens import AccessTokens
-from ingress.auth.api_keys import ApiKeys, KeyShown, NewKey, key_list
+from ingress.auth.api_keys import ApiKeys, KeyResponse, NewKey, key_list
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import Passwords
 from ingress.auth.profile_routes import Own, PasswordChange
 from ingress.auth.registration import add_user
-from ingress.auth.sign_in import Login, Refresh, SigningIn, TokensShown
+from ingress.auth.sign_in import Login, Refresh, SigningIn, TokensResponse
 from ingress.auth.signing_keys import Keys
-from ingress.http.problems import Code, Problem
-from ingress.http.roles import Role, Scope
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import Scope, UserRole
 from ingress.http.routes import Answer, Call, Caller
 from ingress.ledger.client.position_tokens import Positions
 from ingress.settings import IngressSettings
@@ -78,12 +78,14 @@ class Parts:
     async def user(self, number: int) -> User:
         hashed = await self.passwords.hash(OLD)
         async with self.pool.connection() as connection:
-            return await add_user(connection, f"u{number}@example.com", "U", "", hashed, Role.USER)
+            return await add_user(
+                connection, f"u{number}@example.com", "U", "", hashed, UserRole.USER
+            )
 
     async def signed_in(self, user: User) -> str:
         """A refresh token."""
         answer = await self.signing_in.login(call(Login(email=user.email, password=OLD), None))
-        assert isinstance(answer.value, TokensShown)
+        assert isinstance(answer.value, TokensResponse)
         return answer.value.refresh_token
 
     async def login(self, user: User, password: str = OLD) -> bool:
@@ -91,7 +93,7 @@ class Parts:
             answer = await self.signing_in.login(
                 call(Login(email=user.email, password=password), None)
             )
-        except Problem as problem:
+        except HttpProblem as problem:
             assert problem.code == Code.CREDENTIALS_WRONG
             return False
         assert answer.status == 200
@@ -102,17 +104,17 @@ class Parts:
         body = Refresh(refresh_token=refresh_token)
         try:
             answer = await self.signing_in.refresh(call(body, None))
-        except Problem as problem:
+        except HttpProblem as problem:
             assert problem.code == Code.REFRESH_INVALID
             return None
-        assert isinstance(answer.value, TokensShown)
+        assert isinstance(answer.value, TokensResponse)
         return answer.value.refresh_token
 
     async def create_key(self, user: User) -> bool:
         body = NewKey(name="a key", scopes=[Scope.READ], current_password=OLD)
         try:
             answer = await self.api_keys.make(call(body, caller(user)))
-        except Problem as problem:
+        except HttpProblem as problem:
             assert problem.code == Code.CREDENTIALS_WRONG
             return False
         assert answer.status == 201
@@ -123,14 +125,14 @@ class Parts:
         return await self.own.change_password(call(body, caller(user)))
 
     async def disable(self, user: User) -> Answer:
-        admin = Caller("admin", 1, Role.ADMIN)
+        admin = Caller("admin", 1, UserRole.ADMIN)
         return await self.users.change(call(UserChange(disabled=True), admin, {"user": user.id}))
 
     async def sessions(self, user: User) -> list[session_store.Session]:
         async with self.pool.connection() as connection:
             return await session_store.of(connection, user.id)
 
-    async def keys(self, user: User) -> list[KeyShown]:
+    async def keys(self, user: User) -> list[KeyResponse]:
         async with self.pool.connection() as connection:
             return (await key_list(connection, user.id)).data
 
@@ -141,7 +143,7 @@ def call(body: Any, who: Caller | None, path: dict[str, str] | None = None) -> C
 
 
 def caller(user: User) -> Caller:
-    return Caller(user.id, user.number, Role.USER, "00000000-0000-4000-8000-000000000000")
+    return Caller(user.id, user.number, UserRole.USER, "00000000-0000-4000-8000-000000000000")
 
 
 @pytest.fixture
@@ -150,7 +152,7 @@ async def parts(database: str) -> AsyncIterator[Parts]:
     await made.pool.open()
     async with made.pool.connection() as connection:
         # There is always an admin.
-        await add_user(connection, "admin@example.com", "A", "", None, Role.ADMIN)
+        await add_user(connection, "admin@example.com", "A", "", None, UserRole.ADMIN)
     try:
         yield made
     finally:

@@ -18,11 +18,11 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from ingress.auth.access_tokens import AccessTokens
-from ingress.auth.authenticator import Guard
+from ingress.auth.authenticator import Authenticator
 from ingress.auth.revocations import Endings
 from ingress.auth.signing_keys import Keys
-from ingress.http.problems import Problem
-from ingress.http.roles import Role
+from ingress.http.problems import HttpProblem
+from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
 from plumbing.postgres import connection_pool
 from tests.testkit.ledger_api import NEW_KEY, PASSWORD, Answer, Api, Ingress, Person, beside
@@ -227,7 +227,7 @@ def role(token: str) -> str:
 def test_a_demoted_operator_gets_no_fresh_operator_token(api: Api, tmp_path: Path) -> None:
     """From an ingress that remembers the user as an operator, and is not notified."""
     admin, ada = api.ingress.admin(), api.ingress.person()
-    api.ingress.becomes(ada, Role.OPERATOR, admin)
+    api.ingress.becomes(ada, UserRole.OPERATOR, admin)
     token = api.ingress.login(ada.email).json
     assert role(token["access_token"]) == "operator"
     # Remembers: it was asked for the user.
@@ -318,13 +318,13 @@ class Listening:
         self.access = AccessTokens(keys, "books", 900)
         self.endings = Endings(heard_at, "listening", 900, silence_s=silence_s)
         self.pool = connection_pool.pool(database, 2, "test")
-        self.guard = Guard(self.pool, keys, self.access, self.endings)
+        self.guard = Authenticator(self.pool, keys, self.access, self.endings)
 
     async def taken(self, token: str) -> bool:
         request = make_mocked_request("GET", "/", headers={"Authorization": f"Bearer {token}"})
         try:
             return await self.guard.caller(request) is not None
-        except Problem:
+        except HttpProblem:
             return False
 
 
@@ -340,7 +340,7 @@ def user(database: str) -> Iterator[tuple[Caller, psycopg.Connection[Any]]]:
             " VALUES ('x', 'session', 'ada', now() + interval '1 day') RETURNING id::text"
         ).fetchone()
         assert row is not None and session is not None
-        yield Caller("ada", row[0], Role.USER, session[0]), connection
+        yield Caller("ada", row[0], UserRole.USER, session[0]), connection
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from processor.admin import rebuild_state
-from processor.admin.rebuild_state import Sources
+from processor.admin.rebuild_state import StateSources
 from processor.state.committed_reader import CommittedReader
-from sinks.verify.run import Asked, verify
+from sinks.verify.run import VerifyOptions, verify
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger, Position
 from tests.crash.workers import Worker
@@ -115,7 +115,7 @@ def now() -> str:
 def agree(ledger: Ledger, folder: Path) -> None:
     """Every copy that can be made agrees with the journal, and with the rules."""
     report = verify(
-        Asked(
+        VerifyOptions(
             config=ledger.client,
             names=ledger.names,
             partitions=ledger.partitions,
@@ -126,7 +126,7 @@ def agree(ledger: Ledger, folder: Path) -> None:
     )
     ours = [each for each in report.differences if each.copy not in ("results", "postgres")]
     assert ours == []
-    sources = Sources(
+    sources = StateSources(
         {**ledger.client, "client.id": "rebuild"}, ledger.names, "streamledger", ledger.partitions
     )
     rebuild_state.from_journal(sources, folder / "rebuilt", lambda *_: None)

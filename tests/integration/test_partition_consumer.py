@@ -11,13 +11,13 @@ from confluent_kafka.cimpl import NewTopic
 
 from plumbing.kafka import clients, partition_consumer
 from plumbing.kafka.clients import ClientConfig
-from plumbing.kafka.partition_consumer import OutOfOrder, Reader
-from processor.lanes.batch_reader import Inputs
+from plumbing.kafka.partition_consumer import OutOfOrder, PartitionConsumer
+from processor.lanes.batch_reader import BatchReader
 from schemas.encoding.codecs import AvroSchemas
-from schemas.state import InputPosition, Partition, Position
+from schemas.state import InputPosition, PartitionPosition, PartitionState
 from schemas.topics import Names
 from sinks.journal_chain import beginning
-from sinks.worker.journal_consumer import Journals
+from sinks.worker.journal_consumer import JournalConsumer
 from tests.testkit import wire_producer
 from tests.testkit.waiting import eventually
 
@@ -58,9 +58,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Consumer]:
 
 
 @pytest.fixture
-def inputs(kafka: str, topic: str, topic_prefix: str, made: list[Consumer]) -> Iterator[Inputs]:
-    started = Inputs({"bootstrap.servers": kafka}, Names(topic_prefix), AvroSchemas())
-    nowhere = Position(Partition(0), InputPosition(), InputPosition(), "")
+def inputs(
+    kafka: str, topic: str, topic_prefix: str, made: list[Consumer]
+) -> Iterator[BatchReader]:
+    started = BatchReader({"bootstrap.servers": kafka}, Names(topic_prefix), AvroSchemas())
+    nowhere = PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")
     started.start({0: nowhere, 1: nowhere})
     yield started
     started.close()
@@ -75,7 +77,7 @@ def produce(producer: Producer, topic: str, partition: int, count: int) -> None:
 class Offsets:
     """Those of the commands that came, by partition."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: BatchReader) -> None:
         self.inputs = inputs
         self.found: dict[int, list[int]] = {0: [], 1: []}
 
@@ -87,7 +89,7 @@ class Offsets:
 
 
 def test_another_client_reads_on_where_one_stands_still(
-    inputs: Inputs, producer: Producer, topic: str, made: list[Consumer]
+    inputs: BatchReader, producer: Producer, topic: str, made: list[Consumer]
 ) -> None:
     offsets = Offsets(inputs)
     produce(producer, topic, 0, 3)
@@ -107,7 +109,7 @@ def test_another_client_reads_on_where_one_stands_still(
 
 
 def test_a_client_that_never_began_is_replaced(
-    inputs: Inputs, producer: Producer, topic: str, made: list[Consumer]
+    inputs: BatchReader, producer: Producer, topic: str, made: list[Consumer]
 ) -> None:
     made[0].pause([TopicPartition(topic, 1)])
     offsets = Offsets(inputs)
@@ -118,7 +120,7 @@ def test_a_client_that_never_began_is_replaced(
 
 def test_a_client_that_has_nothing_to_read_stays(
     kafka: str,
-    inputs: Inputs,
+    inputs: BatchReader,
     producer: Producer,
     topic: str,
     made: list[Consumer],
@@ -126,14 +128,14 @@ def test_a_client_that_has_nothing_to_read_stays(
 ) -> None:
     """What was aborted, and what is open, is nothing to read."""
     looks = 0
-    look = Reader._look
+    look = PartitionConsumer._look
 
-    def counted(each: Reader) -> None:
+    def counted(each: PartitionConsumer) -> None:
         nonlocal looks
         looks += 1
         look(each)
 
-    monkeypatch.setattr(Reader, "_look", counted)
+    monkeypatch.setattr(PartitionConsumer, "_look", counted)
     offsets = Offsets(inputs)
     produce(producer, topic, 0, 3)
     eventually(lambda: offsets.come(3, 0), 30)
@@ -173,7 +175,7 @@ def test_whenever_a_client_is_replaced_nothing_is_read_twice(
     monkeypatch.setattr(partition_consumer, "LOOK_EVERY_S", 0.0)
     monkeypatch.setattr(partition_consumer, "LEAST_READS", 1)
     names = Names(topic_prefix)
-    journals = Journals({"bootstrap.servers": kafka}, names)
+    journals = JournalConsumer({"bootstrap.servers": kafka}, names)
     journals.start({number: beginning("books", number) for number in (0, 1)})
     found: dict[int, list[int]] = {0: [], 1: []}
     sent = 0
@@ -197,7 +199,7 @@ def test_whenever_a_client_is_replaced_nothing_is_read_twice(
 
 @pytest.mark.parametrize("claimed", [(0, 0), (0, 1, 0, 1), (1, 0)])
 def test_offsets_only_rise_in_what_is_handed_on(
-    kafka: str, inputs: Inputs, topic: str, claimed: tuple[int, ...]
+    kafka: str, inputs: BatchReader, topic: str, claimed: tuple[int, ...]
 ) -> None:
     """Where a record comes twice, or after a later one, nothing of it is decided."""
     records = [(offset, b"w1", b"{}") for offset in claimed]

@@ -15,7 +15,7 @@ import pytest
 
 from schemas.encoding import avro, codecs
 from schemas.encoding.avro_schema_cache import AvroSchemas
-from schemas.encoding.codecs import Unreadable
+from schemas.encoding.codecs import UnreadableRecord
 from schemas.encoding.schema_registry import HttpRegistry
 from schemas.published_records import TransactionRecord
 from tests.crash import ledger as ledgers
@@ -88,7 +88,7 @@ def test_every_reader_decodes_every_encoding(ledger: Pipeline, tmp_path: Path) -
 
         known = AvroSchemas(registry=HttpRegistry(url))
         decoded = [codecs.decode_transaction(value, known) for value in values]
-        assert not [each for each in decoded if isinstance(each, Unreadable)]
+        assert not [each for each in decoded if isinstance(each, UnreadableRecord)]
         entries = in_order(msgspec.to_builtins(decoded))
         as_expected(entries)
         asked = ("consume", "--from-beginning", "--json", "--registry", url)

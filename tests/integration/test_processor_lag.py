@@ -8,9 +8,9 @@ from confluent_kafka import Producer
 
 from compose.cli import provisioning
 from processor.lanes import batch_reader as reading
-from processor.lanes.batch_reader import Batch, Inputs
+from processor.lanes.batch_reader import Batch, BatchReader
 from schemas.encoding.codecs import AvroSchemas
-from schemas.state import InputPosition, Partition, Position
+from schemas.state import InputPosition, PartitionPosition, PartitionState
 from schemas.topics import Names
 from tests.testkit.waiting import eventually
 
@@ -37,9 +37,9 @@ def producer(kafka: str, names: Names) -> Producer:
 
 
 @pytest.fixture
-def inputs(kafka: str, names: Names) -> Iterator[Inputs]:
-    made = Inputs({"bootstrap.servers": kafka}, names, AvroSchemas())
-    made.start({0: Position(Partition(0), InputPosition(), InputPosition(), "")})
+def inputs(kafka: str, names: Names) -> Iterator[BatchReader]:
+    made = BatchReader({"bootstrap.servers": kafka}, names, AvroSchemas())
+    made.start({0: PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")})
     yield made
     made.close()
 
@@ -55,7 +55,7 @@ def write(producer: Producer, names: Names, count: int, *, committed: bool) -> N
         producer.abort_transaction(30)
 
 
-def taken(inputs: Inputs, count: int) -> list[Batch]:
+def taken(inputs: BatchReader, count: int) -> list[Batch]:
     """Until so many commands have come and nothing else is told to be there."""
     found: list[Batch] = []
 
@@ -68,7 +68,7 @@ def taken(inputs: Inputs, count: int) -> list[Batch]:
 
 
 def test_markers_and_aborted_records_are_not_waited_for(
-    inputs: Inputs, names: Names, producer: Producer
+    inputs: BatchReader, names: Names, producer: Producer
 ) -> None:
     write(producer, names, 3, committed=True)
     taken(inputs, 3)
@@ -82,7 +82,7 @@ def test_markers_and_aborted_records_are_not_waited_for(
 
 
 def test_what_is_read_ahead_of_a_batch_follows_on_it(
-    inputs: Inputs, names: Names, producer: Producer
+    inputs: BatchReader, names: Names, producer: Producer
 ) -> None:
     write(producer, names, 3, committed=True)
     (first,) = taken(inputs, 3)
@@ -99,7 +99,7 @@ def test_what_is_read_ahead_of_a_batch_follows_on_it(
 
 
 def test_what_is_read_ahead_leaves_room_for_what_comes_last(
-    inputs: Inputs, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
+    inputs: BatchReader, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "MAX_AHEAD", 50)
     write(producer, names, 90, committed=True)
@@ -110,7 +110,7 @@ def test_what_is_read_ahead_leaves_room_for_what_comes_last(
 
 
 def test_what_is_read_at_once_is_bounded_by_its_bytes(
-    inputs: Inputs, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
+    inputs: BatchReader, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More comes while it is read: records alone would not bound what is held."""
     monkeypatch.setattr(reading, "AT_A_TIME", 10)

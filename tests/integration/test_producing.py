@@ -223,7 +223,7 @@ def test_single_object_avro_needs_no_registry(ledger: Pipeline, account: str) ->
     again = {"kind": "credit", "account": account, "amount": 7, "id": "as-avro"}
     result = ledger.result(ledger.send(again, account.encode(), home(account)))
     assert (result["outcome"], result["replay"]) == ("posted", True)
-    assert not isinstance(codecs.decode_command(value, AvroSchemas()), codecs.Unreadable)
+    assert not isinstance(codecs.decode_command(value, AvroSchemas()), codecs.UnreadableRecord)
 
 
 # Transactions of other producers

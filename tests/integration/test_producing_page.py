@@ -14,7 +14,7 @@ import pytest
 
 from schemas import ids, published_records
 from schemas.encoding import codecs
-from schemas.encoding.codecs import AvroSchemas, Unreadable
+from schemas.encoding.codecs import AvroSchemas, UnreadableRecord
 from tests.testkit import doc_pages, pipeline
 from tests.testkit.pipeline import Pipeline
 
@@ -88,7 +88,7 @@ def test_messages_on_the_page_are_messages(block: doc_pages.Block) -> None:
         assert result.transaction_id == ids.transaction_id("alice", result.id)
     else:
         value = block.text.strip().encode()
-        assert not isinstance(codecs.decode_command(value, AvroSchemas()), Unreadable)
+        assert not isinstance(codecs.decode_command(value, AvroSchemas()), UnreadableRecord)
 
 
 def test_the_constants_on_the_page_are_ours() -> None:

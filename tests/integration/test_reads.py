@@ -16,7 +16,7 @@ from psycopg import AsyncConnection
 from schemas.field_types import AccountStatus, AccountType
 from schemas.journal import HoldStatus
 from sinks.reads import accounts, history, pages, transactions
-from sinks.reads.history import NO_FILTER, Entry, EntryFilter
+from sinks.reads.history import NO_FILTER, EntryFilter, EntryView
 from sinks.reads.pages import BadCursor, Page, PageTooDeep
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter, TransactionStatus
@@ -123,7 +123,7 @@ async def test_lists_of_accounts(ledger: Connection, rows: Rows) -> None:
                 and (some_statuses is None or row["status"] in some_statuses)
             )
 
-            async def read(cursor: str | None, **asked: Any) -> Page[accounts.Account]:
+            async def read(cursor: str | None, **asked: Any) -> Page[accounts.AccountView]:
                 return await accounts.accounts(ledger, limit=7, cursor=cursor, **asked)
 
             asked = {
@@ -159,7 +159,7 @@ async def test_an_accounts_entries_page_by_page(ledger: Connection, rows: Rows) 
     for account, all_of_it in itertools.islice(rows.by_account().items(), 20):
         versions = [row["version"] for row in reversed(all_of_it)]
 
-        async def read(cursor: str | None, of: str = account) -> Page[Entry]:
+        async def read(cursor: str | None, of: str = account) -> Page[EntryView]:
             page = await history.entries(ledger, of, limit=7, cursor=cursor)
             assert page is not None
             return page
@@ -225,7 +225,7 @@ async def test_an_accounts_entries_with_filters(
             and (until is None or row["time"] < until)
         ]
 
-        async def read(cursor: str | None, *, page: int | None = None, at: Any) -> Page[Entry]:
+        async def read(cursor: str | None, *, page: int | None = None, at: Any) -> Page[EntryView]:
             of, by, first, last = at
             found = await history.entries(
                 ledger, of, by, since=first, until=last, limit=3, page=page, cursor=cursor
@@ -271,7 +271,7 @@ async def test_entries_of_all_accounts_of_an_owner(
             and (until is None or row["time"] < until)
         ]
 
-        async def read(cursor: str | None, *, page: int | None = None, at: Any) -> Page[Entry]:
+        async def read(cursor: str | None, *, page: int | None = None, at: Any) -> Page[EntryView]:
             of, by, first, last = at
             return await history.entries_of_owner(
                 ledger, of, by, since=first, until=last, limit=7, page=page, cursor=cursor
@@ -389,7 +389,7 @@ async def test_lists_of_transactions(ledger: Connection, rows: Rows, dice: rando
 
         async def read(
             cursor: str | None, by: TransactionFilter = filter
-        ) -> Page[transactions.Transaction]:
+        ) -> Page[transactions.LedgerTransaction]:
             return await transactions.transactions(ledger, by, limit=60, cursor=cursor)
 
         await walk(read, expected, lambda one: one.id)
@@ -447,7 +447,7 @@ async def test_holds(ledger: Connection, rows: Rows, dice: random.Random) -> Non
 
             async def read(
                 cursor: str | None, at: Any = (account, statuses)
-            ) -> Page[transactions.Hold]:
+            ) -> Page[transactions.HoldView]:
                 return await transactions.holds(ledger, [at[0]], at[1], limit=3, cursor=cursor)
 
             await walk(read, [row["id"] for row in expected], lambda one: one.id)
@@ -464,7 +464,7 @@ async def test_holds(ledger: Connection, rows: Rows, dice: random.Random) -> Non
 
         async def read_some(
             cursor: str | None, at: Any = (some, statuses)
-        ) -> Page[transactions.Hold]:
+        ) -> Page[transactions.HoldView]:
             return await transactions.holds(ledger, at[0], at[1], limit=9, cursor=cursor)
 
         await walk(read_some, [row["id"] for row in expected], lambda one: one.id)

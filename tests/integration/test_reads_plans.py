@@ -10,7 +10,7 @@ import pytest
 from psycopg import AsyncConnection, AsyncCursor
 
 from sinks.reads import accounts, history, transactions
-from sinks.reads.history import NO_FILTER, Entry, EntryFilter
+from sinks.reads.history import NO_FILTER, EntryFilter, EntryView
 from sinks.reads.pages import Page
 from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionFilter
@@ -197,7 +197,7 @@ async def test_entries_of_an_owner(ledger: Connection, filter: EntryFilter) -> N
 async def test_no_more_is_read_than_is_told_of_transfers_between_ones_own(
     ledger: Connection,
 ) -> None:
-    async def read(cursor: str | None) -> tuple[Page[Entry], int]:
+    async def read(cursor: str | None) -> tuple[Page[EntryView], int]:
         async with ledger.transaction():
             page = await history.entries_of_owner(ledger, "owner of two", cursor=cursor)
             asked = await ledger.execute(FETCHED.encode())

@@ -10,8 +10,8 @@ import pytest
 
 from plumbing.failures import Failure
 from sinks import rebuild
-from sinks.journal_chain import Chain, Position, Read
-from sinks.postgres.ledger_writer import Ledger, Part, Queries, Superseded
+from sinks.journal_chain import Chain, JournalPosition, ReadJournalRecord
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, Superseded
 from sinks.postgres.projection import Rows
 from sinks.postgres.write_connection import Connections
 from tests.integration.test_verify import WHOLE, Copies, N, changed, copies, rows_of
@@ -45,9 +45,9 @@ def query(url: str, text: str) -> list[Any]:
         return cursor.fetchall() if cursor.description else []
 
 
-def sources(made: Copies) -> rebuild.Sources:
+def sources(made: Copies) -> rebuild.PostgresSources:
     config: dict[str, str | int | float | bool] = {"bootstrap.servers": made.bootstrap}
-    return rebuild.Sources(config, made.names, histories.LEDGER_ID, N, made.database)
+    return rebuild.PostgresSources(config, made.names, histories.LEDGER_ID, N, made.database)
 
 
 def quiet(partition: int, done: int, total: int) -> None:
@@ -95,7 +95,7 @@ class Sink:
     def __init__(self, database: str, kept: Kept) -> None:
         self._connections = Connections(database, "a sink", 1)
         self._kept = kept
-        self._ledger = Ledger(
+        self._ledger = LedgerWriter(
             self._connections,
             Queries(),
             histories.LEDGER_ID,
@@ -105,12 +105,12 @@ class Sink:
         self._position = self._ledger.position(kept.number)
         self._chain = Chain(histories.LEDGER_ID, kept.number, self._position)
 
-    def write(self, count: int) -> Position:
+    def write(self, count: int) -> JournalPosition:
         """So many more records."""
         rows, start = Rows(self._kept.number), self._position.next_offset
         for offset, (_, value) in enumerate(self._kept.journal[start : start + count], start):
-            rows.add(self._chain.follow(Read(offset, value)))
-        self._ledger.write([Part(self._position, self._chain.position, rows)])
+            rows.add(self._chain.follow(ReadJournalRecord(offset, value)))
+        self._ledger.write([PartitionBatch(self._position, self._chain.position, rows)])
         self._position = self._chain.position
         return self._position
 

@@ -16,13 +16,13 @@ from rocksdict import AccessType, Options, Rdict
 from plumbing.failures import Failure
 from plumbing.kafka import transactional_producer
 from processor.admin import rebuild_changelog, rebuild_state
-from processor.admin.rebuild_state import Sources
+from processor.admin.rebuild_state import StateSources
 from processor.state.committed_reader import CommittedReader
 from processor.state.recovery import Recovery, check_owner
-from processor.state.store import LOCAL_KEY, Memory, Table
+from processor.state.store import LOCAL_KEY, Memory, StateStore
 from schemas import ids, state, state_keys, topics
-from schemas.state import Position
-from sinks.verify.run import Asked, verify
+from schemas.state import PartitionPosition
+from sinks.verify.run import VerifyOptions, verify
 from tests.crash import ledger as crash_ledger
 from tests.integration.test_verify import WHOLE, N, changed
 from tests.simulation.cluster import Logged
@@ -38,20 +38,20 @@ def quiet(partition: int, done: int, total: int) -> None:
     assert 0 <= partition < N and done <= total
 
 
-def made(kafka: str, prefix: str, history: list[Kept], states: list[Kept]) -> Sources:
+def made(kafka: str, prefix: str, history: list[Kept], states: list[Kept]) -> StateSources:
     names = recorded_topics.make(kafka, prefix, N)
     recorded_topics.write(kafka, names, history, states)
     config = {"bootstrap.servers": kafka, "client.id": f"{prefix}processor"}
-    return Sources(config, names, histories.LEDGER_ID, N)
+    return StateSources(config, names, histories.LEDGER_ID, N)
 
 
 @pytest.fixture
-def whole(kafka: str, topic_prefix: str) -> Sources:
+def whole(kafka: str, topic_prefix: str) -> StateSources:
     return made(kafka, topic_prefix, WHOLE, WHOLE)
 
 
 @pytest.fixture
-def lost(kafka: str, topic_prefix: str) -> Sources:
+def lost(kafka: str, topic_prefix: str) -> StateSources:
     return made(kafka, topic_prefix, WHOLE, [])
 
 
@@ -67,7 +67,7 @@ def expect(folder: Path, *, rewritten: bool = False) -> None:
     for one in WHOLE:
         found = values(folder / f"partition-{one.number}")
         if rewritten:
-            position = msgspec.msgpack.decode(found[state_keys.POSITION], type=Position)
+            position = msgspec.msgpack.decode(found[state_keys.POSITION], type=PartitionPosition)
             assert len(position.incarnation) == 16 and position.incarnation != INCARNATION
             same = replace(position, incarnation=INCARNATION)
             found[state_keys.POSITION] = msgspec.msgpack.encode(same)
@@ -75,8 +75,8 @@ def expect(folder: Path, *, rewritten: bool = False) -> None:
     assert sorted(each.name for each in folder.iterdir()) == [f"partition-{n}" for n in range(N)]
 
 
-def agrees(sources: Sources, kafka: str) -> bool:
-    asked = Asked(
+def agrees(sources: StateSources, kafka: str) -> bool:
+    asked = VerifyOptions(
         config={"bootstrap.servers": kafka},
         names=sources.names,
         partitions=N,
@@ -89,7 +89,7 @@ def agrees(sources: Sources, kafka: str) -> bool:
 
 
 @pytest.mark.parametrize("way", [rebuild_state.from_state, rebuild_state.from_journal])
-def test_a_local_copy(whole: Sources, tmp_path: Path, way: "type[object]") -> None:
+def test_a_local_copy(whole: StateSources, tmp_path: Path, way: "type[object]") -> None:
     folder = tmp_path / "fresh"
     rebuilt = way(whole, folder, quiet)  # type: ignore[call-arg]  # one of the two
     assert [each.sequence for each in rebuilt] == [len(one.journal) for one in WHOLE]  # type: ignore[attr-defined]  # likewise
@@ -99,11 +99,11 @@ def test_a_local_copy(whole: Sources, tmp_path: Path, way: "type[object]") -> No
 
 
 def test_a_copy_from_the_journal_is_one_that_an_owner_goes_on_with(
-    whole: Sources, tmp_path: Path
+    whole: StateSources, tmp_path: Path
 ) -> None:
     rebuild_state.from_journal(whole, tmp_path, quiet)
     with CommittedReader(whole.config) as reader:
-        table = Table(tmp_path / "partition-0", 0, Memory(16), 100)
+        table = StateStore(tmp_path / "partition-0", 0, Memory(16), 100)
         before = table.local
         recovery = Recovery(reader, whole.names, 0)
         recovery.restore(table, histories.LEDGER_ID, nothing)
@@ -132,7 +132,7 @@ def test_a_broken_journal(kafka: str, topic_prefix: str, tmp_path: Path) -> None
         rebuild_changelog.write_anew(sources, quiet, replace=False)
 
 
-def test_a_lost_topic_is_written_anew(lost: Sources, kafka: str, tmp_path: Path) -> None:
+def test_a_lost_topic_is_written_anew(lost: StateSources, kafka: str, tmp_path: Path) -> None:
     with pytest.raises(Failure, match="is lost"):
         rebuild_state.from_journal(lost, tmp_path / "one", quiet)
     done = rebuild_changelog.write_anew(lost, quiet, replace=False)
@@ -149,7 +149,7 @@ def test_an_owner_that_still_runs_is_fenced(kafka: str, topic_prefix: str) -> No
     partitions = 5
     names = recorded_topics.make(kafka, topic_prefix, partitions)
     config = {"bootstrap.servers": kafka, "client.id": f"{topic_prefix}processor", "log_level": 0}
-    sources = Sources(config, names, histories.LEDGER_ID, partitions)
+    sources = StateSources(config, names, histories.LEDGER_ID, partitions)
     with CommittedReader(config) as reader:
         for number in range(partitions):
             lane = topics.lane(number, partitions)
@@ -163,7 +163,7 @@ def test_an_owner_that_still_runs_is_fenced(kafka: str, topic_prefix: str) -> No
 
 
 def test_one_that_was_cut_short_is_lost_still(
-    lost: Sources, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lost: StateSources, kafka: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many transactions; the position comes with the last. Given again, it ends whole."""
     monkeypatch.setattr(rebuild_changelog, "MOST_RECORDS", 40)
@@ -172,9 +172,11 @@ def test_one_that_was_cut_short_is_lost_still(
         pass
 
     commits = 0
-    real = rebuild_changelog._Partition._commit
+    real = rebuild_changelog._PartitionRebuild._commit
 
-    def some(self: rebuild_changelog._Partition, changes: list[rebuild_changelog.Change]) -> None:
+    def some(
+        self: rebuild_changelog._PartitionRebuild, changes: list[rebuild_changelog.Change]
+    ) -> None:
         nonlocal commits
         commits += 1
         if commits > 5:
@@ -182,7 +184,7 @@ def test_one_that_was_cut_short_is_lost_still(
         real(self, changes)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rebuild_changelog._Partition, "_commit", some)
+        patch.setattr(rebuild_changelog._PartitionRebuild, "_commit", some)
         with pytest.raises(Cut):
             rebuild_changelog.write_anew(lost, quiet, replace=False)
     with CommittedReader(lost.config) as reader:
@@ -194,9 +196,9 @@ def test_one_that_was_cut_short_is_lost_still(
     assert agrees(lost, kafka)
 
 
-def test_a_topic_that_says_something_else_is_replaced(whole: Sources, kafka: str) -> None:
+def test_a_topic_that_says_something_else_is_replaced(whole: StateSources, kafka: str) -> None:
     producer = Producer({"bootstrap.servers": kafka})
-    account = next(v for v in WHOLE[0].state.values().values() if isinstance(v, state.Account))
+    account = next(v for v in WHOLE[0].state.values().values() if isinstance(v, state.AccountState))
     intruder = msgspec.msgpack.encode(account)
     producer.produce(whole.names.state, intruder, state_keys.account("intruder"), 0)
     producer.flush(20)
@@ -204,7 +206,7 @@ def test_a_topic_that_says_something_else_is_replaced(whole: Sources, kafka: str
     assert agrees(whole, kafka)
 
 
-def test_a_position_without_an_incarnation_is_refused(whole: Sources, tmp_path: Path) -> None:
+def test_a_position_without_an_incarnation_is_refused(whole: StateSources, tmp_path: Path) -> None:
     producer = Producer(dict(whole.config))
     for one in WHOLE:
         older = msgspec.msgpack.encode(replace(one.position(), incarnation=b""))
@@ -289,7 +291,7 @@ def test_legs_that_were_read_and_deleted(kafka: str, topic_prefix: str) -> None:
     assert agrees(sources, kafka)
 
 
-def test_a_record_beyond_its_topic_is_named(whole: Sources) -> None:
+def test_a_record_beyond_its_topic_is_named(whole: StateSources) -> None:
     with (
         CommittedReader(whole.config) as reader,
         pytest.raises(Failure, match=rf"partition 0 of `{whole.names.commands}`, offset 99999: "),
@@ -306,10 +308,10 @@ def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledg
         yield one
 
 
-def sources_of(ledger: crash_ledger.Ledger) -> Sources:
+def sources_of(ledger: crash_ledger.Ledger) -> StateSources:
     client_id = ids.service_id(ledger.prefix, "streamledger", "processor")
     config = {"bootstrap.servers": ledger.bootstrap, "client.id": client_id}
-    return Sources(config, ledger.names, "streamledger", ledger.partitions)
+    return StateSources(config, ledger.names, "streamledger", ledger.partitions)
 
 
 def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.Ledger) -> None:
@@ -355,7 +357,7 @@ def test_a_copy_from_before_a_rebuild_is_wiped(
     second = [ledger.open(partition) for partition in (0, 1) for _ in range(80)]
     credit(ledger, second, "meanwhile")
     assert newest.stop() == 0
-    table = Table(tmp_path / "older" / "partition-0", 0, Memory(16), 100)
+    table = StateStore(tmp_path / "older" / "partition-0", 0, Memory(16), 100)
     offset = table.local.changelog_next_offset
     table.close()
 
@@ -370,7 +372,7 @@ def test_a_copy_from_before_a_rebuild_is_wiped(
     assert worker.told().count("another incarnation of `") == ledger.partitions
 
 
-def test_checks_of_the_owner_are_those_of_a_start(whole: Sources, tmp_path: Path) -> None:
+def test_checks_of_the_owner_are_those_of_a_start(whole: StateSources, tmp_path: Path) -> None:
     with pytest.raises(Failure, match="LEDGER_ID is wrong"):
         rebuild_state.from_journal(whole._replace(ledger_id="another"), tmp_path, quiet)
     position = WHOLE[0].position()

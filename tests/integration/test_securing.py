@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from compose import acls
-from compose.acls import Role, Wanted
+from compose.acls import KafkaUser, Wanted
 from compose.embedded.data_dir import DataFolder
 from plumbing.kafka import transactional_producer
 from schemas import ids, topics
@@ -26,22 +26,22 @@ from tests.testkit.waiting import eventually
 ONE, TWO = Ledger("one"), Ledger("two")
 START_S = 60.0
 WRITES = {
-    Role.PROCESSOR: {"legs", "journal", "transactions", "state", "commands.dead"},
-    Role.SINK: {"results", "results.positions"},
-    Role.INGRESS: {"commands"},
-    Role.OPERATOR: {"commands", "legs"},
-    Role.AUDITOR: set[str](),
-    Role.PRODUCER: {"commands"},
-    Role.ANALYST: set[str](),
+    KafkaUser.PROCESSOR: {"legs", "journal", "transactions", "state", "commands.dead"},
+    KafkaUser.SINK: {"results", "results.positions"},
+    KafkaUser.INGRESS: {"commands"},
+    KafkaUser.OPERATOR: {"commands", "legs"},
+    KafkaUser.AUDITOR: set[str](),
+    KafkaUser.PRODUCER: {"commands"},
+    KafkaUser.ANALYST: set[str](),
 }
 READS = {
-    Role.PROCESSOR: {"commands", "legs", "state", "journal"},
-    Role.SINK: {"journal", "results", "results.positions"},
-    Role.INGRESS: {"results"},
-    Role.OPERATOR: {topic.role for topic in topics.ALL},
-    Role.AUDITOR: {topic.role for topic in topics.ALL},
-    Role.PRODUCER: {"results"},
-    Role.ANALYST: {"transactions"},
+    KafkaUser.PROCESSOR: {"commands", "legs", "state", "journal"},
+    KafkaUser.SINK: {"journal", "results", "results.positions"},
+    KafkaUser.INGRESS: {"results"},
+    KafkaUser.OPERATOR: {topic.role for topic in topics.ALL},
+    KafkaUser.AUDITOR: {topic.role for topic in topics.ALL},
+    KafkaUser.PRODUCER: {"results"},
+    KafkaUser.ANALYST: {"transactions"},
 }
 
 
@@ -66,11 +66,11 @@ class Pipe:
         self.kafka = kafka
         self.database = {"DATABASE_URL": database}
         self.folder = folder
-        self.worker = Worker(1, folder / "processor", self.settings(Role.PROCESSOR))
-        sink = self.settings(Role.SINK, "SCRAM-SHA-256") | self.database
+        self.worker = Worker(1, folder / "processor", self.settings(KafkaUser.PROCESSOR))
+        sink = self.settings(KafkaUser.SINK, "SCRAM-SHA-256") | self.database
         self.sink = Sink(1, folder / "sink", sink)
 
-    def settings(self, role: Role, mechanism: str = "SCRAM-SHA-512") -> Env:
+    def settings(self, role: KafkaUser, mechanism: str = "SCRAM-SHA-512") -> Env:
         return self.kafka.settings(ONE, ONE.user(role), mechanism)
 
     def wait(self) -> None:
@@ -83,7 +83,7 @@ class Pipe:
         """As another producer; the outcomes."""
         given = "".join(json.dumps(command) + "\n" for command in commands)
         words = ("produce", "--wait", "--json")
-        ended = run(self.settings(Role.PRODUCER), *words, given=given)
+        ended = run(self.settings(KafkaUser.PRODUCER), *words, given=given)
         return [json.loads(line)["outcome"] for line in ended.stdout.splitlines()]
 
 
@@ -119,20 +119,20 @@ def test_with_the_rights_that_are_listed_the_whole_ledger_works(pipe: Pipe) -> N
     assert pipe.send(*sent) == ["posted"] * 3
     moved = {"kind": "transfer", "account": "ada", "to": "bem", "amount": 100, "id": "2"}
     assert pipe.send(moved) == ["posted"]
-    analyst = pipe.settings(Role.ANALYST)
+    analyst = pipe.settings(KafkaUser.ANALYST)
     seen = run(analyst, "consume", "--from-beginning", "--json").stdout.splitlines()
     amounts = [json.loads(line)["value"]["amount"] for line in seen]
     assert sorted(amounts) == [100, 101 + 1, 1_000]
-    operator = pipe.settings(Role.OPERATOR, "PLAIN")
+    operator = pipe.settings(KafkaUser.OPERATOR, "PLAIN")
     run(operator, "topics", "check")
     run(operator, "configure", "--commission-bps", "100")
     run(operator, "dead-letters", "list")
-    auditor = pipe.settings(Role.AUDITOR) | pipe.database
+    auditor = pipe.settings(KafkaUser.AUDITOR) | pipe.database
     assert "all copies agree" in run(auditor, "verify", "--against-rules").stdout
 
 
-@pytest.mark.parametrize("role", Role)
-def test_nobody_writes_or_reads_what_is_not_his(kafka: Secured, role: Role) -> None:
+@pytest.mark.parametrize("role", KafkaUser)
+def test_nobody_writes_or_reads_what_is_not_his(kafka: Secured, role: KafkaUser) -> None:
     config = kafka.client(TWO.user(role))
     names = [TWO.prefix + each for each in secured_kafka.ALL]
     ours = [ONE.prefix + each for each in secured_kafka.ALL]
@@ -147,9 +147,9 @@ def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
     owners = {
         ids.service_id(ledger.prefix, ledger.id, role): ledger.user(role)
         for ledger in (ONE, TWO)
-        for role in (Role.PROCESSOR, Role.SINK)
+        for role in (KafkaUser.PROCESSOR, KafkaUser.SINK)
     }
-    for user in (TWO.user(role) for role in Role):
+    for user in (TWO.user(role) for role in KafkaUser):
         config = kafka.client(user)
         for owned, owner in owners.items():
             if owner != user:
@@ -159,29 +159,29 @@ def test_nobody_takes_the_place_of_another(kafka: Secured) -> None:
                     user,
                     owned,
                 )
-    for role in (Role.PRODUCER, Role.PROCESSOR):
+    for role in (KafkaUser.PRODUCER, KafkaUser.PROCESSOR):
         config = kafka.client(TWO.user(role))
         for owned in (
             ids.service_id(ONE.prefix, "one", "processor"),
             ids.service_id(TWO.prefix, "two", "sink"),
         ):
             assert not secured_kafka.joins(config, owned, TWO.names.results), (role, owned)
-    producer = kafka.client(TWO.user(Role.PRODUCER))
-    assert secured_kafka.takes_over(producer, f"{TWO.user(Role.PRODUCER)}-1")
-    assert secured_kafka.joins(producer, f"{TWO.user(Role.PRODUCER)}-mine", TWO.names.results)
+    producer = kafka.client(TWO.user(KafkaUser.PRODUCER))
+    assert secured_kafka.takes_over(producer, f"{TWO.user(KafkaUser.PRODUCER)}-1")
+    assert secured_kafka.joins(producer, f"{TWO.user(KafkaUser.PRODUCER)}-mine", TWO.names.results)
 
 
 def test_who_is_not_let_in_is_told_why_and_delays_nobody(pipe: Pipe) -> None:
-    right = {role: pipe.settings(role) for role in (Role.PROCESSOR, Role.SINK)}
+    right = {role: pipe.settings(role) for role in (KafkaUser.PROCESSOR, KafkaUser.SINK)}
     wrong = {"KAFKA_SASL_PASSWORD": "hunter3-is-wrong"}
     no_ca = {"KAFKA_SSL_CA_LOCATION": ""}
-    bearer = pipe.kafka.bearer(ONE, ONE.user(Role.PROCESSOR))
+    bearer = pipe.kafka.bearer(ONE, ONE.user(KafkaUser.PROCESSOR))
     bad_token = {"KAFKA_OAUTH_CLIENT_SECRET": "hunter3-is-wrong"}
     more = pipe.database
     tried: dict[str, Program] = {
-        "'one-processor' (": Worker(2, pipe.folder / "p2", right[Role.PROCESSOR] | wrong),
-        "'one-sink' (": Sink(2, pipe.folder / "s2", right[Role.SINK] | more | wrong),
-        "KAFKA_SSL_CA_LOCATION": Sink(3, pipe.folder / "s3", right[Role.SINK] | more | no_ca),
+        "'one-processor' (": Worker(2, pipe.folder / "p2", right[KafkaUser.PROCESSOR] | wrong),
+        "'one-sink' (": Sink(2, pipe.folder / "s2", right[KafkaUser.SINK] | more | wrong),
+        "KAFKA_SSL_CA_LOCATION": Sink(3, pipe.folder / "s3", right[KafkaUser.SINK] | more | no_ca),
         "KAFKA_OAUTH_TOKEN_URL": Worker(4, pipe.folder / "p4", bearer | bad_token),
     }
     for program in tried.values():
@@ -215,7 +215,7 @@ def test_who_is_not_let_in_is_told_why_and_delays_nobody(pipe: Pipe) -> None:
 )
 def test_a_command_that_is_not_let_in_says_so(pipe: Pipe, words: tuple[str, ...]) -> None:
     wrong = {"KAFKA_SASL_PASSWORD": "hunter3-is-wrong"}
-    ended = run(pipe.settings(Role.OPERATOR) | wrong, *words, exit_code=2)
+    ended = run(pipe.settings(KafkaUser.OPERATOR) | wrong, *words, exit_code=2)
     assert "refuses the user 'one-operator'" in ended.stderr
     assert "KAFKA_SASL_PASSWORD" in ended.stderr
     assert "hunter" not in ended.stderr
@@ -234,7 +234,7 @@ def test_a_command_that_is_not_let_in_says_so(pipe: Pipe, words: tuple[str, ...]
 )
 def test_a_command_of_an_operator_without_his_rights(pipe: Pipe, words: tuple[str, ...]) -> None:
     """It does what needs no right, says which one it lacks, and is not silent."""
-    ended = run(pipe.settings(Role.PRODUCER), *words, exit_code=2)
+    ended = run(pipe.settings(KafkaUser.PRODUCER), *words, exit_code=2)
     assert "does not let the user 'one-producer' do that" in ended.stderr
     assert ended.stdout == ""
     assert len(ended.stderr.splitlines()) == 1
@@ -244,7 +244,7 @@ def test_who_lacks_a_right_is_told_which(pipe: Pipe) -> None:
     kafka = pipe.kafka
     admin = AdminClient(kafka.cluster.client)
     kafka.admit("half-sink", "half-processor", "nobody")
-    for role in (Role.SINK, Role.PROCESSOR):
+    for role in (KafkaUser.SINK, KafkaUser.PROCESSOR):
         user = f"half-{role}"
         some = Wanted(role, user)
         acls.apply(admin, [some], ONE.names, "another-ledger")
@@ -276,7 +276,7 @@ def test_tokens_do_as_well(pipe: Pipe) -> None:
     pipe.worker.stop()
     told = pipe.worker.told()
     assert PASSWORD not in told + pipe.sink.told()
-    tokens = Worker(6, pipe.folder / "p6", pipe.kafka.bearer(ONE, ONE.user(Role.PROCESSOR)))
+    tokens = Worker(6, pipe.folder / "p6", pipe.kafka.bearer(ONE, ONE.user(KafkaUser.PROCESSOR)))
     tokens.start()
     try:
         eventually(tokens.ready, START_S)
@@ -287,6 +287,8 @@ def test_tokens_do_as_well(pipe: Pipe) -> None:
         raise AssertionError(f"{error}\n{tokens.tail()}") from None
     finally:
         tokens.kill()
-    assert {line.split()[1] for line in pipe.kafka.provider.given} == {ONE.user(Role.PROCESSOR)}
+    assert {line.split()[1] for line in pipe.kafka.provider.given} == {
+        ONE.user(KafkaUser.PROCESSOR)
+    }
     pipe.worker.start()
     pipe.wait()

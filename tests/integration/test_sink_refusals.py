@@ -149,7 +149,7 @@ def test_a_second_outcome_of_a_command(rig: Rig) -> None:
     place = place_of(owned)
 
     def change(record: JournalRecord) -> JournalRecord:
-        return msgspec.structs.replace(record, source=journal.Source("commands", 0))
+        return msgspec.structs.replace(record, source=journal.InputSource("commands", 0))
 
     ends(rig, sealed_again(place, change), place, "ommand")
 

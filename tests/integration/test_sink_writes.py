@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sinks.journal_chain import Chain, Read, beginning
-from sinks.postgres.ledger_writer import Ledger, Part, Queries, Superseded
+from sinks.journal_chain import Chain, ReadJournalRecord, beginning
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, Superseded
 from sinks.postgres.projection import Rows
 from sinks.postgres.write_connection import Connections
 from tests.simulation.cluster import LEDGER_ID
@@ -61,23 +61,23 @@ def connections(database: str) -> Iterator[Connections]:
     made.close()
 
 
-def ledger(connections: Connections, id: str = LEDGER_ID) -> Ledger:
-    return Ledger(connections, Queries(), id, threading.Event(), lambda step: None)
+def ledger(connections: Connections, id: str = LEDGER_ID) -> LedgerWriter:
+    return LedgerWriter(connections, Queries(), id, threading.Event(), lambda step: None)
 
 
-def reads(partition: int) -> Iterator[Read]:
+def reads(partition: int) -> Iterator[ReadJournalRecord]:
     values = history().partitions[partition].whole
-    return (Read(2 * number, value) for number, value in enumerate(values))
+    return (ReadJournalRecord(2 * number, value) for number, value in enumerate(values))
 
 
-def taken(chain: Chain, batch: Iterable[Read]) -> Part:
+def taken(chain: Chain, batch: Iterable[ReadJournalRecord]) -> PartitionBatch:
     before, rows = chain.position, None
     for read in batch:
         record = chain.follow(read)
         rows = rows or Rows(record.partition)
         rows.add(record)
     assert rows is not None
-    return Part(before, chain.position, rows)
+    return PartitionBatch(before, chain.position, rows)
 
 
 @pytest.mark.parametrize("size", [7, 100])
@@ -117,7 +117,9 @@ def test_an_account_has_the_metadata_that_the_journal_left_it(
     writer, given = ledger(connections, stories.LEDGER_ID), iter(stage.places[0].journal)
     while batch := list(islice(given, size)):
         first = chain.position.next_offset
-        writer.write([taken(chain, (Read(n, value) for n, value in enumerate(batch, first)))])
+        writer.write(
+            [taken(chain, (ReadJournalRecord(n, value) for n, value in enumerate(batch, first)))]
+        )
     with connections.use() as connection:
         told = dict(connection.execute("SELECT id, metadata FROM ledger.accounts").fetchall())
     assert told == {account_id("a"): {"tier": '"gold"', "name": "A\\da"}, account_id("b"): None}

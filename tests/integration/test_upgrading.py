@@ -17,7 +17,7 @@ import pytest
 from confluent_kafka import Producer
 
 from schemas import topics
-from schemas.ledger_parameters import FORMAT_LEVEL, Settings
+from schemas.ledger_parameters import FORMAT_LEVEL, LedgerParameters
 from tests.crash import ledger as ledgers
 from tests.crash.ledger import Ledger
 from tests.crash.workers import Worker
@@ -35,8 +35,8 @@ VERSION_2 = [
     ("schemas/ledger_parameters.py", "FORMAT_LEVEL = 1\n", "FORMAT_LEVEL = 2\n"),
     (
         "schemas/coordination.py",
-        "    owner: fields.Owner | None = None\n",
-        "    owner: fields.Owner | None = None\n    note: str | None = None\n",
+        "    owner: field_types.Owner | None = None\n",
+        "    owner: field_types.Owner | None = None\n    note: str | None = None\n",
     ),
     (
         "schemas/coordination.py",
@@ -64,11 +64,11 @@ VERSION_2 = [
     (
         "processor/rules/coordinate.py",
         "def _tell(\n",
-        "def _settle(of: state.State, leg: legs.Commit) -> legs.Commit:\n"
+        "def _settle(of: state_view.StateView, leg: coordination.Commit) -> coordination.Commit:\n"
         "    settings = of.partition.settings\n"
         "    if settings is None or settings.format_level < 2:\n"
         "        return leg\n"
-        "    return legs.Settle(**{f: getattr(leg, f) for f in leg.__struct_fields__})\n"
+        "    return coordination.Settle(**{f: getattr(leg, f) for f in leg.__struct_fields__})\n"
         "\n\ndef _tell(\n",
     ),
 ]
@@ -214,7 +214,7 @@ def test_two_versions_work_side_by_side_until_the_level_is_raised(
 
 
 NUMBERED = {"source": 1, "number": 1, "transaction_id": NO_TRANSACTION}
-SETTINGS: dict[str, Any] = msgspec.to_builtins(Settings(lanes=topics.lanes(PARTITIONS)))
+SETTINGS: dict[str, Any] = msgspec.to_builtins(LedgerParameters(lanes=topics.lanes(PARTITIONS)))
 NEXT = FORMAT_LEVEL + 1
 TOO_NEW: dict[str, Mapping[str, Any]] = {
     "a known kind with one more field": {"leg": "abort", **NUMBERED, "note": "new"},

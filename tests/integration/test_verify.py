@@ -23,8 +23,8 @@ from schemas.journal import JournalRecord
 from schemas.published_records import DeadLetter, TransactionRecord
 from schemas.topics import Names
 from sinks.verify import postgres_comparison
-from sinks.verify.report import Difference, Report
-from sinks.verify.run import Asked, verify
+from sinks.verify.report import Difference, VerifyReport
+from sinks.verify.run import VerifyOptions, verify
 from tests import conftest
 from tests.testkit import histories, naive_rows, recorded_topics
 from tests.testkit.histories import Kept
@@ -41,8 +41,8 @@ class Copies(NamedTuple):
     names: Names
     database: str
 
-    def verify(self, **options: Any) -> Report:
-        asked = Asked(
+    def verify(self, **options: Any) -> VerifyReport:
+        asked = VerifyOptions(
             config={"bootstrap.servers": self.bootstrap},
             names=self.names,
             partitions=N,
@@ -53,7 +53,7 @@ class Copies(NamedTuple):
         report = verify(asked, lambda done, total: seen.append((done, total)))
         assert seen[-1][0] == seen[-1][1]
         assert report.agree is (not report.differences)
-        assert msgspec.json.decode(report.json(), type=Report) == report
+        assert msgspec.json.decode(report.json(), type=VerifyReport) == report
         return report
 
 
@@ -96,7 +96,7 @@ def whole(kafka: str, postgres: str, template: str) -> Iterator[Copies]:
         yield made
 
 
-def first(report: Report, copy: str) -> Difference:
+def first(report: VerifyReport, copy: str) -> Difference:
     found = [each for each in report.differences if each.copy == copy]
     assert found, report.text()
     return found[0]
@@ -228,7 +228,7 @@ def resealed(place: int, value: bytes) -> list[Kept]:
     return with_journal(values)
 
 
-def journal_of(kafka: str, postgres: str, template: str, history: list[Kept]) -> Report:
+def journal_of(kafka: str, postgres: str, template: str, history: list[Kept]) -> VerifyReport:
     with copies(kafka, postgres, template, history, WHOLE, WHOLE) as made:
         return made.verify()
 
@@ -594,7 +594,7 @@ def test_results_that_were_told_otherwise(
         only(made.verify(), "results", words)
 
 
-def only(report: Report, copy: str, words: str) -> None:
+def only(report: VerifyReport, copy: str, words: str) -> None:
     """One difference, and that one."""
     assert report.difference_counts == {copy: 1}, report.text()
     (told,) = report.differences
@@ -676,18 +676,20 @@ def state_with(kept: Kept, changes: dict[bytes, Any]) -> list[Kept]:
 def test_values_of_the_state(kafka: str, postgres: str, template: str) -> None:
     values = WHOLE[0].state.values()
     account_key, account = next(
-        (key, value) for key, value in values.items() if isinstance(value, state.Account)
+        (key, value) for key, value in values.items() if isinstance(value, state.AccountState)
     )
-    gone_key = next(key for key, value in values.items() if isinstance(value, state.Hold))
+    gone_key = next(key for key, value in values.items() if isinstance(value, state.HoldState))
     posted_key, posted = next(
         (key, value)
         for key, value in values.items()
-        if isinstance(value, state.Transaction) and value.status == "posted" and not value.reversal
+        if isinstance(value, state.TransactionState)
+        and value.status == "posted"
+        and not value.reversal
     )
     reversed_key, was_reversed = next(
         (key, value)
         for key, value in values.items()
-        if isinstance(value, state.Transaction) and value.reversal
+        if isinstance(value, state.TransactionState) and value.reversal
     )
     changes: dict[bytes, Any] = {
         account_key: msgspec.structs.replace(account, balance=account.balance + 1),
@@ -773,14 +775,14 @@ def test_the_command(whole: Copies) -> None:
     said = run()
     assert said.exit_code == 0 and "all copies agree" in said.stdout
     said = run("--json", "--against-rules")
-    report = msgspec.json.decode(said.stdout, type=Report)
+    report = msgspec.json.decode(said.stdout, type=VerifyReport)
     assert said.exit_code == 0 and report.agree and report.compared["decisions"] > 0
     try:
         with psycopg.connect(whole.database) as connection:
             connection.execute("DELETE FROM ledger.holds")
         said = run("--json")
         assert said.exit_code == 1
-        assert not msgspec.json.decode(said.stdout, type=Report).agree
+        assert not msgspec.json.decode(said.stdout, type=VerifyReport).agree
         said = run("--no-postgres")
         assert said.exit_code == 0 and "all copies agree" in said.stdout
     finally:

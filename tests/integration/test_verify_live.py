@@ -9,8 +9,8 @@ from confluent_kafka import Producer
 
 from schemas import state_keys
 from sinks import rebuild
-from sinks.verify.report import Report
-from sinks.verify.run import Asked, verify
+from sinks.verify.report import VerifyReport
+from sinks.verify.run import VerifyOptions, verify
 from tests.crash import ledger as crash_ledger
 from tests.crash.load import Load
 from tests.testkit.sink_rig import Sink
@@ -42,8 +42,8 @@ def sink(
     made.kill()
 
 
-def asked(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> Asked:
-    return Asked(
+def asked(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> VerifyOptions:
+    return VerifyOptions(
         config={**ledger.client},
         names=ledger.names,
         partitions=PARTITIONS,
@@ -52,7 +52,7 @@ def asked(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) ->
     )
 
 
-def agreed(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> Report:
+def agreed(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> VerifyReport:
     told = asked(ledger, database, against_rules=against_rules)
     report = verify(told, lambda done, total: None)
     assert report.agree, report.text() + ledger.tails()
@@ -76,7 +76,7 @@ def test_beside_a_live_system(ledger: crash_ledger.Ledger, sink: Sink, database:
         verified = sum(each.sequence for each in report.partitions)
         if turn == 2:
             # The sink waits a moment, and goes on in the new tables.
-            sources = rebuild.Sources(
+            sources = rebuild.PostgresSources(
                 {**ledger.client}, ledger.names, "streamledger", PARTITIONS, database
             )
             rebuild.rebuild(sources, lambda *told: None)

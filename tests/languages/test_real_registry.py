@@ -18,7 +18,7 @@ import pytest
 from compose.embedded import java, ports
 from schemas.encoding import codecs
 from schemas.encoding.avro_schema_cache import AvroSchemas
-from schemas.encoding.codecs import Unreadable
+from schemas.encoding.codecs import UnreadableRecord
 from schemas.encoding.schema_registry import HttpRegistry
 from tests.testkit import brokers, doc_pages, pipeline
 from tests.testkit.waiting import eventually
@@ -114,7 +114,7 @@ def test_what_the_page_sends_by_a_registry_is_read_by_it(
                 codecs.decode_command(value, away)
                 for _, value in ledger.read(ledger.names.commands)
             ]
-            assert not [each for each in read if isinstance(each, Unreadable)]
+            assert not [each for each in read if isinstance(each, UnreadableRecord)]
             assert [json.loads(codecs.encode_json(each)) for each in read] == sent
         words = ("consume", "commands", "--from-beginning", "--json", "--registry", url)
         shown = ledger.streamledger(*words).stdout.splitlines()

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from schemas.encoding import codecs
-from schemas.validation.command_validation import Unreadable
+from schemas.validation.command_validation import UnreadableRecord
 from tests.model import door
 
 AVRO = codecs.AvroSchemas()
@@ -59,7 +59,7 @@ changes = st.dictionaries(
 def agrees(value: bytes) -> None:
     expected = door.read(value)
     read = codecs.decode_command(value, AVRO)
-    reason = read.reason if isinstance(read, Unreadable) else None
+    reason = read.reason if isinstance(read, UnreadableRecord) else None
     assert reason is (None if isinstance(expected, dict) else expected)
 
 

@@ -14,13 +14,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from msgspec.structs import replace
 
 from schemas import ids, partitioning
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from tests.simulation.cluster import Cluster
 
 LARGEST = 2**53 - 1
 PARTITIONS = 3
 NAMES = [f"w{n}" for n in range(1, 9)] + ["a:1", "Z_9"]
-START = Settings(
+START = LedgerParameters(
     commission_bps=150,
     max_overdraft=1_000,
     hold_ttl_ms=400,
@@ -292,7 +292,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def configure(
         self, partition: int, bps: int, overdraft: int, genesis: bool, rules_version: int
     ) -> None:
-        settings = Settings(
+        settings = LedgerParameters(
             commission_bps=bps,
             max_overdraft=overdraft,
             hold_ttl_ms=400,

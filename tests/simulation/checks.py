@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, DecisionInput
 from processor.rules.state_view import MemoryState
 from schemas import coordination, ids, money, state, state_keys
 from schemas.journal import JournalRecord
@@ -24,7 +24,7 @@ class Disagreement(AssertionError):
 def agree(
     model: ledger.Ledger,
     partition: int,
-    input: Input,
+    input: DecisionInput,
     decisions: list[Decision],
     said: list[values.Said],
 ) -> None:
@@ -132,13 +132,13 @@ def _agree_legs(where: str, partition: int, decision: Decision, said: values.Sai
     for (destination, leg), (wanted, number, expected) in zip(
         decision.legs, said.sent, strict=True
     ):
-        assert isinstance(leg, coordination.NumberedLeg)
+        assert isinstance(leg, coordination.NumberedMessage)
         rules = (destination, leg.source, leg.number, leg.transaction_id)
         _same(where, "leg", rules, (wanted, partition, number, expected[1]))
         _same(where, "leg", _told(leg, expected), _expected(expected))
 
 
-def _told(leg: coordination.NumberedLeg, expected: values.Leg) -> tuple[object, ...]:
+def _told(leg: coordination.NumberedMessage, expected: values.Leg) -> tuple[object, ...]:
     match leg:
         case coordination.Prepare():
             entries = [(e.index, e.account, e.direction, e.amount) for e in leg.entries]
@@ -256,7 +256,7 @@ def _same_value(
 ) -> None:
     where = f"{at}, key {key!r}"
     match value:
-        case state.Account():
+        case state.AccountState():
             account = model.accounts[key[1:].decode()]
             rules: tuple[Any, ...] = (
                 value.type,
@@ -270,10 +270,10 @@ def _same_value(
             rules = (value.balance, value.held, value.incoming, value.version)
             expected = (account.balance, account.held, account.incoming, account.version)
             _same(where, "totals", rules, expected)
-        case state.SystemAccount():
+        case state.SystemAccountState():
             shard = model.system[key[1:].decode()]
             _same(where, "shard", (int(value.balance), value.version), shard)
-        case state.Transaction():
+        case state.TransactionState():
             first = model.transactions[ids.to_text(key[1:])]
             rules = (value.status, value.reason, value.kind, value.account)
             expected_first = (first.status, first.reason, first.kind, first.account)
@@ -287,7 +287,7 @@ def _same_value(
             if value.entries:  # simple ones are kept in short
                 entries = [(e.index, e.account, e.direction, e.amount) for e in value.entries]
                 _same(where, "entries", entries, [tuple(item) for item in first.items])
-        case state.Hold():
+        case state.HoldState():
             hold = model.holds[ids.to_text(key[1:])]
             rules = (
                 value.account,
@@ -298,7 +298,7 @@ def _same_value(
                 value.captured if value.status == "captured" else 0,
             )
             _same(where, "hold", rules, hold.facts())
-        case state.Prepared():
+        case state.PreparedTransaction():
             prepared = model.prepared[number, ids.to_text(key[1:])]
             entries = [(e.index, e.account, e.direction, e.amount) for e in value.entries]
             rules = (value.coordinator, value.kind, entries)
@@ -324,7 +324,7 @@ def balanced(states: list[MemoryState]) -> None:
         sums: Counter[str] = Counter()
         for key, value in one.values().items():
             match value:
-                case state.Account():
+                case state.AccountState():
                     raised = value.type in RAISED_BY_DEBIT
                     sums[value.currency] += value.balance if raised else -value.balance
                     if not -money.MAX_AMOUNT <= value.balance <= money.MAX_AMOUNT:
@@ -335,7 +335,7 @@ def balanced(states: list[MemoryState]) -> None:
                         )
                     if value.min_balance is not None and value.available < value.min_balance:
                         raise Disagreement(f"{key!r} has {value.available} available: {value}")
-                case state.SystemAccount():
+                case state.SystemAccountState():
                     _, role, currency, _ = key[1:].decode().split(":")
                     balance = int(value.balance)
                     sums[currency] += balance if role == ids.FUNDING else -balance
@@ -343,14 +343,16 @@ def balanced(states: list[MemoryState]) -> None:
 
 
 def transit_is_on_the_way(
-    states: list[MemoryState], undelivered: Iterable[tuple[int, coordination.NumberedLeg]]
+    states: list[MemoryState], undelivered: Iterable[tuple[int, coordination.NumberedMessage]]
 ) -> None:
     """Over all partitions transit is what the commits that are on their way will take from it."""
     expected: Counter[str] = Counter()
     for destination, leg in undelivered:
         if isinstance(leg, coordination.Commit):
             prepared = states[destination].get(state_keys.prepared(leg.transaction_id))
-            assert isinstance(prepared, state.Prepared), f"a commit of what was not prepared: {leg}"
+            assert isinstance(prepared, state.PreparedTransaction), (
+                f"a commit of what was not prepared: {leg}"
+            )
             for entry in prepared.entries:
                 credited = entry.direction == "credit"
                 expected[prepared.currency] += entry.amount if credited else -entry.amount
@@ -367,14 +369,14 @@ def quiet(states: list[MemoryState]) -> None:
         _same(at, "pending", one.partition.pending, 0)
         held: Counter[str] = Counter()
         for value in one.values().values():
-            if isinstance(value, state.Prepared) or (
-                isinstance(value, state.Transaction) and value.status == "pending"
+            if isinstance(value, state.PreparedTransaction) or (
+                isinstance(value, state.TransactionState) and value.status == "pending"
             ):
                 raise Disagreement(f"{at}: {value} is still under way")
-            if isinstance(value, state.Hold) and value.status == "open":
+            if isinstance(value, state.HoldState) and value.status == "open":
                 held[value.account] += value.amount
         for key, value in one.values().items():
-            if isinstance(value, state.Account):
+            if isinstance(value, state.AccountState):
                 reserved = value.held + value.incoming
                 _same(at, f"reserved of {key!r}", reserved, held[key[1:].decode()])
 
@@ -383,7 +385,7 @@ def _transit(states: list[MemoryState]) -> Counter[str]:
     found: Counter[str] = Counter()
     for one in states:
         for key, value in one.values().items():
-            if isinstance(value, state.SystemAccount):
+            if isinstance(value, state.SystemAccountState):
                 _, role, currency, _ = key[1:].decode().split(":")
                 if role == ids.TRANSIT:
                     found[currency] += int(value.balance)

@@ -17,16 +17,16 @@ from typing import NamedTuple
 import msgspec
 
 from processor.rules import chain, engine
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, DecisionInput
 from processor.rules.evolve import evolve
 from processor.rules.journal_header import input_of
 from processor.rules.state_view import MemoryState
 from processor.state.store import Memory
 from schemas import coordination, journal
-from schemas.coordination import Leg
+from schemas.coordination import CoordinationMessage
 from schemas.encoding import codecs
 from schemas.journal import JournalRecord
-from schemas.ledger_parameters import Genesis, Settings
+from schemas.ledger_parameters import Genesis, LedgerParameters
 from tests.model import ledger, values
 from tests.simulation import checks
 from tests.simulation.store import MEMORY_MIB, Store, Written
@@ -37,7 +37,7 @@ START_MS = 1_750_000_000_000
 AVRO = codecs.AvroSchemas()
 
 _encode = msgspec.json.Encoder().encode
-_leg = msgspec.json.Decoder(Leg).decode
+_leg = msgspec.json.Decoder(CoordinationMessage).decode
 _record = msgspec.json.Decoder(JournalRecord).decode
 
 
@@ -117,7 +117,7 @@ class Cluster:
 
     # What is written to the logs from outside
 
-    def begin(self, settings: Settings) -> None:
+    def begin(self, settings: LedgerParameters) -> None:
         """Each partition's genesis, which stands in no topic."""
         for partition in self.partitions:
             message = self._configure(settings, genesis=True)
@@ -129,10 +129,10 @@ class Cluster:
                 checks.same_bytes(partition.store.begin(message.genesis, settings), written)
             self._told(partition, input, decided[0])
 
-    def configure(self, number: int, settings: Settings, *, genesis: bool = False) -> None:
+    def configure(self, number: int, settings: LedgerParameters, *, genesis: bool = False) -> None:
         self._append_own(number, self._configure(settings, genesis=genesis))
 
-    def _configure(self, settings: Settings, *, genesis: bool) -> coordination.Configure:
+    def _configure(self, settings: LedgerParameters, *, genesis: bool) -> coordination.Configure:
         first = Genesis(ledger_id=LEDGER_ID, partitions=len(self.partitions)) if genesis else None
         return coordination.Configure(settings=settings, genesis=first)
 
@@ -147,7 +147,7 @@ class Cluster:
         decision = coordination.LogTime(topic="commands", first=first, last=last, time_ms=time_ms)
         self._append_own(number, decision)
 
-    def _append_own(self, number: int, leg: Leg) -> None:
+    def _append_own(self, number: int, leg: CoordinationMessage) -> None:
         self.partitions[number].legs.append(None, _encode(leg), self.log_time())
 
     def command(
@@ -213,7 +213,7 @@ class Cluster:
     def _most(self, log: Log, take: int) -> int:
         return min(take, len(log.records))
 
-    def _input(self, log: Log, topic_is_legs: bool, place: int) -> Input:
+    def _input(self, log: Log, topic_is_legs: bool, place: int) -> DecisionInput:
         key, value, time_ms = log.records[place]
         if topic_is_legs:
             return input_of("legs", log.begin + place, key, value, time_ms, _leg(value))
@@ -237,7 +237,7 @@ class Cluster:
                     self.partitions[destination].legs.append(None, sent, self.log_time())
         return written
 
-    def _told(self, partition: Partition, input: Input, decisions: list[Decision]) -> None:
+    def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
         said = self._model_says(partition.number, input)
         checks.agree(self.model, partition.number, input, decisions, said)
         for decision in decisions:
@@ -247,7 +247,7 @@ class Cluster:
                 self.reasons[record.reason] += 1
             self._count_outcome(partition, record)
 
-    def _model_says(self, number: int, input: Input) -> list[values.Said]:
+    def _model_says(self, number: int, input: DecisionInput) -> list[values.Said]:
         message = input.message
         if input.topic == "commands":
             return self.model.command(number, input.offset, input.key, input.value, input.time_ms)
@@ -270,7 +270,7 @@ class Cluster:
                 )
                 genesis = message.genesis is not None
                 return self.model.configure(number, told, genesis, input.time_ms)
-        assert isinstance(message, coordination.NumberedLeg)
+        assert isinstance(message, coordination.NumberedMessage)
         return self.model.leg(number, message.source, message.number, input.time_ms)
 
     def _count_outcome(self, partition: Partition, record: JournalRecord) -> None:
@@ -318,14 +318,14 @@ class Cluster:
         checks.balanced(states)
         checks.transit_is_on_the_way(states, self._undelivered())
 
-    def _undelivered(self) -> list[tuple[int, coordination.NumberedLeg]]:
+    def _undelivered(self) -> list[tuple[int, coordination.NumberedMessage]]:
         """The legs that are on their way, once each."""
         found = []
         for partition in self.partitions:
             seen = list(partition.state.partition.seen)
             for logged in partition.legs.records:
                 leg = _leg(logged.value)
-                if isinstance(leg, coordination.NumberedLeg) and leg.number > seen[leg.source]:
+                if isinstance(leg, coordination.NumberedMessage) and leg.number > seen[leg.source]:
                     seen[leg.source] = leg.number
                     found.append((partition.number, leg))
         return found

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from tests.simulation.cluster import Cluster
 from tests.simulation.generator import Generator
 
 Progress = Callable[[Cluster, int], None]
 
 # Short times and small bounds, so that all of them are met.
-FIRST = Settings(
+FIRST = LedgerParameters(
     # Of a real ledger of as many partitions as most runs have.
     lanes=2,
     commission_bps=150,
@@ -137,7 +137,7 @@ class Run:
         elif chance < 0.035:
             cluster.decide_log_time(number)
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> LedgerParameters:
         dice = self.dice
         return msgspec.structs.replace(
             FIRST,

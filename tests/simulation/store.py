@@ -19,15 +19,15 @@ from confluent_kafka import Producer
 from processor.lanes import batch_output
 from processor.lanes import partition_writer as writers
 from processor.lanes.batch_reader import Batch
-from processor.lanes.partition_writer import Outcomes, Writer
-from processor.rules.decision import Input
+from processor.lanes.partition_writer import Outcomes, PartitionWriter
+from processor.rules.decision import DecisionInput
 from processor.rules.state_view import MemoryState
-from processor.state.checkpoint import Local
+from processor.state.checkpoint import LocalCheckpoint
 from processor.state.expiry_index import DueIndex
-from processor.state.store import Memory, Table
+from processor.state.store import Memory, StateStore
 from schemas import state_keys
 from schemas.encoding import codecs
-from schemas.ledger_parameters import Genesis, Settings
+from schemas.ledger_parameters import Genesis, LedgerParameters
 from schemas.state import StateValue
 from schemas.topics import Names
 
@@ -114,7 +114,7 @@ class Store:
         self._open()
 
     def _open(self) -> None:
-        self._table = Table(self._path, self.number, self._memory, CACHED)
+        self._table = StateStore(self._path, self.number, self._memory, CACHED)
         self._begin()
 
     def _begin(self) -> None:
@@ -127,15 +127,17 @@ class Store:
             return table._index.due(time_ms, limit)
 
         table.due = due
-        self._writer = Writer(self.number, table, codecs.encode_json)
+        self._writer = PartitionWriter(self.number, table, codecs.encode_json)
 
-    def begin(self, genesis: Genesis, settings: Settings) -> Written:
+    def begin(self, genesis: Genesis, settings: LedgerParameters) -> Written:
         self._writer.decide_genesis(genesis, settings)
         written = Written([], [], {})
         self._commit(written)
         return written
 
-    def decide(self, inputs: Sequence[Input], *, of_legs: bool, crash: str | None) -> Written:
+    def decide(
+        self, inputs: Sequence[DecisionInput], *, of_legs: bool, crash: str | None
+    ) -> Written:
         """Where it crashes, nothing of the batch has happened before its commit, and all of it has
         after it."""
         self._happen()
@@ -206,7 +208,7 @@ class Store:
     def _restore(self, records: Iterable[Change]) -> None:
         records, left = list(records), self._dice.randrange(1, 200)
         for start in range(0, len(records), left):
-            self._table.restore(records[start : start + left], Local(start))
+            self._table.restore(records[start : start + left], LocalCheckpoint(start))
         self._table.restored()
         self._begin()
         self._tail.clear()

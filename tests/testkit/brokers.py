@@ -90,7 +90,7 @@ def sweep(left: data_dir.DataFolder) -> None:
 @contextmanager
 def embedded_kafka(where: data_dir.DataFolder) -> Iterator[str]:
     never = threading.Event()
-    options = kafka.Options(first_port=some_port(), fast_start=True)
+    options = kafka.KafkaOptions(first_port=some_port(), fast_start=True)
     cluster = programs.cluster(where, options, never)
     try:
         yield cluster.start(never)
@@ -101,7 +101,7 @@ def embedded_kafka(where: data_dir.DataFolder) -> Iterator[str]:
 @contextmanager
 def embedded_postgres(where: data_dir.DataFolder) -> Iterator[str]:
     never = threading.Event()
-    options = postgres.Options(first_port=some_port(), fast_start=True)
+    options = postgres.PostgresOptions(first_port=some_port(), fast_start=True)
     server = programs.server(where, options, never)
     try:
         server.start(never)
@@ -116,7 +116,7 @@ def kafka_container() -> Iterator[str]:
 
     port = ports.next_free(some_port())
     its = {1: kafka.Ports(port, 9093)}
-    settings = kafka.settings(1, its, Path("/tmp/kafka-logs"), kafka.Options())
+    settings = kafka.settings(1, its, Path("/tmp/kafka-logs"), kafka.KafkaOptions())
     settings["listeners"] = f"PLAINTEXT://:{port},CONTROLLER://:9093"
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
     for name, value in settings.items():

@@ -12,16 +12,16 @@ from itertools import count, islice
 import msgspec
 
 from processor.lanes import batch_output
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, DecisionInput
 from processor.rules.evolve import evolve
 from processor.rules.state_view import MemoryState
-from processor.state.record_digest import Read, digest
+from processor.state.record_digest import ReadRecord, digest
 from schemas import ids, state_keys
 from schemas.journal import JournalRecord, hash_of
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from schemas.partitioning import partition_of
 from schemas.published_records import DeadLetter, TransactionRecord
-from schemas.state import InputPosition, Position
+from schemas.state import InputPosition, PartitionPosition
 from tests.simulation.cluster import LEDGER_ID, Cluster, Log, Logged, Partition
 from tests.simulation.run import Run
 
@@ -77,8 +77,8 @@ class Kept:
         sources = [_decode(value).source.topic for _, value in self.journal]
         return [count for count, topic in enumerate(sources, 1) if topic != "expiry"]
 
-    def position(self) -> Position:
-        return Position(
+    def position(self) -> PartitionPosition:
+        return PartitionPosition(
             self.state.partition,
             _position(self.commands),
             _position(self.legs),
@@ -102,7 +102,7 @@ def _position(read: list[Logged]) -> InputPosition:
         return InputPosition()
     key, value, time_ms = read[-1]
     last = len(read) - 1
-    return InputPosition(last + 1, last, digest(Read(last, key, value, time_ms)))
+    return InputPosition(last + 1, last, digest(ReadRecord(last, key, value, time_ms)))
 
 
 class _WholeLog(Log):
@@ -124,11 +124,11 @@ class _Recording(Cluster):
     entries: dict[int, list[TransactionRecord]]
     letters: dict[int, list[tuple[int, bytes | None, DeadLetter]]]
 
-    def _told(self, partition: Partition, input: Input, decisions: list[Decision]) -> None:
+    def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
         super()._told(partition, input, decisions)
         self._keep(partition, input, decisions)
 
-    def _keep(self, partition: Partition, input: Input, decisions: list[Decision]) -> None:
+    def _keep(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
         key = None
         if input.topic == "commands" and input.key is not None:
             key = input.key[: batch_output.MAX_KEY_BYTES]
@@ -191,15 +191,15 @@ class Script(_Recording):
     """A short history, command by command, with no model beside it: the rules that make it may be
     wrong."""
 
-    def __init__(self, partitions: int = 2, settings: Settings | None = None) -> None:
+    def __init__(self, partitions: int = 2, settings: LedgerParameters | None = None) -> None:
         super().__init__(partitions, random.Random(1), keep_journal=True, save_every=10**9)
         self.keys, self.entries, self.letters = {}, {}, {}
         self._ids = count(1)
         for partition in self.partitions:
             partition.commands, partition.legs = _WholeLog(), _WholeLog()
-        self.begin(settings or Settings())
+        self.begin(settings or LedgerParameters())
 
-    def _told(self, partition: Partition, input: Input, decisions: list[Decision]) -> None:
+    def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
         self._keep(partition, input, decisions)
 
     def log_time(self) -> int:

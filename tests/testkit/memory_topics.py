@@ -13,9 +13,9 @@ import pytest
 from plumbing.kafka.clients import ClientConfig
 from schemas.topics import Names
 from sinks.verify import topic_reader
-from sinks.verify.report import Report
-from sinks.verify.run import Asked, verify
-from sinks.verify.topic_reader import Record
+from sinks.verify.report import VerifyReport
+from sinks.verify.run import VerifyOptions, verify
+from sinks.verify.topic_reader import TopicRecord
 
 DAY_MS = 24 * 3_600_000
 
@@ -24,7 +24,7 @@ class Topics:
     """Takes what a producer would be given."""
 
     def __init__(self) -> None:
-        self.records: defaultdict[tuple[str, int], list[Record]] = defaultdict(list)
+        self.records: defaultdict[tuple[str, int], list[TopicRecord]] = defaultdict(list)
         self.starts: defaultdict[tuple[str, int], int] = defaultdict(int)
         # How many records at the end are hidden, each time that the end is asked for, in turn.
         self.hidden: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
@@ -40,7 +40,7 @@ class Topics:
     ) -> None:
         records = self.records[topic, partition]
         time_ms = timestamp or int(time.time() * 1_000)
-        records.append(Record(len(records), key, value, time_ms))
+        records.append(TopicRecord(len(records), key, value, time_ms))
 
     def empty(self, topic: str, partition: int) -> None:
         """As if it was made again."""
@@ -66,11 +66,11 @@ class _Partition:
         end = len(self._topics.records[self._at]) - (hidden.pop(0) if hidden else 0)
         return self._topics.starts[self._at], end
 
-    def records(self, start: int, end: int) -> Iterator[Record]:
+    def records(self, start: int, end: int) -> Iterator[TopicRecord]:
         first = max(start, self._topics.starts[self._at])
         yield from list(self._topics.records[self._at][first:end])
 
-    def last(self) -> Record | None:
+    def last(self) -> TopicRecord | None:
         start, end = self.range()
         return self._topics.records[self._at][end - 1] if end > start else None
 
@@ -81,15 +81,15 @@ def install(patch: pytest.MonkeyPatch) -> None:
         found: int | None = topics.kept_ms.get(topic)
         return found
 
-    patch.setattr(topic_reader, "Partition", _Partition)
+    patch.setattr(topic_reader, "TopicPartitionReader", _Partition)
     patch.setattr(topic_reader, "kept_ms", kept_ms, raising=False)
     patch.setattr(topic_reader, "CATCH_UP_S", 0.2)
     patch.setattr(topic_reader, "PAUSE_S", 0.001)
 
 
-def verified(topics: Topics, partitions: int, *, against_rules: bool = False) -> Report:
+def verified(topics: Topics, partitions: int, *, against_rules: bool = False) -> VerifyReport:
     config: Any = {"topics": topics}
-    asked = Asked(
+    asked = VerifyOptions(
         config=config,
         names=Names(),
         partitions=partitions,

@@ -26,7 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from compose import acls
-from compose.acls import Role, Wanted
+from compose.acls import KafkaUser, Wanted
 from compose.embedded import data_dir, java, kafka, programs, security
 from plumbing.kafka.clients import ClientConfig
 from schemas import topics
@@ -56,11 +56,11 @@ class Ledger:
         self.prefix = f"{name}."
         self.names = Names(self.prefix)
 
-    def user(self, role: Role) -> str:
+    def user(self, role: KafkaUser) -> str:
         return f"{self.id}-{role}"
 
     def wanted(self) -> list[Wanted]:
-        return [Wanted(role, self.user(role)) for role in Role]
+        return [Wanted(role, self.user(role)) for role in KafkaUser]
 
 
 class Secured:
@@ -112,10 +112,10 @@ class Secured:
 
     def make(self, ledger: Ledger) -> None:
         """Users, their rights and, by its own operator, the topics."""
-        self.admit(*(ledger.user(role) for role in Role))
+        self.admit(*(ledger.user(role) for role in KafkaUser))
         admin = AdminClient(self.cluster.client)
         acls.apply(admin, ledger.wanted(), ledger.names, ledger.id)
-        run(self.settings(ledger, ledger.user(Role.OPERATOR)), "topics", "create")
+        run(self.settings(ledger, ledger.user(KafkaUser.OPERATOR)), "topics", "create")
 
 
 def run(
@@ -238,7 +238,7 @@ def broker(where: data_dir.DataFolder) -> Iterator[Secured]:
             "ssl.truststore.location": str(ca),
         }
         client = security.client(security.ADMIN, password, PROTOCOL)
-        options = kafka.Options(
+        options = kafka.KafkaOptions(
             first_port=brokers.some_port(),
             fast_start=True,
             protocol=PROTOCOL,

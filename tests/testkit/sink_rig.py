@@ -303,13 +303,13 @@ def check_tables(rig: Rig, cluster: Cluster) -> None:
     accounts, shards, holds, transactions = {}, {}, {}, {}
     for partition in cluster.partitions:
         for key, value in partition.state.values().items():
-            if isinstance(value, states.Account):
+            if isinstance(value, states.AccountState):
                 accounts[key[1:].decode()] = (partition.number, value)
-            elif isinstance(value, states.SystemAccount):
+            elif isinstance(value, states.SystemAccountState):
                 shards[key[1:].decode()] = (partition.number, int(value.balance), value.version)
-            elif isinstance(value, states.Hold):
+            elif isinstance(value, states.HoldState):
                 holds[ids.to_text(key[1:])] = value
-            elif isinstance(value, states.Transaction):
+            elif isinstance(value, states.TransactionState):
                 transactions[ids.to_text(key[1:])] = value
     _check_accounts(rig, accounts)
     found = rig.query("SELECT * FROM ledger.system_accounts")
@@ -326,11 +326,11 @@ def check_tables(rig: Rig, cluster: Cluster) -> None:
     }
 
 
-def _check_accounts(rig: Rig, expected: dict[str, tuple[int, states.Account]]) -> None:
+def _check_accounts(rig: Rig, expected: dict[str, tuple[int, states.AccountState]]) -> None:
     found = {
         row["id"]: (
             row["partition"],
-            states.Account(
+            states.AccountState(
                 row["type"],
                 row["currency"],
                 row["status"],
@@ -348,9 +348,9 @@ def _check_accounts(rig: Rig, expected: dict[str, tuple[int, states.Account]]) -
     assert found == expected
 
 
-def _check_holds(rig: Rig, expected: Mapping[ids.TransactionId, states.Hold]) -> None:
+def _check_holds(rig: Rig, expected: Mapping[ids.TransactionId, states.HoldState]) -> None:
     found = {
-        str(row["id"]): states.Hold(
+        str(row["id"]): states.HoldState(
             row["account"],
             row["currency"],
             row["amount"],
@@ -363,7 +363,9 @@ def _check_holds(rig: Rig, expected: Mapping[ids.TransactionId, states.Hold]) ->
     assert found == expected
 
 
-def _check_transactions(rig: Rig, expected: Mapping[ids.TransactionId, states.Transaction]) -> None:
+def _check_transactions(
+    rig: Rig, expected: Mapping[ids.TransactionId, states.TransactionState]
+) -> None:
     rows = {str(row["id"]): row for row in rig.query("SELECT * FROM ledger.transactions")}
     assert rows.keys() == expected.keys()
     for id, wanted in expected.items():

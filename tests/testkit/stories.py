@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 import msgspec
 
 from processor.rules import chain, engine, state_view
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, DecisionInput
 from processor.rules.evolve import evolve
 from processor.rules.journal_header import input_of
 from processor.rules.state_view import MemoryState
 from schemas import coordination, ids, journal, money, state_keys
 from schemas import state as states
-from schemas.coordination import Leg
+from schemas.coordination import CoordinationMessage
 from schemas.encoding import codecs
 from schemas.journal import JournalRecord
-from schemas.ledger_parameters import RULES_VERSION, Genesis, Settings
+from schemas.ledger_parameters import RULES_VERSION, Genesis, LedgerParameters
 from schemas.partitioning import partition_of
 from schemas.published_records import TransactionRecord
 from schemas.reasons import NEVER_FROZEN
@@ -45,7 +45,7 @@ AVRO = codecs.AvroSchemas()
 
 encode = codecs.encode_json
 decode_record = msgspec.json.Decoder(JournalRecord).decode
-_decode_leg = msgspec.json.Decoder(Leg).decode
+_decode_leg = msgspec.json.Decoder(CoordinationMessage).decode
 
 # Steps that leave all but the transaction's own outcome as it was.
 _CHANGE_NOTHING = {"refused", "replayed", "duplicate", "ignored", "ticked"}
@@ -79,7 +79,7 @@ class Stage:
             place = Place(MemoryState(number), MemoryState(number), genesis_hash)
             self.places.append(place)
             first = coordination.Configure(
-                settings=Settings(**{"rules_version": RULES_VERSION, **settings}),
+                settings=LedgerParameters(**{"rules_version": RULES_VERSION, **settings}),
                 genesis=Genesis(ledger_id=LEDGER_ID, partitions=PARTITIONS),
             )
             self._apply(place, engine.genesis(number, first, encode(first)))
@@ -105,7 +105,7 @@ class Stage:
         self._sent_again(place, input)
         return decisions
 
-    def _sent_again(self, place: Place, input: Input) -> None:
+    def _sent_again(self, place: Place, input: DecisionInput) -> None:
         """Whatever owned its key is a replay from now on, with the same outcome."""
         first = self.last[-1].record
         if first.step in ("refused", "replayed"):
@@ -125,7 +125,7 @@ class Stage:
         place.legs_read += 1
         place.last_leg = value
         decisions = self._apply(place, input)
-        if isinstance(input.message, coordination.NumberedLeg):
+        if isinstance(input.message, coordination.NumberedMessage):
             copy = place.state.copy()
             assert engine.apply(copy, input)[-1].record.step == "duplicate"
             assert copy.values() == place.state.values()
@@ -147,7 +147,7 @@ class Stage:
                 return decisions
             decisions += self.deliver(waiting[0])
 
-    def _apply(self, place: Place, input: Input) -> list[Decision]:
+    def _apply(self, place: Place, input: DecisionInput) -> list[Decision]:
         self.last = engine.apply(place.state, input)
         self.published = []
         for decision in self.last:
@@ -175,7 +175,7 @@ class Stage:
 
     # Facts
 
-    def account(self, name: str) -> states.Account:
+    def account(self, name: str) -> states.AccountState:
         found = state_view.account(self._of(name), account_id(name))
         assert found is not None, f"there is no account {name}"
         return found
@@ -183,12 +183,12 @@ class Stage:
     def _of(self, name: str) -> MemoryState:
         return self.places[partition_of(account_id(name), PARTITIONS)].state
 
-    def transaction(self, account: str, key: str) -> states.Transaction:
+    def transaction(self, account: str, key: str) -> states.TransactionState:
         found = state_view.transaction(self._of(account), transaction(account, key))
         assert found is not None, f"{account} has no transaction {key}"
         return found
 
-    def hold(self, account: str, key: str) -> states.Hold:
+    def hold(self, account: str, key: str) -> states.HoldState:
         found = state_view.hold(self._of(account), transaction(account, key))
         assert found is not None, f"{account} has no hold {key}"
         return found
@@ -348,7 +348,7 @@ def _check_record(
         if not ids.is_system(entry.account):
             account = state_view.account(of, entry.account)
             earlier = before[state_keys.account(entry.account)]
-            assert isinstance(earlier, states.Account)
+            assert isinstance(earlier, states.AccountState)
             assert account is not None and abs(account.balance) <= MAX
             assert account.version == entry.version == earlier.version + 1
             assert abs(account.balance - earlier.balance) == entry.amount

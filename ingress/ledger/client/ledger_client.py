@@ -165,7 +165,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-class Watch:
+class ResultWatch:
     """Told when a result comes for a transaction id or a position."""
 
     def __init__(self) -> None:
@@ -193,7 +193,7 @@ class Channel:
         self._gathered: list[tuple[str, bytes, Submission]] = []
         self._gathering: asyncio.TimerHandle | None = None
         self._awaited: dict[str, Submission] = {}
-        self._watches: dict[str | Position, list[Watch]] = {}
+        self._watches: dict[str | Position, list[ResultWatch]] = {}
         self._producer: Producer | None = None
         self._results: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -290,8 +290,8 @@ class Channel:
         self._awaited.pop(submission.label, None)
 
     @contextmanager
-    def watching(self, *keys: str | Position) -> Iterator[Watch]:
-        watch = Watch()
+    def watching(self, *keys: str | Position) -> Iterator[ResultWatch]:
+        watch = ResultWatch()
         for key in keys:
             self._watches.setdefault(key, []).append(watch)
         if self._resting:

@@ -14,7 +14,7 @@ from ingress.http.routes import Caller
 from ingress.ledger.account_directory import Accounts
 from ingress.ledger.client.status_url import Position
 from ingress.ledger.views import transaction_view
-from ingress.ledger.views.transaction_view import Facts
+from ingress.ledger.views.transaction_view import TransactionView
 from plumbing.postgres.connection_pool import Pool
 from sinks.reads import transactions
 from sinks.reads.queries import Connection
@@ -26,7 +26,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     status: Literal["pending", "posted", "rejected"]
     transaction_id: str | None
-    facts: Facts | None = None
+    facts: TransactionView | None = None
     reason: str | None = None
     detail: str | None = None
     replayed: bool = False

@@ -8,7 +8,7 @@ position points at.
 import re
 from typing import Final
 
-from ingress.http.problems import Code, FieldError, Problem
+from ingress.http.problems import Code, FieldError, HttpProblem
 from schemas import ids
 
 _POSITION: Final = re.compile(
@@ -36,10 +36,10 @@ class Positions:
         ledger, epoch, inner = found.groups()
         if ledger != self._ledger:
             words = f"It is of the ledger {ledger}, and this is {self._ledger}."
-            raise Problem(Code.POSITION_OF_ANOTHER_LEDGER, words)
+            raise HttpProblem(Code.POSITION_OF_ANOTHER_LEDGER, words)
         if int(epoch) != self._epoch:
             words = f"It is of epoch {epoch}, and this ledger is in epoch {self._epoch}."
-            raise Problem(Code.POSITION_OF_ANOTHER_EPOCH, words)
+            raise HttpProblem(Code.POSITION_OF_ANOTHER_EPOCH, words)
         return inner or ""
 
     def cursor(self, inner: str | None) -> str | None:
@@ -65,6 +65,6 @@ class Positions:
         return int(inner)
 
 
-def bad_cursor() -> Problem:
+def bad_cursor() -> HttpProblem:
     error = FieldError(field="cursor", code="invalid", detail="does not belong to this list")
-    return Problem(Code.QUERY_INVALID, errors=[error])
+    return HttpProblem(Code.QUERY_INVALID, errors=[error])

@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from ingress.auth.signing_keys import Keys
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.client.position_tokens import Positions
 
 Position = tuple[int, int]
@@ -41,13 +41,13 @@ class Locations:
         ledger or epoch, and for what was not signed here for this owner."""
         place = self._positions.read(text)
         if place is None or signature is None:
-            raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
+            raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
         try:
             mac = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
         except (ValueError, binascii.Error):
             mac = b""
         if not self._keys.check(PURPOSE, _signed(owner, transaction_id, text), mac):
-            raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
+            raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
         found = _PLACE(place)
         return None if found is None else (int(found.group(1)), int(found.group(2)))
 

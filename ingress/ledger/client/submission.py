@@ -18,7 +18,7 @@ import structlog
 from msgspec import Struct
 
 from ingress import queries
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.client import ledger_client
 from ingress.ledger.client.ledger_client import Channel, Position, Submission
 from ingress.ledger.client.outcome_lookup import Outcome, Outcomes
@@ -59,7 +59,7 @@ class Submissions:
         except ledger_client.Full:
             raise _busy() from None
         except ledger_client.TooLarge:
-            raise Problem(Reason.TOO_LARGE) from None
+            raise HttpProblem(Reason.TOO_LARGE) from None
         self._crash.reach("submit.2-handed-over")
         try:
             result = await submission.decided(wait_s)
@@ -69,7 +69,7 @@ class Submissions:
                 return await self._without_result(submission, command, wait_s, deadline)
             self._crash.reach("submit.4-decided")
             return await self._of_result(submission, command, currency, result, deadline)
-        except Problem:
+        except HttpProblem:
             raise
         except (*queries.AWAY, TimeoutError):
             return _undecided(submission)
@@ -167,8 +167,8 @@ def _as_first_told(
     return msgspec.structs.replace(found, facts=told, replayed=replayed, position=position)
 
 
-def _busy() -> Problem:
-    return Problem(Code.BUSY, headers={"Retry-After": "1"})
+def _busy() -> HttpProblem:
+    return HttpProblem(Code.BUSY, headers={"Retry-After": "1"})
 
 
 def _undecided(submission: Submission, *, pending: bool = False) -> Undecided:

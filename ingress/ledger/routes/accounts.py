@@ -10,9 +10,9 @@ from pydantic import ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from ingress.http import routes
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import OPERATORS, READERS, Scope
-from ingress.http.routes import Answer, Body, Call, Instant, Query, Route, Shown
+from ingress.http.routes import Answer, Body, Call, Instant, Query, ResponseModel, Route
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import Accounts, Known
 from ingress.ledger.client.outcome_lookup import Outcome
@@ -20,7 +20,7 @@ from ingress.ledger.request_fields import AccountId, Currency
 from ingress.ledger.routes import paged_lists, submit
 from ingress.ledger.routes.paged_lists import Cursored, Listing, Paged
 from ingress.ledger.routes.submit import Answers
-from ingress.ledger.routes.wallets import At, BalanceShown, Wallets
+from ingress.ledger.routes.wallets import At, BalanceResponse, Wallets
 from ingress.ledger.views import wallet_view
 from ingress.ledger.views.responses import Accepted, PageMeta, TransactionList
 from ingress.users.directory import People
@@ -83,7 +83,7 @@ class Changes(Body):
         return _fitting({name: text or "" for name, text in value.items()})
 
 
-class AccountShown(Shown):
+class AccountResponse(ResponseModel):
     id: str
     name: str | None
     account_type: Type
@@ -103,12 +103,12 @@ class AccountShown(Shown):
     created_at: Instant
 
 
-class AccountList(Shown):
-    data: list[AccountShown]
+class AccountList(ResponseModel):
+    data: list[AccountResponse]
     meta: PageMeta
 
 
-class TrialLine(Shown):
+class TrialLineResponse(ResponseModel):
     """A type of account, or a system account. Text where it is beyond what JSON readers hold."""
 
     currency: str
@@ -117,17 +117,17 @@ class TrialLine(Shown):
     credit: str
 
 
-class TrialBalance(Shown):
+class TrialBalance(ResponseModel):
     """In minor units as text; in each currency debits are credits."""
 
-    data: list[TrialLine]
+    data: list[TrialLineResponse]
 
 
-class Id(Query):
+class AccountPath(Query):
     id: AccountId
 
 
-class Which(Cursored):
+class AccountQuery(Cursored):
     user_id: str | None = Field(default=None, max_length=64)
     currency: Currency | None = None
     account_type: Type | None = None
@@ -183,7 +183,7 @@ class AccountRoutes:
                 scope=Scope.ACCOUNTS,
                 body=NewAccount,
                 headers=request_fields.MoneyHeaders,
-                answers={201: AccountShown, 202: Accepted},
+                answers={201: AccountResponse, 202: Accepted},
                 problems=(
                     *PROBLEMS,
                     Reason.ACCOUNT_EXISTS,
@@ -191,9 +191,9 @@ class AccountRoutes:
                     Reason.SYSTEM_ACCOUNT,
                 ),
             ),
-            self._read("/accounts", self.browse, "Accounts by id", AccountList, Which),
-            self._read("/accounts/{id}", self.show, "One account", AccountShown, None),
-            self._read("/accounts/{id}/balance", self.balance, "A balance", BalanceShown, At),
+            self._read("/accounts", self.browse, "Accounts by id", AccountList, AccountQuery),
+            self._read("/accounts/{id}", self.show, "One account", AccountResponse, None),
+            self._read("/accounts/{id}/balance", self.balance, "A balance", BalanceResponse, At),
             self._read(
                 "/accounts/{id}/entries",
                 self.entries,
@@ -210,10 +210,10 @@ class AccountRoutes:
                 tag=TAG,
                 roles=OPERATORS,
                 scope=Scope.ACCOUNTS,
-                params=Id,
+                params=AccountPath,
                 body=Changes,
                 headers=request_fields.MoneyHeaders,
-                answers={200: AccountShown, 202: Accepted},
+                answers={200: AccountResponse, 202: Accepted},
                 problems=(*PROBLEMS, Reason.METADATA_TOO_LARGE),
                 description="Any of them, as one command: all or nothing. `limit` null takes it"
                 " away, but from wallets.",
@@ -233,8 +233,8 @@ class AccountRoutes:
             TAG,
             READERS,
             model,
-            tagged=model is AccountShown,
-            params=Id if one else None,
+            tagged=model is AccountResponse,
+            params=AccountPath if one else None,
             query=query,
             problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP) if one else deep,
         )
@@ -253,9 +253,9 @@ class AccountRoutes:
             tag=TAG,
             roles=OPERATORS,
             scope=Scope.ACCOUNTS,
-            params=Id,
+            params=AccountPath,
             headers=request_fields.MoneyHeaders,
-            answers={200: AccountShown, 202: Accepted},
+            answers={200: AccountResponse, 202: Accepted},
             problems=PROBLEMS,
         )
 
@@ -312,18 +312,18 @@ class AccountRoutes:
 
         return await self._answers.submitted(call, command, known, show)
 
-    async def _shown(self, id: str) -> AccountShown:
+    async def _shown(self, id: str) -> AccountResponse:
         async with self._pool.connection() as connection:
             account = await accounts.account(connection, id)
         if account is None:
-            raise Problem(Reason.ACCOUNT_NOT_FOUND)
+            raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
         return _account(account, await self._known.all_of([id]))
 
     async def show(self, call: Call[None, None]) -> Answer:
         told = await self._shown(call.path["id"])
         return submit.tagged(call, told, told.version)
 
-    async def browse(self, call: Call[None, Which]) -> Answer:
+    async def browse(self, call: Call[None, AccountQuery]) -> Answer:
         query, owner = call.query, None
         if query.user_id is not None:
             user = await self._people.by_reference(query.user_id)
@@ -357,7 +357,7 @@ class AccountRoutes:
         async with self._pool.connection() as connection:
             lines = await accounts.trial_balance(connection, call.query.currency)
         told = [
-            TrialLine(
+            TrialLineResponse(
                 currency=each.currency,
                 name=each.name,
                 debit=str(each.debit),
@@ -389,11 +389,11 @@ def _fitting(metadata: dict[str, str]) -> dict[str, str]:
     return metadata
 
 
-def _account(of: accounts.Account, known: dict[str, Known]) -> AccountShown:
+def _account(of: accounts.AccountView, known: dict[str, Known]) -> AccountResponse:
     currency = of.currency
     metadata = dict(of.metadata)
     owner = known.get(of.id)
-    return AccountShown(
+    return AccountResponse(
         id=of.id,
         name=metadata.pop(NAME, None),
         account_type=of.type,

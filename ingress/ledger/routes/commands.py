@@ -12,8 +12,8 @@ from typing import Final
 from pydantic import Field
 
 from ingress.http import problems, routes
-from ingress.http.problems import Code, Problem, ProblemDocument
-from ingress.http.roles import Role
+from ingress.http.problems import Code, HttpProblem, ProblemDocument
+from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Query, Route
 from ingress.ledger import request_fields
 from ingress.ledger.client.outcome_lookup import Outcome, party
@@ -21,16 +21,16 @@ from ingress.ledger.client.status_url import Locations
 from ingress.ledger.client.submission import Submissions
 from ingress.ledger.routes import submit
 from ingress.ledger.routes.submit import Answers
-from ingress.ledger.views.responses import CommandShown
+from ingress.ledger.views.responses import CommandResponse
 
-POLLERS: Final = frozenset({Role.USER, Role.OPERATOR, Role.AUDITOR})
+POLLERS: Final = frozenset({UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR})
 
 
-class Id(Query):
+class CommandPath(Query):
     id: request_fields.TransactionId
 
 
-class Asked(request_fields.WaitQuery):
+class StatusQuery(request_fields.WaitQuery):
     position: str | None = Field(
         default=None,
         max_length=200,
@@ -58,9 +58,9 @@ class Polling:
                 "What became of a command",
                 "Transactions",
                 POLLERS,
-                CommandShown,
-                params=Id,
-                query=Asked,
+                CommandResponse,
+                params=CommandPath,
+                query=StatusQuery,
                 problems=(
                     Code.NOT_DECIDED_OR_UNKNOWN,
                     Code.POSITION_OF_ANOTHER_EPOCH,
@@ -71,34 +71,36 @@ class Polling:
             )
         ]
 
-    async def poll(self, call: Call[None, Asked]) -> Answer:
+    async def poll(self, call: Call[None, StatusQuery]) -> Answer:
         id, query = call.path["id"], call.query
         deadline = asyncio.get_running_loop().time() + query.wait
         if query.position is None:
             if query.signature is not None:
-                raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
+                raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
             mine = party(call.caller)
             found = await self._submissions.until_decided(id, None, deadline, mine)
             if found is None:
-                raise Problem(Code.NOT_DECIDED_OR_UNKNOWN)
+                raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
             return Answer(await self._shown(call, id, found))
         position = self._locations.read(call.caller.id, id, query.position, query.signature)
         found = await self._submissions.until_decided(id, position, deadline)
         if found is None:
-            return Answer(CommandShown(id=id, status="accepted", uncertain=position is None))
+            return Answer(CommandResponse(id=id, status="accepted", uncertain=position is None))
         return Answer(await self._shown(call, id, found))
 
-    async def _shown(self, call: Call[None, Asked], id: str, found: Outcome) -> CommandShown:
+    async def _shown(
+        self, call: Call[None, StatusQuery], id: str, found: Outcome
+    ) -> CommandResponse:
         if found.status == "rejected":
             refused = _document(submit.rejection(found))
-            return CommandShown(id=id, status="rejected", problem=refused)
+            return CommandResponse(id=id, status="rejected", problem=refused)
         facts = submit.posted(found)
         view = await self._answers.view(call.caller, facts)
         told = await self._answers.shown(facts, call.caller, view)
-        return CommandShown(id=id, status=found.status, transaction=told)
+        return CommandResponse(id=id, status=found.status, transaction=told)
 
 
-def _document(problem: Problem) -> ProblemDocument:
+def _document(problem: HttpProblem) -> ProblemDocument:
     code = problem.code
     return ProblemDocument(
         type=f"{problems.PAGES}{code}",

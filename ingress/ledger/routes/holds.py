@@ -12,27 +12,27 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from ingress.http import routes
-from ingress.http.problems import Code, Problem
-from ingress.http.roles import OPERATORS, USERS, Role, Scope
-from ingress.http.routes import Answer, Call, Caller, Instant, Moment, Query, Route, Shown
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import OPERATORS, USERS, Scope, UserRole
+from ingress.http.routes import Answer, Call, Caller, Instant, Moment, Query, ResponseModel, Route
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import Accounts, Known
 from ingress.ledger.client.outcome_lookup import party
 from ingress.ledger.client.submission import Submissions
 from ingress.ledger.request_fields import AccountId, Amount, Described
 from ingress.ledger.routes import paged_lists
-from ingress.ledger.routes.paged_lists import LOOKERS, Cursored, Listing, Owner
+from ingress.ledger.routes.paged_lists import LOOKERS, Cursored, Listing, OwnerScope
 from ingress.ledger.routes.submit import Answers, posted
 from ingress.ledger.routes.transactions import MONEY_PROBLEMS
-from ingress.ledger.views.responses import Accepted, PageMeta, TransactionShown
-from ingress.ledger.views.transaction_view import Facts
+from ingress.ledger.views.responses import Accepted, PageMeta, TransactionResponse
+from ingress.ledger.views.transaction_view import TransactionView
 from ingress.settings import IngressSettings
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands, field_types, money
 from schemas.commands import Command
 from schemas.reasons import Reason
 from sinks.reads import accounts, transactions
-from sinks.reads.transactions import Hold
+from sinks.reads.transactions import HoldView
 
 TAG: Final = "Holds and reversals"
 Status = Literal["open", "capturing", "captured", "voided", "expired"]
@@ -57,7 +57,7 @@ class Plain(Described):
     pass
 
 
-class HoldShown(Shown):
+class HoldResponse(ResponseModel):
     id: str
     wallet_id: str
     currency: str
@@ -71,16 +71,16 @@ class HoldShown(Shown):
     expires_at: Instant
 
 
-class HoldList(Shown):
-    data: list[HoldShown]
+class HoldList(ResponseModel):
+    data: list[HoldResponse]
     meta: PageMeta
 
 
-class Id(Query):
+class HoldPath(Query):
     id: request_fields.TransactionId
 
 
-class Which(Cursored):
+class HoldQuery(Cursored):
     wallet_id: AccountId | None = None
     account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
     user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
@@ -138,7 +138,7 @@ class Holds:
                 TAG,
                 LOOKERS,
                 HoldList,
-                query=Which,
+                query=HoldQuery,
                 problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP),
                 description="A user's: those of all their wallets, or of `wallet_id`. Operators and"
                 " auditors see all, and those of any account or user.",
@@ -149,8 +149,8 @@ class Holds:
                 "One hold as it is now",
                 TAG,
                 LOOKERS,
-                HoldShown,
-                params=Id,
+                HoldResponse,
+                params=HoldPath,
                 problems=(Reason.HOLD_NOT_FOUND,),
             ),
         ]
@@ -161,7 +161,7 @@ class Holds:
         handler: Any,
         summary: str,
         body: Any,
-        roles: frozenset[Role],
+        roles: frozenset[UserRole],
         problems: tuple[Reason, ...] = (),
     ) -> Route:
         return Route(
@@ -174,9 +174,9 @@ class Holds:
             scope=Scope.MONEY,
             body=body,
             body_required=body is NewHold,
-            params=Id if "{id}" in path else None,
+            params=HoldPath if "{id}" in path else None,
             headers=request_fields.MoneyHeaders,
-            answers={201: TransactionShown, 202: Accepted},
+            answers={201: TransactionResponse, 202: Accepted},
             problems=(*MONEY_PROBLEMS, *problems),
         )
 
@@ -203,7 +203,7 @@ class Holds:
         body = call.body or CaptureAsked()
         hold, on = await self._hold(call)
         if body.to_wallet_id is not None:
-            if call.caller.role != Role.OPERATOR:
+            if call.caller.role != UserRole.OPERATOR:
                 raise request_fields.bad_field(
                     Reason.ACCOUNT_NOT_FOUND, "to_wallet_id", "is for operators"
                 )
@@ -229,10 +229,10 @@ class Holds:
         id = call.path["id"]
         original = await self._wait_for(call, id)
         if original is None:
-            raise Problem(Reason.TRANSACTION_NOT_FOUND)
+            raise HttpProblem(Reason.TRANSACTION_NOT_FOUND)
         known = (await self._known.all_of([original.account])).get(original.account)
         if known is None:
-            raise Problem(Reason.TRANSACTION_NOT_FOUND)
+            raise HttpProblem(Reason.TRANSACTION_NOT_FOUND)
         common = self._common(call, call.body or Plain())
         command: Command = commands.Reverse(account=known.id, transaction_id=id, **common)
         return await self._answers.of(call, command, known)
@@ -242,37 +242,37 @@ class Holds:
         key = request_fields.key(call.request, body.trans_id, required) or str(uuid.uuid4())
         return request_fields.common(call, body, key)
 
-    async def _wait_for(self, call: Call[Any, Any], id: str) -> Facts | None:
+    async def _wait_for(self, call: Call[Any, Any], id: str) -> TransactionView | None:
         """A transaction that the books may not have yet."""
         deadline = asyncio.get_running_loop().time() + request_fields.wait_s(call.request)
         found = await self._submissions.until_decided(id, None, deadline, party(call.caller))
         return None if found is None else posted(found)
 
-    async def _hold(self, call: Call[Any, Any]) -> tuple[Hold, Known]:
+    async def _hold(self, call: Call[Any, Any]) -> tuple[HoldView, Known]:
         id = call.path["id"]
         await self._wait_for(call, id)
         return await self._own_hold(call.caller, id)
 
-    async def _own_hold(self, caller: Caller, id: str) -> tuple[Hold, Known]:
+    async def _own_hold(self, caller: Caller, id: str) -> tuple[HoldView, Known]:
         async with self._pool.connection() as connection:
             hold = await transactions.hold(connection, id, party(caller))
         known = None if hold is None else await self._known.find(hold.account)
         if hold is None or known is None:
-            raise Problem(Reason.HOLD_NOT_FOUND)
+            raise HttpProblem(Reason.HOLD_NOT_FOUND)
         return hold, known
 
     async def show(self, call: Call[None, None]) -> Answer:
         hold, _ = await self._own_hold(call.caller, call.path["id"])
         return Answer(_shown(hold))
 
-    async def browse(self, call: Call[None, Which]) -> Answer:
+    async def browse(self, call: Call[None, HoldQuery]) -> Answer:
         query = call.query
         whose = await self._lists.whose(
             call.caller, query.wallet_id, query.account_id, query.user_id
         )
         async with self._pool.connection() as connection:
             named = None if whose is None else [whose.id]
-            if isinstance(whose, Owner):
+            if isinstance(whose, OwnerScope):
                 named = list(await accounts.versions_of(connection, whose.id))
             statuses = {} if query.status is None else {"statuses": [query.status]}
             page = await paged_lists.paged(
@@ -297,8 +297,8 @@ HOLD_PROBLEMS: Final = (
 )
 
 
-def _shown(hold: Hold) -> HoldShown:
-    return HoldShown(
+def _shown(hold: HoldView) -> HoldResponse:
+    return HoldResponse(
         id=hold.id,
         wallet_id=hold.account,
         currency=hold.currency,

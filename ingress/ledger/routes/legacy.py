@@ -13,16 +13,16 @@ import msgspec
 from aiohttp import web
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from ingress.http.problems import Problem
+from ingress.http.problems import HttpProblem
 from ingress.http.roles import USERS, Scope
-from ingress.http.routes import Answer, Call, Instant, Query, Route, Shown
+from ingress.http.routes import Answer, Call, Instant, Query, ResponseModel, Route
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import Accounts, Known
 from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.routes import paged_lists, submit
 from ingress.ledger.routes.paged_lists import Listing
 from ingress.ledger.routes.submit import Answers
-from ingress.ledger.views.responses import Accepted, TransactionShown
+from ingress.ledger.views.responses import Accepted, TransactionResponse
 from ingress.wallets import Openings
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands, money
@@ -51,7 +51,7 @@ Sent = Annotated[
 ]
 
 
-class Item(Shown):
+class Item(ResponseModel):
     id: str
     sender_id: int | None
     receiver_id: int | None
@@ -62,14 +62,14 @@ class Item(Shown):
     updated_at: Instant
 
 
-class Links(Shown):
+class Links(ResponseModel):
     first: str
     last: str
     prev: str | None
     next: str | None
 
 
-class PageMeta(Shown):
+class LegacyPageMeta(ResponseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
 
     current_page: int
@@ -81,32 +81,32 @@ class PageMeta(Shown):
     total: int
 
 
-class Items(Shown):
+class Items(ResponseModel):
     data: list[Item]
     links: Links
-    meta: PageMeta
+    meta: LegacyPageMeta
 
 
-class Overview(Shown):
+class Overview(ResponseModel):
     balance: str
     transactions: Items
 
 
-class Told(Shown):
+class LegacyOverview(ResponseModel):
     data: Overview
 
 
-class Invalid(Shown):
+class Invalid(ResponseModel):
     message: str
     errors: dict[str, list[str]]
 
 
-class Page(Query):
+class LegacyPageQuery(Query):
     page: int = Field(default=1, ge=1, le=10**9)
     per_page: int = Field(default=20, ge=1, le=100)
 
 
-class Older:
+class LegacyRoutes:
     def __init__(
         self,
         pool: Pool,
@@ -131,8 +131,8 @@ class Older:
                 tag="The older app",
                 roles=USERS,
                 scope=Scope.READ,
-                query=Page,
-                answers={200: Told},
+                query=LegacyPageQuery,
+                answers={200: LegacyOverview},
                 versioned=False,
             ),
             Route(
@@ -150,7 +150,7 @@ class Older:
             ),
         ]
 
-    async def browse(self, call: Call[None, Page]) -> Answer:
+    async def browse(self, call: Call[None, LegacyPageQuery]) -> Answer:
         query, caller = call.query, call.caller
         wallet = await self._known.default(caller)
         async with self._pool.connection() as connection:
@@ -160,7 +160,7 @@ class Older:
         items = await self._lists.items(caller, page)
         balance = 0 if now is None else now.balance
         return Answer(
-            Told(
+            LegacyOverview(
                 data=Overview(
                     balance=money.to_major(balance, wallet.currency),
                     transactions=Items(
@@ -200,7 +200,7 @@ class Older:
 
         try:
             return await self._answers.submitted(call, command, sender, show)
-        except Problem as problem:
+        except HttpProblem as problem:
             if not isinstance(problem.code, Reason):
                 raise
             words = submit.words(problem)
@@ -250,7 +250,7 @@ def _amount(given: Any, currency: str, errors: dict[str, list[str]]) -> int:
     return 0
 
 
-def _item(told: TransactionShown) -> Item:
+def _item(told: TransactionResponse) -> Item:
     return Item(
         id=told.id,
         sender_id=told.sender_id,
@@ -263,11 +263,11 @@ def _item(told: TransactionShown) -> Item:
     )
 
 
-def _last(query: Page, total: int) -> int:
+def _last(query: LegacyPageQuery, total: int) -> int:
     return max(1, -(-total // query.per_page))
 
 
-def _links(query: Page, total: int) -> Links:
+def _links(query: LegacyPageQuery, total: int) -> Links:
     last = _last(query, total)
 
     def to(page: int) -> str:
@@ -281,9 +281,9 @@ def _links(query: Page, total: int) -> Links:
     )
 
 
-def _meta(query: Page, total: int, count: int) -> PageMeta:
+def _meta(query: LegacyPageQuery, total: int, count: int) -> LegacyPageMeta:
     before = (query.page - 1) * query.per_page
-    return PageMeta(
+    return LegacyPageMeta(
         current_page=query.page,
         from_=before + 1 if count else None,
         last_page=_last(query, total),

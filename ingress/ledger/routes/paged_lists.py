@@ -14,8 +14,8 @@ from psycopg import errors
 from pydantic import Field
 
 from ingress.http import routes
-from ingress.http.problems import Code, Problem
-from ingress.http.roles import READERS, Role
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import READERS, UserRole
 from ingress.http.routes import Answer, Call, Caller, Query, Route
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import Accounts, Known
@@ -25,18 +25,18 @@ from ingress.ledger.request_fields import AccountId
 from ingress.ledger.routes import submit
 from ingress.ledger.routes.submit import Answers
 from ingress.ledger.views import responses, transaction_view
-from ingress.ledger.views.responses import PageMeta, TransactionList, TransactionShown
-from ingress.ledger.views.transaction_view import Facts
+from ingress.ledger.views.responses import PageMeta, TransactionList, TransactionResponse
+from ingress.ledger.views.transaction_view import TransactionView
 from ingress.users.directory import People
 from plumbing.postgres.connection_pool import Pool
 from schemas.reasons import Reason
 from sinks.reads import accounts, history, pages, transactions
-from sinks.reads.history import Entry, EntryFilter
+from sinks.reads.history import EntryFilter, EntryView
 from sinks.reads.pages import Page
-from sinks.reads.transactions import Transaction, TransactionFilter
+from sinks.reads.transactions import LedgerTransaction, TransactionFilter
 
 T = TypeVar("T")
-LOOKERS: Final = frozenset({Role.USER, Role.OPERATOR, Role.AUDITOR})
+LOOKERS: Final = frozenset({UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR})
 MAX_LIMIT: Final = 100
 TOO_LONG: Final = "It takes too long to find: narrow the filter, or ask for less at once."
 Kind = Literal[
@@ -87,11 +87,11 @@ class Filters(Paged):
     until: Moment | None = None
 
 
-class Id(Query):
+class TransactionPath(Query):
     id: request_fields.TransactionId
 
 
-class Owner(Struct, frozen=True):
+class OwnerScope(Struct, frozen=True):
     """A user, for all accounts that are theirs."""
 
     id: str
@@ -136,9 +136,9 @@ class Listing:
                 "One transaction",
                 "Transactions",
                 LOOKERS,
-                TransactionShown,
+                TransactionResponse,
                 tagged=True,
-                params=Id,
+                params=TransactionPath,
                 problems=(Code.NOT_FOUND,),
             ),
         ]
@@ -146,7 +146,7 @@ class Listing:
     async def show(self, call: Call[None, None]) -> Answer:
         found = await self._outcomes.of(call.path["id"], party(call.caller))
         if found is None:
-            raise Problem(Code.NOT_FOUND)
+            raise HttpProblem(Code.NOT_FOUND)
         of = submit.posted(found)
         view = await self._answers.view(call.caller, of)
         told = await self._answers.shown(of, call.caller, view)
@@ -173,15 +173,15 @@ class Listing:
 
     async def history(
         self,
-        of: Known | Owner,
+        of: Known | OwnerScope,
         query: Paged,
         narrow: EntryFilter,
         since: datetime | None,
         until: datetime | None,
-    ) -> Page[Entry]:
+    ) -> Page[EntryView]:
         read: Any = history.entries if isinstance(of, Known) else history.entries_of_owner
         async with self._pool.connection() as connection:
-            found: Page[Entry] | None = await paged(
+            found: Page[EntryView] | None = await paged(
                 read(
                     connection,
                     of.id,
@@ -195,7 +195,7 @@ class Listing:
             )
         return found or Page(items=(), total=0)
 
-    async def items(self, caller: Caller, page: Page[Entry]) -> list[TransactionShown]:
+    async def items(self, caller: Caller, page: Page[EntryView]) -> list[TransactionResponse]:
         """Each as it is seen from the account whose entry it is."""
         parties = {
             party
@@ -225,7 +225,7 @@ class Listing:
 
     async def whose(
         self, caller: Caller, wallet_id: str | None, account_id: str | None, user_id: str | None
-    ) -> Known | Owner | None:
+    ) -> Known | OwnerScope | None:
         """What a list is asked of: an account, all of an owner's, or all that there is, for those
         who may."""
         if wallet_id and account_id and wallet_id != account_id:
@@ -239,11 +239,11 @@ class Listing:
             user = await self._people.visible(caller, user_id)
             if user is None:
                 raise request_fields.bad_field(Reason.ACCOUNT_NOT_FOUND, "user_id", "has no wallet")
-            return Owner(user.id)
-        return None if caller.role in READERS else Owner(caller.id)
+            return OwnerScope(user.id)
+        return None if caller.role in READERS else OwnerScope(caller.id)
 
     async def _asked_for(
-        self, caller: Caller, query: Filters, whose: Known | Owner | None
+        self, caller: Caller, query: Filters, whose: Known | OwnerScope | None
     ) -> TransactionList:
         """Commands' transactions: all of them, or an account's or owner's own."""
         if query.entry is not None:
@@ -269,7 +269,7 @@ class Listing:
                     cursor=self.cursor(query),
                 )
             )
-        rows: tuple[Transaction, ...] = page.items
+        rows: tuple[LedgerTransaction, ...] = page.items
         known = await self._known.all_of(
             [p for row in rows for p in (row.account, row.counterparty)]
         )
@@ -280,7 +280,7 @@ class Listing:
             items.append(responses.transaction(of, None, known, whole=caller.role in READERS))
         return TransactionList(data=items, meta=self.meta(query, page))
 
-    async def _accounts(self, whose: Known | Owner) -> list[str]:
+    async def _accounts(self, whose: Known | OwnerScope) -> list[str]:
         if isinstance(whose, Known):
             return [whose.id]
         async with self._pool.connection() as connection:
@@ -292,15 +292,15 @@ async def paged(reading: Awaitable[T]) -> T:
     try:
         return await reading
     except pages.PageTooDeep:
-        raise Problem(Code.PAGE_TOO_DEEP) from None
+        raise HttpProblem(Code.PAGE_TOO_DEEP) from None
     except errors.QueryCanceled:
         # Again it would take as long: no "ask again" for it.
-        raise Problem(Code.PAGE_TOO_DEEP, TOO_LONG) from None
+        raise HttpProblem(Code.PAGE_TOO_DEEP, TOO_LONG) from None
     except pages.BadCursor:
         raise bad_cursor() from None
 
 
-def _facts(entry: Entry, currency: str) -> Facts:
+def _facts(entry: EntryView, currency: str) -> TransactionView:
     kind = entry.kind or "unknown"
     asker = entry.from_account or entry.account
     fee = (entry.fee or 0) if kind == "transfer" else 0
@@ -310,7 +310,7 @@ def _facts(entry: Entry, currency: str) -> Facts:
     )
     if kind in transaction_view.USUAL:
         lines = transaction_view.usual(kind, asker, entry.counterparty, amount, fee, currency)
-    return Facts(
+    return TransactionView(
         id=entry.transaction_id,
         kind=kind,
         status=entry.status or "posted",

@@ -12,17 +12,17 @@ from ingress import queries
 from ingress.audit import entries
 from ingress.audit.trail import AuditTrail
 from ingress.http import problems
-from ingress.http.problems import Problem
-from ingress.http.roles import READERS, Role
-from ingress.http.routes import Answer, Call, Caller, Shown
+from ingress.http.problems import HttpProblem
+from ingress.http.roles import READERS, UserRole
+from ingress.http.routes import Answer, Call, Caller, ResponseModel
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import Accounts, Known
 from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.client.status_url import Locations
 from ingress.ledger.client.submission import Submissions, Undecided
 from ingress.ledger.views import responses
-from ingress.ledger.views.responses import Accepted, TransactionShown
-from ingress.ledger.views.transaction_view import Facts
+from ingress.ledger.views.responses import Accepted, TransactionResponse
+from ingress.ledger.views.transaction_view import TransactionView
 from schemas import commands
 from schemas.commands import Command
 from schemas.reasons import Reason
@@ -71,7 +71,7 @@ class Answers:
         What staff sends is in the audit log before it is sent; what keeps it from there keeps it
         from Kafka, too."""
         wait_s = request_fields.wait_s(call.request)
-        if call.caller.role is not Role.USER:
+        if call.caller.role is not UserRole.USER:
             await self._trail.add(_event(call, command, on))
         found = await self._submissions.submit(command, on.currency, wait_s)
         if isinstance(found, Outcome):
@@ -99,7 +99,7 @@ class Answers:
         )
         return Answer(told, 202, {"Location": location, "Retry-After": "1"})
 
-    async def view(self, caller: Caller, facts: Facts) -> str | None:
+    async def view(self, caller: Caller, facts: TransactionView) -> str | None:
         """From whose side the caller looks at it: their own, where they have one."""
         known = await self._known.all_of([facts.account, facts.counterparty])
         for id in (facts.account, facts.counterparty):
@@ -107,7 +107,9 @@ class Answers:
                 return id
         return None
 
-    async def shown(self, facts: Facts, caller: Caller, view: str | None) -> TransactionShown:
+    async def shown(
+        self, facts: TransactionView, caller: Caller, view: str | None
+    ) -> TransactionResponse:
         wanted = [facts.account, facts.counterparty, *(line.account for line in facts.entries)]
         known = await self._known.all_of(wanted)
         return responses.transaction(facts, view, known, whole=caller.role in READERS)
@@ -127,7 +129,7 @@ def _event(call: Call[Any, Any], command: Command, on: Known) -> entries.Event:
     return entries.event(call, commands.kind(command), command.account, detail=known)
 
 
-def posted(found: Outcome) -> Facts:
+def posted(found: Outcome) -> TransactionView:
     assert found.facts is not None, "what was posted owns its id"
     return found.facts
 
@@ -136,18 +138,18 @@ def replayed(found: Outcome) -> dict[str, str]:
     return {REPLAYED: "true"} if found.replayed else {}
 
 
-def rejection(found: Outcome) -> Problem:
+def rejection(found: Outcome) -> HttpProblem:
     assert found.reason is not None, "a rejection has a reason"
     more = {} if found.transaction_id is None else {"transaction_id": found.transaction_id}
-    return Problem(Reason(found.reason), found.detail, headers=replayed(found), more=more)
+    return HttpProblem(Reason(found.reason), found.detail, headers=replayed(found), more=more)
 
 
-def words(problem: Problem) -> str:
+def words(problem: HttpProblem) -> str:
     return problem.detail or problems.title(problem.code)
 
 
 def versioned(
-    told: Shown, version: int, status: int = 200, headers: Mapping[str, str] | None = None
+    told: ResponseModel, version: int, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """With its ETag: the version, which If-Match takes, and a digest of all that is told, as a
     version does not count every change."""
@@ -156,7 +158,7 @@ def versioned(
     return Answer(body, status, {"ETag": tag, **(headers or {})})
 
 
-def tagged(call: Call[Any, Any], told: Shown, version: int) -> Answer:
+def tagged(call: Call[Any, Any], told: ResponseModel, version: int) -> Answer:
     """With its ETag; 304 where who asks has it already."""
     answer = versioned(told, version)
     assert answer.headers is not None, "an ETag"

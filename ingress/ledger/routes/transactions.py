@@ -11,14 +11,14 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from pydantic import Discriminator, Field, Tag
 
-from ingress.http.problems import Code, Problem
-from ingress.http.roles import USERS, Role, Scope
+from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import USERS, Scope, UserRole
 from ingress.http.routes import Answer, Body, Call, Caller, Route
 from ingress.ledger import dry_run, request_fields
 from ingress.ledger.account_directory import Accounts, Known, not_found
 from ingress.ledger.request_fields import AccountId, Amount, Currency, Described, UserReference
 from ingress.ledger.routes.submit import Answers
-from ingress.ledger.views.responses import Accepted, TransactionShown
+from ingress.ledger.views.responses import Accepted, TransactionResponse
 from ingress.settings import IngressSettings
 from ingress.wallets import Openings
 from plumbing.postgres.connection_pool import Pool
@@ -39,7 +39,7 @@ class Funding(Described):
     )
 
 
-class Transfer(Described):
+class TransferRequest(Described):
     """From a wallet of the caller's to another; the commission is paid by the sender beside it."""
 
     receiver_id: UserReference | None = None
@@ -51,17 +51,17 @@ class Transfer(Described):
     )
 
 
-class PostEntry(Body):
+class PostEntryRequest(Body):
     account_id: AccountId
     direction: Literal["debit", "credit"]
     amount: Amount
 
 
-class Post(Described):
+class PostRequest(Described):
     """Balanced entries of any accounts, for operators."""
 
     currency: Currency
-    entries: list[PostEntry] = Field(min_length=1, max_length=1_000)
+    entries: list[PostEntryRequest] = Field(min_length=1, max_length=1_000)
     idempotency_key: request_fields.Key | None = Field(
         default=None, description="The same as `trans_id`."
     )
@@ -80,8 +80,8 @@ FUNDING, TRANSFER, POST = "shape:funding", "shape:transfer", "shape:post"
 RECEIVERS: Final = ("receiver_id", "receiver_email", "receiver_wallet_id")
 Asked = Annotated[
     Annotated[Funding, Tag(FUNDING)]
-    | Annotated[Transfer, Tag(TRANSFER)]
-    | Annotated[Post, Tag(POST)],
+    | Annotated[TransferRequest, Tag(TRANSFER)]
+    | Annotated[PostRequest, Tag(POST)],
     Discriminator(_shape),
 ]
 
@@ -135,7 +135,7 @@ class Transactions:
                 body=Asked,
                 query=request_fields.ValidateOnly,
                 headers=request_fields.MoneyHeaders,
-                answers={201: TransactionShown, 202: Accepted, 204: None},
+                answers={201: TransactionResponse, 202: Accepted, 204: None},
                 problems=(
                     *MONEY_PROBLEMS,
                     Code.SELF_CREDIT_OFF,
@@ -155,20 +155,20 @@ class Transactions:
         ]
 
     async def submit(
-        self, call: Call[Funding | Transfer | Post, request_fields.ValidateOnly]
+        self, call: Call[Funding | TransferRequest | PostRequest, request_fields.ValidateOnly]
     ) -> Answer:
         body = call.body
         given = body.trans_id
-        if isinstance(body, Post):
+        if isinstance(body, PostRequest):
             if given is not None and body.idempotency_key not in (None, given):
-                raise Problem(Code.KEY_AND_TRANS_ID_DIFFER)
+                raise HttpProblem(Code.KEY_AND_TRANS_ID_DIFFER)
             given = given or body.idempotency_key
         key = request_fields.key(call.request, given, self._settings.require_trans_id)
         common = request_fields.common(call, body, key or str(uuid.uuid4()))
         command: dry_run.Asked
         if isinstance(body, Funding):
             command, on = await self._funding(call, body, common)
-        elif isinstance(body, Transfer):
+        elif isinstance(body, TransferRequest):
             command, on = await self._transfer(call, body, common)
         else:
             command, on = self._post(call.caller, body, common)
@@ -176,7 +176,7 @@ class Transactions:
             async with self._pool.connection() as connection:
                 reason = await dry_run.refusal(connection, command)
             if reason is not None:
-                raise Problem(reason)
+                raise HttpProblem(reason)
             return Answer(None, 204)
         return await self._answers.of(call, command, on)
 
@@ -184,9 +184,9 @@ class Transactions:
         self, call: Call[Any, Any], body: Funding, common: dict[str, Any]
     ) -> tuple[commands.Credit | commands.Debit, Known]:
         caller = call.caller
-        operator = caller.role == Role.OPERATOR
+        operator = caller.role == UserRole.OPERATOR
         if body.entry == "credit" and not operator and not self._settings.self_credit:
-            raise Problem(Code.SELF_CREDIT_OFF)
+            raise HttpProblem(Code.SELF_CREDIT_OFF)
         wallet = await self._known.chosen(caller, body.wallet_id)
         await self._known.require_open(wallet, request_fields.WAIT_S)
         amount = request_fields.minor(body.amount, wallet.currency)
@@ -194,7 +194,7 @@ class Transactions:
         return kind(account=wallet.id, amount=amount, **common), wallet
 
     async def _transfer(
-        self, call: Call[Any, Any], body: Transfer, common: dict[str, Any]
+        self, call: Call[Any, Any], body: TransferRequest, common: dict[str, Any]
     ) -> tuple[commands.Transfer, Known]:
         sender = await self._known.chosen(call.caller, body.wallet_id)
         receiver = await self.receiver(sender, body)
@@ -203,7 +203,7 @@ class Transactions:
         amount = request_fields.minor(body.amount, sender.currency)
         return commands.Transfer(account=sender.id, to=receiver.id, amount=amount, **common), sender
 
-    async def receiver(self, sender: Known, body: Transfer) -> Known:
+    async def receiver(self, sender: Known, body: TransferRequest) -> Known:
         """The wallet that is named, or the user's: the default one, or one of the currency."""
         named = [name for name in RECEIVERS if getattr(body, name) is not None]
         if len(named) != 1:
@@ -228,10 +228,10 @@ class Transactions:
         return await self._known.of_wallet(wallet)
 
     def _post(
-        self, caller: Caller, body: Post, common: dict[str, Any]
+        self, caller: Caller, body: PostRequest, common: dict[str, Any]
     ) -> tuple[commands.Post, Known]:
-        if caller.role != Role.OPERATOR:
-            raise Problem(Code.FORBIDDEN, "Entries are posted by operators.")
+        if caller.role != UserRole.OPERATOR:
+            raise HttpProblem(Code.FORBIDDEN, "Entries are posted by operators.")
         entries = tuple(
             commands.PostEntry(
                 account=each.account_id,

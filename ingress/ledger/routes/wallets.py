@@ -9,18 +9,28 @@ from pydantic import Field
 
 from ingress.audit import entries
 from ingress.http import routes
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import SIGNED_IN, USERS, Scope
-from ingress.http.routes import Answer, Body, Call, Caller, Instant, Meta, Query, Route, Shown
+from ingress.http.routes import (
+    Answer,
+    Body,
+    Call,
+    Caller,
+    Instant,
+    Meta,
+    Query,
+    ResponseModel,
+    Route,
+)
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import Accounts, Known
 from ingress.ledger.request_fields import Currency
 from ingress.ledger.routes import paged_lists, submit
 from ingress.ledger.routes.paged_lists import LOOKERS, Listing, Paged
 from ingress.ledger.views import wallet_view
-from ingress.ledger.views.responses import PageMeta, TransactionShown
-from ingress.ledger.views.wallet_view import WalletShown
-from ingress.users.directory import People, User, UserShown
+from ingress.ledger.views.responses import PageMeta, TransactionResponse
+from ingress.ledger.views.wallet_view import WalletResponse
+from ingress.users.directory import People, User, UserResponse
 from ingress.users.directory import shown as person_shown
 from ingress.wallets import Openings, Wallet
 from plumbing.postgres.connection_pool import Pool
@@ -32,13 +42,13 @@ from sinks.reads.history import NO_FILTER
 TAG = "Wallets"
 
 
-class OwnWallet(Shown):
-    user: UserShown
-    wallet: WalletShown
+class OwnWallet(ResponseModel):
+    user: UserResponse
+    wallet: WalletResponse
 
 
-class WalletList(Shown):
-    data: list[WalletShown]
+class WalletList(ResponseModel):
+    data: list[WalletResponse]
     meta: Meta
 
 
@@ -46,11 +56,11 @@ class NewWallet(Body):
     currency: Currency | None = Field(default=None, description="The default one if not given.")
 
 
-class Id(Query):
+class WalletPath(Query):
     id: request_fields.AccountId
 
 
-class Whose(Query):
+class WalletQuery(Query):
     user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
 
 
@@ -63,7 +73,7 @@ class Times(Paged):
     until: paged_lists.Moment | None = None
 
 
-class BalanceShown(Shown):
+class BalanceResponse(ResponseModel):
     wallet_id: str
     currency: str
     balance: int
@@ -72,7 +82,7 @@ class BalanceShown(Shown):
     at: Instant | None
 
 
-class StatementShown(Shown):
+class StatementResponse(ResponseModel):
     """`data` has the entries between the two balances, the latest first."""
 
     wallet_id: str
@@ -81,7 +91,7 @@ class StatementShown(Shown):
     opening_balance_decimal: str
     closing_balance: int
     closing_balance_decimal: str
-    data: list[TransactionShown]
+    data: list[TransactionResponse]
     meta: PageMeta
 
 
@@ -122,7 +132,7 @@ class Wallets:
                 TAG,
                 LOOKERS,
                 WalletList,
-                query=Whose,
+                query=WalletQuery,
                 problems=(Code.NOT_FOUND,),
                 description="Operators and auditors may ask for another user's.",
             ),
@@ -136,7 +146,7 @@ class Wallets:
                 scope=Scope.ACCOUNTS,
                 body=NewWallet,
                 headers=request_fields.WaitHeaders,
-                answers={201: WalletShown},
+                answers={201: WalletResponse},
                 problems=(Reason.CURRENCY_UNKNOWN, Code.TOO_MANY_WALLETS),
                 description="Its status is `opening` until the ledger has it.",
             ),
@@ -146,9 +156,9 @@ class Wallets:
                 "One wallet",
                 TAG,
                 LOOKERS,
-                WalletShown,
+                WalletResponse,
                 tagged=True,
-                params=Id,
+                params=WalletPath,
                 problems=gone,
             ),
             routes.reading(
@@ -157,8 +167,8 @@ class Wallets:
                 "What a wallet has, or had at a time",
                 TAG,
                 LOOKERS,
-                BalanceShown,
-                params=Id,
+                BalanceResponse,
+                params=WalletPath,
                 query=At,
                 problems=gone,
             ),
@@ -168,8 +178,8 @@ class Wallets:
                 "Balances at two times and the entries between them",
                 TAG,
                 LOOKERS,
-                StatementShown,
-                params=Id,
+                StatementResponse,
+                params=WalletPath,
                 query=Times,
                 problems=(*gone, Code.PAGE_TOO_DEEP),
             ),
@@ -179,12 +189,12 @@ class Wallets:
         user = await self._people.by_id(call.caller.id)
         wallet = await self._openings.default(call.caller.id)
         if user is None or wallet is None:
-            raise Problem(Reason.ACCOUNT_NOT_FOUND)
+            raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
         both = OwnWallet(user=person_shown(user), wallet=told)
         return submit.tagged(call, both, told.version)
 
-    async def browse(self, call: Call[None, Whose]) -> Answer:
+    async def browse(self, call: Call[None, WalletQuery]) -> Answer:
         id, number = call.caller.id, call.caller.number
         if call.query.user_id is not None:
             user = await self._user(call.caller, call.query.user_id)
@@ -196,7 +206,7 @@ class Wallets:
     async def _user(self, caller: Caller, reference: str | None) -> User:
         user = await self._people.visible(caller, reference or caller.id)
         if user is None:
-            raise Problem(Code.NOT_FOUND)
+            raise HttpProblem(Code.NOT_FOUND)
         return user
 
     async def open(self, call: Call[NewWallet, None]) -> Answer:
@@ -218,11 +228,11 @@ class Wallets:
         if wallet is not None:
             user = await self._people.by_id(wallet.user_id)
         if wallet is None or user is None:
-            raise Problem(Reason.ACCOUNT_NOT_FOUND)
+            raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
         return submit.tagged(call, told, told.version)
 
-    async def _shown(self, wallet: Wallet, user: User) -> WalletShown:
+    async def _shown(self, wallet: Wallet, user: User) -> WalletResponse:
         async with self._pool.connection() as connection:
             return await wallet_view.read(connection, wallet, user)
 
@@ -239,7 +249,7 @@ class Wallets:
                     (then.balance, then.version, then.time) if then else (0, 0, None)
                 )
         return Answer(
-            BalanceShown(
+            BalanceResponse(
                 wallet_id=known.id,
                 currency=known.currency,
                 balance=has,
@@ -266,11 +276,11 @@ LATEST = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
 
 
 def _statement(
-    known: Known, found: history.Statement | None, items: list[TransactionShown], meta: PageMeta
-) -> StatementShown:
+    known: Known, found: history.Statement | None, items: list[TransactionResponse], meta: PageMeta
+) -> StatementResponse:
     opening = 0 if found is None else found.opening.balance
     closing = 0 if found is None else found.closing.balance
-    return StatementShown(
+    return StatementResponse(
         wallet_id=known.id,
         currency=known.currency,
         opening_balance=opening,

@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from ingress.http.problems import ProblemDocument
-from ingress.http.routes import Instant, Meta, Shown
+from ingress.http.routes import Instant, Meta, ResponseModel
 from ingress.ledger.account_directory import Known
-from ingress.ledger.views.transaction_view import Facts
+from ingress.ledger.views.transaction_view import TransactionView
 from schemas import ids, money
 
 Amount = int
@@ -20,14 +20,14 @@ Amount = int
 MANY_PARTIES = ("post", "reverse")
 
 
-class EntryShown(Shown):
+class EntryResponse(ResponseModel):
     account_id: str
     direction: Literal["debit", "credit"]
     amount: Amount
     amount_decimal: str
 
 
-class TransactionShown(Shown):
+class TransactionResponse(ResponseModel):
     """`entry`, `fee`, `total` and `balance` are those of `wallet_id`, the account that it is told
     for; of a transaction without one they are null."""
 
@@ -59,7 +59,7 @@ class TransactionShown(Shown):
     currency: str
     balance: Amount | None = Field(default=None, description="Of `wallet_id`, after it.")
     balance_decimal: str | None = None
-    entries: list[EntryShown] = []
+    entries: list[EntryResponse] = []
     reference: str | None = None
     description: str | None = None
     metadata: dict[str, str] = {}
@@ -77,12 +77,12 @@ class PageMeta(Meta):
     previous_cursor: str | None = None
 
 
-class TransactionList(Shown):
-    data: list[TransactionShown]
+class TransactionList(ResponseModel):
+    data: list[TransactionResponse]
     meta: PageMeta
 
 
-class Accepted(Shown):
+class Accepted(ResponseModel):
     """Kafka has it, and it is not decided yet: poll at `location`."""
 
     id: str
@@ -94,19 +94,19 @@ class Accepted(Shown):
     location: str
 
 
-class CommandShown(Shown):
+class CommandResponse(ResponseModel):
     """What is known of a command; `transaction` once it is posted, `problem` once rejected."""
 
     id: str
     status: Literal["accepted", "pending", "posted", "rejected"]
     uncertain: bool = False
-    transaction: TransactionShown | None = None
+    transaction: TransactionResponse | None = None
     problem: ProblemDocument | None = None
 
 
 def transaction(
-    facts: Facts, view: str | None, known: Mapping[str, Known], *, whole: bool
-) -> TransactionShown:
+    facts: TransactionView, view: str | None, known: Mapping[str, Known], *, whole: bool
+) -> TransactionResponse:
     """`whole`: to somebody who may see everybody's part in it. Others see the sender's reference,
     metadata, fee and entries only from the sender's side."""
     currency = facts.currency
@@ -122,7 +122,7 @@ def transaction(
     other = facts.counterparty
     if seen_from == other:
         other = facts.account
-    return TransactionShown(
+    return TransactionResponse(
         id=facts.id,
         kind=facts.kind,
         status=facts.status,
@@ -144,7 +144,7 @@ def transaction(
         balance=balance,
         balance_decimal=decimal(balance, currency),
         entries=[
-            EntryShown(
+            EntryResponse(
                 account_id=line.account,
                 direction=line.direction,
                 amount=line.amount,
@@ -167,7 +167,7 @@ def decimal(amount: int | None, currency: str) -> str | None:
     return None if amount is None else money.to_major(amount, currency)
 
 
-def _party(facts: Facts, direction: str, known: Mapping[str, Known]) -> int | None:
+def _party(facts: TransactionView, direction: str, known: Mapping[str, Known]) -> int | None:
     """The user on that side, where there is one account on it."""
     found = [
         line.account

@@ -15,7 +15,7 @@ from schemas import commands, ids
 from schemas.commands import Command
 from schemas.field_types import Direction, Metadata
 from schemas.published_records import Result
-from sinks.reads.transactions import Transaction, TransactionEntry, TransactionStatus
+from sinks.reads.transactions import LedgerTransaction, TransactionEntry, TransactionStatus
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Kinds whose result alone tells all of it.
@@ -34,7 +34,7 @@ class Line(Struct, frozen=True):
     amount: int
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class TransactionView(Struct, frozen=True, kw_only=True):
     """`at` is when it was decided; while it is pending, when it was read. `balances` are those
     after its entries, as far as they are known here."""
 
@@ -61,7 +61,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     version: int = 0
 
 
-def of_result(command: Command, transaction_id: str, currency: str, result: Result) -> Facts:
+def of_result(
+    command: Command, transaction_id: str, currency: str, result: Result
+) -> TransactionView:
     """Of one that was posted, and is no replay; of a kind that its result tells."""
     fee, counterparty, amount = 0, None, 0
     if isinstance(command, commands.Post):
@@ -80,7 +82,7 @@ def of_result(command: Command, transaction_id: str, currency: str, result: Resu
         entries = usual(
             commands.kind(command), command.account, counterparty, amount, fee, currency
         )
-    return Facts(
+    return TransactionView(
         id=transaction_id,
         kind=commands.kind(command),
         status="posted",
@@ -101,7 +103,9 @@ def of_result(command: Command, transaction_id: str, currency: str, result: Resu
     )
 
 
-def of_rows(row: Transaction, found: Sequence[TransactionEntry], currency: str) -> Facts:
+def of_rows(
+    row: LedgerTransaction, found: Sequence[TransactionEntry], currency: str
+) -> TransactionView:
     posted = row.status == "posted"
     entries: tuple[Line, ...] = ()
     if posted and row.kind in USUAL and row.amount is not None:
@@ -109,7 +113,7 @@ def of_rows(row: Transaction, found: Sequence[TransactionEntry], currency: str) 
     elif posted:
         kept = (each for each in found if not each.account.startswith(TRANSIT))
         entries = tuple(Line(_name(e.account), e.direction, e.amount) for e in kept)
-    return Facts(
+    return TransactionView(
         id=row.id,
         kind=row.kind,
         status=row.status,
@@ -134,7 +138,7 @@ def of_rows(row: Transaction, found: Sequence[TransactionEntry], currency: str) 
     )
 
 
-def as_first_told(facts: Facts, command: Command) -> Facts:
+def as_first_told(facts: TransactionView, command: Command) -> TransactionView:
     """As the first answer told it: what came later is left out, and a post's entries are in the
     order in which they were sent."""
     if isinstance(command, commands.Post):

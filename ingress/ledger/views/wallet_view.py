@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from ingress import queries
-from ingress.http.routes import Instant, Shown
+from ingress.http.routes import Instant, ResponseModel
 from ingress.queries import Connection
 from ingress.users.directory import User
 from ingress.wallets import Wallet
@@ -19,7 +19,7 @@ from schemas import money
 Status = Literal["opening", "open", "frozen", "closed"]
 
 
-class WalletShown(Shown):
+class WalletResponse(ResponseModel):
     id: str
     user_id: int
     currency: str
@@ -53,23 +53,23 @@ class _Row(Struct, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-async def read(connection: Connection, wallet: Wallet, owner: User) -> WalletShown:
+async def read(connection: Connection, wallet: Wallet, owner: User) -> WalletResponse:
     """As it is now."""
     (found,) = await _read(connection, wallet.user_id, owner.number, wallet.id)
     return found
 
 
-async def read_all(connection: Connection, user_id: str, number: int) -> list[WalletShown]:
+async def read_all(connection: Connection, user_id: str, number: int) -> list[WalletResponse]:
     """Of a user, in one query; the default one first."""
     return await _read(connection, user_id, number, None)
 
 
 async def _read(
     connection: Connection, user_id: str, number: int, id: str | None
-) -> list[WalletShown]:
+) -> list[WalletResponse]:
     rows = await queries.every(connection, "wallets_shown", _Row, user_id=user_id, id=id)
     return [
-        WalletShown(
+        WalletResponse(
             id=row.id,
             user_id=number,
             currency=row.currency,

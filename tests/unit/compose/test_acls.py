@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from compose import acls
-from compose.acls import Kind, Right, Role, Wanted
+from compose.acls import KafkaUser, Kind, Right, Wanted
 from plumbing.kafka import transactional_producer
 from schemas import ids, topics
 from schemas.topics import Names
 
 PAGE = (Path(__file__).parents[3] / "docs" / "securing.md").read_text(encoding="utf-8")
-EVERYONE = [Wanted(role, str(role)) for role in Role]
+EVERYONE = [Wanted(role, str(role)) for role in KafkaUser]
 
 
-def shown(role: Role) -> str:
+def shown(role: KafkaUser) -> str:
     """As a row of the page's table has it."""
     rights = acls.of(role, "<user>", Names("<p>"), "<l>")
     topic_names = {each.name.removeprefix("<p>") for each in rights if each.kind is Kind.TOPIC}
@@ -36,8 +36,8 @@ def shown(role: Role) -> str:
     return f"| `{role}` | {acls.ABOUT[role]} | {'; '.join(cells)} | {'; '.join(others)} |"
 
 
-@pytest.mark.parametrize("role", Role)
-def test_the_page_lists_the_rights_of(role: Role) -> None:
+@pytest.mark.parametrize("role", KafkaUser)
+def test_the_page_lists_the_rights_of(role: KafkaUser) -> None:
     assert shown(role) in PAGE
 
 
@@ -48,16 +48,16 @@ def test_the_page_has_the_commands_that_give_them() -> None:
 
 
 def test_each_topic_but_two_has_one_writer() -> None:
-    writers: dict[str, list[Role]] = {}
-    for role in Role:
+    writers: dict[str, list[KafkaUser]] = {}
+    for role in KafkaUser:
         for right in acls.of(role, role, Names(), "books"):
             if right.kind is Kind.TOPIC and "Write" in right.operations:
                 writers.setdefault(right.name, []).append(role)
     shared = {name: roles for name, roles in writers.items() if len(roles) > 1}
     # The operator sends `configure` as a leg, and dead letters again.
     assert shared == {
-        "commands": [Role.INGRESS, Role.OPERATOR, Role.PRODUCER],
-        "legs": [Role.PROCESSOR, Role.OPERATOR],
+        "commands": [KafkaUser.INGRESS, KafkaUser.OPERATOR, KafkaUser.PRODUCER],
+        "legs": [KafkaUser.PROCESSOR, KafkaUser.OPERATOR],
     }
     assert set(writers) == {topic.role for topic in topics.ALL}
 
@@ -65,7 +65,7 @@ def test_each_topic_but_two_has_one_writer() -> None:
 def test_two_ledgers_share_no_name_but_that_of_no_group() -> None:
     def named(prefix: str, ledger: str) -> set[tuple[Kind, str]]:
         rights: list[Right] = []
-        for role in Role:
+        for role in KafkaUser:
             rights += acls.of(role, f"{ledger}-{role}", Names(prefix), ledger)
         return {(right.kind, right.name) for right in rights}
 
@@ -78,7 +78,7 @@ def test_a_role_that_is_none_is_named() -> None:
         acls.wanted("clerk", None)
     with pytest.raises(acls.UnknownRole, match="name the role of ada"):
         acls.wanted(None, "ada")
-    assert acls.wanted("sink", "ada") == [(Role.SINK, "ada")]
+    assert acls.wanted("sink", "ada") == [(KafkaUser.SINK, "ada")]
 
 
 # Prefix and ledger id, of ledgers that share brokers; each pair runs together, or is told apart by
@@ -119,7 +119,7 @@ def test_no_ledger_has_or_reaches_a_name_of_another(
         return
     theirs = names_of(*other)
     assert not names_of(*one) & theirs
-    for role in (Role.PROCESSOR, Role.SINK, Role.INGRESS, Role.OPERATOR):
+    for role in (KafkaUser.PROCESSOR, KafkaUser.SINK, KafkaUser.INGRESS, KafkaUser.OPERATOR):
         for right in acls.of(role, role, Names(one[0]), one[1]):
             for kind, name in theirs:
                 reached = name.startswith(right.name) if right.prefixed else name == right.name
@@ -127,7 +127,7 @@ def test_no_ledger_has_or_reaches_a_name_of_another(
 
 
 def test_a_services_own_names_are_in_its_rights() -> None:
-    for role in (Role.PROCESSOR, Role.SINK):
+    for role in (KafkaUser.PROCESSOR, KafkaUser.SINK):
         id = ids.service_id("p.", "books", role)
         names = {
             Kind.GROUP: id,

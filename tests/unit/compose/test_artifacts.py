@@ -9,7 +9,7 @@ import pytest
 
 from compose.embedded import artifacts
 from compose.embedded.artifacts import Artifact, Cut, Silent
-from compose.embedded.problems import Interrupted, Problem
+from compose.embedded.problems import Interrupted, RuntimeProblem
 
 NEVER = threading.Event()
 CONTENT = {f"org.example:part:{n}": f"content {n}".encode() * 1_000 for n in range(6)}
@@ -60,7 +60,7 @@ def test_everything_is_fetched_once(tmp_path: Path) -> None:
 
 def test_a_wrong_checksum_is_one_clear_error_and_nothing_is_kept(tmp_path: Path) -> None:
     forged = {**CONTENT, WANTED[2].coordinate: bytes(WANTED[2].size)}
-    with pytest.raises(Problem, match=r"^Wrong checksum for org\.example:part:2: [^\n]*$"):
+    with pytest.raises(RuntimeProblem, match=r"^Wrong checksum for org\.example:part:2: [^\n]*$"):
         ensure(Registry(forged), tmp_path)
     assert WANTED[2].coordinate not in cached(tmp_path)
     assert not (tmp_path / "partial").exists()
@@ -68,7 +68,7 @@ def test_a_wrong_checksum_is_one_clear_error_and_nothing_is_kept(tmp_path: Path)
 
 def test_a_cut_download_is_tried_again_and_never_used(tmp_path: Path) -> None:
     cut = Registry({**CONTENT, WANTED[0].coordinate: CONTENT[WANTED[0].coordinate][:-1]})
-    with pytest.raises(Problem, match=r"part:0 has 8999 bytes instead of 9000"):
+    with pytest.raises(RuntimeProblem, match=r"part:0 has 8999 bytes instead of 9000"):
         ensure(cut, tmp_path)
     assert cut.given.count(WANTED[0].coordinate) == artifacts.TRIES
     assert WANTED[0].coordinate not in cached(tmp_path)
@@ -76,7 +76,7 @@ def test_a_cut_download_is_tried_again_and_never_used(tmp_path: Path) -> None:
 
 def test_the_next_start_fetches_only_what_is_missing(tmp_path: Path) -> None:
     last = WANTED[-1].coordinate
-    with pytest.raises(Problem, match="what was fetched whole is kept"):
+    with pytest.raises(RuntimeProblem, match="what was fetched whole is kept"):
         ensure(Registry({c: b for c, b in CONTENT.items() if c != last}), tmp_path)
     kept = set(cached(tmp_path))
     assert kept and last not in kept
@@ -121,7 +121,9 @@ def test_waiting_for_another_process_ends_when_told_to(tmp_path: Path) -> None:
 
 def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(Problem, match=r"^Not a directory \(.*\): keeping downloads .* failed\.$"):
+    with pytest.raises(
+        RuntimeProblem, match=r"^Not a directory \(.*\): keeping downloads .* failed\.$"
+    ):
         ensure(Registry(CONTENT), tmp_path / "file" / "cache")
 
 
@@ -141,7 +143,7 @@ def test_the_lock_has_every_program_for_every_platform() -> None:
     ["org.example:part:1 abc 12", "[a]\norg.example:part:1 " + "0" * 64, "[a]\nwords"],
 )
 def test_a_lock_that_cannot_be_read_names_its_line(text: str) -> None:
-    with pytest.raises(Problem, match=r"^Line \d of the artifact lock cannot be read"):
+    with pytest.raises(RuntimeProblem, match=r"^Line \d of the artifact lock cannot be read"):
         artifacts.read_lock(text)
 
 
@@ -152,5 +154,5 @@ def test_a_classifier_is_part_of_the_file_name() -> None:
 
 def test_an_unsupported_platform_says_what_to_use_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
-    with pytest.raises(Problem, match=r"riscv64.*--kafka and --postgres.*compose\.yaml"):
+    with pytest.raises(RuntimeProblem, match=r"riscv64.*--kafka and --postgres.*compose\.yaml"):
         artifacts.platform_name()

@@ -38,7 +38,7 @@ OWN = [name for name, service in SERVICES.items() if "build" in service]
 ONE_SHOT = ["provision"]
 PLANNED = [name for name, service in SERVICES.items() if "planned" in service.get("profiles", [])]
 
-READ_BY: dict[str, type[settings.Settings]] = {
+READ_BY: dict[str, type[settings.ServiceSettings]] = {
     "provision": ProvisionSettings,
     "ingress": IngressSettings,
     "processor": ProcessorSettings,

@@ -8,13 +8,13 @@ from compose import embedded_connection
 from compose.embedded import data_dir, report
 from compose.embedded import up as embedded
 from compose.embedded.report import PartReport
-from compose.embedded.supervisor import State
+from compose.embedded.supervisor import PartState
 from plumbing import setting_names
 
 PARTS = [
-    PartReport("kafka-1", "127.0.0.1:9092", State.READY, ""),
-    PartReport("kafka-2", "127.0.0.1:9093", State.READY, ""),
-    PartReport("postgres", "127.0.0.1:5433", State.READY, ""),
+    PartReport("kafka-1", "127.0.0.1:9092", PartState.READY, ""),
+    PartReport("kafka-2", "127.0.0.1:9093", PartState.READY, ""),
+    PartReport("postgres", "127.0.0.1:5433", PartState.READY, ""),
 ]
 
 
@@ -85,7 +85,7 @@ def test_parts_that_are_not_ours_or_not_ready_are_not_taken(data: Path) -> None:
     up(
         data,
         [
-            PartReport("kafka", "elsewhere:9092", State.YOURS, ""),
+            PartReport("kafka", "elsewhere:9092", PartState.YOURS, ""),
             PartReport("postgres", "127.0.0.1:5433", report.STOPPED, ""),
         ],
     )

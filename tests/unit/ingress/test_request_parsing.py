@@ -19,7 +19,7 @@ from ingress.auth import cookies
 from ingress.auth.registration import Register
 from ingress.auth.sign_in import Login
 from ingress.http import request_parsing
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.http.routes import Query
 from ingress.users import emails
 
@@ -47,8 +47,8 @@ SHORT_NAMES = filled(b"{", lambda n: f'"{NAMES[n]}":1,'.encode(), b'"ZZZ":1}')
 TWICE = SHORT_NAMES[: -len(b'"ZZZ":1}')] + f'"{NAMES[7_000]}":1}}'.encode()
 
 
-def refused(act: Callable[[], object]) -> Problem:
-    with pytest.raises(Problem) as caught:
+def refused(act: Callable[[], object]) -> HttpProblem:
+    with pytest.raises(HttpProblem) as caught:
         act()
     return caught.value
 
@@ -214,7 +214,7 @@ HOSTILE: dict[str, Callable[[], object]] = {
 def test_whatever_anybody_sends_is_read_in_no_time(name: str) -> None:
     def seconds() -> float:
         started = time.perf_counter()
-        with suppress(Problem):
+        with suppress(HttpProblem):
             HOSTILE[name]()
         return time.perf_counter() - started
 

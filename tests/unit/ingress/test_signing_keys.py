@@ -6,12 +6,12 @@ import pytest
 
 from ingress.auth.access_tokens import Access, AccessTokens
 from ingress.auth.signing_keys import DAY_S, Keys
-from ingress.http.roles import Role
+from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
 from ingress.users import emails
 
 OLD, NEW = b"an old master of thirty-two bytes", b"a new master of thirty-two bytes!"
-CALLER = Caller("5f7d1f7e-0000-4000-8000-000000000000", 7, Role.OPERATOR, "a session")
+CALLER = Caller("5f7d1f7e-0000-4000-8000-000000000000", 7, UserRole.OPERATOR, "a session")
 
 
 def test_each_purpose_has_a_key_of_its_own() -> None:

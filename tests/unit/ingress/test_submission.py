@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import msgspec
 import pytest
 
-from ingress.http.problems import Code, Problem
+from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.client.ledger_client import Channel, Submission
 from ingress.ledger.client.outcome_lookup import Outcome, Outcomes
 from ingress.ledger.client.submission import Submissions, Undecided
@@ -65,7 +65,7 @@ async def test_a_defect_after_the_handing_over_takes_nobodys_id_away() -> None:
 
 @pytest.mark.parametrize("wait_s", [0, 2])
 async def test_what_the_producer_refuses_is_told_as_not_sent(wait_s: float) -> None:
-    with pytest.raises(Problem) as told:
+    with pytest.raises(HttpProblem) as told:
         await Submissions(Line(taken=False), Books(), CRASH).submit(CREDIT, "NGN", wait_s)
     assert told.value.code == Code.BUSY
 

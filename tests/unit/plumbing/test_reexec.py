@@ -37,7 +37,7 @@ def test_what_passes_with_an_outage(error: Exception) -> None:
         failed(KafkaError.PRODUCER_FENCED),
         failed(KafkaError.INVALID_PRODUCER_EPOCH),
         failed(KafkaError.MSG_SIZE_TOO_LARGE),
-        clients.Refused("who are you"),
+        clients.BrokersRefused("who are you"),
         Failure("another ledger"),
         AssertionError("a broken invariant"),
     ],

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.streaming.assignor import LaneAssignor
-from processor.streaming.lane_assignment import Stake, shares
+from processor.streaming.lane_assignment import MemberState, shares
 from schemas import topics
 
 TOPICS = ("commands", "legs")
@@ -189,7 +189,7 @@ LANES = st.integers(1, 7)
 STAKES = st.dictionaries(
     st.sampled_from("abcdefgh"),
     st.builds(
-        Stake,
+        MemberState,
         st.frozensets(st.integers(0, 9), max_size=6),
         st.dictionaries(st.integers(0, 9), st.integers(0, 50), max_size=6),
     ),
@@ -200,7 +200,7 @@ STAKES = st.dictionaries(
 @given(LANES, STAKES)
 @settings(deadline=None)
 def test_each_lane_is_given_once_and_nobody_gets_two_more_than_another(
-    lanes: int, stakes: dict[str, Stake]
+    lanes: int, stakes: dict[str, MemberState]
 ) -> None:
     given = shares(lanes, stakes)
     assert given.keys() == stakes.keys()
@@ -211,14 +211,18 @@ def test_each_lane_is_given_once_and_nobody_gets_two_more_than_another(
 
 @given(LANES, STAKES)
 @settings(deadline=None)
-def test_whoever_shares_out_the_shares_are_the_same(lanes: int, stakes: dict[str, Stake]) -> None:
+def test_whoever_shares_out_the_shares_are_the_same(
+    lanes: int, stakes: dict[str, MemberState]
+) -> None:
     turned = dict(reversed(stakes.items()))
     assert shares(lanes, turned) == shares(lanes, stakes)
 
 
 @given(LANES, STAKES)
 @settings(deadline=None)
-def test_nothing_moves_where_nothing_has_changed(lanes: int, stakes: dict[str, Stake]) -> None:
+def test_nothing_moves_where_nothing_has_changed(
+    lanes: int, stakes: dict[str, MemberState]
+) -> None:
     given = shares(lanes, stakes)
     again = {name: each._replace(owned=frozenset(given[name])) for name, each in stakes.items()}
     assert shares(lanes, again) == given
@@ -226,7 +230,7 @@ def test_nothing_moves_where_nothing_has_changed(lanes: int, stakes: dict[str, S
 
 @given(st.integers(1, 5), STAKES)
 @settings(deadline=None)
-def test_no_way_to_share_out_is_better(lanes: int, stakes: dict[str, Stake]) -> None:
+def test_no_way_to_share_out_is_better(lanes: int, stakes: dict[str, MemberState]) -> None:
     """Against all there are: the most records on the right disks, and then the fewest moves."""
     stakes = dict(sorted(stakes.items())[:4])
 

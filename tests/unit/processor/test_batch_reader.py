@@ -8,10 +8,10 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from plumbing.kafka.partition_consumer import OutOfOrder
-from processor.lanes.batch_reader import Inputs
-from processor.lanes.lane import MUCH, Owner
+from processor.lanes.batch_reader import BatchReader
+from processor.lanes.lane import MUCH, LaneProcessor
 from schemas.encoding.codecs import AvroSchemas
-from schemas.state import InputPosition, Partition, Position
+from schemas.state import InputPosition, PartitionPosition, PartitionState
 from schemas.topics import Names
 
 NAMES = Names("")
@@ -63,10 +63,10 @@ def consumer() -> Consumer:
 
 
 @pytest.fixture
-def inputs(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> Inputs:
+def inputs(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> BatchReader:
     monkeypatch.setattr("plumbing.kafka.clients.reader", lambda _: consumer)
-    made = Inputs({}, NAMES, AvroSchemas())
-    made.start({0: Position(Partition(0), InputPosition(), InputPosition(), "")})
+    made = BatchReader({}, NAMES, AvroSchemas())
+    made.start({0: PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")})
     return made
 
 
@@ -80,13 +80,17 @@ def leg(offset: int) -> Message:
     return Message(topic=NAMES.legs, partition=0, offset=offset, value=b"{}", timestamp=(2, 1))
 
 
-def test_an_error_of_no_partition_is_told_as_what_it_is(inputs: Inputs, consumer: Consumer) -> None:
+def test_an_error_of_no_partition_is_told_as_what_it_is(
+    inputs: BatchReader, consumer: Consumer
+) -> None:
     consumer.next = [Message(error=KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))]
     with pytest.raises(KafkaException, match="Group authorization failed"):
         inputs.read_ahead(0)
 
 
-def test_a_leg_that_was_read_is_no_command_that_waits(inputs: Inputs, consumer: Consumer) -> None:
+def test_a_leg_that_was_read_is_no_command_that_waits(
+    inputs: BatchReader, consumer: Consumer
+) -> None:
     end = Message(topic=NAMES.commands, partition=0, error=KafkaError(KafkaError._PARTITION_EOF))
     consumer.next, consumer.end = [end, leg(0)], 1
     inputs.read_ahead(0)
@@ -94,7 +98,7 @@ def test_a_leg_that_was_read_is_no_command_that_waits(inputs: Inputs, consumer: 
 
 
 def test_another_client_reads_on_after_what_was_read_ahead(
-    inputs: Inputs, consumer: Consumer
+    inputs: BatchReader, consumer: Consumer
 ) -> None:
     consumer.next = [command(0), command(1), leg(0)]
     assert inputs.read_ahead(0)
@@ -112,7 +116,7 @@ def test_another_client_reads_on_after_what_was_read_ahead(
 
 @pytest.mark.parametrize("offset", [1, 0])
 def test_nothing_is_decided_of_what_comes_twice_or_late(
-    inputs: Inputs, consumer: Consumer, offset: int
+    inputs: BatchReader, consumer: Consumer, offset: int
 ) -> None:
     consumer.next = [command(0), command(1), command(offset)]
     with pytest.raises(OutOfOrder, match=f"offset {offset} came, after 1"):
@@ -127,14 +131,14 @@ def aside() -> Iterator[ThreadPoolExecutor]:
 
 def commit(inputs: object, producer: Producer, aside: ThreadPoolExecutor) -> None:
     """By an owner that has nothing but what a commit needs."""
-    owner = Owner.__new__(Owner)
+    owner = LaneProcessor.__new__(LaneProcessor)
     owner._inputs, owner._producer = inputs, producer  # type: ignore[assignment]
     owner._aside, owner._lane = aside, 0
     owner._commit_transaction()
 
 
 def test_with_little_before_it_a_lane_commits_by_itself(
-    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor
+    inputs: BatchReader, consumer: Consumer, aside: ThreadPoolExecutor
 ) -> None:
     consumer.next, consumer.end = [command(0)], MUCH - 1
     producer = Producer()
@@ -145,7 +149,10 @@ def test_with_little_before_it_a_lane_commits_by_itself(
 
 
 def test_with_much_before_it_a_lane_reads_while_it_commits(
-    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    inputs: BatchReader,
+    consumer: Consumer,
+    aside: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     consumer.next, consumer.end = [command(n) for n in range(700)], 700
     producer = Producer()
@@ -168,7 +175,7 @@ def test_with_much_before_it_a_lane_reads_while_it_commits(
 
 
 def test_a_commit_that_fails_meanwhile_fails(
-    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor
+    inputs: BatchReader, consumer: Consumer, aside: ThreadPoolExecutor
 ) -> None:
     consumer.end = MUCH
     producer = Producer(KafkaError(KafkaError._FENCED))
@@ -178,7 +185,7 @@ def test_a_commit_that_fails_meanwhile_fails(
 
 
 def test_a_read_that_fails_does_not_wait_for_the_commit(
-    inputs: Inputs, consumer: Consumer, aside: ThreadPoolExecutor
+    inputs: BatchReader, consumer: Consumer, aside: ThreadPoolExecutor
 ) -> None:
     consumer.next, consumer.end = [Message(error=KafkaError(KafkaError._ALL_BROKERS_DOWN))], MUCH
     producer = Producer()

@@ -6,14 +6,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from plumbing.worker.crash_points import CrashPoints
-from processor.lanes.lane import Identity
-from processor.lanes.supervisor import Ledger
-from processor.metrics import Recorder
+from processor.lanes.lane import LedgerIdentity
+from processor.lanes.supervisor import LaneSupervisor
+from processor.metrics import ProcessorMetrics
 from processor.state import checkpoint
-from processor.state.checkpoint import Local
-from processor.state.store import Memory, Table
+from processor.state.checkpoint import LocalCheckpoint
+from processor.state.store import Memory, StateStore
 from schemas.encoding.codecs import AvroSchemas
-from schemas.ledger_parameters import Settings
+from schemas.ledger_parameters import LedgerParameters
 from schemas.topics import Names
 
 
@@ -51,12 +51,12 @@ def test_what_was_forgotten_is_told_no_more(tmp_path: Path) -> None:
 
 def test_a_note_is_not_the_tables_and_is_wiped_with_the_copy(tmp_path: Path) -> None:
     path = tmp_path / "partition-1"
-    table = Table(path, 1, Memory(16), 100)
+    table = StateStore(path, 1, Memory(16), 100)
     checkpoint.note(path, 5)
-    table.restore([(b"a", b"1")], Local(5))
+    table.restore([(b"a", b"1")], LocalCheckpoint(5))
     table.restored()
     table.close()
-    table = Table(path, 1, Memory(16), 100)
+    table = StateStore(path, 1, Memory(16), 100)
     assert checkpoint.noted(path) == table.local.changelog_next_offset == 5
     table.wipe()
     assert checkpoint.noted(path) == 0
@@ -65,13 +65,13 @@ def test_a_note_is_not_the_tables_and_is_wiped_with_the_copy(tmp_path: Path) -> 
 
 def test_a_lanes_copy_is_all_its_partitions_copies(tmp_path: Path) -> None:
     schemas = AvroSchemas(tmp_path / "schemas", None)
-    ledger = Ledger(
-        Identity("mine", 6, Settings()),
+    ledger = LaneSupervisor(
+        LedgerIdentity("mine", 6, LedgerParameters()),
         {"bootstrap.servers": "127.0.0.1:1", "log_level": 0},
         Names(),
         tmp_path,
         schemas,
-        Recorder(CollectorRegistry()),
+        ProcessorMetrics(CollectorRegistry()),
         CrashPoints(""),
         rocksdb_mib=16,
         cache_entries=100,

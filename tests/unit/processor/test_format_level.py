@@ -12,22 +12,22 @@ from plumbing.failures import Failure
 from processor.admin import running_workers
 from processor.settings import ProcessorSettings
 from processor.state import record_digest
-from processor.state.recovery import Refused, check_owner
+from processor.state.recovery import TakeoverRefused, check_owner
 from processor.streaming.assignor import LaneAssignor
 from schemas import topics
 from schemas.journal import genesis_hash
-from schemas.ledger_parameters import FORMAT_LEVEL, Settings
-from schemas.state import InputPosition, Partition, Position
-from sinks.journal_chain import BrokenJournal, Chain, Read, beginning
+from schemas.ledger_parameters import FORMAT_LEVEL, LedgerParameters
+from schemas.state import InputPosition, PartitionPosition, PartitionState
+from sinks.journal_chain import BrokenJournal, Chain, ReadJournalRecord, beginning
 from sinks.worker.group_member import member_id
 
 PARTITIONS = 12
 
 
-def position(**settings: int) -> Position:
-    given = Settings(**{"lanes": topics.lanes(PARTITIONS), **settings})
-    partition = Partition(3, PARTITIONS, "books", settings_version=1, settings=given)
-    return Position(partition, InputPosition(), InputPosition(), "", b"one")
+def position(**settings: int) -> PartitionPosition:
+    given = LedgerParameters(**{"lanes": topics.lanes(PARTITIONS), **settings})
+    partition = PartitionState(3, PARTITIONS, "books", settings_version=1, settings=given)
+    return PartitionPosition(partition, InputPosition(), InputPosition(), "", b"one")
 
 
 def test_a_partition_of_this_level_and_layout_is_owned() -> None:
@@ -35,12 +35,14 @@ def test_a_partition_of_this_level_and_layout_is_owned() -> None:
 
 
 def test_a_higher_format_level_is_refused_by_name() -> None:
-    with pytest.raises(Refused, match="format level 2; this program supports 1: upgrade it"):
+    with pytest.raises(
+        TakeoverRefused, match="format level 2; this program supports 1: upgrade it"
+    ):
         check_owner(position(format_level=2), "books", PARTITIONS)
 
 
 def test_another_lane_layout_is_refused_by_name() -> None:
-    with pytest.raises(Refused, match=r"in lane layout 4 .*; this program has layout 3"):
+    with pytest.raises(TakeoverRefused, match=r"in lane layout 4 .*; this program has layout 3"):
         check_owner(position(lanes=4), "books", PARTITIONS)
 
 
@@ -78,7 +80,7 @@ def test_a_processor_tells_its_group_the_level_that_it_supports() -> None:
 
 
 def test_a_sink_stops_where_the_level_is_raised_above_its_own() -> None:
-    settings = msgspec.to_builtins(Settings(format_level=FORMAT_LEVEL + 1))
+    settings = msgspec.to_builtins(LedgerParameters(format_level=FORMAT_LEVEL + 1))
     record = {
         "previous_hash": genesis_hash("books", 0),
         "partition": 0,
@@ -91,7 +93,7 @@ def test_a_sink_stops_where_the_level_is_raised_above_its_own() -> None:
     }
     chain = Chain("books", 0, beginning("books", 0))
     with pytest.raises(BrokenJournal, match="raises the format level to 2; this program supports"):
-        chain.follow(Read(0, msgspec.json.encode(record)))
+        chain.follow(ReadJournalRecord(0, msgspec.json.encode(record)))
 
 
 def test_a_sink_tells_its_group_the_level_that_it_supports() -> None:

@@ -10,29 +10,29 @@ from prometheus_client import CollectorRegistry
 
 from plumbing.worker.crash_points import CrashPoints
 from processor.lanes import supervisor as ledgers
-from processor.lanes.lane import Identity, Phase
-from processor.lanes.supervisor import Ledger
-from processor.metrics import Recorder
+from processor.lanes.lane import LanePhase, LedgerIdentity
+from processor.lanes.supervisor import LaneSupervisor
+from processor.metrics import ProcessorMetrics
 from schemas.encoding.codecs import AvroSchemas
-from schemas.ledger_parameters import Settings
-from schemas.state import InputPosition, Partition, Position
+from schemas.ledger_parameters import LedgerParameters
+from schemas.state import InputPosition, PartitionPosition, PartitionState
 from schemas.topics import Names
 
 WAIT_S = 10.0
-POSITION = Position(Partition(0), InputPosition(), InputPosition(), "")
+POSITION = PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")
 
 
 def test_positions_while_lanes_are_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are read in other threads: to trim `legs`, and for tools that show lag."""
-    ledger = Ledger(
-        Identity("mine", 8, Settings()),
+    ledger = LaneSupervisor(
+        LedgerIdentity("mine", 8, LedgerParameters()),
         {"bootstrap.servers": "127.0.0.1:1", "log_level": 0},
         Names(),
         tmp_path,
         AvroSchemas(tmp_path / "schemas", None),
-        Recorder(CollectorRegistry()),
+        ProcessorMetrics(CollectorRegistry()),
         CrashPoints(""),
         rocksdb_mib=16,
         cache_entries=100,
@@ -54,7 +54,7 @@ def test_positions_while_lanes_are_taken_over(
     class Slow:
         """The second lane is added while somebody reads the first one's position."""
 
-        phase = Phase.RUNNING
+        phase = LanePhase.RUNNING
 
         def __init__(self, lane: int, partitions: list[int], *_: Any) -> None:
             self.partitions = partitions
@@ -62,7 +62,7 @@ def test_positions_while_lanes_are_taken_over(
                 reader.start()
                 assert reading.wait(WAIT_S)
 
-        def committed(self) -> dict[int, Position]:
+        def committed(self) -> dict[int, PartitionPosition]:
             reading.set()
             assert owned.wait(WAIT_S)
             return dict.fromkeys(self.partitions, POSITION)
@@ -70,7 +70,7 @@ def test_positions_while_lanes_are_taken_over(
         def start(self) -> None:
             pass
 
-    monkeypatch.setattr(ledgers, "Owner", Slow)
+    monkeypatch.setattr(ledgers, "LaneProcessor", Slow)
     asyncio.run(ledger.own(set(range(8))))
     owned.set()
     reader.join()

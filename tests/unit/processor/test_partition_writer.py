@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 
 from processor.lanes.batch_reader import Batch
-from processor.lanes.partition_writer import Writer
+from processor.lanes.partition_writer import PartitionWriter
 from processor.rules.decision import BrokenInvariant
-from processor.state.checkpoint import Local
-from processor.state.store import Memory, Table
+from processor.state.checkpoint import LocalCheckpoint
+from processor.state.store import Memory, StateStore
 from schemas.encoding import codecs
-from schemas.state import InputPosition, Partition, Position
+from schemas.state import InputPosition, PartitionPosition, PartitionState
 
 LEGS, COMMANDS = 4, 7
 
 
 @pytest.fixture
-def writer(tmp_path: Path) -> Iterator[Writer]:
+def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
     """It has read up to these offsets."""
-    table = Table(tmp_path / "partition-0", 0, Memory(16), 100)
-    at = Position(Partition(0), InputPosition(COMMANDS), InputPosition(LEGS), "hash")
-    table.commit([], at, Local())
-    yield Writer(0, table, codecs.encode_json)
+    table = StateStore(tmp_path / "partition-0", 0, Memory(16), 100)
+    at = PartitionPosition(PartitionState(0), InputPosition(COMMANDS), InputPosition(LEGS), "hash")
+    table.commit([], at, LocalCheckpoint())
+    yield PartitionWriter(0, table, codecs.encode_json)
     table.close()
 
 
@@ -37,7 +37,7 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
     ],
 )
 def test_a_batch_that_does_not_begin_where_the_last_one_ended_is_refused(
-    writer: Writer, legs_from: int, commands_from: int, where: str
+    writer: PartitionWriter, legs_from: int, commands_from: int, where: str
 ) -> None:
     batch = Batch(0, legs_from, [], commands_from, [])
     with pytest.raises(BrokenInvariant, match=where):
@@ -45,5 +45,5 @@ def test_a_batch_that_does_not_begin_where_the_last_one_ended_is_refused(
     assert not writer.writes
 
 
-def test_one_that_does_is_decided(writer: Writer) -> None:
+def test_one_that_does_is_decided(writer: PartitionWriter) -> None:
     assert list(writer.decide(Batch(0, LEGS, [], COMMANDS, []), Counter())) == []

@@ -15,28 +15,36 @@ from hypothesis import strategies as st
 
 from processor.rules.state_view import MemoryState
 from processor.state import store as tables
-from processor.state.checkpoint import Local
+from processor.state.checkpoint import LocalCheckpoint
 from processor.state.expiry_index import DueIndex
-from processor.state.store import Memory, Table
+from processor.state.store import Memory, StateStore
 from schemas import journal, state, state_keys
-from schemas.state import Account, Due, InputPosition, Partition, Position, Prepared, StateValue
+from schemas.state import (
+    AccountState,
+    Due,
+    InputPosition,
+    PartitionPosition,
+    PartitionState,
+    PreparedTransaction,
+    StateValue,
+)
 
 ID = "00000000-0000-5000-8000-{:012}"
 KILLED = -9
 
-Opened = Callable[[], Table]
+Opened = Callable[[], StateStore]
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opened]:
     """Opens the same table again and again, each time closing the one before."""
     memory = Memory(16)
-    current: list[Table] = []
+    current: list[StateStore] = []
 
-    def open_again() -> Table:
+    def open_again() -> StateStore:
         while current:
             current.pop().close()
-        current.append(Table(tmp_path / "partition-1", 1, memory, 100))
+        current.append(StateStore(tmp_path / "partition-1", 1, memory, 100))
         return current[-1]
 
     yield open_again
@@ -44,19 +52,21 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
         current.pop().close()
 
 
-def both(table: Table, opened: Opened) -> Iterator[Table]:
+def both(table: StateStore, opened: Opened) -> Iterator[StateStore]:
     """The table as it is, then as it is when it was closed and opened again."""
     yield table
     yield opened()
 
 
-def account(balance: int = 0) -> Account:
-    return Account("wallet", "NGN", "open", None, 0, balance=balance, metadata={"b": str(balance)})
+def account(balance: int = 0) -> AccountState:
+    return AccountState(
+        "wallet", "NGN", "open", None, 0, balance=balance, metadata={"b": str(balance)}
+    )
 
 
-def position(sequence: int) -> Position:
-    return Position(
-        Partition(1, 2, "ledger", sequence), InputPosition(sequence), InputPosition(), "hash"
+def position(sequence: int) -> PartitionPosition:
+    return PartitionPosition(
+        PartitionState(1, 2, "ledger", sequence), InputPosition(sequence), InputPosition(), "hash"
     )
 
 
@@ -64,9 +74,11 @@ def due(time_ms: int, number: int) -> bytes:
     return state_keys.due(time_ms, ID.format(number))
 
 
-def commit(table: Table, sequence: int) -> None:
+def commit(table: StateStore, sequence: int) -> None:
     table.partition = position(sequence).partition  # as the rules leave it
-    table.commit(table.staged(), position(sequence), Local(sequence + 1, 5, sequence, "h"))
+    table.commit(
+        table.staged(), position(sequence), LocalCheckpoint(sequence + 1, 5, sequence, "h")
+    )
 
 
 A, B = state_keys.account("a"), state_keys.account("b")
@@ -74,7 +86,11 @@ A, B = state_keys.account("a"), state_keys.account("b")
 
 def test_an_empty_table_begins_at_nothing(opened: Opened) -> None:
     table = opened()
-    assert (table.position, table.local, table.partition) == (None, Local(), Partition(1))
+    assert (table.position, table.local, table.partition) == (
+        None,
+        LocalCheckpoint(),
+        PartitionState(1),
+    )
     assert table.get(A) is None
     assert (table.due(10**15, 100), table.earliest_due_ms()) == ([], None)
 
@@ -87,7 +103,7 @@ def test_a_batch_sees_its_own_changes_and_nobody_else_does_before_the_commit(
     table.put(due(7, 1), Due("hold"))
     assert table.get(A) == account(5)
     assert table.due(7, 10) == [due(7, 1)]
-    assert (table.position, table.local) == (None, Local())
+    assert (table.position, table.local) == (None, LocalCheckpoint())
     # As after a crash: what was not committed is gone.
     table = opened()
     assert (table.get(A), table.due(7, 10)) == (None, [])
@@ -103,7 +119,7 @@ def test_a_commit_is_there_with_its_position_when_it_is_opened_again(opened: Ope
         assert [again.get(A), again.get(B)] == [account(5), account(6)]
         assert again.position == position(3)
         assert again.partition == position(3).partition
-        assert again.local == Local(4, 5, 3, "h")
+        assert again.local == LocalCheckpoint(4, 5, 3, "h")
         assert (again.due(7, 10), again.earliest_due_ms()) == ([due(7, 1)], 7)
 
 
@@ -111,7 +127,7 @@ def test_what_is_staged_is_each_changed_key_once_as_it_is_now(opened: Opened) ->
     table = opened()
     hold = state_keys.prepared(ID.format(1))
     table.put(A, account(1))
-    table.put(hold, Prepared(0, "transfer", "NGN", "b", ()))
+    table.put(hold, PreparedTransaction(0, "transfer", "NGN", "b", ()))
     table.put(A, account(2))
     table.put(hold, None)
     encoded = msgspec.msgpack.encode(account(2))
@@ -123,7 +139,7 @@ def test_what_is_staged_is_each_changed_key_once_as_it_is_now(opened: Opened) ->
 def test_what_was_removed_stays_removed(opened: Opened) -> None:
     table = opened()
     prepared = state_keys.prepared(ID.format(1))
-    for value in (Prepared(0, "transfer", "NGN", "b", ()), None):
+    for value in (PreparedTransaction(0, "transfer", "NGN", "b", ()), None):
         table.put(prepared, value)
         table.put(due(7, 1), None if value is None else Due("pending"))
         commit(table, 1)
@@ -156,7 +172,7 @@ def test_what_was_fetched_never_hides_what_came_after(opened: Opened) -> None:
     assert [table.get(A), table.get(B), table.get(transaction)] == [account(1), None, None]
     table.put(A, account(2))
     table.put(B, account(3))
-    posted = state.Transaction(b"hash", "posted", "credit", "a")
+    posted = state.TransactionState(b"hash", "posted", "credit", "a")
     table.put(transaction, posted)
     table.fetch([A, B, transaction])
     assert [table.get(A), table.get(B), table.get(transaction)] == [account(2), account(3), posted]
@@ -171,12 +187,12 @@ def test_what_is_awaited_is_known_as_it_is_now(
     """Also where more wait than are kept in memory."""
     monkeypatch.setattr(tables, "_MOST_AWAITED", 3)
     table = opened()
-    pending = journal.Pending(
+    pending = journal.PendingTransaction(
         entries=(), participants=(1,), waiting=(1,), currency="NGN", deadline_ms=9, offset=0
     )
-    waits = state.Transaction(b"hash", "pending", "transfer", "a", pending=pending)
-    posted = state.Transaction(b"hash", "posted", "transfer", "a")
-    reserved = Prepared(0, "transfer", "NGN", "b", ())
+    waits = state.TransactionState(b"hash", "pending", "transfer", "a", pending=pending)
+    posted = state.TransactionState(b"hash", "posted", "transfer", "a")
+    reserved = PreparedTransaction(0, "transfer", "NGN", "b", ())
     known: dict[bytes, StateValue | None] = {}
     for sequence in range(1, 8):
         name = ID.format(sequence)
@@ -223,7 +239,7 @@ def changed(kind: str, number: int, value: int) -> tuple[bytes, StateValue | Non
     if kind == "account":
         return state_keys.account(f"account-{number}"), account(value)
     if kind == "prepared":
-        prepared = Prepared(number, "transfer", "NGN", "b", ()) if value else None
+        prepared = PreparedTransaction(number, "transfer", "NGN", "b", ()) if value else None
         return state_keys.prepared(ID.format(number)), prepared
     return due(value, number), Due("hold") if kind == "due" else None
 
@@ -237,7 +253,7 @@ def test_it_tells_the_same_as_plain_memory(steps: list[tuple[str, int, Any]], wi
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "DueIndex", partial(DueIndex, window=window))
         # Two accounts fit into the cache.
-        opened = partial(Table, Path(folder, "partition-1"), 1, memory, 2)
+        opened = partial(StateStore, Path(folder, "partition-1"), 1, memory, 2)
         table = opened()
         for sequence, (kind, number, value) in enumerate(steps, 1):
             if kind == "fetch":
@@ -277,30 +293,30 @@ def test_a_restore_ends_where_the_changelog_does(opened: Opened) -> None:
     prepared = state_keys.prepared(ID.format(1))
     table = opened()
     table.put(A, account(1))
-    table.put(prepared, Prepared(0, "transfer", "NGN", "b", ()))
+    table.put(prepared, PreparedTransaction(0, "transfer", "NGN", "b", ()))
     table.put(due(7, 1), Due("pending"))
     commit(table, 1)
-    table.restore(changelog((A, account(2)), (B, account(3)), at=2), Local(10, 20))
+    table.restore(changelog((A, account(2)), (B, account(3)), at=2), LocalCheckpoint(10, 20))
     table.restore(
         changelog((prepared, None), (due(7, 1), None), (due(9, 2), Due("hold")), at=3),
-        Local(30, 40),
+        LocalCheckpoint(30, 40),
     )
     table.restored()
     for again in both(table, opened):
         assert [again.get(A), again.get(B), again.get(prepared)] == [account(2), account(3), None]
-        assert (again.position, again.local) == (position(3), Local(30, 40))
+        assert (again.position, again.local) == (position(3), LocalCheckpoint(30, 40))
         assert again.due(100, 10) == [due(9, 2)]
 
 
 def test_what_is_read_is_kept_in_the_memory_that_was_given(tmp_path: Path) -> None:
     """Also in a copy that was there before: RocksDB has noted how it was opened then."""
     keys = [state_keys.account(f"account-{number}") for number in range(5_000)]
-    table = Table(tmp_path / "copy", 1, Memory(16), 100)
-    table.restore(changelog(*((key, account(7)) for key in keys), at=1), Local(1, 1))
+    table = StateStore(tmp_path / "copy", 1, Memory(16), 100)
+    table.restore(changelog(*((key, account(7)) for key in keys), at=1), LocalCheckpoint(1, 1))
     table.restored()
     table.close()
     memory = Memory(16)
-    table = Table(tmp_path / "copy", 1, memory, 100)
+    table = StateStore(tmp_path / "copy", 1, memory, 100)
     before = memory.blocks.get_usage()
     assert all(table.get(key) == account(7) for key in keys)
     assert memory.blocks.get_usage() - before > sum(map(len, keys))
@@ -309,14 +325,14 @@ def test_what_is_read_is_kept_in_the_memory_that_was_given(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("broken", ["CURRENT", "MANIFEST-*", "*.sst"])
 def test_a_copy_that_is_broken_is_made_anew(tmp_path: Path, broken: str) -> None:
-    table = Table(tmp_path / "broken", 1, Memory(16), 100)
+    table = StateStore(tmp_path / "broken", 1, Memory(16), 100)
     table.put(A, account(5))
     commit(table, 1)
     table.restored()
     table.close()
     for file in table.path.glob(broken):
         file.write_bytes(bytes(file.stat().st_size))
-    table = Table(tmp_path / "broken", 1, Memory(16), 100)
+    table = StateStore(tmp_path / "broken", 1, Memory(16), 100)
     assert (table.position, table.get(A)) == (None, None)
     table.put(A, account(6))
     commit(table, 1)
@@ -330,9 +346,9 @@ def test_a_wiped_table_is_empty_and_can_be_used(opened: Opened) -> None:
     table.put(due(7, 1), Due("hold"))
     commit(table, 1)
     table.wipe()
-    assert (table.get(A), table.position, table.local) == (None, None, Local())
-    assert (table.due(100, 10), table.partition) == ([], Partition(1))
-    table.restore(changelog((B, account(3)), at=5), Local(10, 20))
+    assert (table.get(A), table.position, table.local) == (None, None, LocalCheckpoint())
+    assert (table.due(100, 10), table.partition) == ([], PartitionState(1))
+    table.restore(changelog((B, account(3)), at=5), LocalCheckpoint(10, 20))
     table.restored()
     for again in both(table, opened):
         assert (again.get(A), again.get(B)) == (None, account(3))
@@ -343,9 +359,9 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 from tests.unit.processor.test_state_store import A, B, account, changelog, commit
-from processor.state.store import Local, Memory, Table
+from processor.state.store import Local, Memory, StateStore
 
-table = Table(Path(sys.argv[1]), 1, Memory(16), 100)
+table = StateStore(Path(sys.argv[1]), 1, Memory(16), 100)
 for balance in range(1, 11):
     table.put(A, account(balance))
     commit(table, balance)
@@ -368,6 +384,6 @@ def test_what_kill_leaves_behind_is_whole(opened: Opened, tmp_path: Path, when: 
     assert ended.returncode == KILLED
     table = opened()
     found = (table.get(A), table.get(B), table.position, table.local)
-    before = (account(10), None, position(10), Local(11, 5, 10, "h"))
-    after = (account(99), account(99), position(99), Local(99, 99))
+    before = (account(10), None, position(10), LocalCheckpoint(11, 5, 10, "h"))
+    after = (account(99), account(99), position(99), LocalCheckpoint(99, 99))
     assert found == before or (when == "restoring" and found == after)

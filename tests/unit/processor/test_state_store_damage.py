@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from processor.state import checkpoint
-from processor.state.checkpoint import Local
-from processor.state.store import Damaged, Memory, Table
+from processor.state.checkpoint import LocalCheckpoint
+from processor.state.store import Damaged, Memory, StateStore
 from schemas import state_keys
 from schemas.state import Due
 from tests.unit.processor.test_state_store import ID, KILLED, account, changelog, due
@@ -17,12 +17,12 @@ from tests.unit.processor.test_state_store import ID, KILLED, account, changelog
 KEYS = 10_000
 
 
-def written(path: Path) -> Table:
+def written(path: Path) -> StateStore:
     """A table with many due keys and accounts in files, closed."""
-    table = Table(path, 1, Memory(16), 100)
+    table = StateStore(path, 1, Memory(16), 100)
     dues = ((due(number, number), Due("hold")) for number in range(KEYS))
     accounts = ((named(number), account(number)) for number in range(KEYS))
-    table.restore(changelog(*dues, *accounts, at=1), Local(7, 7, 7, "h", b"i"))
+    table.restore(changelog(*dues, *accounts, at=1), LocalCheckpoint(7, 7, 7, "h", b"i"))
     table.restored()
     table.close()
     checkpoint.note(path, 7)
@@ -45,30 +45,30 @@ def damage(path: Path) -> None:
 
 
 @pytest.fixture
-def damaged(tmp_path: Path) -> Table:
+def damaged(tmp_path: Path) -> StateStore:
     path = tmp_path / "partition-1"
     written(path)
     damage(path)
-    return Table(path, 1, Memory(16), 100)
+    return StateStore(path, 1, Memory(16), 100)
 
 
 def expect_fresh(path: Path) -> None:
     """The claim on the lane is given up, and who opens the folder next begins with nothing."""
     assert checkpoint.noted(path) == 0 and not path.exists()
-    table = Table(path, 1, Memory(16), 100)
-    assert (table.position, table.local, table.due(10**15, 10)) == (None, Local(), [])
+    table = StateStore(path, 1, Memory(16), 100)
+    assert (table.position, table.local, table.due(10**15, 10)) == (None, LocalCheckpoint(), [])
     table.close()
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
-def test_the_expiry_index_does_not_end_at_a_damaged_block(damaged: Table) -> None:
+def test_the_expiry_index_does_not_end_at_a_damaged_block(damaged: StateStore) -> None:
     with pytest.raises(Damaged, match="Corruption"):
         damaged.due(10**15, KEYS)
     damaged.close()
     expect_fresh(damaged.path)
 
 
-def test_one_account_in_a_damaged_block(damaged: Table) -> None:
+def test_one_account_in_a_damaged_block(damaged: StateStore) -> None:
     with pytest.raises(Damaged, match="Corruption"):
         for number in range(KEYS):
             damaged.get(named(number))
@@ -76,7 +76,7 @@ def test_one_account_in_a_damaged_block(damaged: Table) -> None:
     expect_fresh(damaged.path)
 
 
-def test_many_accounts_in_a_damaged_block(damaged: Table) -> None:
+def test_many_accounts_in_a_damaged_block(damaged: StateStore) -> None:
     with pytest.raises(Damaged, match="Corruption"):
         damaged.fetch(named(number) for number in range(KEYS))
     damaged.close()
@@ -86,7 +86,7 @@ def test_many_accounts_in_a_damaged_block(damaged: Table) -> None:
 KILLED_IN_A_WIPE = """
 import os, shutil, signal, sys
 from pathlib import Path
-from processor.state.store import Memory, Table
+from processor.state.store import Memory, StateStore
 from tests.unit.processor.test_state_store_damage import written
 
 def cut(path, **_):
@@ -97,7 +97,7 @@ def cut(path, **_):
 path = Path(sys.argv[1])
 written(path)
 shutil.rmtree = cut
-Table(path, 1, Memory(16), 100).wipe()
+StateStore(path, 1, Memory(16), 100).wipe()
 """
 
 
@@ -120,6 +120,6 @@ def test_a_copy_that_lacks_a_file(tmp_path: Path, missing: str) -> None:
     written(path)
     for file in path.glob(missing):
         file.unlink()
-    table = Table(path, 1, Memory(16), 100)
-    assert (table.position, table.local, table.due(10**15, 10)) == (None, Local(), [])
+    table = StateStore(path, 1, Memory(16), 100)
+    assert (table.position, table.local, table.due(10**15, 10)) == (None, LocalCheckpoint(), [])
     table.close()

@@ -15,7 +15,7 @@ from schemas import commands, field_types
 from schemas.commands import Command, Credit
 from schemas.encoding import avro, codecs
 from schemas.encoding.avro_schema_cache import AvroSchemas
-from schemas.encoding.codecs import Unreadable, decode_command
+from schemas.encoding.codecs import UnreadableRecord, decode_command
 from schemas.publishing import examples
 from schemas.reasons import Reason
 from schemas.validation import command_validation
@@ -96,7 +96,7 @@ def test_a_transaction_is_the_same_in_every_encoding() -> None:
 )
 def test_a_transaction_that_cannot_be_read_has_a_reason(value: bytes, reason: Reason) -> None:
     read = codecs.decode_transaction(value, KNOWN)
-    assert isinstance(read, Unreadable)
+    assert isinstance(read, UnreadableRecord)
     assert read.reason is reason
 
 
@@ -291,7 +291,7 @@ def test_what_is_no_command_has_a_reason(
     known: AvroSchemas, value: bytes | None, reason: Reason, label: str | None
 ) -> None:
     read = decode_command(value, known)
-    assert isinstance(read, Unreadable)
+    assert isinstance(read, UnreadableRecord)
     assert (read.reason, read.id) == (reason, label)
     assert read != UNTOLD
     assert 0 < len(read.detail) <= 300
@@ -301,7 +301,7 @@ def test_what_is_no_command_has_a_reason(
 def test_every_truncation_of_an_avro_record_is_malformed(known: AvroSchemas) -> None:
     for end in range(10, len(WHOLE)):
         read = decode_command(WHOLE[:end], known)
-        assert isinstance(read, Unreadable)
+        assert isinstance(read, UnreadableRecord)
         assert read.reason is Reason.MALFORMED
 
 
@@ -309,7 +309,7 @@ def test_every_truncation_of_a_json_command_is_malformed(known: AvroSchemas) -> 
     whole = codecs.encode_json(examples.COMMANDS["transfer"])
     for end in range(len(whole)):
         read = decode_command(whole[:end], known)
-        assert isinstance(read, Unreadable)
+        assert isinstance(read, UnreadableRecord)
         assert read.reason is Reason.MALFORMED
 
 
@@ -318,10 +318,12 @@ def test_the_sizes_at_the_edge_are_commands(known: AvroSchemas) -> None:
     assert isinstance(decode_command(as_avro(metadata={"a": "b" * 4_095}), known), Credit)
     # Characters are counted as UTF-8, however they were escaped.
     assert isinstance(decode_command(as_json(metadata={"ab": "é" * 2_047}), known), Credit)
-    assert isinstance(decode_command(as_json(metadata={"ab": "é" * 2_048}), known), Unreadable)
+    assert isinstance(
+        decode_command(as_json(metadata={"ab": "é" * 2_048}), known), UnreadableRecord
+    )
     padded = as_json().ljust(field_types.MAX_COMMAND_BYTES)
     assert isinstance(decode_command(padded, known), Credit)
-    assert isinstance(decode_command(padded + b" ", known), Unreadable)
+    assert isinstance(decode_command(padded + b" ", known), UnreadableRecord)
 
 
 def test_a_producers_own_schema_is_read_by_its_own_fields() -> None:
@@ -343,7 +345,7 @@ def test_a_producers_own_schema_is_read_by_its_own_fields() -> None:
     known = AvroSchemas(registry=FakeRegistry({3: json.dumps(own)}))
     schema = avro.parse(json.dumps(own))
 
-    def send(**changes: Any) -> Command | Unreadable:
+    def send(**changes: Any) -> Command | UnreadableRecord:
         record = {"kind": "credit", "account": "w1", "idempotency_key": "k", "amount": 5} | changes
         return decode_command(b"\0" + struct.pack(">I", 3) + schema.write(record), known)
 
@@ -352,7 +354,7 @@ def test_a_producers_own_schema_is_read_by_its_own_fields() -> None:
         account="w1", idempotency_key="k", amount=5, effective_at_ms=at
     )
     refused = send(colour="red")
-    assert isinstance(refused, Unreadable)
+    assert isinstance(refused, UnreadableRecord)
     assert refused.reason is Reason.UNKNOWN_FIELD
 
 
@@ -384,7 +386,7 @@ def test_a_producers_own_schema_is_read_by_its_own_fields() -> None:
 def test_a_schema_that_could_do_harm_is_not_used(schema: str) -> None:
     known = AvroSchemas(registry=FakeRegistry({3: schema}))
     read = decode_command(b"\0\0\0\0\x03" + b"\x02" * 60_000, known)
-    assert isinstance(read, Unreadable)
+    assert isinstance(read, UnreadableRecord)
     assert read.reason is Reason.SCHEMA_UNKNOWN
     assert "cannot be used" in read.detail
 
@@ -401,7 +403,7 @@ def test_a_schema_that_doubles_itself_is_not_used() -> None:
 def test_an_avro_value_that_is_no_record_is_malformed() -> None:
     known = AvroSchemas(registry=FakeRegistry({3: '"string"'}))
     read = decode_command(b"\0\0\0\0\x03\x02a", known)
-    assert isinstance(read, Unreadable)
+    assert isinstance(read, UnreadableRecord)
     assert read.reason is Reason.MALFORMED
 
 
@@ -492,19 +494,19 @@ def near_commands(draw: st.DrawFn) -> dict[str, Any]:
     return command
 
 
-def agree(value: bytes) -> Command | Unreadable:
+def agree(value: bytes) -> Command | UnreadableRecord:
     """What is read; the slow path finds a fault exactly where the fast path does."""
     read = decode_command(value, KNOWN)
-    if isinstance(read, Unreadable):
+    if isinstance(read, UnreadableRecord):
         assert read != UNTOLD
         assert isinstance(read.detail.encode(), bytes)
         assert "\0" not in read.detail
         assert read.id is None or isinstance(read.id.encode(), bytes)
     if len(value) <= field_types.MAX_COMMAND_BYTES and value[:1] not in (b"\0", b"\xc3", b""):
         assert (command_validation.diagnose_json(value) is None) == (
-            not isinstance(read, Unreadable)
+            not isinstance(read, UnreadableRecord)
         )
-    if not isinstance(read, Unreadable):
+    if not isinstance(read, UnreadableRecord):
         again = codecs.encode_json(read)
         assert decode_command(again, KNOWN) == read
         assert commands.key(read)
@@ -560,9 +562,9 @@ def test_a_field_that_stands_twice_is_malformed(
     command = msgspec.to_builtins(examples.COMMANDS[kind]) | {"metadata": {"tag": text}}
     names = [*command, "tag", *(["direction"] if kind == "post" else [])]
     twice = data.draw(st.sampled_from(names))
-    assert not isinstance(agree(written(command, "", escape, gap).encode()), Unreadable)
+    assert not isinstance(agree(written(command, "", escape, gap).encode()), UnreadableRecord)
     read = agree(written(command, twice, escape, gap).encode())
-    assert isinstance(read, Unreadable)
+    assert isinstance(read, UnreadableRecord)
     assert (read.reason, read.detail) == (Reason.MALFORMED, f"the field {twice!r} stands twice")
 
 
@@ -618,7 +620,7 @@ def test_avro_and_json_of_one_command_have_one_outcome(command: dict[str, Any]) 
     given_ = {name: value for name, value in command.items() if value is not None}
     in_json = agree(json.dumps(given_).encode())
     in_avro = agree(as_avro(**({"id": None, "amount": None} | command)))
-    if isinstance(in_json, Unreadable) and isinstance(in_avro, Unreadable):
+    if isinstance(in_json, UnreadableRecord) and isinstance(in_avro, UnreadableRecord):
         assert (in_json.reason, in_json.id) == (in_avro.reason, in_avro.id)
     else:
         assert in_json == in_avro

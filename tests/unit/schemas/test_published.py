@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from schemas import ids
 from schemas.commands import Command
-from schemas.coordination import Leg
+from schemas.coordination import CoordinationMessage
 from schemas.encoding import avro, codecs
 from schemas.encoding.avro_schema_cache import AvroSchemas
 from schemas.journal import JournalRecord
@@ -26,7 +26,7 @@ FILES = publish.generate()
 EXAMPLES = sorted((publish.ROOT / publish.PUBLISHED / "examples").glob("*.json"))
 TYPES: dict[str, Any] = {
     "command": Command,
-    "leg": Leg,
+    "coordination": CoordinationMessage,
     "journal": JournalRecord,
     "transaction": TransactionRecord,
     "result": Result,
@@ -61,7 +61,10 @@ def test_there_is_an_example_of_everything() -> None:
     names = {path.name.removesuffix(".json") for path in EXAMPLES}
     assert names == set(publish.example_files())
     kinds = {f"command.{tag}" for tag in read("command.schema.json")["discriminator"]["mapping"]}
-    legs = {f"leg.{tag}" for tag in read("leg.schema.json")["discriminator"]["mapping"]}
+    legs = {
+        f"coordination.{tag}"
+        for tag in read("coordination.schema.json")["discriminator"]["mapping"]
+    }
     steps = read("journal.schema.json")["$defs"]["JournalRecord"]["properties"]["step"]["enum"]
     values = set(read("state.schema.json")["properties"])
     assert kinds | legs | {f"journal.{step}" for step in steps} <= names
@@ -290,21 +293,22 @@ BROKEN: list[tuple[str, str, Change]] = [
     (
         "the last element gone",
         "state",
-        in_record("Account", lambda part: part["prefixItems"].pop()),
+        in_record("AccountState", lambda part: part["prefixItems"].pop()),
     ),
     (
         "an element put between",
         "state",
         in_record(
-            "Account", lambda part: part["prefixItems"].insert(2, {"type": "integer", "default": 0})
+            "AccountState",
+            lambda part: part["prefixItems"].insert(2, {"type": "integer", "default": 0}),
         ),
     ),
     (
         "an element added without default",
         "state",
-        in_record("Account", lambda part: part["prefixItems"].append({"type": "integer"})),
+        in_record("AccountState", lambda part: part["prefixItems"].append({"type": "integer"})),
     ),
-    ("more elements required", "state", in_record("Account", at(minItems=6))),
+    ("more elements required", "state", in_record("AccountState", at(minItems=6))),
     ("a kind of state removed", "state", at("properties", hold=...)),
 ]
 
@@ -337,7 +341,8 @@ GOOD: list[tuple[str, str, Change]] = [
         "an element added with a default",
         "state",
         in_record(
-            "Account", lambda part: part["prefixItems"].append({"type": "integer", "default": 0})
+            "AccountState",
+            lambda part: part["prefixItems"].append({"type": "integer", "default": 0}),
         ),
     ),
 ]

@@ -3,7 +3,7 @@
 import pytest
 
 from schemas import journal
-from sinks.journal_chain import BrokenJournal, Chain, Read, Record, beginning
+from sinks.journal_chain import BrokenJournal, Chain, ReadJournalRecord, SinkRecord, beginning
 from tests.simulation.cluster import LEDGER_ID
 from tests.testkit.sink_rig import PARTITIONS, history, records
 
@@ -12,10 +12,10 @@ def values(partition: int = 0) -> list[bytes]:
     return list(history().partitions[partition].whole)
 
 
-def follow(given: list[bytes], partition: int = 0, ledger_id: str = LEDGER_ID) -> list[Record]:
+def follow(given: list[bytes], partition: int = 0, ledger_id: str = LEDGER_ID) -> list[SinkRecord]:
     # Transaction markers take offsets, too.
     chain = Chain(ledger_id, partition, beginning(ledger_id, partition))
-    return [chain.follow(Read(2 * n, value)) for n, value in enumerate(given)]
+    return [chain.follow(ReadJournalRecord(2 * n, value)) for n, value in enumerate(given)]
 
 
 @pytest.mark.parametrize("partition", range(PARTITIONS))
@@ -54,10 +54,10 @@ def test_it_reads_every_record_as_it_was_written(partition: int) -> None:
 def test_the_position_is_where_to_go_on() -> None:
     chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     for n, value in enumerate(values()[:3]):
-        chain.follow(Read(10 + 2 * n, value))
+        chain.follow(ReadJournalRecord(10 + 2 * n, value))
     assert chain.position == (15, 3, journal.hash_of(values()[2]))
     again = Chain(LEDGER_ID, 0, chain.position)
-    assert again.follow(Read(16, values()[3])).sequence == 4
+    assert again.follow(ReadJournalRecord(16, values()[3])).sequence == 4
 
 
 def changed(at: int, value: bytes) -> list[bytes]:

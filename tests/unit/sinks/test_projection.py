@@ -2,7 +2,7 @@
 
 import pytest
 
-from sinks.journal_chain import Chain, Read, beginning
+from sinks.journal_chain import Chain, ReadJournalRecord, beginning
 from sinks.postgres import inserts, updates
 from sinks.postgres.projection import BrokenRecord, Rows
 from tests.testkit.builders import account_id, transaction
@@ -14,7 +14,7 @@ def rows_of(stage: Stage, partition: int = 0, start: int = 0) -> Rows:
     chain = Chain(LEDGER_ID, partition, beginning(LEDGER_ID, partition))
     rows = Rows(partition)
     for offset, value in enumerate(stage.places[partition].journal):
-        record = chain.follow(Read(offset, value))
+        record = chain.follow(ReadJournalRecord(offset, value))
         if offset >= start:
             rows.add(record)
     return rows
@@ -166,7 +166,9 @@ def test_amount_and_counterparty(
 def test_a_second_own_step_of_a_command_is_refused() -> None:
     stage = play("a=0; credit a 5 key=k")
     chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
-    every = [chain.follow(Read(n, value)) for n, value in enumerate(stage.places[0].journal)]
+    every = [
+        chain.follow(ReadJournalRecord(n, value)) for n, value in enumerate(stage.places[0].journal)
+    ]
     rows = Rows(0)
     rows.add(every[-1])
     with pytest.raises(BrokenRecord, match="second outcome"):

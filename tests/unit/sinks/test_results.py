@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from sinks.journal_chain import Chain, Read, Record, beginning
+from sinks.journal_chain import Chain, ReadJournalRecord, SinkRecord, beginning
 from sinks.worker import results
 from tests.testkit.builders import transaction
 from tests.testkit.stories import LEDGER_ID, Stage, play
@@ -15,7 +15,7 @@ def told(stage: Stage) -> list[tuple[object, ...]]:
         partition = place.state.partition.partition
         chain = Chain(LEDGER_ID, partition, beginning(LEDGER_ID, partition))
         for offset, value in enumerate(place.journal):
-            result = results.result_of(chain.follow(Read(offset, value)))
+            result = results.result_of(chain.follow(ReadJournalRecord(offset, value)))
             if result is not None and result.kind != "open_account":
                 found.append(
                     (
@@ -74,7 +74,7 @@ def test_what_could_not_be_read_is_told_by_its_label() -> None:
     stage.send(b'{"kind":"credit","id":"mine"}', partition=0)
     place = stage.places[0]
     chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
-    every = [chain.follow(Read(n, value)) for n, value in enumerate(place.journal)]
+    every = [chain.follow(ReadJournalRecord(n, value)) for n, value in enumerate(place.journal)]
     result = results.result_of(every[-1])
     assert result is not None
     assert (result.id, result.outcome, result.reason) == ("mine", "rejected", "malformed")
@@ -85,6 +85,6 @@ def test_a_record_that_answers_no_command_has_none() -> None:
     stage = play("a=100; b1=0; transfer a b1 5 key=t | pending; all; tick 0")
     found = []
     for place in stage.places:
-        records = [msgspec.json.decode(value, type=Record) for value in place.journal]
+        records = [msgspec.json.decode(value, type=SinkRecord) for value in place.journal]
         found += [record.step for record in records if results.result_of(record) is None]
     assert sorted(set(found)) == ["committed", "configured", "pending", "prepared", "ticked"]

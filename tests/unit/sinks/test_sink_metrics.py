@@ -5,12 +5,12 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sinks.worker.metrics import Recorder
+from sinks.worker.metrics import SinkMetrics
 
 
 def age(last_ms: int) -> float | None:
     registry = CollectorRegistry()
-    Recorder(registry).age(3, last_ms)
+    SinkMetrics(registry).age(3, last_ms)
     return registry.get_sample_value("streamledger_sink_age_seconds", {"partition": "3"})
 
 

@@ -9,10 +9,10 @@ from processor.rules.decision import BrokenInvariant
 from processor.rules.journal_header import input_of
 from processor.rules.state_view import MemoryState
 from schemas import coordination
-from schemas.coordination import Leg
-from schemas.ledger_parameters import RULES_VERSION, Genesis, Settings
+from schemas.coordination import CoordinationMessage
+from schemas.ledger_parameters import RULES_VERSION, Genesis, LedgerParameters
 from schemas.reasons import Reason
-from schemas.validation.command_validation import Unreadable
+from schemas.validation.command_validation import UnreadableRecord
 from tests.testkit import builders, stories
 from tests.testkit.builders import START_MS
 from tests.testkit.stories import Stage
@@ -127,7 +127,7 @@ def test_a_leg_of_a_partition_that_is_not_there_stops_everything(source: int) ->
         coordination.Abort(source=2, number=1, transaction_id=NO_TRANSACTION),
     ],
 )
-def test_of_an_unknown_transaction_it_is_ignored(leg: Leg) -> None:
+def test_of_an_unknown_transaction_it_is_ignored(leg: CoordinationMessage) -> None:
     stage = stories.play("a=5")
     told = stage.leg(0, _leg(leg))[-1]
     assert (told.record.step, told.legs, told.transactions) == ("ignored", (), ())
@@ -176,7 +176,7 @@ def test_legs_of_two_partitions_are_counted_apart() -> None:
     assert stage.places[0].state.partition.sent == (0, 1, 1)
 
 
-def _leg(leg: Leg) -> bytes:
+def _leg(leg: CoordinationMessage) -> bytes:
     return stories.encode(leg)
 
 
@@ -192,7 +192,7 @@ def test_a_tick_only_moves_time() -> None:
 def test_configure_replaces_the_settings() -> None:
     stage = stories.play("a=1000 b=0; configure 0 commission_bps=1000 | configured")
     at = stage.places[0].state.partition
-    assert at.settings == Settings(commission_bps=1000, rules_version=RULES_VERSION)
+    assert at.settings == LedgerParameters(commission_bps=1000, rules_version=RULES_VERSION)
     assert at.settings_version == 2
     assert stage.last[-1].record.settings_version == 1, "decided under the settings before"
     stage.play("transfer a b 100 | posted | a=890 fees=10")
@@ -213,7 +213,8 @@ def test_a_partition_begins_with_its_genesis() -> None:
 def test_a_second_genesis_is_ignored() -> None:
     stage = stories.play("a=5")
     other = coordination.Configure(
-        settings=Settings(commission_bps=0), genesis=Genesis(ledger_id="other", partitions=9)
+        settings=LedgerParameters(commission_bps=0),
+        genesis=Genesis(ledger_id="other", partitions=9),
     )
     assert stage.leg(0, _leg(other))[-1].record.step == "ignored"
     at = stage.places[0].state.partition
@@ -222,7 +223,7 @@ def test_a_second_genesis_is_ignored() -> None:
 
 def test_nothing_comes_before_the_genesis() -> None:
     of = MemoryState(0)
-    bare = coordination.Configure(settings=Settings())
+    bare = coordination.Configure(settings=LedgerParameters())
     with pytest.raises(BrokenInvariant, match="begins with its genesis"):
         engine.apply(of, input_of("legs", 0, None, b"", START_MS, bare))
 
@@ -232,7 +233,7 @@ def test_what_is_no_leg_is_ignored_and_told(value: bytes) -> None:
     stage = stories.play("a=5")
     of = stage.places[0].state
     before = of.values()
-    input = input_of("legs", 7, None, value, START_MS, Unreadable(Reason.MALFORMED, "no leg"))
+    input = input_of("legs", 7, None, value, START_MS, UnreadableRecord(Reason.MALFORMED, "no leg"))
     (told,) = engine.apply(of, input)
     assert (told.record.step, told.record.detail) == ("ignored", "no leg")
     assert told.record.refused is not None

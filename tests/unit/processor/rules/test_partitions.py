@@ -573,7 +573,7 @@ def test_the_step_that_asks() -> None:
     record = stage.last[-1].record
     assert record.reserved == (journal.Reservation(a, "debit", 102, 102, 0),)
     assert (record.entries, record.released) == ((), ())
-    assert record.sent == (journal.Sent(1, 1),)
+    assert record.sent == (journal.SentNumber(1, 1),)
     pending = record.pending
     assert pending is not None
     assert (pending.participants, pending.waiting, pending.refusals) == ((1,), (1,), ())
@@ -589,7 +589,7 @@ def test_the_step_that_asks() -> None:
                 kind="transfer",
                 currency="NGN",
                 account=a,
-                entries=(coordination.LegEntry(1, b, "credit", 100),),
+                entries=(coordination.CoordinatedEntry(1, b, "credit", 100),),
                 owner="o",
             ),
         ),
@@ -601,7 +601,7 @@ def test_the_step_that_decides_names_its_command() -> None:
     asked = stage.last[-1].record
     stage.play("deliver 1; deliver 0 | posted")
     decided = stage.last[-1].record
-    assert decided.source == journal.Source("legs", 0)
+    assert decided.source == journal.InputSource("legs", 0)
     assert decided.command_offset == asked.source.offset
     assert (decided.command, decided.body_hash) == (asked.command, asked.body_hash)
     assert isinstance(decided.leg, coordination.Prepared)
@@ -620,7 +620,7 @@ def test_the_steps_of_a_participant() -> None:
     b = builders.account_id("b1")
     record = stage.last[-1].record
     assert record.reserved == (journal.Reservation(b, "credit", 100, 0, 100),)
-    assert (record.entries, record.sent) == ((), (journal.Sent(0, 1),))
+    assert (record.entries, record.sent) == ((), (journal.SentNumber(0, 1),))
     stage.play("deliver 0; deliver 1 | committed")
     record = stage.last[-1].record
     assert record.released == (journal.Reservation(b, "credit", 100, 0, 0),)
@@ -647,7 +647,7 @@ def test_who_is_asked_and_told_by_number() -> None:
     )
     told = [(to, type(leg).__name__) for to, leg in stage.last[-1].legs]
     assert told == [(1, "Commit"), (2, "Commit")]
-    assert stage.last[-1].record.sent == (journal.Sent(1, 2), journal.Sent(2, 2))
+    assert stage.last[-1].record.sent == (journal.SentNumber(1, 2), journal.SentNumber(2, 2))
 
 
 def test_nothing_is_left_of_a_transaction_but_its_outcome() -> None:

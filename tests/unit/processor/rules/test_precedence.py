@@ -600,7 +600,7 @@ def test_of_the_same_reason_the_least_entry_is_noted_whoever_answers_first() -> 
     stage.play("deliver 1; deliver 0 | answered")
     pending = stage.last[-1].record.pending
     assert pending is not None
-    assert pending.refusals == (journal.Refusal(1, R.ACCOUNT_NOT_FOUND, 2),)
+    assert pending.refusals == (journal.ParticipantRefusal(1, R.ACCOUNT_NOT_FOUND, 2),)
     stage.play("deliver 2; deliver 0 | account_not_found")
 
 

@@ -9,12 +9,12 @@ from collections import Counter
 import pytest
 
 from processor.rules import engine, prefetch, state_view
-from processor.rules.decision import Decision, Input
+from processor.rules.decision import Decision, DecisionInput
 from processor.rules.journal_header import input_of
 from schemas import coordination, state_keys
 from schemas.reasons import Reason
-from schemas.state import Partition, StateValue
-from schemas.validation.command_validation import Unreadable
+from schemas.state import PartitionState, StateValue
+from schemas.validation.command_validation import UnreadableRecord
 from tests.simulation.run import Run
 
 PARTITIONS = 3
@@ -25,17 +25,17 @@ ALWAYS_THERE = (state_keys.SYSTEM_ACCOUNT, state_keys.DUE)
 class Spied:
     """A state that notes which keys it is asked for."""
 
-    def __init__(self, of: state_view.State) -> None:
+    def __init__(self, of: state_view.StateView) -> None:
         self._of = of
         self.asked: set[bytes] = set()
         self.put_here: set[bytes] = set()
 
     @property
-    def partition(self) -> Partition:
+    def partition(self) -> PartitionState:
         return self._of.partition
 
     @partition.setter
-    def partition(self, value: Partition) -> None:
+    def partition(self, value: PartitionState) -> None:
         self._of.partition = value
 
     def get(self, key: bytes) -> StateValue | None:
@@ -57,7 +57,7 @@ def test_every_key_that_is_read_was_told(monkeypatch: pytest.MonkeyPatch, seed: 
     spied: Counter[tuple[str, str]] = Counter()
     told = used = 0
 
-    def watched(of: state_view.State, input: Input) -> list[Decision]:
+    def watched(of: state_view.StateView, input: DecisionInput) -> list[Decision]:
         nonlocal told, used
         if of.due(max(of.partition.time_ms, input.time_ms), 1):
             # What is due before a record is known to nobody before it is taken.
@@ -78,17 +78,17 @@ def test_every_key_that_is_read_was_told(monkeypatch: pytest.MonkeyPatch, seed: 
     Run(seed, 4_000, PARTITIONS, thorough=False).run()
     kinds = {kind for kind, step in spied}
     assert kinds >= {"Credit", "Transfer", "Post", "Capture", "Void", "Reverse", "Close"}
-    assert kinds >= {"Prepare", "Prepared", "Refused", "Commit", "Abort", "Unreadable"}
+    assert kinds >= {"Prepare", "Prepared", "Refused", "Commit", "Abort", "UnreadableRecord"}
     # What is told too much costs a look-up: little of it is.
     assert used > 0.7 * told
 
 
-def named(input: Input) -> str:
+def named(input: DecisionInput) -> str:
     return type(input.message).__name__
 
 
 def test_what_cannot_be_read_names_no_key() -> None:
-    refused = input_of("commands", 0, None, b"?", 0, Unreadable(Reason.MALFORMED, "", None))
+    refused = input_of("commands", 0, None, b"?", 0, UnreadableRecord(Reason.MALFORMED, "", None))
     ticked = input_of("legs", 0, None, b"?", 0, coordination.Tick())
     for input in (refused, ticked):
         of = state_view.MemoryState(0)

@@ -363,7 +363,7 @@ def test_hostile(name: str, stage: Stage) -> None:
     assert (record.reason, stage.account("a").balance) == (reason, 100)
     assert record.step == ("refused" if Reason(reason) in NEVER_FROZEN else "rejected")
     assert (decision.dead_letter is not None) is (reason in DEAD)
-    assert record.source == journal.Source("commands", stage.places[0].commands - 1)
+    assert record.source == journal.InputSource("commands", stage.places[0].commands - 1)
     assert record.digest == hashlib.sha256(value).hexdigest()
     assert len(stories.encode(record)) < 256 * 1024, "a record is bounded, whatever came in"
     _still_decides(stage)

@@ -112,11 +112,11 @@ def test_it_may_go_on_from_any_copy(partition: int, toured: Stage) -> None:
 def test_the_state_s_own_bytes_give_it_too(partition: int, toured: Stage) -> None:
     """As it lies in the state topic and on disk: typed msgpack, told by the first byte of a key."""
     types: dict[bytes, type[states.StateValue]] = {
-        state_keys.ACCOUNT: states.Account,
-        state_keys.SYSTEM_ACCOUNT: states.SystemAccount,
-        state_keys.TRANSACTION: states.Transaction,
-        state_keys.HOLD: states.Hold,
-        state_keys.PREPARED: states.Prepared,
+        state_keys.ACCOUNT: states.AccountState,
+        state_keys.SYSTEM_ACCOUNT: states.SystemAccountState,
+        state_keys.TRANSACTION: states.TransactionState,
+        state_keys.HOLD: states.HoldState,
+        state_keys.PREPARED: states.PreparedTransaction,
         state_keys.DUE: states.Due,
     }
     place = toured.places[partition]
@@ -124,7 +124,7 @@ def test_the_state_s_own_bytes_give_it_too(partition: int, toured: Stage) -> Non
         encoded = msgspec.msgpack.encode(value)
         assert msgspec.msgpack.decode(encoded, type=types[key[:1]]) == value
     encoded = msgspec.msgpack.encode(place.state.partition)
-    assert msgspec.msgpack.decode(encoded, type=states.Partition) == place.state.partition
+    assert msgspec.msgpack.decode(encoded, type=states.PartitionState) == place.state.partition
 
 
 def test_sequences_have_no_gaps_and_times_never_fall(toured: Stage) -> None:

@@ -155,7 +155,7 @@ def test_a_capture_releases_the_whole_hold_and_then_posts() -> None:
 def test_an_expiry_is_a_record_of_its_own() -> None:
     stage = stories.play("a=9; hold a 5 key=h expires=70; wait 80; credit a 1 | expired posted")
     expired, credit = (decision.record for decision in stage.last)
-    assert expired.source == journal.Source("expiry")
+    assert expired.source == journal.InputSource("expiry")
     assert (expired.step, expired.time_ms) == ("expired", START_MS + 80)
     assert expired.transaction_id == builders.transaction("a", "h")
     a = builders.account_id("a")

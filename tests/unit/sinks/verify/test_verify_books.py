@@ -10,8 +10,8 @@ import pytest
 from schemas import journal
 from schemas.journal import JournalRecord
 from sinks.verify import expected_effects
-from sinks.verify.books import Books
-from sinks.verify.coordination_channels import Ways
+from sinks.verify.books import ReplayedBooks
+from sinks.verify.coordination_channels import CoordinationChannels
 from sinks.verify.report import Differences
 from tests.testkit import histories
 
@@ -21,9 +21,11 @@ _decode = msgspec.json.Decoder(JournalRecord).decode
 Value = dict[str, Any]
 
 
-def folded(partition: int, values: list[bytes]) -> tuple[Books, Differences, Ways]:
+def folded(
+    partition: int, values: list[bytes]
+) -> tuple[ReplayedBooks, Differences, CoordinationChannels]:
     differences = Differences()
-    books, ways = Books(partition, differences), Ways(differences)
+    books, ways = ReplayedBooks(partition, differences), CoordinationChannels(differences)
     for offset, value in enumerate(values):
         record = _decode(value)
         expected = expected_effects.compare(books, offset, record, differences)
@@ -56,9 +58,9 @@ def forged(change: Callable[[Value], bool]) -> tuple[int, list[bytes]]:
 
 def test_whole_journals_pass() -> None:
     differences = Differences()
-    ways = Ways(differences)
+    ways = CoordinationChannels(differences)
     for one in PARTITIONS:
-        books = Books(one.number, differences)
+        books = ReplayedBooks(one.number, differences)
         for offset, (_, value) in enumerate(one.journal):
             record = _decode(value)
             expected = expected_effects.compare(books, offset, record, differences)

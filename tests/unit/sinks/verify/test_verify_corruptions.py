@@ -27,22 +27,22 @@ from processor.rules import (
     plans,
 )
 from processor.rules import state_view as rules_state
-from processor.rules.books import Books
-from processor.rules.decision import Decision, Input, Plan
+from processor.rules.books import DecisionPostings
+from processor.rules.decision import Decision, DecisionInput, Plan
 from processor.rules.state_view import MemoryState
 from schemas import coordination, state, state_keys
-from schemas.coordination import LegEntry
+from schemas.coordination import CoordinatedEntry
 from schemas.journal import JournalRecord
-from schemas.ledger_parameters import Settings
-from schemas.state import Position
+from schemas.ledger_parameters import LedgerParameters
+from schemas.state import PartitionPosition
 from schemas.topics import Names
-from sinks.verify.report import Report
+from sinks.verify.report import VerifyReport
 from tests.testkit import histories, memory_topics, recorded_topics
 from tests.testkit.histories import Kept, Script
 from tests.testkit.memory_topics import DAY_MS, Topics
 
 Patch = pytest.MonkeyPatch
-TIMEOUT_MS = Settings().participant_timeout_ms
+TIMEOUT_MS = LedgerParameters().participant_timeout_ms
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +57,12 @@ def topics_of(history: list[Kept]) -> Topics:
     return topics
 
 
-def report_of(script: Script) -> Report:
+def report_of(script: Script) -> VerifyReport:
     history = script.history()
     return memory_topics.verified(topics_of(history), len(history))
 
 
-def only(report: Report, copy: str, words: str, count: int = 1) -> None:
+def only(report: VerifyReport, copy: str, words: str, count: int = 1) -> None:
     """Nothing else was found."""
     assert report.difference_counts == {copy: count}, report.text()
     assert words in report.text(), report.text()
@@ -152,11 +152,11 @@ def local_transfer(script: Script) -> None:
     script.send(kind="transfer", account=ada, to=bob, amount=900)
 
 
-def posts_elsewhere(number: int) -> type[Books]:
+def posts_elsewhere(number: int) -> type[DecisionPostings]:
     """The net amount is right, the account is not."""
 
-    class Elsewhere(Books):
-        def post_all(self, entries: tuple[LegEntry, ...]) -> None:
+    class Elsewhere(DecisionPostings):
+        def post_all(self, entries: tuple[CoordinatedEntry, ...]) -> None:
             other = Script().account(number, 1)
             first = next(each for each in entries if "system" not in each.account)
             super().post_all(tuple(replace(e, account=other) if e == first else e for e in entries))
@@ -165,13 +165,13 @@ def posts_elsewhere(number: int) -> type[Books]:
 
 
 def participant_posts_elsewhere(patch: Patch, script: Script) -> None:
-    patch.setattr(participate, "Books", posts_elsewhere(1))
+    patch.setattr(participate, "DecisionPostings", posts_elsewhere(1))
     transfer(script)
 
 
 def coordinator_posts_elsewhere(patch: Patch, script: Script) -> None:
     script.open(0, 1)
-    patch.setattr(coordinate, "Books", posts_elsewhere(0))
+    patch.setattr(coordinate, "DecisionPostings", posts_elsewhere(0))
     transfer(script)
 
 
@@ -208,7 +208,7 @@ def prepare_allows_every_account(patch: Patch, script: Script) -> None:
 
 
 def commit_is_ignored(patch: Patch, script: Script) -> None:
-    def ignore(of: Any, input: Input, leg: coordination.Commit, time_ms: int) -> Decision:
+    def ignore(of: Any, input: DecisionInput, leg: coordination.Commit, time_ms: int) -> Decision:
         head = journal_header.header(of, input, time_ms)
         return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
 
@@ -259,7 +259,7 @@ def wrong_commission(patch: Patch, script: Script) -> None:
 def wrong_receiver(patch: Patch, script: Script) -> None:
     entries_of = plans.transfer_entries
 
-    def wrong(*given: Any) -> tuple[LegEntry, ...]:
+    def wrong(*given: Any) -> tuple[CoordinatedEntry, ...]:
         sender, receiver, *rest = entries_of(*given)
         return (sender, replace(receiver, account=script.account(0, 1)), *rest)
 
@@ -316,7 +316,7 @@ def hold_for_longer(patch: Patch, script: Script) -> None:
 def replay_of_another_body(patch: Patch, script: Script) -> None:
     right = decide.decide
 
-    def wrong(of: Any, input: Input, message: Any, time_ms: int) -> Decision:
+    def wrong(of: Any, input: DecisionInput, message: Any, time_ms: int) -> Decision:
         decided = right(of, input, message, time_ms)
         if decided.record.step != "refused":
             return decided
@@ -337,7 +337,7 @@ def replay_of_another_body(patch: Patch, script: Script) -> None:
     script.send(kind="debit", account=ada, amount=51, idempotency_key="once")
 
 
-def script_id(input: Input) -> str:
+def script_id(input: DecisionInput) -> str:
     return str(state_keys.transaction_id_in(input.transaction_key))
 
 
@@ -429,7 +429,7 @@ def expiry_of_another_time(patch: Patch, script: Script) -> None:
 def other_settings(patch: Patch, script: Script) -> None:
     decided_by = engine._decide
 
-    def wrong(of: rules_state.State, input: Input, time_ms: int) -> Decision:
+    def wrong(of: rules_state.StateView, input: DecisionInput, time_ms: int) -> Decision:
         decided = decided_by(of, input, time_ms)
         if decided.record.settings is None:
             return decided
@@ -437,7 +437,7 @@ def other_settings(patch: Patch, script: Script) -> None:
         return Decision(replace(decided.record, settings=settings))
 
     patch.setattr(engine, "_decide", wrong)
-    script.configure(0, Settings(commission_bps=8))
+    script.configure(0, LedgerParameters(commission_bps=8))
     script.settle()
 
 
@@ -497,17 +497,17 @@ def two_currencies(patch: Patch, script: Script) -> None:
     patch.setattr(checks, "standing", lambda *given: None)
     ada, bob = script.open(0), script.open(0, 1, currency="USD")
     patch.setattr(plans, "commission", lambda amount, bps: 0)
-    script.configure(0, Settings(commission_bps=0))
+    script.configure(0, LedgerParameters(commission_bps=0))
     script.settle()
     script.send(kind="transfer", account=ada, to=bob, amount=900)
 
 
 def hold_that_reserves_less(patch: Patch, script: Script) -> None:
-    class Less(Books):
+    class Less(DecisionPostings):
         def reserve(self, id: str, direction: Any, amount: int) -> None:
             super().reserve(id, direction, amount - 1)
 
-    patch.setattr(holds, "Books", Less)
+    patch.setattr(holds, "DecisionPostings", Less)
     script.send(kind="hold", account=script.open(0), amount=900)
 
 
@@ -730,7 +730,7 @@ def test_a_message_that_was_read_and_never_sent() -> None:
         kind="transfer",
         currency="NGN",
         account=script.account(0),
-        entries=(LegEntry(1, cem, "credit", 900),),
+        entries=(CoordinatedEntry(1, cem, "credit", 900),),
     )
     script.partitions[1].legs.append(None, msgspec.json.encode(prepare), script.now_ms)
     script.settle()
@@ -1033,10 +1033,10 @@ def test_a_command_that_the_journal_has_otherwise(monkeypatch: Patch, field: str
     only(report_of(script), "commands", "commands 1 says something else than the journal has of it")
 
 
-POSITIONS: dict[str, tuple[Callable[[Position], Position], str]] = {
+POSITIONS: dict[str, tuple[Callable[[PartitionPosition], PartitionPosition], str]] = {
     "hash": (lambda at: replace(at, last_hash="0" * 64), "last hash is 000"),
     "time": (lambda at: moved(at, time_ms=7), "time is 7"),
-    "settings": (lambda at: moved(at, settings=Settings(commission_bps=1)), "settings is"),
+    "settings": (lambda at: moved(at, settings=LedgerParameters(commission_bps=1)), "settings is"),
     "settings version": (lambda at: moved(at, settings_version=9), "settings version is 9"),
     "pending transactions": (lambda at: moved(at, pending=3), "pending transactions is 3"),
     "messages sent": (lambda at: moved(at, sent=(0, 9)), "legs sent is (0, 9)"),
@@ -1057,7 +1057,7 @@ POSITIONS: dict[str, tuple[Callable[[Position], Position], str]] = {
 }
 
 
-def moved(at: Position, **fields: Any) -> Position:
+def moved(at: PartitionPosition, **fields: Any) -> PartitionPosition:
     return replace(at, partition=replace(at.partition, **fields))
 
 
@@ -1066,7 +1066,7 @@ def test_a_position_of_the_state(what: str) -> None:
     change, words = POSITIONS[what]
     topics = topics_of(in_flight(3).history())
     lying = topics.records["state", 0]
-    position = msgspec.msgpack.decode(lying[-1].value or b"", type=Position)
+    position = msgspec.msgpack.decode(lying[-1].value or b"", type=PartitionPosition)
     lying[-1] = replace(lying[-1], value=msgspec.msgpack.encode(change(position)))
     only(memory_topics.verified(topics, 2), "state", words)
 

@@ -8,12 +8,12 @@ from sinks.verify.report import (
     Difference,
     Differences,
     PartitionReport,
-    Report,
+    VerifyReport,
 )
 
 
-def report(differences: Differences) -> Report:
-    return Report(
+def report(differences: Differences) -> VerifyReport:
+    return VerifyReport(
         agree=not differences.counts,
         ledger_id="books",
         partitions=(
@@ -75,5 +75,5 @@ def test_as_json() -> None:
     assert plain["differences"] == [
         {"copy": "journal", "what": "a hash", "partition": 0, "offset": 0}
     ]
-    assert msgspec.json.decode(told.json(), type=Report) == told
+    assert msgspec.json.decode(told.json(), type=VerifyReport) == told
     assert isinstance(told.differences[0], Difference)
