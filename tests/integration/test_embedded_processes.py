@@ -30,7 +30,7 @@ IGNORES_SIGTERM = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
 WAITS = """
 import pathlib, threading
 import pytest
-from tests import brokers
+from tests.testkit import brokers
 
 @pytest.fixture(scope="session")
 def server(embedded_folder):

@@ -23,16 +23,16 @@ print(sum(cluster.steps.values()), *(partition.hash for partition in cluster.par
 COPY = """
 import sys
 from pathlib import Path
-from processor.state.checkpoint import Local
-from processor.state.store import Memory, Table
-from schemas.state import Account, InputPosition, Partition, Position
-account = Account("wallet", "NGN", "open", "tolu", None, 500, 20, 0, 7, {"a": "b"})
-position = Position(Partition(1, 2, "copied", 9), InputPosition(3, 2, b"d"), InputPosition(), "h")
-table = Table(Path(sys.argv[1]), 1, Memory(16), 100)
+from processor.state.checkpoint import LocalCheckpoint
+from processor.state.store import Memory, StateStore
+from schemas.state import AccountState, InputPosition, PartitionPosition, PartitionState
+account = AccountState("wallet", "NGN", "open", "tolu", None, 500, 20, 0, 7, {"a": "b"})
+position = PartitionPosition(PartitionState(1, 2, "copied", 9), InputPosition(3, 2, b"d"), InputPosition(), "h")
+table = StateStore(Path(sys.argv[1]), 1, Memory(16), 100)
 if table.position is None:
     table.put(b"aone", account)
-    table.commit(table.staged(), position, Local(4, 5, 6, "h"))
-    print(account, position, Local(4, 5, 6, "h"))
+    table.commit(table.staged(), position, LocalCheckpoint(4, 5, 6, "h"))
+    print(account, position, LocalCheckpoint(4, 5, 6, "h"))
 else:
     print(table.get(b"aone"), table.position, table.local)
 table.close()

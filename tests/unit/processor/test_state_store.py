@@ -359,7 +359,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 from tests.unit.processor.test_state_store import A, B, account, changelog, commit
-from processor.state.store import Local, Memory, StateStore
+from processor.state.store import LocalCheckpoint, Memory, StateStore
 
 table = StateStore(Path(sys.argv[1]), 1, Memory(16), 100)
 for balance in range(1, 11):
@@ -367,7 +367,7 @@ for balance in range(1, 11):
     commit(table, balance)
 table.put(B, account(1))
 if sys.argv[2] == "restoring":
-    table.restore(changelog((A, account(99)), (B, account(99)), at=99), Local(99, 99))
+    table.restore(changelog((A, account(99)), (B, account(99)), at=99), LocalCheckpoint(99, 99))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

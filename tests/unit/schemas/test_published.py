@@ -61,13 +61,13 @@ def test_there_is_an_example_of_everything() -> None:
     names = {path.name.removesuffix(".json") for path in EXAMPLES}
     assert names == set(publish.example_files())
     kinds = {f"command.{tag}" for tag in read("command.schema.json")["discriminator"]["mapping"]}
-    legs = {
+    messages = {
         f"coordination.{tag}"
         for tag in read("coordination.schema.json")["discriminator"]["mapping"]
     }
     steps = read("journal.schema.json")["$defs"]["JournalRecord"]["properties"]["step"]["enum"]
     values = set(read("state.schema.json")["properties"])
-    assert kinds | legs | {f"journal.{step}" for step in steps} <= names
+    assert kinds | messages | {f"journal.{step}" for step in steps} <= names
     assert {f"state.{value}" for value in values} <= names
 
 
