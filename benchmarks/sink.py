@@ -69,7 +69,7 @@ class Partition:
         self.number = number
         self.state = MemoryState(number)
         self.hash = journal.genesis_hash(LEDGER_ID, number)
-        self.offset = self.leg_offset = 0
+        self.offset = self.message_offset = 0
         self.inbox: deque[CoordinationMessage] = deque()
         self.values: list[dict[str, Any]] = []
 
@@ -119,21 +119,28 @@ class Maker:
         while any(partition.inbox for partition in self.partitions):
             for partition in self.partitions:
                 for _ in range(len(partition.inbox)):
-                    leg = partition.inbox.popleft()
+                    message = partition.inbox.popleft()
                     now_ms = int(time.time() * 1_000)
                     self._apply(
                         partition,
-                        input_of("legs", partition.leg_offset, None, _encode(leg), now_ms, leg),
+                        input_of(
+                            "coordination",
+                            partition.message_offset,
+                            None,
+                            _encode(message),
+                            now_ms,
+                            message,
+                        ),
                     )
-                    partition.leg_offset += 1
+                    partition.message_offset += 1
 
     def _apply(self, partition: Partition, input: DecisionInput) -> None:
         for decision in engine.apply(partition.state, input):
             value = chain.seal(decision.record, partition.hash)
             partition.hash = journal.hash_of(value)
             partition.values.append({"key": input.key, "value": value})
-            for to, leg in decision.legs:
-                self.partitions[to].inbox.append(leg)
+            for to, message in decision.messages:
+                self.partitions[to].inbox.append(message)
 
     def _write(self) -> None:
         for partition, producer in zip(self.partitions, self._producers, strict=True):

@@ -86,8 +86,8 @@ def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
     if role is KafkaUser.PROCESSOR:
         written = (names.journal, names.transactions, names.state, names.commands_dead)
         rights += _topics(("Read",), names.commands, names.state, names.journal)
-        # It deletes the records of `legs` that it has read, never the topic.
-        rights += _topics(("Read", "Write", "Delete"), names.legs)
+        # It deletes the records of `coordination` that it has read, never the topic.
+        rights += _topics(("Read", "Write", "Delete"), names.coordination)
         rights += _topics(("Write",), *written)
     elif role is KafkaUser.SINK:
         rights += _topics(("Read",), names.journal)
@@ -97,7 +97,7 @@ def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
         rights += _topics(("Read",), names.results)
     elif role is KafkaUser.OPERATOR:
         rights += _topics(("Create", "Read"), *map(names.of, ALL))
-        rights += _topics(("Write",), names.commands, names.legs)
+        rights += _topics(("Write",), names.commands, names.coordination)
         # `configure` asks which workers run, and what they support.
         for service in (KafkaUser.PROCESSOR, KafkaUser.SINK):
             members = ids.service_ids(names.prefix, ledger_id, service)

@@ -68,7 +68,7 @@ COMMANDS = Metric(
 BATCH_RECORDS = Metric(
     "streamledger_batch_records",
     "histogram",
-    "Records of `commands` and `legs` in one batch.",
+    "Records of `commands` and `coordination` in one batch.",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000),
 )
 # The processor: from beginning the Kafka transaction to its commit, without deciding.

@@ -1,6 +1,6 @@
-"""Legs: what partitions tell each other, and what an owner tells its own partition.
+"""Messages between partitions: two-phase commit, and what an owner sends to its own partition.
 
-Between two partitions legs are numbered from 1 without gaps, so that one that arrives twice is
+Between two partitions messages are numbered from 1 without gaps, so that one that arrives twice is
 known.
 """
 
@@ -28,7 +28,7 @@ class _Numbered(
     gc=False,
     omit_defaults=True,
     forbid_unknown_fields=True,
-    tag_field="leg",
+    tag_field="message",
 ):
     source: int
     number: int
@@ -74,7 +74,7 @@ class _Own(
     gc=False,
     omit_defaults=True,
     forbid_unknown_fields=True,
-    tag_field="leg",
+    tag_field="message",
 ):
     pass
 
@@ -92,7 +92,7 @@ class LogTime(_Own, frozen=True, kw_only=True, gc=False, tag="log_time"):
     """An operator's decision: records of this partition from `first` to `last` are of this time,
     where the log's own is later."""
 
-    topic: Literal["commands", "legs"]
+    topic: Literal["commands", "coordination"]
     first: Annotated[int, Meta(ge=0)]
     last: Annotated[int, Meta(ge=0)]
     time_ms: Annotated[int, Meta(ge=0)]

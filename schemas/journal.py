@@ -1,4 +1,4 @@
-"""The journal: one record for each record of `commands` and `legs`, and one more for each expiry.
+"""The journal: one record for each record of `commands` and `coordination`, and for each expiry.
 
 A record holds what was decided and all that it changed, so that state and Postgres follow from the
 journal alone. Each names the hash of the one before it in its partition: SHA-256 of that record's
@@ -119,10 +119,10 @@ class SentNumber(Struct, frozen=True, gc=False, array_like=True):
 
 class InputSource(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the record answers: a position in a topic; an expiry that came due before the next one;
-    or an operator's decision that lies at the offset in `legs`, and counts before it is read there.
+    or an operator's decision at the offset in `coordination`, which counts before it is read there.
     """
 
-    topic: Literal["commands", "legs", "expiry", "genesis", "operator"]
+    topic: Literal["commands", "coordination", "expiry", "genesis", "operator"]
     offset: int = -1
 
 
@@ -146,7 +146,7 @@ class JournalRecord(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     step: Step
     settings_version: int
     command: Command | None = None
-    leg: CoordinationMessage | None = None
+    message: CoordinationMessage | None = None
     refused: RefusedInput | None = None
     digest: str | None = None
     body_hash: str | None = None

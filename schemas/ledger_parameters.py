@@ -1,5 +1,5 @@
 """The settings that decide: part of each partition's state, changed only by a journaled
-configure leg.
+configure message.
 """
 
 from typing import Annotated, Final

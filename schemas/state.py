@@ -94,7 +94,7 @@ class Due(Struct, frozen=True, gc=False, array_like=True):
 class LogTime(Struct, frozen=True, gc=False, array_like=True):
     """The time that an operator gave the records of a range, where the log's own is later."""
 
-    topic: Literal["commands", "legs"]
+    topic: Literal["commands", "coordination"]
     first: int
     last: int
     time_ms: int
@@ -130,7 +130,7 @@ class PartitionPosition(Struct, frozen=True, gc=False, array_like=True):
 
     partition: PartitionState
     commands: InputPosition
-    legs: InputPosition
+    coordination: InputPosition
     last_hash: str
     # Which writing of the partition's changelog this is: random, made at its genesis and by every
     # rebuild. Offsets of one incarnation mean nothing in another.

@@ -93,8 +93,8 @@ COMMANDS = Topic(
     compressed_by_broker=True,
     max_message_bytes=1 * MIB,
 )
-LEGS = Topic(
-    "legs",
+COORDINATION = Topic(
+    "coordination",
     key="account id",
     writers="processor",
     readers="processor",
@@ -155,7 +155,7 @@ COMMANDS_DEAD = Topic(
 
 ALL = (
     COMMANDS,
-    LEGS,
+    COORDINATION,
     JOURNAL,
     TRANSACTIONS,
     STATE,
@@ -181,8 +181,8 @@ class Names:
         return self.of(COMMANDS)
 
     @property
-    def legs(self) -> str:
-        return self.of(LEGS)
+    def coordination(self) -> str:
+        return self.of(COORDINATION)
 
     @property
     def journal(self) -> str:

@@ -125,7 +125,7 @@ def log_time(
     position: Annotated[
         str, typer.Argument(metavar="PARTITION:OFFSET", help="Where the first record lies.")
     ],
-    topic: Annotated[Literal["commands", "legs"], typer.Option(help="In which topic.")],
+    topic: Annotated[Literal["commands", "coordination"], typer.Option(help="In which topic.")],
     time: Annotated[str, typer.Option(help="The time to use, such as 2026-01-31T12:00:00Z.")],
     through: Annotated[
         int | None, typer.Option(min=0, help="The last offset.", show_default="the first")

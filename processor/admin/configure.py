@@ -1,4 +1,4 @@
-"""`streamledger configure`: change the settings that decide, in every partition, by its own leg.
+"""`streamledger configure`: changes ledger parameters, by one message to each partition.
 
 A partition takes it when it reads it, between two other records; what is pending keeps what it
 began with.
@@ -63,9 +63,13 @@ def configure(
 
         waiting = {p: known[p][1] for p, settings in wanted.items() if settings != known[p][0]}
         for partition in waiting:
-            leg = coordination.Configure(settings=wanted[partition])
+            message = coordination.Configure(settings=wanted[partition])
             producer.produce(
-                names.legs, batch_output.encode_leg(leg), None, partition, on_delivery=delivered
+                names.coordination,
+                batch_output.encode_message(message),
+                None,
+                partition,
+                on_delivery=delivered,
             )
         if producer.flush(WAIT_S):
             raise Failure("Kafka did not take the change; nothing is known to have changed")

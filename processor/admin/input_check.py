@@ -1,4 +1,4 @@
-"""A partition of `commands` or `legs`, compared record by record with the journal that answers it.
+"""A partition of `commands` or `coordination`, compared record by record with its journal.
 
 For a rebuild: it goes on from the offsets that the journal names, so the records there must be
 those that were decided. It stops at the first record that is missing, different or has no outcome.

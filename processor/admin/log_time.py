@@ -48,14 +48,14 @@ def shown(ms: int) -> str:
 
 def give(config: ClientConfig, names: Names, partition: int, decision: LogTime) -> None:
     """Write it to the partition. A processor takes it when it comes to the first of the records, or
-    when it reads on in `legs`."""
+    when it reads on in `coordination`."""
     with CommittedReader(config) as reader:
         _check(reader, names, partition, decision)
     producer = Producer({**config, "acks": "all", "enable.idempotence": True})
     written: list[int] = []
     producer.produce(
-        names.legs,
-        batch_output.encode_leg(decision),
+        names.coordination,
+        batch_output.encode_message(decision),
         None,
         partition,
         on_delivery=lambda error, message: None if error else written.append(1),
@@ -66,7 +66,7 @@ def give(config: ClientConfig, names: Names, partition: int, decision: LogTime) 
 
 
 def _check(reader: CommittedReader, names: Names, partition: int, decision: LogTime) -> None:
-    topic = names.commands if decision.topic == "commands" else names.legs
+    topic = names.commands if decision.topic == "commands" else names.coordination
     where = f"partition {partition} of `{topic}`"
     if not 0 <= partition < reader.partitions(topic):
         raise Failure(f"`{topic}` has no partition {partition}")
@@ -76,7 +76,7 @@ def _check(reader: CommittedReader, names: Names, partition: int, decision: LogT
     if last is None:
         raise Failure(f"partition {partition} has no ledger yet: start a processor first")
     position = record_digest.decode(last.value or b"")
-    read = position.commands if decision.topic == "commands" else position.legs
+    read = position.commands if decision.topic == "commands" else position.coordination
     if decision.first < read.next_offset:
         raise Failure(f"{where}: the record at {decision.first} was decided, at its log's own time")
     _, end = reader.range(topic, partition)
@@ -91,11 +91,11 @@ def find(
     reader: CommittedReader,
     names: Names,
     partition: int,
-    topic: Literal["commands", "legs"],
+    topic: Literal["commands", "coordination"],
     offset: int,
     latest_ms: int,
 ) -> tuple[int, bytes, LogTime] | None:
-    """The last decision in a partition's `legs` on a record, with its place; also one that lies
+    """The last decision in a partition's `coordination` on a record, with its place; it may lie
     behind records that wait for it. None where it would not help."""
     found = None
     for place, value, decision in _decisions(reader, names, partition):
@@ -108,8 +108,8 @@ def find(
 def _decisions(
     reader: CommittedReader, names: Names, partition: int
 ) -> Iterator[tuple[int, bytes, LogTime]]:
-    start, end = reader.range(names.legs, partition)
-    for record in reader.read(names.legs, partition, start, end):
+    start, end = reader.range(names.coordination, partition)
+    for record in reader.read(names.coordination, partition, start, end):
         value = record.value or b""
         try:
             message = _decode(value)

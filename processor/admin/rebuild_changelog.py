@@ -111,14 +111,14 @@ class _PartitionRebuild:
         with ExitStack() as closing:
             readers = [closing.enter_context(CommittedReader(sources.config)) for _ in range(2)]
             commands = InputCheck(readers[0], names.commands, number, keys=True)
-            legs = InputCheck(readers[1], names.legs, number, keys=False)
+            messages = InputCheck(readers[1], names.coordination, number, keys=False)
             with table_in(folder, number, memory) as table:
-                checks = {"commands": commands, "legs": legs}
+                checks = {"commands": commands, "coordination": messages}
                 fold = Fold(sources, self._reader, table, number, checks)
                 fold.until(None, progress)
                 partition = table.partition
             self._position = PartitionPosition(
-                partition, commands.position(), legs.position(), fold.hash, new_incarnation()
+                partition, commands.position(), messages.position(), fold.hash, new_incarnation()
             )
         self._path = folder / f"partition-{number}"
 

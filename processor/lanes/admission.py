@@ -55,7 +55,9 @@ class Admission:
         if engine.log_time(partition, input) <= self._clock.latest_ms():
             return ()
         # By the type: an input of another topic brings no time of its own.
-        topic: Literal["commands", "legs"] = "commands" if input.topic == "commands" else "legs"
+        topic: Literal["commands", "coordination"] = (
+            "commands" if input.topic == "commands" else "coordination"
+        )
         if isinstance(input.message, coordination.LogTime):
             return ()
         number, latest_ms = partition.partition, self._clock.latest_ms()
@@ -76,7 +78,7 @@ class Admission:
         )
 
     def _where(self, partition: PartitionState, input: DecisionInput) -> str:
-        topic = self._names.commands if input.topic == "commands" else self._names.legs
+        topic = self._names.commands if input.topic == "commands" else self._names.coordination
         return f"partition {partition.partition} of `{topic}`, record at {input.offset}"
 
 

@@ -45,7 +45,7 @@ class BatchOutput:
         self._journal: list[dict[str, object]] = []
         self._transactions: list[dict[str, object]] = []
         # By the partition that they go to.
-        self._legs: defaultdict[int, list[dict[str, object]]] = defaultdict(list)
+        self._coordination: defaultdict[int, list[dict[str, object]]] = defaultdict(list)
         self._dead: list[tuple[bytes | None, bytes, Headers]] = []
 
     def add(self, key: bytes | None, decision: Decision) -> None:
@@ -63,9 +63,9 @@ class BatchOutput:
             told = self._encode_transaction(transaction)
             self._transactions.append({"key": transaction.account_id, "value": told})
             size += len(told)
-        for partition, leg in decision.legs:
-            sent = _encode(leg)
-            self._legs[partition].append({"key": key, "value": sent})
+        for partition, message in decision.messages:
+            sent = _encode(message)
+            self._coordination[partition].append({"key": key, "value": sent})
             size += len(sent)
         if decision.dead_letter is not None:
             dead = decision.dead_letter
@@ -82,8 +82,8 @@ class BatchOutput:
         transactional_producer.produce_all(
             producer, names.transactions, self._transactions, self._partition
         )
-        for partition, sent in self._legs.items():
-            transactional_producer.produce_all(producer, names.legs, sent, partition)
+        for partition, sent in self._coordination.items():
+            transactional_producer.produce_all(producer, names.coordination, sent, partition)
         for key, letter, headers in self._dead:
             producer.produce(names.commands_dead, letter, key, headers=headers)
 
@@ -95,8 +95,8 @@ def _key_of_expiry(record: JournalRecord) -> bytes | None:
     return account.encode() if account else None
 
 
-def encode_leg(leg: CoordinationMessage) -> bytes:
-    return _encode(leg)
+def encode_message(message: CoordinationMessage) -> bytes:
+    return _encode(message)
 
 
 def produce_state(

@@ -1,4 +1,4 @@
-"""What a lane reads: batches of `legs` and `commands`, from the offsets that the partitions' states
+"""What a lane reads: batches of `coordination` and `commands`, from the offsets that the states
 name, each record decoded.
 
 One consumer for both topics of all of a lane's partitions, never in a group: where to read is for
@@ -30,29 +30,29 @@ MIB = 1024 * KIB
 # one go.
 MAX_RECORDS, MAX_INPUT_BYTES = 9_000, 8 * MIB
 # So much of it may have been read before: who takes it mostly still gets what has come last, too, a
-# leg among it.
+# message among it.
 MAX_AHEAD = 6_500
 AT_A_TIME = 200
 # A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
 MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 
 _REASONS = frozenset(Reason)
-_decode_leg = msgspec.json.Decoder(CoordinationMessage).decode
+_decode_message = msgspec.json.Decoder(CoordinationMessage).decode
 
 
 class Batch(NamedTuple):
-    """What was read of one partition since its batch before, legs and commands each in order."""
+    """The next records of one partition: coordination messages and commands, each in order."""
 
     partition: int
-    legs_from: int
-    legs: list[DecisionInput]
+    coordination_from: int
+    messages: list[DecisionInput]
     commands_from: int
     commands: list[DecisionInput]
 
 
 class BatchReader:
     def __init__(self, config: Mapping[str, Any], names: Names, schemas: AvroSchemas) -> None:
-        self._commands, self._legs = names.commands, names.legs
+        self._commands, self._coordination = names.commands, names.coordination
         self._schemas = schemas
         self._reader = PartitionConsumer(
             config,
@@ -61,7 +61,7 @@ class BatchReader:
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,
                 **MOST_BYTES,
-                # What is fetched ahead of a busy partition is what a leg, or a quiet partition of
+                # What is fetched ahead of a busy partition is what another one with few records
                 # the lane, has to wait behind.
                 "fetch.message.max.bytes": 128 * KIB,
                 "queued.min.messages": 1_000,
@@ -72,7 +72,7 @@ class BatchReader:
             self._places,
         )
         self._next_commands: dict[int, int] = {}
-        self._next_legs: dict[int, int] = {}
+        self._next_coordination: dict[int, int] = {}
         # The partitions whose commands were read to the end.
         self._at_end: set[int] = set()
         # What was read and is not taken yet.
@@ -82,7 +82,7 @@ class BatchReader:
     def start(self, positions: Mapping[int, PartitionPosition]) -> None:
         for partition, position in positions.items():
             self._next_commands[partition] = position.commands.next_offset
-            self._next_legs[partition] = position.legs.next_offset
+            self._next_coordination[partition] = position.coordination.next_offset
         self._reader.start()
 
     def take(self, timeout_s: float) -> list[Batch]:
@@ -100,8 +100,8 @@ class BatchReader:
         for batch in taken:
             if batch.commands:
                 self._next_commands[batch.partition] = batch.commands[-1].offset + 1
-            if batch.legs:
-                self._next_legs[batch.partition] = batch.legs[-1].offset + 1
+            if batch.messages:
+                self._next_coordination[batch.partition] = batch.messages[-1].offset + 1
         return taken
 
     def read_ahead(self, timeout_s: float) -> bool:
@@ -136,14 +136,18 @@ class BatchReader:
         assert partition is not None, "a record lies in a partition, and so does an end"
         of_commands = message.topic() == self._commands
         if error is not None:
-            self._reader.note_end(self._commands if of_commands else self._legs, message)
+            self._reader.note_end(self._commands if of_commands else self._coordination, message)
             if of_commands:
                 self._at_end.add(partition)
             return
         batch = self._ahead.get(partition)
         if batch is None:
             batch = self._ahead[partition] = Batch(
-                partition, self._next_legs[partition], [], self._next_commands[partition], []
+                partition,
+                self._next_coordination[partition],
+                [],
+                self._next_commands[partition],
+                [],
             )
         offset, key, value = message.offset(), message.key(), message.value() or b""
         assert offset is not None, "a message without error has an offset"
@@ -153,7 +157,9 @@ class BatchReader:
             command = codecs.decode_command(value, self._schemas)
             batch.commands.append(input_of("commands", offset, key, value, time_ms, command))
         else:
-            batch.legs.append(input_of("legs", offset, key, value, time_ms, _leg(value)))
+            batch.messages.append(
+                input_of("coordination", offset, key, value, time_ms, _message(value))
+            )
         self._records += 1
         self._bytes += len(value) + len(key or b"")
 
@@ -175,24 +181,29 @@ class BatchReader:
     def _places(self) -> dict[Place, int]:
         """Where to read on, after what was read ahead."""
         places = {(self._commands, partition): at for partition, at in self._next_commands.items()}
-        places |= {(self._legs, partition): at for partition, at in self._next_legs.items()}
+        places |= {
+            (self._coordination, partition): at for partition, at in self._next_coordination.items()
+        }
         for batch in self._ahead.values():
-            for topic, read in (self._commands, batch.commands), (self._legs, batch.legs):
+            for topic, read in (
+                (self._commands, batch.commands),
+                (self._coordination, batch.messages),
+            ):
                 if read:
                     places[topic, batch.partition] = read[-1].offset + 1
         return places
 
 
-def _leg(value: bytes) -> CoordinationMessage | UnreadableRecord | Undecodable:
+def _message(value: bytes) -> CoordinationMessage | UnreadableRecord | Undecodable:
     try:
-        leg: CoordinationMessage = _decode_leg(value)
+        message: CoordinationMessage = _decode_message(value)
     except (ValueError, RecursionError) as error:
         if _is_ours(value):
             return Undecodable(str(error))
         return UnreadableRecord(Reason.MALFORMED, str(error), None)
-    if isinstance(leg, Refused) and leg.reason not in _REASONS:
-        return Undecodable(f"no reason {leg.reason!r} is known")
-    return leg
+    if isinstance(message, Refused) and message.reason not in _REASONS:
+        return Undecodable(f"no reason {message.reason!r} is known")
+    return message
 
 
 def _is_ours(value: bytes) -> bool:
@@ -203,5 +214,5 @@ def _is_ours(value: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(message, dict) and (
-        "leg" in message or {"source", "number"} <= message.keys()
+        "message" in message or {"source", "number"} <= message.keys()
     )

@@ -1,7 +1,7 @@
 """This machine's clock against the brokers', which stamp what the ledger reads.
 
 Keeps the rule that a worker with a wrong clock judges no log time: it owns no lane until its clock
-agrees. The brokers tell their time by stamping a record in each partition of `legs`, in a
+agrees. The brokers tell their time by stamping a record in each partition of `coordination`, in a
 transaction that is aborted: nobody reads it.
 """
 
@@ -28,7 +28,7 @@ AGREE_MS = AHEAD_MS // 2
 # So far the clock may move against the time that has passed, before the brokers are asked again.
 MOVED_S = 60.0
 ANSWER_S = 20.0
-# While it is open, nobody reads on in `legs`.
+# While it is open, nobody reads on in `coordination`.
 TRANSACTION_MS = 5_000
 LOOK_AGAIN_S = 5.0
 
@@ -49,7 +49,7 @@ class Clock:
 
     def __init__(self, config: ClientConfig, names: Names, partitions: int) -> None:
         self._config = config
-        self._topic = names.legs
+        self._topic = names.coordination
         self._partitions = partitions
         self._guard = threading.Lock()
         self._base = _base()
@@ -106,7 +106,7 @@ class Clock:
         )
         producer.init_transactions(ANSWER_S)
         producer.begin_transaction()
-        tick = batch_output.encode_leg(coordination.Tick())
+        tick = batch_output.encode_message(coordination.Tick())
         for partition in range(self._partitions):
             producer.produce(self._topic, tick, None, partition, on_delivery=note)
         producer.flush(ANSWER_S)

@@ -16,7 +16,8 @@ and then, of each partition:
 Each batch, of records of any of the lane's partitions, in this order:
 
   1. decide every record, those of a partition in order; outputs and overlays are in memory only;
-  2. begin the Kafka transaction, produce journal, transactions, legs, dead letters, changed state
+  2. begin the Kafka transaction, produce journal, transactions, coordination messages, dead
+     letters, changed state
      and, last of each partition, its position;
   3. commit it; what waits meanwhile may be read and decoded, which changes nothing;
   4. write each partition's overlay and position to its RocksDB at once, and forget the overlay.
@@ -289,7 +290,7 @@ class LaneProcessor:
                 partition=number,
                 sequence=position.partition.sequence,
                 commands=position.commands.next_offset,
-                legs=position.legs.next_offset,
+                coordination=position.coordination.next_offset,
             )
 
     # Running.
@@ -360,8 +361,8 @@ class LaneProcessor:
         self._producer.begin_transaction()
         for writer in late:
             writer.ticked_at = now
-            tick = batch_output.encode_leg(coordination.Tick())
-            self._producer.produce(self._names.legs, tick, None, writer.number)
+            tick = batch_output.encode_message(coordination.Tick())
+            self._producer.produce(self._names.coordination, tick, None, writer.number)
         self._end_transaction()
         return True
 
@@ -374,7 +375,7 @@ class LaneProcessor:
                 self._commit([each for each in writers if each.writes])
         if rest := [each for each in writers if each.writes]:
             self._commit(rest)
-        records = sum(len(batch.legs) + len(batch.commands) for batch in batches)
+        records = sum(len(batch.messages) + len(batch.commands) for batch in batches)
         self._recorder.batch(records, outcomes)
 
     def _commit(self, writers: list[PartitionWriter]) -> None:

@@ -57,7 +57,7 @@ class PartitionWriter:
     def decide_genesis(self, genesis: Genesis, settings: LedgerParameters) -> None:
         message = coordination.Configure(settings=settings, genesis=genesis)
         self._written = self._outputs(genesis_hash(genesis.ledger_id, self.number))
-        input = engine.genesis(self.number, message, batch_output.encode_leg(message))
+        input = engine.genesis(self.number, message, batch_output.encode_message(message))
         for decision in engine.apply(self.table, input):
             self._written.add(None, decision)
 
@@ -65,13 +65,15 @@ class PartitionWriter:
         """Yields where so much is decided that it must be committed before the rest; and before it
         raises why a record is not admitted."""
         position = self.position
-        if batch.legs_from != position.legs.next_offset:
-            raise BrokenInvariant(f"legs are read from {batch.legs_from}, not {position.legs}")
+        if batch.coordination_from != position.coordination.next_offset:
+            raise BrokenInvariant(
+                f"coordination is read from {batch.coordination_from}, not {position.coordination}"
+            )
         if batch.commands_from != position.commands.next_offset:
             raise BrokenInvariant(f"read from {batch.commands_from}, not {position.commands}")
         self._written = self._outputs(position.last_hash)
-        # Legs first, so that no flood of commands can starve them.
-        inputs = [*batch.legs, *batch.commands]
+        # Coordination messages first, so that no flood of commands can starve them.
+        inputs = [*batch.messages, *batch.commands]
         self._fetch(inputs)
         for input in inputs:
             try:
@@ -115,7 +117,9 @@ class PartitionWriter:
         self._position = PartitionPosition(
             self.table.partition,
             position_after(self._last["commands"]) if "commands" in self._last else before.commands,
-            position_after(self._last["legs"]) if "legs" in self._last else before.legs,
+            position_after(self._last["coordination"])
+            if "coordination" in self._last
+            else before.coordination,
             self._written.last_hash,
             before.incarnation,
         )

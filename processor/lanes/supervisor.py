@@ -126,15 +126,15 @@ class LaneSupervisor:
         owners = self._owners.values()
         return {number: at for owner in owners for number, at in owner.committed().items()}
 
-    def trim_legs(self) -> None:
-        """Delete the legs that were read, but the last: it proves that the log was not cut.
+    def trim_coordination(self) -> None:
+        """Deletes the messages that were read, but the last: it proves that the log was not cut.
 
-        Each leg has one reader, and its position is committed when it is told here.
+        Each message has one reader, and its position is committed when it is told here.
         """
         read = [
-            TopicPartition(self.names.legs, partition, position.legs.last_offset)
+            TopicPartition(self.names.coordination, partition, position.coordination.last_offset)
             for partition, position in self.positions().items()
-            if position.legs.last_offset > self._trimmed.get(partition, 0)
+            if position.coordination.last_offset > self._trimmed.get(partition, 0)
         ]
         if not read:
             return
@@ -142,7 +142,9 @@ class LaneSupervisor:
             try:
                 deleted.result()
             except KafkaException as error:
-                log.warning("legs not trimmed", partition=asked.partition, error=str(error))
+                log.warning(
+                    "coordination messages not trimmed", partition=asked.partition, error=str(error)
+                )
             else:
                 self._trimmed[asked.partition] = asked.offset
 

@@ -156,37 +156,43 @@ def _reserve(books: DecisionPostings, entries: tuple[CoordinatedEntry, ...]) -> 
 
 
 def _numbers(sent: list[tuple[int, NumberedMessage]]) -> tuple[SentNumber, ...]:
-    return tuple(SentNumber(partition, leg.number) for partition, leg in sent)
+    return tuple(SentNumber(partition, message.number) for partition, message in sent)
 
 
 def answer(
     of: state_view.StateView,
     input: DecisionInput,
-    leg: coordination.Prepared | coordination.Refused,
+    message: coordination.Prepared | coordination.Refused,
     time_ms: int,
 ) -> Decision:
     """A participant's answer: noted while others are waited for, with the last one decided."""
     head = header(of, input, time_ms)
-    asked = state_view.transaction(of, leg.transaction_id)
+    asked = state_view.transaction(of, message.transaction_id)
     before = None if asked is None else asked.pending
-    if asked is None or before is None or leg.source not in before.waiting:
-        return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
-    pending = replace(before, waiting=tuple(p for p in before.waiting if p != leg.source))
-    if isinstance(leg, coordination.Refused):
-        refused = ParticipantRefusal(leg.source, Reason(leg.reason), leg.index)
+    if asked is None or before is None or message.source not in before.waiting:
+        return Decision(
+            replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
+        )
+    pending = replace(before, waiting=tuple(p for p in before.waiting if p != message.source))
+    if isinstance(message, coordination.Refused):
+        refused = ParticipantRefusal(message.source, Reason(message.reason), message.index)
         pending = replace(pending, refusals=(*pending.refusals, refused))
-    elif leg.same_owner:
+    elif message.same_owner:
         pending = replace(pending, same_owner=True)
     if pending.waiting:
         return Decision(
             replace(
-                head, step="answered", leg=leg, transaction_id=leg.transaction_id, pending=pending
+                head,
+                step="answered",
+                message=message,
+                transaction_id=message.transaction_id,
+                pending=pending,
             )
         )
     reason = _reason(pending)
     if reason is not None:
-        return _reject(of, head, leg.transaction_id, asked, pending, reason, leg)
-    return _post(of, head, leg.transaction_id, asked, pending, leg)
+        return _reject(of, head, message.transaction_id, asked, pending, reason, message)
+    return _post(of, head, message.transaction_id, asked, pending, message)
 
 
 def time_out(of: state_view.StateView, head: JournalRecord, transaction_id: str) -> Decision:
@@ -211,7 +217,7 @@ def _post(
     transaction_id: str,
     asked: TransactionState,
     pending: PendingTransaction,
-    leg: CoordinationMessage,
+    message: CoordinationMessage,
 ) -> Decision:
     command = _command(asked)
     fee = 0 if pending.same_owner else pending.fee
@@ -229,7 +235,7 @@ def _post(
         replace(
             head,
             step="posted",
-            leg=leg,
+            message=message,
             command=command,
             command_offset=pending.offset,
             transaction_id=transaction_id,
@@ -253,7 +259,7 @@ def _reject(
     asked: TransactionState,
     pending: PendingTransaction,
     reason: Reason,
-    leg: CoordinationMessage | None,
+    message: CoordinationMessage | None,
 ) -> Decision:
     command = _command(asked)
     books = DecisionPostings(of)
@@ -272,7 +278,7 @@ def _reject(
         replace(
             head,
             step="rejected",
-            leg=leg,
+            message=message,
             command=command,
             command_offset=pending.offset,
             transaction_id=transaction_id,
@@ -337,13 +343,13 @@ def _commit(transaction_id: str, command: Command, told: Published) -> coordinat
 
 
 def _tell(
-    of: state_view.StateView, partitions: Iterable[int], leg: NumberedMessage
+    of: state_view.StateView, partitions: Iterable[int], message: NumberedMessage
 ) -> list[tuple[int, NumberedMessage]]:
     at = of.partition
     return [
         (
             partition,
-            replace(leg, source=at.partition, number=at.sent[partition] + 1),
+            replace(message, source=at.partition, number=at.sent[partition] + 1),
         )
         for partition in partitions
     ]

@@ -22,7 +22,7 @@ class BrokenInvariant(Exception):
     """What cannot be is there: the log is not whole, or the code is wrong. Nothing may go on."""
 
 
-Topic = Literal["commands", "legs", "genesis", "operator"]
+Topic = Literal["commands", "coordination", "genesis", "operator"]
 
 
 @final
@@ -69,17 +69,17 @@ class DecisionInput:
 
 @final
 class Decision:
-    __slots__ = ("dead_letter", "legs", "record", "transactions")
+    __slots__ = ("dead_letter", "messages", "record", "transactions")
 
     def __init__(
         self,
         record: JournalRecord,
-        legs: tuple[tuple[int, CoordinationMessage], ...] = (),
+        messages: tuple[tuple[int, CoordinationMessage], ...] = (),
         transactions: tuple[TransactionRecord, ...] = (),
         dead_letter: DeadLetter | None = None,
     ) -> None:
         self.record: Final = record
-        self.legs: Final = legs
+        self.messages: Final = messages
         self.transactions: Final = transactions
         self.dead_letter: Final = dead_letter
 

@@ -53,9 +53,13 @@ def _timed(
     """Lets no time pass: it may lie in a log whose times are wrong. It counts from when it is
     needed, so that it may come before it is read in its place: then it is known there."""
     head = header(of, input, of.partition.time_ms)
-    if input.topic == "legs" and message.topic == "legs" and message.last < input.offset:
-        return Decision(replace(head, step="ignored", leg=message))
-    return Decision(replace(head, step="timed", leg=message))
+    if (
+        input.topic == "coordination"
+        and message.topic == "coordination"
+        and message.last < input.offset
+    ):
+        return Decision(replace(head, step="ignored", message=message))
+    return Decision(replace(head, step="timed", message=message))
 
 
 def _decide(of: state_view.StateView, input: DecisionInput, time_ms: int) -> Decision:
@@ -70,25 +74,25 @@ def _decide(of: state_view.StateView, input: DecisionInput, time_ms: int) -> Dec
         raise BrokenInvariant(f"a message of another version is decided: {message.detail}")
     head = header(of, input, time_ms)
     if isinstance(message, coordination.Tick):
-        return Decision(replace(head, step="ticked", leg=message))
+        return Decision(replace(head, step="ticked", message=message))
     assert isinstance(message, coordination.Configure), "commands are read from their own topic"
     before = of.partition.settings
     if message.genesis is None:
         if before is None:
             raise BrokenInvariant("a partition begins with its genesis")
         settings = _never_back(before, message.settings)
-        return Decision(replace(head, step="configured", leg=message, settings=settings))
+        return Decision(replace(head, step="configured", message=message, settings=settings))
     if before is None:
         return Decision(
             replace(
                 head,
                 step="configured",
-                leg=message,
+                message=message,
                 settings=message.settings,
                 genesis=message.genesis,
             )
         )
-    return Decision(replace(head, step="ignored", leg=message))
+    return Decision(replace(head, step="ignored", message=message))
 
 
 def _never_back(before: LedgerParameters, given: LedgerParameters) -> LedgerParameters:
@@ -101,34 +105,38 @@ def _never_back(before: LedgerParameters, given: LedgerParameters) -> LedgerPara
 
 
 def _numbered(
-    of: state_view.StateView, input: DecisionInput, leg: coordination.NumberedMessage, time_ms: int
+    of: state_view.StateView,
+    input: DecisionInput,
+    message: coordination.NumberedMessage,
+    time_ms: int,
 ) -> Decision:
     seen = of.partition.seen
-    if not 0 <= leg.source < len(seen):
-        raise BrokenInvariant(f"a leg from partition {leg.source}, of {len(seen)}")
-    if leg.number <= seen[leg.source]:
-        return Decision(replace(header(of, input, time_ms), step="duplicate", leg=leg))
-    if leg.number > seen[leg.source] + 1:
+    if not 0 <= message.source < len(seen):
+        raise BrokenInvariant(f"a message from partition {message.source}, of {len(seen)}")
+    if message.number <= seen[message.source]:
+        return Decision(replace(header(of, input, time_ms), step="duplicate", message=message))
+    if message.number > seen[message.source] + 1:
         raise BrokenInvariant(
-            f"leg {leg.number} of partition {leg.source} came after {seen[leg.source]}"
+            f"message {message.number} of partition {message.source} came after "
+            f"{seen[message.source]}"
         )
-    match leg:
+    match message:
         case coordination.Prepare():
-            return participate.prepare(of, input, leg, time_ms)
+            return participate.prepare(of, input, message, time_ms)
         case coordination.Prepared() | coordination.Refused():
-            return coordinate.answer(of, input, leg, time_ms)
+            return coordinate.answer(of, input, message, time_ms)
         case coordination.Commit():
-            return participate.commit(of, input, leg, time_ms)
+            return participate.commit(of, input, message, time_ms)
         case coordination.Abort():
-            return participate.abort(of, input, leg, time_ms)
+            return participate.abort(of, input, message, time_ms)
         case _:
-            assert_never(leg)
+            assert_never(message)
 
 
 def _ignored_bytes(
     of: state_view.StateView, input: DecisionInput, message: UnreadableRecord, time_ms: int
 ) -> Decision:
-    """Only processors write legs: what is none of theirs changes nothing, and is told."""
+    """Only processors write to `coordination`: any other record changes nothing."""
     head = header(of, input, time_ms)
     told = decide.refused_input(input, None)
     return Decision(replace(head, step="ignored", refused=told, detail=message.detail))

@@ -142,12 +142,12 @@ def _transaction(of: state_view.StateView, record: JournalRecord) -> None:
                 raise BrokenInvariant(f"an answer about {id}, which is not pending")
             of.put(state_keys.transaction(id), replace(asked, pending=record.pending))
         case "prepared":
-            leg = record.leg
-            assert isinstance(leg, coordination.Prepare), "a prepare is what is prepared"
+            message = record.message
+            assert isinstance(message, coordination.Prepare), "a prepare is what is prepared"
             of.put(
                 state_keys.prepared(id),
                 states.PreparedTransaction(
-                    leg.source, leg.kind, leg.currency, leg.account, leg.entries
+                    message.source, message.kind, message.currency, message.account, message.entries
                 ),
             )
         case "committed" | "aborted":
@@ -265,7 +265,7 @@ def _partition(before: PartitionState, record: JournalRecord) -> PartitionState:
         settings,
         pending,
         _sent(before.sent, record) if record.sent else before.sent,
-        before.seen if record.leg is None else _seen(before.seen, record),
+        before.seen if record.message is None else _seen(before.seen, record),
         _log_times(before.log_times, record) if before.log_times or record.step == "timed" else (),
     )
 
@@ -276,9 +276,9 @@ def _log_times(before: tuple[LogTime, ...], record: JournalRecord) -> tuple[LogT
     left = tuple(each for each in before if each.topic != source.topic or each.last > source.offset)
     if record.step != "timed":
         return left
-    leg = record.leg
-    assert isinstance(leg, coordination.LogTime), "an operator gave the time"
-    given = LogTime(leg.topic, leg.first, leg.last, leg.time_ms)
+    message = record.message
+    assert isinstance(message, coordination.LogTime), "an operator gave the time"
+    given = LogTime(message.topic, message.first, message.last, message.time_ms)
     return (*(each for each in left if each != given), given)
 
 
@@ -301,7 +301,7 @@ def _sent(before: tuple[int, ...], record: JournalRecord) -> tuple[int, ...]:
 
 
 def _seen(before: tuple[int, ...], record: JournalRecord) -> tuple[int, ...]:
-    leg = record.leg
-    if not isinstance(leg, _NUMBERED) or record.step == "duplicate":
+    message = record.message
+    if not isinstance(message, _NUMBERED) or record.step == "duplicate":
         return before
-    return (*before[: leg.source], leg.number, *before[leg.source + 1 :])
+    return (*before[: message.source], message.number, *before[message.source + 1 :])

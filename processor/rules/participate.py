@@ -17,21 +17,21 @@ from schemas.journal import SentNumber, Step
 
 
 def prepare(
-    of: state_view.StateView, input: DecisionInput, leg: coordination.Prepare, time_ms: int
+    of: state_view.StateView, input: DecisionInput, message: coordination.Prepare, time_ms: int
 ) -> Decision:
     head = header(of, input, time_ms)
     at = of.partition
-    number = at.sent[leg.source] + 1
+    number = at.sent[message.source] + 1
     assert at.settings is not None, "a partition begins with its genesis"
-    types = checks.types_allowed(at.settings.rules_version, leg.kind, leg.wallets_only)
-    found = checks.first_refusal(of, leg.entries, leg.currency, types)
+    types = checks.types_allowed(at.settings.rules_version, message.kind, message.wallets_only)
+    found = checks.first_refusal(of, message.entries, message.currency, types)
     reply: CoordinationMessage
     step: Step
     if found is not None:
         reply = coordination.Refused(
             source=at.partition,
             number=number,
-            transaction_id=leg.transaction_id,
+            transaction_id=message.transaction_id,
             reason=found.reason,
             index=found.entry_index,
         )
@@ -40,62 +40,66 @@ def prepare(
         reply = coordination.Prepared(
             source=at.partition,
             number=number,
-            transaction_id=leg.transaction_id,
-            same_owner=_same_owner(of, leg),
+            transaction_id=message.transaction_id,
+            same_owner=_same_owner(of, message),
         )
         step = "prepared"
     books = DecisionPostings(of)
     if found is None:
-        for entry in leg.entries:
+        for entry in message.entries:
             books.reserve(entry.account, entry.direction, entry.amount)
     return Decision(
         replace(
             head,
             step=step,
-            leg=leg,
-            transaction_id=leg.transaction_id,
+            message=message,
+            transaction_id=message.transaction_id,
             reason=None if found is None else found.reason,
             reserved=tuple(books.reserved),
-            sent=(SentNumber(leg.source, number),),
+            sent=(SentNumber(message.source, number),),
         ),
-        ((leg.source, reply),),
+        ((message.source, reply),),
     )
 
 
-def _same_owner(of: state_view.StateView, leg: coordination.Prepare) -> bool:
-    if leg.owner is None:
+def _same_owner(of: state_view.StateView, message: coordination.Prepare) -> bool:
+    if message.owner is None:
         return False
-    account = state_view.account(of, leg.entries[0].account)
-    return account is not None and plans.same_owner(account, "wallet", leg.owner)
+    account = state_view.account(of, message.entries[0].account)
+    return account is not None and plans.same_owner(account, "wallet", message.owner)
 
 
 def commit(
-    of: state_view.StateView, input: DecisionInput, leg: coordination.Commit, time_ms: int
+    of: state_view.StateView, input: DecisionInput, message: coordination.Commit, time_ms: int
 ) -> Decision:
     head = header(of, input, time_ms)
-    reserved = state_view.prepared(of, leg.transaction_id)
+    reserved = state_view.prepared(of, message.transaction_id)
     if reserved is None:
-        return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
+        return Decision(
+            replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
+        )
     books = DecisionPostings(of)
     _release(books, reserved)
     books.post_all(reserved.entries)
     books.balance_by_transit(reserved.currency)
-    parties = () if leg.counterparty is None else (leg.counterparty, reserved.entries[0].account)
+    parties = (
+        () if message.counterparty is None else (message.counterparty, reserved.entries[0].account)
+    )
     told = Published(
-        leg.transaction_id,
+        message.transaction_id,
         reserved.kind,
         reserved.currency,
-        leg.reference,
-        leg.description,
-        leg.metadata,
+        message.reference,
+        message.description,
+        message.metadata,
         parties=parties,
     )
     return Decision(
         replace(
             head,
             step="committed",
-            leg=leg,
-            transaction_id=leg.transaction_id,
+            message=message,
+            transaction_id=message.transaction_id,
             released=tuple(books.released),
             entries=tuple(books.entries),
         ),
@@ -104,20 +108,22 @@ def commit(
 
 
 def abort(
-    of: state_view.StateView, input: DecisionInput, leg: coordination.Abort, time_ms: int
+    of: state_view.StateView, input: DecisionInput, message: coordination.Abort, time_ms: int
 ) -> Decision:
     head = header(of, input, time_ms)
-    reserved = state_view.prepared(of, leg.transaction_id)
+    reserved = state_view.prepared(of, message.transaction_id)
     if reserved is None:
-        return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
+        return Decision(
+            replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
+        )
     books = DecisionPostings(of)
     _release(books, reserved)
     return Decision(
         replace(
             head,
             step="aborted",
-            leg=leg,
-            transaction_id=leg.transaction_id,
+            message=message,
+            transaction_id=message.transaction_id,
             released=tuple(books.released),
         )
     )

@@ -141,7 +141,7 @@ class Recovery:
     def check_inputs(self, position: PartitionPosition) -> None:
         """The inputs are those that the state has read: not shorter, not cut and grown again."""
         self._check_input(self._names.commands, position.commands)
-        self._check_input(self._names.legs, position.legs)
+        self._check_input(self._names.coordination, position.coordination)
 
     def _check_input(self, topic: str, input: InputPosition) -> None:
         range = self._range(topic)

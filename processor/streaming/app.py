@@ -1,4 +1,4 @@
-"""The Faust app: one agent that reads `commands` and `legs`, so that the same worker has both."""
+"""The Faust app: one agent that reads `commands` and `coordination`, so one worker owns both."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ from processor.streaming.assignor import LaneAssignor
 from processor.streaming.transport import BatchConsumer, BatchTransport
 
 LAG_TOOLS_EVERY_S = 5.0
-TRIM_LEGS_EVERY_S = 30.0
+TRIM_COORDINATION_EVERY_S = 30.0
 LEAST_REQUEST_TIMEOUT_S = 60.0
 
 
@@ -106,7 +106,7 @@ def make(settings: ProcessorSettings, ledger: LaneSupervisor, group: str) -> Led
 
     ledger.deliver = lambda owner, batches: consumer().offer(owner, batches)
 
-    @app.agent(app.topic(names.commands, names.legs, value_type=bytes, internal=False))
+    @app.agent(app.topic(names.commands, names.coordination, value_type=bytes, internal=False))
     async def ledger_agent(stream: StreamT[Any]) -> None:
         async for event in stream.events():
             owner, batches = event.value
@@ -118,13 +118,16 @@ def make(settings: ProcessorSettings, ledger: LaneSupervisor, group: str) -> Led
         offsets = {
             TP(topic, partition): read.next_offset
             for partition, position in ledger.positions().items()
-            for topic, read in ((names.commands, position.commands), (names.legs, position.legs))
+            for topic, read in (
+                (names.commands, position.commands),
+                (names.coordination, position.coordination),
+            )
         }
         if offsets and not app.rebalancing:
             await consumer().tell_group(offsets)
 
-    @app.timer(TRIM_LEGS_EVERY_S)  # type: ignore[untyped-decorator]  # likewise
-    async def trim_legs() -> None:
-        await asyncio.to_thread(ledger.trim_legs)
+    @app.timer(TRIM_COORDINATION_EVERY_S)  # type: ignore[untyped-decorator]  # likewise
+    async def trim_coordination() -> None:
+        await asyncio.to_thread(ledger.trim_coordination)
 
     return app

@@ -88,7 +88,7 @@ _ENTRIES: Final = (
 
 _SETTINGS: Final = LedgerParameters(lanes=2, rules_version=RULES_VERSION)
 
-LEGS: Final[dict[str, coordination.CoordinationMessage]] = {
+COORDINATION: Final[dict[str, coordination.CoordinationMessage]] = {
     "prepare": coordination.Prepare(
         source=7,
         number=1,
@@ -155,16 +155,16 @@ def _command(offset: int) -> journal.InputSource:
     return journal.InputSource("commands", offset)
 
 
-def _leg(offset: int) -> journal.InputSource:
-    return journal.InputSource("legs", offset)
+def _message(offset: int) -> journal.InputSource:
+    return journal.InputSource("coordination", offset)
 
 
 JOURNAL: Final[dict[str, journal.JournalRecord]] = {
     "configured": _record(
         1,
-        _leg(0),
+        _message(0),
         "configured",
-        leg=LEGS["configure"],
+        message=COORDINATION["configure"],
         settings=_SETTINGS,
         genesis=Genesis(ledger_id="streamledger", partitions=8),
     ),
@@ -219,31 +219,36 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         first_status="pending",
     ),
     "answered": _record(
-        8, _leg(4), "answered", leg=LEGS["prepared"], transaction_id=_TRANSFER_ID, pending=_PENDING
+        8,
+        _message(4),
+        "answered",
+        message=COORDINATION["prepared"],
+        transaction_id=_TRANSFER_ID,
+        pending=_PENDING,
     ),
     "prepared": _record(
         9,
-        _leg(5),
+        _message(5),
         "prepared",
-        leg=LEGS["prepare"],
+        message=COORDINATION["prepare"],
         transaction_id=_TRANSFER_ID,
         reserved=(journal.Reservation("w2", "credit", 125_000, 0, 125_000),),
         sent=(journal.SentNumber(7, 1),),
     ),
     "declined": _record(
         10,
-        _leg(6),
+        _message(6),
         "declined",
-        leg=LEGS["prepare"],
+        message=COORDINATION["prepare"],
         transaction_id=_TRANSFER_ID,
         reason=Reason.ACCOUNT_FROZEN,
         sent=(journal.SentNumber(7, 1),),
     ),
     "committed": _record(
         11,
-        _leg(7),
+        _message(7),
         "committed",
-        leg=LEGS["commit"],
+        message=COORDINATION["commit"],
         transaction_id=_TRANSFER_ID,
         released=(journal.Reservation("w2", "credit", 125_000, 0, 0),),
         entries=(
@@ -253,9 +258,9 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
     ),
     "aborted": _record(
         12,
-        _leg(8),
+        _message(8),
         "aborted",
-        leg=LEGS["abort"],
+        message=COORDINATION["abort"],
         transaction_id=_TRANSFER_ID,
         released=(journal.Reservation("w2", "credit", 125_000, 0, 0),),
     ),
@@ -267,10 +272,12 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         released=(journal.Reservation("w1", "debit", 60_000, 0, 0),),
         hold=msgspec.structs.replace(_OPEN, status="expired"),
     ),
-    "timed": _record(17, _leg(12), "timed", leg=LEGS["log_time"]),
-    "ticked": _record(14, _leg(9), "ticked", leg=LEGS["tick"]),
-    "duplicate": _record(15, _leg(10), "duplicate", leg=LEGS["prepared"]),
-    "ignored": _record(16, _leg(11), "ignored", leg=LEGS["abort"], transaction_id=_TRANSFER_ID),
+    "timed": _record(17, _message(12), "timed", message=COORDINATION["log_time"]),
+    "ticked": _record(14, _message(9), "ticked", message=COORDINATION["tick"]),
+    "duplicate": _record(15, _message(10), "duplicate", message=COORDINATION["prepared"]),
+    "ignored": _record(
+        16, _message(11), "ignored", message=COORDINATION["abort"], transaction_id=_TRANSFER_ID
+    ),
 }
 
 TRANSACTION: Final = published_records.TransactionRecord(
@@ -371,7 +378,7 @@ STATE: Final[dict[str, Struct]] = {
         commands=state.InputPosition(
             next_offset=44, last_offset=43, last_digest=bytes.fromhex(_BODY_HASH)
         ),
-        legs=state.InputPosition(
+        coordination=state.InputPosition(
             next_offset=12, last_offset=11, last_digest=bytes.fromhex(_BODY_HASH)
         ),
         last_hash=_BODY_HASH,

@@ -157,7 +157,7 @@ def _polished(part: Any, field: str = "") -> Any:
 def example_files() -> dict[str, Any]:
     made: dict[str, Any] = {}
     made |= {f"command.{kind}": command for kind, command in examples.COMMANDS.items()}
-    made |= {f"coordination.{kind}": leg for kind, leg in examples.LEGS.items()}
+    made |= {f"coordination.{kind}": message for kind, message in examples.COORDINATION.items()}
     made |= {f"journal.{step}": record for step, record in examples.JOURNAL.items()}
     made |= {
         "transaction": examples.TRANSACTION,

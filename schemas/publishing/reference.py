@@ -90,7 +90,8 @@ def reasons() -> str:
 def messages_page() -> str:
     parts = [_MESSAGES_INTRO, _COMMANDS_INTRO, _commands()]
     parts += [
-        "## Legs\n\nIn `legs`, as JSON, told apart by `leg`; between the processor's partitions.\n",
+        "## Coordination messages\n\nIn `coordination`, as JSON, told apart by `message`; "
+        "between the processor's partitions.\n",
         *_tables(*get_args(coordination.CoordinationMessage)),
         "## Journal\n\nIn `journal`, as JSON.\n",
         *_tables(journal.JournalRecord),

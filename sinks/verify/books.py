@@ -140,14 +140,14 @@ class ReplayedBooks:
         self.open: dict[str, Open] = {}
         # What a participant has reserved, until it is told what to do.
         self.prepared: dict[str, tuple[JournalRecord, Reserved]] = {}
-        self.last_inputs = {"commands": -1, "legs": -1}
+        self.last_inputs = {"commands": -1, "coordination": -1}
         self.owned = OwnedIds()
         # After the last record that was no expiry: what comes due has the next input's time.
         self.input_time_ms = 0
         # What will come due: its time and its id; and what has, before the next input.
         self._due: list[tuple[int, str]] = []
         self._expired_ms: list[int] = []
-        # Operators' decisions that counted before they were read, by their offsets in `legs`.
+        # Operators' decisions that counted before they were read, by offset in `coordination`.
         self.decided_ahead: dict[int, coordination.LogTime] = {}
         self._differences = differences
         self._offset = -1
@@ -196,7 +196,7 @@ class ReplayedBooks:
     # The record itself
 
     def _settings(self, record: JournalRecord) -> None:
-        configures = record.leg if isinstance(record.leg, coordination.Configure) else None
+        configures = record.message if isinstance(record.message, coordination.Configure) else None
         if record.step == "configured" and configures is not None:
             self._same("settings", record.settings, configures.settings)
             self._same("genesis", record.genesis, configures.genesis)
@@ -215,8 +215,8 @@ class ReplayedBooks:
             if time_ms != record.time_ms:
                 self.note(f"what came due before it is of {time_ms}, it is of {record.time_ms}")
                 break
-        if isinstance(record.leg, coordination.LogTime):
-            self._log_time(record, record.leg)
+        if isinstance(record.message, coordination.LogTime):
+            self._log_time(record, record.message)
         elif len(self._expired_ms) < _DUE_AT_ONCE:
             while self._due and self._due[0][0] <= record.time_ms:
                 due_ms, id = heapq.heappop(self._due)
@@ -225,21 +225,21 @@ class ReplayedBooks:
         self._expired_ms.clear()
         self.input_time_ms = record.time_ms
 
-    def _log_time(self, record: JournalRecord, leg: coordination.LogTime) -> None:
+    def _log_time(self, record: JournalRecord, message: coordination.LogTime) -> None:
         """An operator's decision lets no time pass. It may count before it is read in its place,
         and must be found there."""
         if self._expired_ms or record.time_ms != self.input_time_ms:
             self.note(f"lets time pass from {self.input_time_ms} to {record.time_ms}")
         source = record.source
         if source.topic == "operator":
-            self.decided_ahead[source.offset] = leg
+            self.decided_ahead[source.offset] = message
 
     def _in_its_place(self, record: JournalRecord) -> None:
-        """What an operator decided lies in `legs` where the journal says."""
+        """What an operator decided lies in `coordination` where the journal says."""
         for offset in [each for each in self.decided_ahead if each <= record.source.offset]:
-            leg = self.decided_ahead.pop(offset)
-            if offset != record.source.offset or record.leg != leg:
-                self.note(f"the decision on log times at {offset} of `legs` is not there")
+            message = self.decided_ahead.pop(offset)
+            if offset != record.source.offset or record.message != message:
+                self.note(f"the decision on log times at {offset} of `coordination` is not there")
 
     def _still_waits(self, due_ms: int, id: str) -> bool:
         hold, waited = self.holds.get(id), self.open.get(id)
@@ -274,7 +274,7 @@ class ReplayedBooks:
         if offset <= last:
             self.note(f"answers {topic} {offset} after {last}: a second outcome, or out of order")
         self.last_inputs[topic] = max(last, offset)
-        if topic == "legs":
+        if topic == "coordination":
             self._in_its_place(record)
 
     def _identity(self, record: JournalRecord) -> None:

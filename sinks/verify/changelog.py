@@ -131,7 +131,7 @@ class Changelog:
     def compare(
         self,
         books: ReplayedBooks,
-        inputs: dict[Literal["commands", "legs"], InputPosition],
+        inputs: dict[Literal["commands", "coordination"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
         log_times: tuple[state.LogTime, ...],
@@ -219,10 +219,10 @@ class Changelog:
         for id, waited in books.open.items():
             yield state_keys.due(waited.pending.deadline_ms, id), _encode(state.Due("pending"))
         for id, (record, _) in books.prepared.items():
-            leg = record.leg
-            if isinstance(leg, coordination.Prepare):
+            message = record.message
+            if isinstance(message, coordination.Prepare):
                 value_of = state.PreparedTransaction(
-                    leg.source, leg.kind, leg.currency, leg.account, leg.entries
+                    message.source, message.kind, message.currency, message.account, message.entries
                 )
                 yield state_keys.prepared(id), _encode(value_of)
 
@@ -257,7 +257,7 @@ class Changelog:
     def _same_position(
         self,
         books: ReplayedBooks,
-        inputs: dict[Literal["commands", "legs"], InputPosition],
+        inputs: dict[Literal["commands", "coordination"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
         log_times: tuple[state.LogTime, ...],
@@ -275,8 +275,8 @@ class Changelog:
             ("settings version", at.settings_version, books.settings_version),
             ("settings", at.settings, books.settings),
             ("pending transactions", at.pending, len(books.open)),
-            ("legs sent", at.sent, sent),
-            ("legs seen", at.seen, seen),
+            ("coordination messages sent", at.sent, sent),
+            ("coordination messages seen", at.seen, seen),
             ("log times", at.log_times, log_times),
             ("last hash", position.last_hash, books.hash),
         )

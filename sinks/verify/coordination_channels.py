@@ -1,9 +1,9 @@
 """The messages between partitions: what the sender's journal says it sent, what the receiver's
-journal says it read, and what still lies in `legs` between the two.
+journal says it read, and what still lies in `coordination` between the two.
 
 Messages between two partitions are numbered without gaps. A message that was sent and not read is
-in flight only if it is found in `legs` beyond the receiver's position; what transit holds over all
-partitions is what the commit messages in flight carry.
+in flight only if it is in `coordination` beyond the receiver's position. Over all partitions,
+transit holds what the commit messages in flight carry.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ _DIGEST_BYTES: Final = 8
 _UNKNOWN: Final = bytes(_DIGEST_BYTES)
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode_leg: Final = msgspec.json.Decoder(CoordinationMessage).decode
+_decode_message: Final = msgspec.json.Decoder(CoordinationMessage).decode
 _decode_record: Final = msgspec.json.Decoder(JournalRecord).decode
 
 Way = tuple[int, int]
@@ -106,9 +106,9 @@ class CoordinationChannels:
         `effects`: what it must change and send, where that can be told."""
         if record.sent or (effects is not None and effects.messages):
             self._send(books, offset, record, effects)
-        leg = record.leg
-        if isinstance(leg, _NUMBERED) and record.step != "duplicate":
-            self._receive(books, offset, record, leg)
+        message = record.message
+        if isinstance(message, _NUMBERED) and record.step != "duplicate":
+            self._receive(books, offset, record, message)
 
     def sent_by(self, partition: int, partitions: int) -> tuple[int, ...]:
         return self._lengths(self._sent, [(partition, other) for other in range(partitions)])
@@ -147,20 +147,20 @@ class CoordinationChannels:
                 )
             # Without a genesis nobody knows where an account belongs; that is noted elsewhere.
             net = _net_of(entries, sent.partition, books.partitions) if books.partitions else 0
-            leg = expected.get(sent.partition)
-            digest = _UNKNOWN if leg is None else _digest(replace(leg, number=sent.number))
+            message = expected.get(sent.partition)
+            digest = _UNKNOWN if message is None else _digest(replace(message, number=sent.number))
             side.add(kind, digest, net, self._code(currency))
 
     def _receive(
-        self, books: ReplayedBooks, offset: int, record: JournalRecord, leg: NumberedMessage
+        self, books: ReplayedBooks, offset: int, record: JournalRecord, message: NumberedMessage
     ) -> None:
-        side = self._read.setdefault((leg.source, books.partition), _Side())
-        if leg.number != len(side) + 1:
+        side = self._read.setdefault((message.source, books.partition), _Side())
+        if message.number != len(side) + 1:
             self._note(
                 books,
                 offset,
                 record,
-                f"reads message {leg.number} of partition {leg.source} after {len(side)}",
+                f"reads message {message.number} of partition {message.source} after {len(side)}",
             )
         net, currency = 0, ""
         if record.step == "committed":
@@ -170,9 +170,9 @@ class CoordinationChannels:
                 if not ids.is_system(entry.account)
             )
             prepared = books.prepared.get(record.transaction_id or "")
-            if prepared is not None and isinstance(prepared[0].leg, coordination.Prepare):
-                currency = prepared[0].leg.currency
-        side.add(_KINDS[type(leg)], _digest(leg), net, self._code(currency))
+            if prepared is not None and isinstance(prepared[0].message, coordination.Prepare):
+                currency = prepared[0].message.currency
+        side.add(_KINDS[type(message)], _digest(message), net, self._code(currency))
 
     # At the end
 
@@ -204,7 +204,7 @@ class CoordinationChannels:
             text = f"{self._text(sent)} and {where} as {self._text(found)}"
         else:
             text = f"{self._text(sent)} and {where} with other contents"
-        self._differences.note("legs", f"{what} {text}", partition=way[1])
+        self._differences.note("coordination", f"{what} {text}", partition=way[1])
 
     def _text(self, message: _Message) -> str:
         if not message.net:
@@ -215,7 +215,7 @@ class CoordinationChannels:
         return self._sent.get(way, _Side()), self._read.get(way, _Side())
 
     def find(self, receiver: "Unread", journals: Callable[[int], "Since"]) -> None:
-        """What one partition has still to read, in `legs`; and what it has read of messages that
+        """What one partition has still to read in `coordination`, and what it read of messages that
         were sent beyond the senders' ends. `journals`: what a partition has journaled since its
         end."""
         sources = {way[0] for way in (*self._sent, *self._read) if way[1] == receiver.partition}
@@ -234,7 +234,7 @@ class CoordinationChannels:
         others = [at for at in receiver.found if not 1 <= at[1] <= last_sent.get(at[0], 0)]
         for source, number in sorted(self._never_sent(receiver, others, journals)):
             what = f"message {number} of partition {source} is in the topic, but was never sent"
-            self._differences.note("legs", what, partition=receiver.partition)
+            self._differences.note("coordination", what, partition=receiver.partition)
 
     def find_decisions(
         self,
@@ -251,8 +251,8 @@ class CoordinationChannels:
                 since.read()
                 found = since.decisions.get(offset)
             if found != decision:
-                what = f"the decision on log times at {offset} of `legs` is not there"
-                self._differences.note("legs", what, partition=receiver.partition)
+                what = f"the decision on log times at {offset} of `coordination` is not there"
+                self._differences.note("coordination", what, partition=receiver.partition)
 
     def _sent_since(
         self, way: Way, sent: _Side, read: _Side, journals: Callable[[int], "Since"]
@@ -262,7 +262,7 @@ class CoordinationChannels:
             kind = journals(way[0]).sent.get((way[1], number))
             if kind is None:
                 what = f"message {number} of partition {way[0]} was read, but was never sent"
-                self._differences.note("legs", what, partition=way[1])
+                self._differences.note("coordination", what, partition=way[1])
             elif kind != message.kind:
                 self._different(way, number, _Message(kind, _UNKNOWN), message, "read")
             else:
@@ -296,7 +296,7 @@ class CoordinationChannels:
                 f"message {number} of partition {source}, {self._text(sent)}, was sent, but is"
                 " neither in the topic nor read"
             )
-            self._differences.note("legs", what, partition=receiver.partition)
+            self._differences.note("coordination", what, partition=receiver.partition)
             return
         if sent.differs(found):
             self._different((source, receiver.partition), number, sent, found, "is in the topic")
@@ -336,7 +336,7 @@ class CoordinationChannels:
 
     def _note(self, books: ReplayedBooks, offset: int, record: JournalRecord, what: str) -> None:
         self._differences.note(
-            "legs",
+            "coordination",
             what,
             partition=books.partition,
             offset=offset,
@@ -346,7 +346,7 @@ class CoordinationChannels:
 
 
 class Unread:
-    """What lies in one partition of `legs` beyond its reader's position."""
+    """What lies in one partition of `coordination` beyond its reader's position."""
 
     def __init__(
         self, of: topic_reader.TopicPartitionReader, next_offset: int, partitions: int
@@ -362,13 +362,13 @@ class Unread:
         start, end = self._of.range()
         for record in self._of.records(max(start, self._next), end):
             try:
-                leg = _decode_leg(record.value or b"")
+                message = _decode_message(record.value or b"")
             except ValueError:
                 continue
-            if isinstance(leg, _NUMBERED):
-                self.found.setdefault((leg.source, leg.number), _message(leg))
-            elif isinstance(leg, coordination.LogTime):
-                self.decisions[record.offset] = leg
+            if isinstance(message, _NUMBERED):
+                self.found.setdefault((message.source, message.number), _message(message))
+            elif isinstance(message, coordination.LogTime):
+                self.decisions[record.offset] = message
         self._next = max(self._next, end)
 
 
@@ -393,25 +393,28 @@ class Since:
                 continue
             for sent in said.sent:
                 self.sent[sent.partition, sent.number] = _SENT.get(said.step, said.step)
-            if isinstance(said.leg, _NUMBERED) and said.step != "duplicate":
-                self._read[said.leg.source, said.leg.number] = _message(said.leg)
-            elif isinstance(said.leg, coordination.LogTime) and said.source.topic == "legs":
-                self.decisions[said.source.offset] = said.leg
+            if isinstance(said.message, _NUMBERED) and said.step != "duplicate":
+                self._read[said.message.source, said.message.number] = _message(said.message)
+            elif (
+                isinstance(said.message, coordination.LogTime)
+                and said.source.topic == "coordination"
+            ):
+                self.decisions[said.source.offset] = said.message
         self._next = max(self._next, end)
 
     def read_of(self, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], _Message]:
         return {at: self._read[at] for at in wanted if at in self._read}
 
 
-def _message(leg: NumberedMessage) -> _Message:
-    return _Message(_KINDS[type(leg)], _digest(leg))
+def _message(message: NumberedMessage) -> _Message:
+    return _Message(_KINDS[type(message)], _digest(message))
 
 
-def _digest(leg: NumberedMessage) -> bytes:
-    if isinstance(leg, coordination.Refused):
+def _digest(message: NumberedMessage) -> bytes:
+    if isinstance(message, coordination.Refused):
         # Which entry was refused is not in its sender's journal.
-        leg = replace(leg, index=0)
-    return hashlib.blake2b(_encode(leg), digest_size=_DIGEST_BYTES).digest()
+        message = replace(message, index=0)
+    return hashlib.blake2b(_encode(message), digest_size=_DIGEST_BYTES).digest()
 
 
 def _net_of(entries: tuple[CoordinatedEntry, ...], partition: int, partitions: int) -> int:

@@ -99,11 +99,11 @@ def _text(value: object) -> str:
 
 def of(books: ReplayedBooks, record: JournalRecord) -> Effects:
     step = record.step
-    leg = record.leg
+    message = record.message
     if (
-        isinstance(leg, _NUMBERED)
+        isinstance(message, _NUMBERED)
         and step != "duplicate"
-        and record.transaction_id != leg.transaction_id
+        and record.transaction_id != message.transaction_id
     ):
         raise Unclear(f"is about {record.transaction_id}, its message about another transaction")
     if step in ("posted", "pending") and record.command_offset is None:
@@ -120,7 +120,7 @@ def of(books: ReplayedBooks, record: JournalRecord) -> Effects:
         return _by_prepare(books, record)
     if step == "committed" or step == "aborted":
         return _by_decision(books, record)
-    if (step == "timed") is not isinstance(leg, coordination.LogTime) and step != "ignored":
+    if (step == "timed") is not isinstance(message, coordination.LogTime) and step != "ignored":
         raise Unclear(f"is {step} by another message")
     if step == "ignored":
         _not_ours(books, record)
@@ -312,17 +312,19 @@ def _pending(
 
 
 def _answered(books: ReplayedBooks, record: JournalRecord) -> PendingTransaction:
-    waited, leg = books.open.get(record.transaction_id or ""), record.leg
-    if waited is None or not isinstance(leg, coordination.Prepared | coordination.Refused):
+    waited, message = books.open.get(record.transaction_id or ""), record.message
+    if waited is None or not isinstance(message, coordination.Prepared | coordination.Refused):
         raise Unclear("answers what is not pending")
     before = waited.pending
-    if leg.source not in before.waiting:
-        raise Unclear(f"counts an answer of partition {leg.source}, which is not waited for")
-    after = replace(before, waiting=tuple(each for each in before.waiting if each != leg.source))
-    if isinstance(leg, coordination.Refused):
-        refusal = ParticipantRefusal(leg.source, Reason(leg.reason), leg.index)
+    if message.source not in before.waiting:
+        raise Unclear(f"counts an answer of partition {message.source}, which is not waited for")
+    after = replace(
+        before, waiting=tuple(each for each in before.waiting if each != message.source)
+    )
+    if isinstance(message, coordination.Refused):
+        refusal = ParticipantRefusal(message.source, Reason(message.reason), message.index)
         return replace(after, refusals=(*after.refusals, refusal))
-    return replace(after, same_owner=after.same_owner or leg.same_owner)
+    return replace(after, same_owner=after.same_owner or message.same_owner)
 
 
 def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
@@ -406,9 +408,9 @@ def _decided_to_post(
 
 
 def _to_each(
-    partitions: Iterable[int], leg: NumberedMessage
+    partitions: Iterable[int], message: NumberedMessage
 ) -> tuple[tuple[int, NumberedMessage], ...]:
-    return tuple((partition, leg) for partition in partitions)
+    return tuple((partition, message) for partition in partitions)
 
 
 def _expired(books: ReplayedBooks, record: JournalRecord) -> Effects:
@@ -427,36 +429,36 @@ def _expired(books: ReplayedBooks, record: JournalRecord) -> Effects:
 
 
 def _by_prepare(books: ReplayedBooks, record: JournalRecord) -> Effects:
-    leg = record.leg
-    if not isinstance(leg, coordination.Prepare):
+    message = record.message
+    if not isinstance(message, coordination.Prepare):
         raise Unclear(f"is {record.step} without a prepare message")
-    id = leg.transaction_id
+    id = message.transaction_id
     if record.step == "declined":
         refused = coordination.Refused(
             source=books.partition, number=0, transaction_id=id, reason=record.reason or "", index=0
         )
-        return Effects(messages=((leg.source, refused),))
+        return Effects(messages=((message.source, refused),))
     if id in books.prepared:
         raise Unclear("is prepared a second time")
-    receiver = books.accounts.get(leg.entries[0].account) if leg.entries else None
-    same_owner = receiver is not None and _same_owner(receiver, leg.owner)
+    receiver = books.accounts.get(message.entries[0].account) if message.entries else None
+    same_owner = receiver is not None and _same_owner(receiver, message.owner)
     prepared = coordination.Prepared(
         source=books.partition, number=0, transaction_id=id, same_owner=same_owner
     )
-    return Effects(reserved=_triples(leg.entries), messages=((leg.source, prepared),))
+    return Effects(reserved=_triples(message.entries), messages=((message.source, prepared),))
 
 
 def _by_decision(books: ReplayedBooks, record: JournalRecord) -> Effects:
     """The coordinator's decision, and nothing but what was prepared."""
     before = books.prepared.get(record.transaction_id or "")
     kind = coordination.Commit if record.step == "committed" else coordination.Abort
-    if before is None or not isinstance(before[0].leg, coordination.Prepare):
+    if before is None or not isinstance(before[0].message, coordination.Prepare):
         raise Unclear(f"is {record.step}, but was not prepared")
-    if not isinstance(record.leg, kind):
+    if not isinstance(record.message, kind):
         raise Unclear(f"is {record.step} without its message")
-    prepare, reserved = before[0].leg, before[1]
-    if record.leg.source != prepare.source:
-        raise Unclear(f"was prepared for partition {prepare.source}, not {record.leg.source}")
+    prepare, reserved = before[0].message, before[1]
+    if record.message.source != prepare.source:
+        raise Unclear(f"was prepared for partition {prepare.source}, not {record.message.source}")
     if record.step == "aborted":
         return Effects(released=reserved)
     entries = _with_transit(books, _triples(prepare.entries), prepare.currency)
@@ -465,17 +467,19 @@ def _by_decision(books: ReplayedBooks, record: JournalRecord) -> Effects:
 
 def _not_ours(books: ReplayedBooks, record: JournalRecord) -> None:
     """Only a message that nobody waits for may be ignored."""
-    leg, id = record.leg, record.transaction_id or ""
-    if isinstance(leg, coordination.Commit | coordination.Abort) and id in books.prepared:
+    message, id = record.message, record.transaction_id or ""
+    if isinstance(message, coordination.Commit | coordination.Abort) and id in books.prepared:
         raise Unclear("ignores a decision on what is prepared")
-    if isinstance(leg, coordination.Prepared | coordination.Refused):
+    if isinstance(message, coordination.Prepared | coordination.Refused):
         waited = books.open.get(id)
-        if waited is not None and leg.source in waited.pending.waiting:
+        if waited is not None and message.source in waited.pending.waiting:
             raise Unclear("ignores an answer that is waited for")
-    if isinstance(leg, coordination.Prepare):
+    if isinstance(message, coordination.Prepare):
         raise Unclear("ignores a prepare message")
-    if isinstance(leg, coordination.LogTime) and (
-        leg.topic != "legs" or leg.last >= record.source.offset or record.source.topic != "legs"
+    if isinstance(message, coordination.LogTime) and (
+        message.topic != "coordination"
+        or message.last >= record.source.offset
+        or record.source.topic != "coordination"
     ):
         raise Unclear("ignores a decision on log times that are to come")
 

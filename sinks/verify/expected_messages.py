@@ -68,12 +68,14 @@ def _what_it_is(
     books: ReplayedBooks, record: JournalRecord
 ) -> tuple[str, list[str], tuple[str | None, str | None, Metadata]]:
     """Kind, the ordinary accounts as far as they are told, and what its command said of it."""
-    leg, command = record.leg, record.command
-    if isinstance(leg, coordination.Commit):
-        asked = books.prepared[record.transaction_id or ""][0].leg
+    message, command = record.message, record.command
+    if isinstance(message, coordination.Commit):
+        asked = books.prepared[record.transaction_id or ""][0].message
         assert isinstance(asked, coordination.Prepare), "what is prepared was asked for"
-        parties = [] if leg.counterparty is None else [leg.counterparty, asked.entries[0].account]
-        return asked.kind, parties, (leg.reference, leg.description, leg.metadata)
+        parties = (
+            [] if message.counterparty is None else [message.counterparty, asked.entries[0].account]
+        )
+        return asked.kind, parties, (message.reference, message.description, message.metadata)
     assert command is not None, "who posts has a command"
     waited = books.open.get(record.transaction_id or "")
     named: Iterable[str] = (entry.account for entry in record.entries)

@@ -1,5 +1,5 @@
 """What a partition has read, beside what its journal says of it: each command by its digest, each
-leg that is still kept too, and where its reading stands.
+message that is still kept too, and where its reading stands.
 
 A command that the journal passes over has no outcome, and is told.
 """
@@ -20,7 +20,7 @@ from sinks.verify import expected_messages, topic_reader
 from sinks.verify.report import Differences
 
 _decode_command: Final = msgspec.json.Decoder(Command).decode
-_decode_leg: Final = msgspec.json.Decoder(CoordinationMessage).decode
+_decode_message: Final = msgspec.json.Decoder(CoordinationMessage).decode
 _JSON: Final = b"{"
 # Anyone may write a key of any size to `commands`; the journal has its first bytes.
 _KEY_BYTES: Final = 256
@@ -34,7 +34,7 @@ class LogTimes:
 
     def fold(self, record: JournalRecord) -> None:
         """Those of records that are still to come; of two on one record the last one counts."""
-        source, decision = record.source, record.leg
+        source, decision = record.source, record.message
         self._given = [
             each for each in self._given if each.topic != source.topic or each.last > source.offset
         ]
@@ -55,11 +55,11 @@ class LogTimes:
 
 
 class InputTopic:
-    """One partition of `commands` or `legs`, read in step with the journal that answers it."""
+    """One partition of `commands` or `coordination`, read in step with its journal."""
 
     def __init__(
         self,
-        topic: Literal["commands", "legs"],
+        topic: Literal["commands", "coordination"],
         of: topic_reader.TopicPartitionReader,
         differences: Differences,
         log_times: LogTimes,
@@ -100,8 +100,8 @@ class InputTopic:
                 note(f"the topic begins at {self._start}: command {offset} is not kept")
             return None
         found = self._at(offset)
-        if found is None and self._topic == "legs":
-            # Legs that were read are deleted, beside a live system at any time.
+        if found is None and self._topic == "coordination":
+            # Coordination messages that were read are deleted, beside a live system at any time.
             self._start = self._of.range()[0]
             if offset < self._start:
                 return None
@@ -117,7 +117,7 @@ class InputTopic:
         elif not self._same_message(value, record):
             note(f"{self._topic} {offset} says something else than the journal has of it")
         log_time = self._log_times.of(self._topic, offset, found.time_ms)
-        if isinstance(record.leg, LogTime):
+        if isinstance(record.message, LogTime):
             # It lets no time pass.
             log_time = time_ms
         if record.time_ms != max(time_ms, log_time):
@@ -129,8 +129,8 @@ class InputTopic:
 
     def _same_message(self, value: bytes, record: JournalRecord) -> bool:
         """As far as JSON tells; other encodings are judged by their digest."""
-        if self._topic == "legs":
-            return record.leg is None or bool(_decode_leg(value) == record.leg)
+        if self._topic == "coordination":
+            return record.message is None or bool(_decode_message(value) == record.message)
         refused = record.refused
         if refused is not None:
             return refused.size == len(value) and refused.head == expected_messages.head_of(value)
@@ -171,7 +171,7 @@ class InputTopic:
             time.sleep(topic_reader.PAUSE_S)
 
     def _passed_over(self, record: topic_reader.TopicRecord) -> None:
-        # The last leg that was read before the others were deleted is kept as a proof.
+        # The last message that was read before the others were deleted is kept as a proof.
         self._differences.note(
             self._topic,
             f"{self._topic} {record.offset} has no outcome, though a later one has",

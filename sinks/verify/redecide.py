@@ -98,12 +98,12 @@ def _input(key: bytes | None, record: JournalRecord, answered: bytes | None) -> 
     source, value = record.source, answered
     message = _message(record, answered)
     if value is None and isinstance(message, CoordinationMessage):
-        # Its digest is in the record; a leg has one encoding alone.
+        # Its digest is in the record; a message has one encoding alone.
         value = _encode(message)
     if value is None and record.refused is not None:
         value = base64.b64decode(record.refused.head)
     if source.topic == "genesis":
-        assert isinstance(message, coordination.Configure), "a genesis is a configure leg"
+        assert isinstance(message, coordination.Configure), "a genesis is a configure message"
         return engine.genesis(record.partition, message, value or b"")
     assert source.topic != "expiry", "what came due has no input of its own"
     return input_of(source.topic, source.offset, key, value or b"", record.time_ms, message)
@@ -118,8 +118,8 @@ def _message(
         # Avro needs the schemas of its day; what it meant is in the record.
         if record.command is not None:
             return record.command
-    if record.leg is not None:
-        return record.leg
+    if record.message is not None:
+        return record.message
     label = None if record.refused is None else record.refused.id
     return UnreadableRecord(record.reason or Reason.MALFORMED, record.detail or "", label)
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 Copy = Literal[
     "journal",
     "commands",
-    "legs",
+    "coordination",
     "books",
     "postgres",
     "state",

@@ -112,9 +112,9 @@ class _Run:
         for journal in self._journals:
             self._ranges.append(journal.range())
             journal.close()
-        # How far the journal of each partition was folded, and `legs` read by then.
+        # How far the journal of each partition was folded, and `coordination` read by then.
         self._ends = [end for _, end in self._ranges]
-        self._next_legs = [0] * asked.partitions
+        self._next_coordination = [0] * asked.partitions
         self._decided_ahead: dict[int, dict[int, LogTime]] = {}
         self._since: dict[int, Since] = {}
         self._total = sum(end - start for start, end in self._ranges)
@@ -145,7 +145,7 @@ class _Run:
             records = self._records(number, one)
             books, report = one.run(self._changelogs[number], records, self._gone_on(number))
             self._compared.update(one.compared)
-            self._next_legs[number] = books.last_inputs["legs"] + 1
+            self._next_coordination[number] = books.last_inputs["coordination"] + 1
             self._decided_ahead[number] = books.decided_ahead
             self._sum(books)
             told.append(report)
@@ -191,11 +191,11 @@ class _Run:
         return sequence
 
     def _finish_ways(self) -> None:
-        """What is in flight between partitions must lie in `legs`."""
+        """What is in flight between partitions must lie in `coordination`."""
         self._ways.compare()
         for number in range(self._asked.partitions):
-            of = self._partition(self._asked.names.legs, number, trimmed=True)
-            unread = Unread(of, self._next_legs[number], self._asked.partitions)
+            of = self._partition(self._asked.names.coordination, number, trimmed=True)
+            unread = Unread(of, self._next_coordination[number], self._asked.partitions)
             self._ways.find(unread, self._journaled_since)
             self._ways.find_decisions(unread, self._decided_ahead[number], self._journaled_since)
             of.close()
@@ -260,7 +260,7 @@ class _Run:
             self._transit[currency] += transit
 
     def _whole_books(self) -> tuple[CurrencyReport, ...]:
-        """Over all partitions transit is what the legs that are under way carry."""
+        """Over all partitions transit is what the messages under way carry."""
         under_way = self._ways.under_way()
         currencies = sorted({*self._debits, *self._credits, *under_way} - {""})
         for currency in currencies:
@@ -318,14 +318,16 @@ class _PartitionCheck:
     ) -> tuple[ReplayedBooks, PartitionReport]:
         names, number, books = self._asked.names, self._number, self.books
         commands = topic_reader.TopicPartitionReader(self._asked.config, names.commands, number)
-        legs = topic_reader.TopicPartitionReader(
-            self._asked.config, names.legs, number, trimmed=True
+        messages = topic_reader.TopicPartitionReader(
+            self._asked.config, names.coordination, number, trimmed=True
         )
         self._changelog = changelog
         self._log_times = LogTimes()
-        self._inputs: dict[Literal["commands", "legs"], InputTopic] = {
+        self._inputs: dict[Literal["commands", "coordination"], InputTopic] = {
             "commands": InputTopic("commands", commands, self._differences, self._log_times),
-            "legs": InputTopic("legs", legs, self._differences, self._log_times),
+            "coordination": InputTopic(
+                "coordination", messages, self._differences, self._log_times
+            ),
         }
         self._readers = PublishedTopics(
             self._asked.config,
@@ -348,11 +350,11 @@ class _PartitionCheck:
         waiting = self._inputs["commands"].waiting()
         self.compared["journal records"] = books.sequence
         self.compared["commands"] = self._inputs["commands"].compared
-        self.compared["legs"] = self._inputs["legs"].compared
+        self.compared["coordination"] = self._inputs["coordination"].compared
         self.compared["state keys"] = changelog.compared
         self._readers.finish(books.sequence, gone_on)
         self.compared.update(self._readers.compared)
-        for of in (commands, legs):
+        for of in (commands, messages):
             of.close()
         tables = self._tables
         return books, PartitionReport(
@@ -389,7 +391,7 @@ class _PartitionCheck:
         books.fold(read.offset, value, record)
         answered = None
         source = record.source.topic
-        if source == "commands" or source == "legs":
+        if source == "commands" or source == "coordination":
             answered = self._inputs[source].answered(read.offset, read.key, record, time_ms)
         self._log_times.fold(record)
         self._letters.fold(read.offset, read.key, record, answered)

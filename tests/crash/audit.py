@@ -19,7 +19,7 @@ from tests.crash.reading import Record, Topic
 # As docs/rules.md and the published schemas have them: part of the wire, not of the program.
 NAMESPACE = uuid.UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
 WALLETS_ONLY_NAMESPACE = uuid.UUID("c1d8e0f2-3b6a-5c47-9e15-2f7a64b0d8c3")
-TICK = b'{"leg":"tick"}'
+TICK = b'{"message":"tick"}'
 NEVER_READ = frozenset(
     {
         "too_large",
@@ -51,8 +51,8 @@ class Audit:
         self.differences = Differences()
         self.books = [Books(number, self.differences) for number in range(partitions)]
         self.commands: list[dict[int, Record]] = [{} for _ in range(partitions)]
-        self.legs: list[dict[int, Record]] = [{} for _ in range(partitions)]
-        # Where `legs` began each time that it was read: what lay before may not have been seen, as
+        self.messages: list[dict[int, Record]] = [{} for _ in range(partitions)]
+        # Where `coordination` began each time that it was read: what lay before may be unseen, as
         # owners delete what they have read.
         self._begins: list[set[int]] = [set() for _ in range(partitions)]
         self.dead: list[Record] = []
@@ -61,7 +61,14 @@ class Audit:
         self._transactions: list[list[Record]] = [[] for _ in range(partitions)]
         self._topics = {
             name: Topic(client, getattr(names, name), 1 if name == "commands_dead" else partitions)
-            for name in ("commands", "legs", "journal", "transactions", "state", "commands_dead")
+            for name in (
+                "commands",
+                "coordination",
+                "journal",
+                "transactions",
+                "state",
+                "commands_dead",
+            )
         }
 
     def close(self) -> None:
@@ -80,22 +87,24 @@ class Audit:
             self.books[record.partition].fold(record.offset, record.value or b"")
         for record in self._topics["commands"].news():
             self.commands[record.partition][record.offset] = record
-        for record in self._topics["legs"].news():
-            self.legs[record.partition][record.offset] = record
-        for begins, (low, _) in zip(self._begins, self._topics["legs"].ranges(), strict=True):
+        for record in self._topics["coordination"].news():
+            self.messages[record.partition][record.offset] = record
+        for begins, (low, _) in zip(
+            self._begins, self._topics["coordination"].ranges(), strict=True
+        ):
             begins.add(low)
 
     def settled(self) -> bool:
-        """Every command and leg has its record, and nothing is under way between partitions."""
+        """Every command and message has its record, and nothing is under way between partitions."""
         self.update()
         return not (self.unanswered() or self.undecided() or self._on_the_way())
 
     def unanswered(self) -> int:
-        """Records of `commands` and `legs` that the journal does not have yet."""
-        sides = zip(self.books, self.commands, self.legs, strict=True)
+        """Records of `commands` and `coordination` that the journal does not have yet."""
+        sides = zip(self.books, self.commands, self.messages, strict=True)
         return sum(
-            len(commands.keys() - books.told.keys()) + len(legs.keys() - books.legs.keys())
-            for books, commands, legs in sides
+            len(commands.keys() - books.told.keys()) + len(messages.keys() - books.messages.keys())
+            for books, commands, messages in sides
         )
 
     def positions(self) -> set[tuple[int, int]]:
@@ -120,7 +129,7 @@ class Audit:
             reasons += books.reasons
         return {
             "commands": sum(map(len, self.commands)),
-            "legs": sum(len(books.legs) for books in self.books),
+            "coordination": sum(len(books.messages) for books in self.books),
             "journal": sum(books.sequence for books in self.books),
             "dead letters": len(self.dead),
             "steps": dict(steps.most_common()),
@@ -144,7 +153,7 @@ class Audit:
             self._same_transactions(number, books)
             self._same_state(number, books)
         self._same_dead_letters()
-        self._numbered_legs()
+        self._numbered_coordination()
         self._identities()
         self._transit(quiet)
         if quiet:
@@ -171,36 +180,36 @@ class Audit:
             where = f"commands {number}:{offset}"
             digest = books.told[offset].digest
             self.differences.same(where, "digest in journal", digest, commands[offset].digest)
-        legs = self.legs[number]
-        for offset in sorted(books.legs.keys() - legs.keys()):
+        messages = self.messages[number]
+        for offset in sorted(books.messages.keys() - messages.keys()):
             if offset >= low:
-                note(f"journal {number} answers leg {offset}, which no reader sees")
-        for offset in sorted(legs.keys() - books.legs.keys()) if quiet else ():
+                note(f"journal {number} answers message {offset}, which no reader sees")
+        for offset in sorted(messages.keys() - books.messages.keys()) if quiet else ():
             # A tick may be the last that an owner does before it stops.
-            if (legs[offset].value or b"") != TICK:
-                note(f"legs {number}:{offset} has no record")
-        for offset in books.legs.keys() & legs.keys():
-            where = f"legs {number}:{offset}"
-            self.differences.same(where, "digest", books.legs[offset], legs[offset].digest)
+            if (messages[offset].value or b"") != TICK:
+                note(f"coordination messages {number}:{offset} has no record")
+        for offset in books.messages.keys() & messages.keys():
+            where = f"coordination messages {number}:{offset}"
+            self.differences.same(where, "digest", books.messages[offset], messages[offset].digest)
 
-    def _numbered_legs(self) -> None:
-        """Between two partitions each number once, in order; of the legs that were seen without a
+    def _numbered_coordination(self) -> None:
+        """Between two partitions each number once, in order; of messages that were seen without a
         break."""
-        for number, legs in enumerate(self.legs):
+        for number, messages in enumerate(self.messages):
             last: dict[int, int] = {}
             before = -1
-            for offset, record in legs.items():
+            for offset, record in messages.items():
                 if any(before < begin <= offset for begin in self._begins[number]):
                     last.clear()
                 before = offset
-                leg = json.loads(record.value or b"null")
-                if not isinstance(leg, dict) or "number" not in leg:
+                message = json.loads(record.value or b"null")
+                if not isinstance(message, dict) or "number" not in message:
                     continue
-                source = leg["source"]
-                expected = last.get(source, leg["number"] - 1) + 1
-                where = f"legs {number}:{offset} from {source}"
-                self.differences.same(where, "number", leg["number"], expected)
-                last[source] = leg["number"]
+                source = message["source"]
+                expected = last.get(source, message["number"] - 1) + 1
+                where = f"coordination messages {number}:{offset} from {source}"
+                self.differences.same(where, "number", message["number"], expected)
+                last[source] = message["number"]
 
     def _same_dead_letters(self) -> None:
         letters: Counter[tuple[int, int]] = Counter()
@@ -295,12 +304,17 @@ class Audit:
         if b"p" not in state:
             self.differences.note(f"{where} has no position")
             return
-        partition, commands, legs, last_hash, incarnation = state[b"p"][:5]
+        partition, commands, messages, last_hash, incarnation = state[b"p"][:5]
         same(where, "bytes of the incarnation", len(incarnation), 16)
         same(where, "sequence, time", (partition[3], partition[4]), (books.sequence, books.time_ms))
         same(where, "last hash", last_hash, books.hash)
         same(where, "position in commands", commands[0], max(books.told, default=-1) + 1)
-        same(where, "position in legs", legs[0], max(books.legs, default=-1) + 1)
+        same(
+            where,
+            "position in coordination messages",
+            messages[0],
+            max(books.messages, default=-1) + 1,
+        )
         same(where, "pending", partition[7], len(books.undecided))
 
     def _same_map(self, where: str, found: dict[str, Any], expected: dict[str, Any]) -> None:

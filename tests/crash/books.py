@@ -80,10 +80,10 @@ class Books:
         # Balance, on the side that raises it, and version of each shard.
         self.shards: dict[str, tuple[int, int]] = {}
         self.holds: dict[str, str] = {}
-        # By offset: the record about each command, the later decision on it, the digest of a leg.
+        # By offset: the record of each command, the later decision on it, the message's digest.
         self.told: dict[int, Told] = {}
         self.decided: dict[int, Told] = {}
-        self.legs: dict[int, str | None] = {}
+        self.messages: dict[int, str | None] = {}
         self.undecided: dict[int, str] = {}
         self.prepared: dict[str, int] = {}
         # What `transactions` must tell, and what it tells, of each ordinary account's entry.
@@ -134,14 +134,14 @@ class Books:
             self.reasons[told.reason or told.step] += 1
             if step == "pending":
                 self.undecided[offset] = record["transaction_id"]
-        elif topic == "legs":
-            if offset in self.legs:
-                self._differences.note(f"{where}: leg {offset} is answered again, by {step}")
-            elif self.legs and offset < next(reversed(self.legs)):
-                self._differences.note(f"{where}: leg {offset} is answered out of order")
-            self.legs[offset] = record.get("digest")
+        elif topic == "coordination":
+            if offset in self.messages:
+                self._differences.note(f"{where}: message {offset} is answered again, by {step}")
+            elif self.messages and offset < next(reversed(self.messages)):
+                self._differences.note(f"{where}: message {offset} is answered out of order")
+            self.messages[offset] = record.get("digest")
             if step in ("duplicate", "refused"):
-                self._differences.note(f"{where}: a leg's step is {step}")
+                self._differences.note(f"{where}: a message's step is {step}")
         elif topic == "genesis" and self.sequence > 1:
             self._differences.note(f"{where}: a second genesis")
 

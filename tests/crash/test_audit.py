@@ -69,7 +69,7 @@ def test_what_is_planted_is_found(ledger: Ledger) -> None:
     assert "reason, digest" in found
 
     assert "has no outcome" in plant(names.commands, b"never decided")
-    assert "has no record" in plant(names.legs, b'{"leg": "tick"}')
+    assert "has no record" in plant(names.coordination, b'{"message": "tick"}')
 
     books = ledger.audit.books[0]
     forged = {
@@ -96,7 +96,7 @@ def test_what_is_planted_is_found(ledger: Ledger) -> None:
     assert "previous_hash is" in plant(names.journal, json.dumps(forged).encode())
 
 
-def test_legs_that_are_trimmed_while_it_reads_are_no_difference(ledger: Ledger) -> None:
+def test_messages_that_are_trimmed_while_it_reads_are_no_difference(ledger: Ledger) -> None:
     ledger.ready()
     one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
     ledger.until(ledger.audit.settled, 30)
@@ -104,23 +104,23 @@ def test_legs_that_are_trimmed_while_it_reads_are_no_difference(ledger: Ledger) 
         transfer = {"kind": "transfer", "account": one, "to": other, "amount": 1}
         ledger.outcome(ledger.send({**transfer, "id": f"t{turn}"}))
     ledger.until(ledger.audit.settled, 30)
-    between = [sorted(legs)[1:-1] for legs in ledger.audit.legs]
+    between = [sorted(messages)[1:-1] for messages in ledger.audit.messages]
     assert between[0] and between[1]
 
     firsts = [
-        TopicPartition(ledger.names.legs, number, offsets[-1] + 1)
+        TopicPartition(ledger.names.coordination, number, offsets[-1] + 1)
         for number, offsets in enumerate(between)
         if offsets
     ]
     admin = AdminClient(ledger.client)
 
     def without(*, trimmed: bool) -> str:
-        """What a reader finds that has the first legs and the last ones."""
+        """What a reader finds that has the first coordination messages and the last ones."""
         with Audit(ledger.client, ledger.names, ledger.partitions) as audit:
             audit.update()
-            for legs, offsets in zip(audit.legs, between, strict=True):
+            for messages, offsets in zip(audit.messages, between, strict=True):
                 for offset in offsets:
-                    del legs[offset]
+                    del messages[offset]
             for each in admin.delete_records(firsts).values() if trimmed else ():
                 each.result(30)
             return "\n".join(audit.verify())

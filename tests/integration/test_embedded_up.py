@@ -136,7 +136,7 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     assert "left behind: " in terminal.output()
     url = f"http://127.0.0.1:{terminal.ports['--port']}"
     assert get(f"{url}/health")["status"] == "ok"
-    assert {"commands", "journal", "legs"} <= topics(terminal)
+    assert {"commands", "journal", "coordination"} <= topics(terminal)
 
     # What only it knows, people can have too.
     told = terminal.data.path / "settings.sh"
@@ -156,7 +156,7 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     eventually(lambda: terminal.identities().get("kafka") not in (None, before["kafka"]), READY_S)
     terminal.wait_ready(up)
     assert "kafka ended with exit code -9; starting it again" in terminal.output()
-    assert {"commands", "journal", "legs"} <= topics(terminal)
+    assert {"commands", "journal", "coordination"} <= topics(terminal)
 
     # `up` is killed: its parts run on, `status` says what they are, and the next one takes over.
     before = terminal.identities()
@@ -169,7 +169,7 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     assert not any(identity.alive() for identity in before.values())
     status = terminal.status()
     assert (status["ready"], status["url"], status["pid"]) == (True, url, up.pid)
-    assert {"commands", "journal", "legs"} <= topics(terminal)
+    assert {"commands", "journal", "coordination"} <= topics(terminal)
 
     # Ctrl-C reaches the whole group of the terminal; afterwards nothing runs.
     last = terminal.identities()

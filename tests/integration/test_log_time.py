@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 HOUR_MS = 3_600_000
 YEARS_MS = 5 * 365 * 24 * HOUR_MS
 CONFIRM_S = 20.0
-TICK = b'{"leg":"tick"}'
+TICK = b'{"message":"tick"}'
 
 # Set before any module of a program is imported.
 WRONG_CLOCK = """
@@ -195,17 +195,21 @@ def test_a_command_of_the_far_future_waits_for_an_operator(ledger: Ledger, tmp_p
     assert "was decided, at its log's own time" in said
 
 
-def test_a_leg_of_the_far_future_is_decided_though_its_decision_lies_behind_it(
+def test_a_message_of_the_far_future_is_decided_though_its_decision_lies_behind_it(
     ledger: Ledger, tmp_path: Path
 ) -> None:
     worker = ledger.ready(data="one")
     account = open_hold(ledger)
-    (offset,) = produce_later(ledger, ledger.names.legs, None, TICK)
+    (offset,) = produce_later(ledger, ledger.names.coordination, None, TICK)
     assert worker.wait(40) == 1, worker.tail()
     told = worker.told()
-    assert f"partition 0 of `{ledger.names.legs}`, record at {offset}: its log time is" in told
-    said = decide(ledger, f"0:{offset}", "--topic", "legs", "--time", now())
-    assert said.startswith(f"written: partition 0 decides legs {offset} to {offset} as of ")
+    assert (
+        f"partition 0 of `{ledger.names.coordination}`, record at {offset}: its log time is" in told
+    )
+    said = decide(ledger, f"0:{offset}", "--topic", "coordination", "--time", now())
+    assert said.startswith(
+        f"written: partition 0 decides coordination messages {offset} to {offset} as of "
+    )
     ledger.ready(data="one")
     assert ledger.outcome(ledger.send(credit(account, "later"))).step == "posted"
     ledger.until(ledger.audit.settled, 20)

@@ -31,7 +31,9 @@ REPLACED = 10
 def topic(kafka: str, topic_prefix: str) -> str:
     name = f"{topic_prefix}commands"
     admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
-    topics = [NewTopic(topic_prefix + each, 2, 1) for each in ("commands", "legs", "journal")]
+    topics = [
+        NewTopic(topic_prefix + each, 2, 1) for each in ("commands", "coordination", "journal")
+    ]
     for each in admin.create_topics(topics).values():
         each.result(30)
     return name

@@ -271,7 +271,7 @@ def test_it_ends_cleanly_and_each_line_of_its_log_has_fields(operator: Operator)
     assert begins["rules"] == rules_build()
     owned = [line for line in lines(worker) if line["message"] == "owning partition"]
     assert {line["partition"] for line in owned} == {0, 1}
-    assert all(line.keys() >= {"sequence", "commands", "legs"} for line in owned)
+    assert all(line.keys() >= {"sequence", "commands", "coordination"} for line in owned)
     assert {line["level"] for line in lines(worker)} <= {"info", "warning"}
     (told, *_) = [line for line in lines(again) if "environment" in line]
     assert told["message"] == "the ledger's own settings hold, not the environment's"

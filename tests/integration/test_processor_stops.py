@@ -47,7 +47,7 @@ def test_a_hold_expires_though_nothing_comes(ledger: Ledger) -> None:
     late_ms = books.time_ms - expires
     assert 0 <= late_ms < 3_000
     assert books.accounts[account].held == 0
-    # One tick was enough, and it came by `legs`.
+    # One tick was enough, and it came by `coordination`.
     assert books.steps["ticked"] == 1
     debit = {"kind": "debit", "account": account, "amount": 100, "id": "all of it"}
     assert ledger.outcome(ledger.send(debit)).step == "posted"

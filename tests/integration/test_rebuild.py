@@ -144,7 +144,7 @@ def test_a_sink_at_work_goes_on_as_if_nothing_had_been(halves: Copies) -> None:
                     one.number,
                     one.state,
                     one.commands[len(half.commands) :],
-                    one.legs[len(half.legs) :],
+                    one.messages[len(half.messages) :],
                     one.journal[len(half.journal) :],
                     one.last_hash,
                     one.transactions[len(half.transactions) :],

@@ -225,15 +225,16 @@ def with_commands(partition: int, commands: list[Logged]) -> list[Kept]:
     ]
 
 
-def with_legs(partition: int, legs: list[Logged]) -> list[Kept]:
+def with_coordination(partition: int, messages: list[Logged]) -> list[Kept]:
     return [
-        dataclasses.replace(one, legs=legs) if one.number == partition else one for one in WHOLE
+        dataclasses.replace(one, messages=messages) if one.number == partition else one
+        for one in WHOLE
     ]
 
 
-COMMANDS, LEGS = WHOLE[1].commands, WHOLE[1].legs
+COMMANDS, COORDINATION = WHOLE[1].commands, WHOLE[1].messages
 OTHER = Logged(b"account", b'{"kind":"credit"}', 1)
-LAST_COMMAND, LAST_LEG = len(COMMANDS) - 1, len(LEGS) - 1
+LAST_COMMAND, LAST_MESSAGE = len(COMMANDS) - 1, len(COORDINATION) - 1
 
 
 @pytest.mark.parametrize(
@@ -252,9 +253,9 @@ LAST_COMMAND, LAST_LEG = len(COMMANDS) - 1, len(LEGS) - 1
         (with_commands(1, [*COMMANDS[:9], *COMMANDS[10:], COMMANDS[-1]]), "commands", 9),
         (with_commands(1, COMMANDS[:-1]), "commands", LAST_COMMAND),
         (with_commands(1, []), "commands", 0),
-        (with_legs(1, [*LEGS[:-1], OTHER]), "legs", LAST_LEG),
-        (with_legs(1, LEGS[:-1]), "legs", LAST_LEG),
-        (with_legs(1, []), "legs", 0),
+        (with_coordination(1, [*COORDINATION[:-1], OTHER]), "coordination", LAST_MESSAGE),
+        (with_coordination(1, COORDINATION[:-1]), "coordination", LAST_MESSAGE),
+        (with_coordination(1, []), "coordination", 0),
     ],
 )
 def test_inputs_that_are_not_those_that_were_decided(
@@ -280,11 +281,14 @@ def test_a_command_that_the_journal_passes_over(kafka: str, topic_prefix: str) -
         rebuild_changelog.write_anew(sources, quiet, replace=False)
 
 
-def test_legs_that_were_read_and_deleted(kafka: str, topic_prefix: str) -> None:
+def test_messages_that_were_read_and_deleted(kafka: str, topic_prefix: str) -> None:
     """As a processor deletes them: all but the last one."""
     sources = made(kafka, topic_prefix, WHOLE, [])
     admin = AdminClient({"bootstrap.servers": kafka})
-    kept = [TopicPartition(sources.names.legs, one.number, len(one.legs) - 1) for one in WHOLE]
+    kept = [
+        TopicPartition(sources.names.coordination, one.number, len(one.messages) - 1)
+        for one in WHOLE
+    ]
     for deleted in admin.delete_records(kept).values():
         deleted.result(20)
     rebuild_changelog.write_anew(sources, quiet, replace=False)

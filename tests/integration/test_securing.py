@@ -26,16 +26,16 @@ from tests.testkit.waiting import eventually
 ONE, TWO = Ledger("one"), Ledger("two")
 START_S = 60.0
 WRITES = {
-    KafkaUser.PROCESSOR: {"legs", "journal", "transactions", "state", "commands.dead"},
+    KafkaUser.PROCESSOR: {"coordination", "journal", "transactions", "state", "commands.dead"},
     KafkaUser.SINK: {"results", "results.positions"},
     KafkaUser.INGRESS: {"commands"},
-    KafkaUser.OPERATOR: {"commands", "legs"},
+    KafkaUser.OPERATOR: {"commands", "coordination"},
     KafkaUser.AUDITOR: set[str](),
     KafkaUser.PRODUCER: {"commands"},
     KafkaUser.ANALYST: set[str](),
 }
 READS = {
-    KafkaUser.PROCESSOR: {"commands", "legs", "state", "journal"},
+    KafkaUser.PROCESSOR: {"commands", "coordination", "state", "journal"},
     KafkaUser.SINK: {"journal", "results", "results.positions"},
     KafkaUser.INGRESS: {"results"},
     KafkaUser.OPERATOR: {topic.role for topic in topics.ALL},

@@ -92,7 +92,7 @@ def test_another_partition_count_is_refused(
     found = differences(settings_for(kafka, topic_prefix, partitions=3))
     assert found == [
         f"topic {topic_prefix}{role}: has 2 partitions, must have 3 (PARTITIONS)"
-        for role in ("commands", "legs", "journal", "transactions", "state")
+        for role in ("commands", "coordination", "journal", "transactions", "state")
     ]
     more = NewPartitions(settings.topics.results, 9)
     (created,) = admin.create_partitions([more]).values()
@@ -123,8 +123,8 @@ def test_another_replication_factor_is_refused(
         (topics.COMMANDS, "message.timestamp.type", "CreateTime"),
         (topics.COMMANDS, "max.message.bytes", "8388608"),
         (topics.COMMANDS, "compression.type", "producer"),
-        (topics.LEGS, "retention.ms", "1000"),
-        (topics.LEGS, "message.timestamp.type", "CreateTime"),
+        (topics.COORDINATION, "retention.ms", "1000"),
+        (topics.COORDINATION, "message.timestamp.type", "CreateTime"),
         (topics.JOURNAL, "max.message.bytes", "1048576"),
         (topics.JOURNAL, "unclean.leader.election.enable", "true"),
         (topics.STATE, "cleanup.policy", "compact,delete"),

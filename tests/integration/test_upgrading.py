@@ -64,11 +64,13 @@ VERSION_2 = [
     (
         "processor/rules/coordinate.py",
         "def _tell(\n",
-        "def _settle(of: state_view.StateView, leg: coordination.Commit) -> coordination.Commit:\n"
+        "def _settle(\n    of: state_view.StateView, message: coordination.Commit\n"
+        ") -> coordination.Commit:\n"
         "    settings = of.partition.settings\n"
         "    if settings is None or settings.format_level < 2:\n"
-        "        return leg\n"
-        "    return coordination.Settle(**{f: getattr(leg, f) for f in leg.__struct_fields__})\n"
+        "        return message\n"
+        "    fields = {f: getattr(message, f) for f in message.__struct_fields__}\n"
+        "    return coordination.Settle(**fields)\n"
         "\n\ndef _tell(\n",
     ),
 ]
@@ -128,11 +130,11 @@ def share(ledger: Ledger, *workers: Worker) -> list[int]:
 
 
 def produce(ledger: Ledger, partition: int, value: bytes) -> int:
-    """A record in `legs`; its offset."""
+    """A record in `coordination`; its offset."""
     offsets: list[int] = []
     producer = Producer({**ledger.client, "acks": "all"})
     producer.produce(
-        ledger.names.legs,
+        ledger.names.coordination,
         value,
         None,
         partition,
@@ -161,8 +163,8 @@ def balances(ledger: Ledger, accounts: list[str]) -> list[int]:
 def kinds(ledger: Ledger) -> set[str]:
     """Of coordination messages that were ever written."""
     return {
-        json.loads(record.value or b"")["leg"]
-        for partition in ledger.audit.legs
+        json.loads(record.value or b"")["message"]
+        for partition in ledger.audit.messages
         for record in partition.values()
     }
 
@@ -217,26 +219,26 @@ NUMBERED = {"source": 1, "number": 1, "transaction_id": NO_TRANSACTION}
 SETTINGS: dict[str, Any] = msgspec.to_builtins(LedgerParameters(lanes=topics.lanes(PARTITIONS)))
 NEXT = FORMAT_LEVEL + 1
 TOO_NEW: dict[str, Mapping[str, Any]] = {
-    "a known kind with one more field": {"leg": "abort", **NUMBERED, "note": "new"},
-    "another kind, of a partition": {"leg": "settle", **NUMBERED},
-    "another kind, of its own": {"leg": "nudge"},
+    "a known kind with one more field": {"message": "abort", **NUMBERED, "note": "new"},
+    "another kind, of a partition": {"message": "settle", **NUMBERED},
+    "another kind, of its own": {"message": "nudge"},
     "one that does not name its kind": {"type": "commit", **NUMBERED},
     "a refusal for a reason of another version": {
-        "leg": "refused",
+        "message": "refused",
         **NUMBERED,
         "reason": "unheard_of",
         "index": 0,
     },
     "settings of another version": {
-        "leg": "configure",
+        "message": "configure",
         "settings": {**SETTINGS, "format_level": NEXT, "unheard_of": 1},
     },
     "a higher format level": {
-        "leg": "configure",
+        "message": "configure",
         "settings": {**SETTINGS, "format_level": NEXT},
     },
     "an unknown rules version": {
-        "leg": "configure",
+        "message": "configure",
         "settings": {**SETTINGS, "rules_version": 99},
     },
 }
@@ -251,12 +253,12 @@ def test_what_a_running_worker_cannot_read_stops_it(ledger: Ledger, what: str) -
     value = json.dumps(TOO_NEW[what]).encode()
     offset = produce(ledger, 0, value)
     assert worker.wait(40) == 1, worker.tail()
-    where = f"partition 0 of `{ledger.names.legs}`, record at {offset}"
+    where = f"partition 0 of `{ledger.names.coordination}`, record at {offset}"
     assert where in worker.told()
     assert "upgrade" in worker.told()
     assert where in ledger.refused(data="old")
     ledger.audit.update()
-    assert offset not in ledger.audit.books[0].legs
+    assert offset not in ledger.audit.books[0].messages
 
 
 def test_what_is_not_ours_is_ignored(ledger: Ledger) -> None:

@@ -744,15 +744,15 @@ def test_messages_that_were_deleted_before_they_were_read(
     )
     with copies(kafka, postgres, template, history) as made:
         assert made.verify().agree
-        recorded_topics.empty(kafka, made.names.legs, len(history[number].legs), number)
+        recorded_topics.empty(kafka, made.names.coordination, len(history[number].messages), number)
         assert made.verify().agree
-        recorded_topics.empty(kafka, made.names.legs, partition=number)
+        recorded_topics.empty(kafka, made.names.coordination, partition=number)
         report = made.verify()
-    missing = [each for each in report.differences if each.copy == "legs"]
+    missing = [each for each in report.differences if each.copy == "coordination"]
     assert {each.partition for each in missing} == {number}, report.text()
     assert all("neither in the topic nor read" in each.what for each in missing)
     numbered = [each for each in history[number].unread if b'"number":' in each.value]
-    assert report.difference_counts["legs"] == len(numbered) > 0
+    assert report.difference_counts["coordination"] == len(numbered) > 0
 
 
 # By the command line

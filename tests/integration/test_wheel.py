@@ -27,7 +27,8 @@ from processor.state.checkpoint import LocalCheckpoint
 from processor.state.store import Memory, StateStore
 from schemas.state import AccountState, InputPosition, PartitionPosition, PartitionState
 account = AccountState("wallet", "NGN", "open", "tolu", None, 500, 20, 0, 7, {"a": "b"})
-position = PartitionPosition(PartitionState(1, 2, "copied", 9), InputPosition(3, 2, b"d"), InputPosition(), "h")
+partition = PartitionState(1, 2, "copied", 9)
+position = PartitionPosition(partition, InputPosition(3, 2, b"d"), InputPosition(), "h")
 table = StateStore(Path(sys.argv[1]), 1, Memory(16), 100)
 if table.position is None:
     table.put(b"aone", account)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from schemas import ids
 from tests.model import door
-from tests.model.values import Account, Hold, Item, Leg, Prepared, Said, Settings, Transaction
+from tests.model.values import Account, Hold, Item, Message, Prepared, Said, Settings, Transaction
 
 RAISED_BY_DEBIT = {"asset", "expense"}
 
@@ -31,7 +31,7 @@ class Books:
         self.prepared: dict[tuple[int, str], Prepared] = {}
         self.sent: dict[tuple[int, int], int] = {}
         self.seen: dict[tuple[int, int], int] = {}
-        self.on_the_way: dict[tuple[int, int], deque[Leg]] = {}
+        self.on_the_way: dict[tuple[int, int], deque[Message]] = {}
         self._homes: dict[str, int] = {}
 
     def home(self, account: str) -> int:

@@ -2,7 +2,7 @@
 docs/rules.md alone.
 
 It is told what each partition read, in the order in which it was read, and says what must have come
-of it. It shares no code with the rules and never sees what they said; its legs are tuples.
+of it. It shares no code with the rules and never sees what they said; its messages are tuples.
 """
 
 import heapq
@@ -18,7 +18,7 @@ from tests.model.values import (
     Fault,
     Hold,
     Item,
-    Leg,
+    Message,
     Pending,
     Prepared,
     Said,
@@ -48,7 +48,7 @@ class Ledger(Faults):
         said.append(self._command(partition, offset, key, value))
         return said
 
-    def leg(self, partition: int, source: int, number: int, time_ms: int) -> list[Said]:
+    def message(self, partition: int, source: int, number: int, time_ms: int) -> list[Said]:
         said = self._pass_time(partition, time_ms)
         way = (source, partition)
         seen = self.seen.get(way, 0)
@@ -56,8 +56,8 @@ class Ledger(Faults):
             return [*said, Said("duplicate")]
         assert number == seen + 1, f"a gap: {number} after {seen} on {way}"
         self.seen[way] = number
-        leg = self.on_the_way[way].popleft()
-        said.append(self._leg(partition, source, leg))
+        message = self.on_the_way[way].popleft()
+        said.append(self._message(partition, source, message))
         return said
 
     def tick(self, partition: int, time_ms: int) -> list[Said]:
@@ -289,10 +289,10 @@ class Ledger(Faults):
             )
         return said
 
-    # Legs
+    # Coordination messages
 
-    def _leg(self, partition: int, source: int, leg: Leg) -> Said:
-        match leg:
+    def _message(self, partition: int, source: int, message: Message) -> Said:
+        match message:
             case ("prepare", identity, kind, currency, items, owner, only):
                 return self._prepare(
                     partition, source, identity, kind, currency, items, owner, only
@@ -305,7 +305,7 @@ class Ledger(Faults):
                 return self._commit(partition, identity, about)
             case ("abort", identity):
                 return self._abort(partition, identity)
-        raise AssertionError(leg)
+        raise AssertionError(message)
 
     def _prepare(
         self,
@@ -464,9 +464,9 @@ class Ledger(Faults):
             self._release(said, item)
         return said
 
-    def _send(self, said: Said, source: int, destination: int, leg: Leg) -> None:
+    def _send(self, said: Said, source: int, destination: int, message: Message) -> None:
         way = (source, destination)
         number = self.sent.get(way, 0) + 1
         self.sent[way] = number
-        self.on_the_way.setdefault(way, deque()).append(leg)
-        said.sent.append((destination, number, leg))
+        self.on_the_way.setdefault(way, deque()).append(message)
+        said.sent.append((destination, number, message))

@@ -1,5 +1,5 @@
 """What the naive model keeps and says: plain records that anything may change, and tuples for its
-legs.
+coordination messages.
 
 Knows no rule; shares nothing with the ledger's own messages but the names of reasons.
 """
@@ -12,8 +12,8 @@ from tests.model import door
 
 # A fault is (precedence, entry index): the least of several is the reason.
 Fault = tuple[int, int]
-# A leg is its kind, its transaction, and what else it tells.
-Leg = tuple[Any, ...]
+# A message is its kind, its transaction, and what else it tells.
+Message = tuple[Any, ...]
 
 
 class Item(NamedTuple):
@@ -128,8 +128,8 @@ class Said:
     # The account and the hold that were changed, entries and reservations aside, as they are then.
     account: tuple[Any, ...] | None = None
     hold: tuple[Any, ...] | None = None
-    # destination, number, leg
-    sent: list[tuple[int, int, Leg]] = field(default_factory=list)
+    # destination, number, message
+    sent: list[tuple[int, int, Message]] = field(default_factory=list)
     fee: int = 0
     bps: int = 0
     about: door.Body = field(default_factory=dict)

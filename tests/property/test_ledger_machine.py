@@ -98,8 +98,8 @@ class LedgerMachine(RuleBasedStateMachine):
             if not busy:
                 return
             for number in busy:
-                self.cluster.step(number, take=50, legs_first=True)
-        raise AssertionError("legs never end")
+                self.cluster.step(number, take=50, coordination_first=True)
+        raise AssertionError("coordination messages never end")
 
     # Commands
 
@@ -259,12 +259,14 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         partition=st.integers(0, PARTITIONS - 1),
         take=st.integers(1, 5),
-        legs_first=st.booleans(),
+        coordination_first=st.booleans(),
         crash=st.sampled_from((None, None, None, "before", "after")),
     )
-    def step(self, partition: int, take: int, legs_first: bool, crash: str | None) -> None:
+    def step(self, partition: int, take: int, coordination_first: bool, crash: str | None) -> None:
         if self.cluster.backlog(partition):
-            self.cluster.step(partition, take=take, legs_first=legs_first, crash=crash)
+            self.cluster.step(
+                partition, take=take, coordination_first=coordination_first, crash=crash
+            )
 
     @rule()
     def settle(self) -> None:

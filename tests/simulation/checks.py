@@ -37,7 +37,7 @@ def agree(
         source = input.topic if place == len(said) - 1 else "expiry"
         _same(where, "source", decision.record.source.topic, source)
         _agree_record(where, model, decision.record, one)
-        _agree_legs(where, partition, decision, one)
+        _agree_coordination(where, partition, decision, one)
         _agree_transactions(where, model, decision, one)
         dead = one.step == "refused" and one.reason is not Reason.IDEMPOTENCY_KEY_REUSED
         _same(where, "dead letter", decision.dead_letter is not None, dead)
@@ -123,38 +123,38 @@ def _keeps_limits(where: str, model: ledger.Ledger, said: values.Said) -> None:
             raise Disagreement(f"{where}\n{name} has {available} available: {account}")
 
 
-def _agree_legs(where: str, partition: int, decision: Decision, said: values.Said) -> None:
-    if not decision.legs and not said.sent:
+def _agree_coordination(where: str, partition: int, decision: Decision, said: values.Said) -> None:
+    if not decision.messages and not said.sent:
         return
     numbers = [(one.partition, one.number) for one in decision.record.sent]
     _same(where, "sent", numbers, [(destination, number) for destination, number, _ in said.sent])
-    _same(where, "legs", len(decision.legs), len(said.sent))
-    for (destination, leg), (wanted, number, expected) in zip(
-        decision.legs, said.sent, strict=True
+    _same(where, "coordination", len(decision.messages), len(said.sent))
+    for (destination, message), (wanted, number, expected) in zip(
+        decision.messages, said.sent, strict=True
     ):
-        assert isinstance(leg, coordination.NumberedMessage)
-        rules = (destination, leg.source, leg.number, leg.transaction_id)
-        _same(where, "leg", rules, (wanted, partition, number, expected[1]))
-        _same(where, "leg", _told(leg, expected), _expected(expected))
+        assert isinstance(message, coordination.NumberedMessage)
+        rules = (destination, message.source, message.number, message.transaction_id)
+        _same(where, "message", rules, (wanted, partition, number, expected[1]))
+        _same(where, "message", _told(message, expected), _expected(expected))
 
 
-def _told(leg: coordination.NumberedMessage, expected: values.Leg) -> tuple[object, ...]:
-    match leg:
+def _told(message: coordination.NumberedMessage, expected: values.Message) -> tuple[object, ...]:
+    match message:
         case coordination.Prepare():
-            entries = [(e.index, e.account, e.direction, e.amount) for e in leg.entries]
-            return "prepare", leg.kind, leg.currency, entries, leg.wallets_only
+            entries = [(e.index, e.account, e.direction, e.amount) for e in message.entries]
+            return "prepare", message.kind, message.currency, entries, message.wallets_only
         case coordination.Prepared():
-            return "prepared", expected[3] == "transfer" and leg.same_owner
+            return "prepared", expected[3] == "transfer" and message.same_owner
         case coordination.Refused():
-            return "refused", leg.reason, leg.index
+            return "refused", message.reason, message.index
         case coordination.Commit():
-            return "commit", leg.reference, leg.description, leg.metadata
+            return "commit", message.reference, message.description, message.metadata
         case coordination.Abort():
             return ("abort",)
 
 
-def _expected(leg: values.Leg) -> tuple[object, ...]:
-    match leg:
+def _expected(message: values.Message) -> tuple[object, ...]:
+    match message:
         case ("prepare", _, kind, currency, items, _, only):
             return "prepare", kind, currency, [tuple(item) for item in items], only
         case ("prepared", _, same_owner, kind):
@@ -164,7 +164,7 @@ def _expected(leg: values.Leg) -> tuple[object, ...]:
         case ("commit", _, about):
             told = about.get("reference"), about.get("description"), about.get("metadata", {})
             return "commit", *told
-    return (leg[0],)
+    return (message[0],)
 
 
 def _agree_transactions(
@@ -347,11 +347,11 @@ def transit_is_on_the_way(
 ) -> None:
     """Over all partitions transit is what the commits that are on their way will take from it."""
     expected: Counter[str] = Counter()
-    for destination, leg in undelivered:
-        if isinstance(leg, coordination.Commit):
-            prepared = states[destination].get(state_keys.prepared(leg.transaction_id))
+    for destination, message in undelivered:
+        if isinstance(message, coordination.Commit):
+            prepared = states[destination].get(state_keys.prepared(message.transaction_id))
             assert isinstance(prepared, state.PreparedTransaction), (
-                f"a commit of what was not prepared: {leg}"
+                f"a commit of what was not prepared: {message}"
             )
             for entry in prepared.entries:
                 credited = entry.direction == "credit"

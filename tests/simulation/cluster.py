@@ -37,7 +37,7 @@ START_MS = 1_750_000_000_000
 AVRO = codecs.AvroSchemas()
 
 _encode = msgspec.json.Encoder().encode
-_leg = msgspec.json.Decoder(CoordinationMessage).decode
+_message = msgspec.json.Decoder(CoordinationMessage).decode
 _record = msgspec.json.Decoder(JournalRecord).decode
 
 
@@ -76,10 +76,10 @@ class Partition:
     saved_hash: str
     hash: str
     commands: Log = field(default_factory=Log)
-    legs: Log = field(default_factory=Log)
+    messages: Log = field(default_factory=Log)
     tail: list[bytes] = field(default_factory=list)
     whole: list[bytes] = field(default_factory=list)
-    # Legs that were read, kept to be delivered again.
+    # Coordination messages that were read, kept to be delivered again.
     delivered: deque[Logged] = field(default_factory=lambda: deque(maxlen=20))
     # Offsets of commands that are still pending.
     waiting: set[int] = field(default_factory=set)
@@ -147,8 +147,8 @@ class Cluster:
         decision = coordination.LogTime(topic="commands", first=first, last=last, time_ms=time_ms)
         self._append_own(number, decision)
 
-    def _append_own(self, number: int, leg: CoordinationMessage) -> None:
-        self.partitions[number].legs.append(None, _encode(leg), self.log_time())
+    def _append_own(self, number: int, message: CoordinationMessage) -> None:
+        self.partitions[number].messages.append(None, _encode(message), self.log_time())
 
     def command(
         self, number: int, key: bytes | None, value: bytes, time_ms: int | None = None
@@ -158,13 +158,13 @@ class Cluster:
         self.partitions[number].commands.append(key, value, time_ms)
 
     def deliver_again(self, number: int) -> None:
-        """A leg that this partition has read, or has still to read, arrives once more."""
+        """A message that this partition has read, or has still to read, arrives once more."""
         partition = self.partitions[number]
-        known = [*partition.delivered, *list(partition.legs.records)[:5]]
-        numbered = [leg for leg in known if b'"number":' in leg.value]
+        known = [*partition.delivered, *list(partition.messages.records)[:5]]
+        numbered = [message for message in known if b'"number":' in message.value]
         if numbered:
             again = self.dice.choice(numbered)
-            partition.legs.append(again.key, again.value, self.log_time())
+            partition.messages.append(again.key, again.value, self.log_time())
             self.accidents["delivered again"] += 1
 
     def log_time(self) -> int:
@@ -178,33 +178,39 @@ class Cluster:
 
     def backlog(self, number: int) -> int:
         partition = self.partitions[number]
-        return len(partition.commands.records) + len(partition.legs.records)
+        return len(partition.commands.records) + len(partition.messages.records)
 
-    def step(self, number: int, *, take: int, legs_first: bool, crash: str | None = None) -> None:
+    def step(
+        self, number: int, *, take: int, coordination_first: bool, crash: str | None = None
+    ) -> None:
         """One batch of one topic: through the rules, into the logs, past the model."""
         partition = self.partitions[number]
-        topic_is_legs = bool(partition.legs.records) and (
-            legs_first or not partition.commands.records
+        topic_is_coordination = bool(partition.messages.records) and (
+            coordination_first or not partition.commands.records
         )
-        log = partition.legs if topic_is_legs else partition.commands
-        inputs = [self._input(log, topic_is_legs, place) for place in range(self._most(log, take))]
+        log = partition.messages if topic_is_coordination else partition.commands
+        inputs = [
+            self._input(log, topic_is_coordination, place) for place in range(self._most(log, take))
+        ]
         decided = [engine.apply(partition.state, input) for input in inputs]
         if crash == "before":
             self.accidents["crashed before the commit"] += 1
             if partition.store is not None:
-                partition.store.decide(inputs, of_legs=topic_is_legs, crash=crash)
+                partition.store.decide(inputs, of_coordination=topic_is_coordination, crash=crash)
             self._recover(partition)
             return
         written = self._commit(partition, decided)
         if partition.store is not None:
-            stored = partition.store.decide(inputs, of_legs=topic_is_legs, crash=crash)
+            stored = partition.store.decide(
+                inputs, of_coordination=topic_is_coordination, crash=crash
+            )
             checks.same_bytes(stored, written)
         if crash == "after":
             self.accidents["crashed after the commit"] += 1
             self._recover(partition)
         for input, decisions in zip(inputs, decided, strict=True):
             self._told(partition, input, decisions)
-        if topic_is_legs:
+        if topic_is_coordination:
             partition.delivered.extend(log.records[place] for place in range(len(inputs)))
         log.forget(len(inputs))
         if len(partition.tail) >= self.save_every:
@@ -213,10 +219,10 @@ class Cluster:
     def _most(self, log: Log, take: int) -> int:
         return min(take, len(log.records))
 
-    def _input(self, log: Log, topic_is_legs: bool, place: int) -> DecisionInput:
+    def _input(self, log: Log, topic_is_coordination: bool, place: int) -> DecisionInput:
         key, value, time_ms = log.records[place]
-        if topic_is_legs:
-            return input_of("legs", log.begin + place, key, value, time_ms, _leg(value))
+        if topic_is_coordination:
+            return input_of("coordination", log.begin + place, key, value, time_ms, _message(value))
         message = codecs.decode_command(value, AVRO)
         return input_of("commands", log.begin + place, key, value, time_ms, message)
 
@@ -231,10 +237,10 @@ class Cluster:
                 if self.keep_journal:
                     partition.whole.append(value)
                 partition.hash = hashlib.sha256(value).hexdigest()
-                for destination, leg in decision.legs:
-                    sent = _encode(leg)
-                    written.legs.setdefault(destination, []).append(sent)
-                    self.partitions[destination].legs.append(None, sent, self.log_time())
+                for destination, message in decision.messages:
+                    sent = _encode(message)
+                    written.messages.setdefault(destination, []).append(sent)
+                    self.partitions[destination].messages.append(None, sent, self.log_time())
         return written
 
     def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
@@ -271,7 +277,7 @@ class Cluster:
                 genesis = message.genesis is not None
                 return self.model.configure(number, told, genesis, input.time_ms)
         assert isinstance(message, coordination.NumberedMessage)
-        return self.model.leg(number, message.source, message.number, input.time_ms)
+        return self.model.message(number, message.source, message.number, input.time_ms)
 
     def _count_outcome(self, partition: Partition, record: JournalRecord) -> None:
         """Each command has one outcome: at once, or once after it was pending."""
@@ -319,15 +325,18 @@ class Cluster:
         checks.transit_is_on_the_way(states, self._undelivered())
 
     def _undelivered(self) -> list[tuple[int, coordination.NumberedMessage]]:
-        """The legs that are on their way, once each."""
+        """The coordination messages that are on their way, once each."""
         found = []
         for partition in self.partitions:
             seen = list(partition.state.partition.seen)
-            for logged in partition.legs.records:
-                leg = _leg(logged.value)
-                if isinstance(leg, coordination.NumberedMessage) and leg.number > seen[leg.source]:
-                    seen[leg.source] = leg.number
-                    found.append((partition.number, leg))
+            for logged in partition.messages.records:
+                message = _message(logged.value)
+                if (
+                    isinstance(message, coordination.NumberedMessage)
+                    and message.number > seen[message.source]
+                ):
+                    seen[message.source] = message.number
+                    found.append((partition.number, message))
         return found
 
     def check_quiet(self) -> None:

@@ -98,7 +98,7 @@ class Run:
         while any(cluster.backlog(number) for number in range(len(cluster.partitions))):
             for number in range(len(cluster.partitions)):
                 while cluster.backlog(number):
-                    cluster.step(number, take=20, legs_first=True)
+                    cluster.step(number, take=20, coordination_first=True)
 
     def _write(self) -> None:
         """New commands, while the partitions keep up; those that stand still may fall behind."""
@@ -168,6 +168,6 @@ class Run:
         cluster.step(
             dice.choice(ready),
             take=dice.choice(self.takes),
-            legs_first=dice.random() < 0.9,
+            coordination_first=dice.random() < 0.9,
             crash=crash,
         )

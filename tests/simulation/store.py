@@ -47,7 +47,7 @@ class Written(NamedTuple):
 
     journal: list[bytes]
     transactions: list[bytes]
-    legs: dict[int, list[bytes]]
+    messages: dict[int, list[bytes]]
 
 
 class _Report(NamedTuple):
@@ -136,15 +136,19 @@ class Store:
         return written
 
     def decide(
-        self, inputs: Sequence[DecisionInput], *, of_legs: bool, crash: str | None
+        self, inputs: Sequence[DecisionInput], *, of_coordination: bool, crash: str | None
     ) -> Written:
         """Where it crashes, nothing of the batch has happened before its commit, and all of it has
         after it."""
         self._happen()
         position = self._writer.position
-        legs, commands = (list(inputs), []) if of_legs else ([], list(inputs))
+        messages, commands = (list(inputs), []) if of_coordination else ([], list(inputs))
         batch = Batch(
-            self.number, position.legs.next_offset, legs, position.commands.next_offset, commands
+            self.number,
+            position.coordination.next_offset,
+            messages,
+            position.commands.next_offset,
+            commands,
         )
         written = Written([], [], {})
         most = self._dice.choice(CUTS) if self._dice.random() < 0.3 else batch_output.MAX_BYTES
@@ -188,8 +192,8 @@ class Store:
                 written.journal.extend(values)
             elif topic == NAMES.transactions:
                 written.transactions.extend(values)
-            elif topic == NAMES.legs:
-                written.legs.setdefault(partition, []).extend(values)
+            elif topic == NAMES.coordination:
+                written.messages.setdefault(partition, []).extend(values)
             elif topic == NAMES.state:
                 self._changelog.update(records)
                 self._tail.extend(records)

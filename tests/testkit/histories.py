@@ -39,13 +39,13 @@ class Kept:
     number: int
     state: MemoryState
     commands: list[Logged]
-    legs: list[Logged]
+    messages: list[Logged]
     journal: list[tuple[bytes | None, bytes]]
     last_hash: str
     # What readers were told with each record, by its sequence: entries, and dead letters by key.
     transactions: list[TransactionRecord] = field(default_factory=list)
     letters: list[tuple[int, bytes | None, DeadLetter]] = field(default_factory=list)
-    # What lies in `legs` and in `commands` beyond its position.
+    # What lies in `coordination` and in `commands` beyond its position.
     unread: list[Logged] = field(default_factory=list)
     waiting: list[Logged] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ class Kept:
         before.
         """
         state = MemoryState(self.number)
-        read = {"commands": 0, "legs": 0}
+        read = {"commands": 0, "coordination": 0}
         journal = self.journal[:count]
         for _, value in journal:
             record = _decode(value)
@@ -64,12 +64,12 @@ class Kept:
             self.number,
             state,
             self.commands[: read["commands"]],
-            self.legs[: read["legs"]],
+            self.messages[: read["coordination"]],
             journal,
             hash_of(journal[-1][1]),
             [each for each in self.transactions if each.sequence <= count],
             [each for each in self.letters if each[0] <= count],
-            [*self.legs[read["legs"] :], *self.unread],
+            [*self.messages[read["coordination"] :], *self.unread],
         )
 
     def whole_steps(self) -> list[int]:
@@ -81,7 +81,7 @@ class Kept:
         return PartitionPosition(
             self.state.partition,
             _position(self.commands),
-            _position(self.legs),
+            _position(self.messages),
             self.last_hash,
             INCARNATION,
         )
@@ -152,7 +152,7 @@ def of_seed(seed: int, commands: int = 1_500, partitions: int = 3, *, rest: bool
     cluster.keys, cluster.entries, cluster.letters = {}, {}, {}
     logs = []
     for partition in cluster.partitions:
-        both = partition.commands, partition.legs = _WholeLog(), _WholeLog()
+        both = partition.commands, partition.messages = _WholeLog(), _WholeLog()
         logs.append(both)
     if not rest:
         run.rest = lambda: None  # type: ignore[method-assign]  # to stop where it stands
@@ -171,18 +171,18 @@ def in_flight(seed: int, commands: int, partitions: int) -> History:
 
 
 def _kept(cluster: _Recording, partition: Partition) -> Kept:
-    sent, legs = partition.commands, partition.legs
-    assert isinstance(sent, _WholeLog) and isinstance(legs, _WholeLog)
+    sent, messages = partition.commands, partition.messages
+    assert isinstance(sent, _WholeLog) and isinstance(messages, _WholeLog)
     return Kept(
         partition.number,
         partition.state.copy(),
         sent.all[: sent.begin],
-        legs.all[: legs.begin],
+        messages.all[: messages.begin],
         list(zip(cluster.keys[partition.number], partition.whole, strict=True)),
         partition.hash,
         cluster.entries.get(partition.number, []),
         cluster.letters.get(partition.number, []),
-        legs.all[legs.begin :],
+        messages.all[messages.begin :],
         sent.all[sent.begin :],
     )
 
@@ -196,7 +196,7 @@ class Script(_Recording):
         self.keys, self.entries, self.letters = {}, {}, {}
         self._ids = count(1)
         for partition in self.partitions:
-            partition.commands, partition.legs = _WholeLog(), _WholeLog()
+            partition.commands, partition.messages = _WholeLog(), _WholeLog()
         self.begin(settings or LedgerParameters())
 
     def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
@@ -218,7 +218,7 @@ class Script(_Recording):
         number = partition_of(account, len(self.partitions))
         value = msgspec.json.encode(command)
         self.command(number, account.encode() if key is None else key, value)
-        self.step(number, take=1, legs_first=False)
+        self.step(number, take=1, coordination_first=False)
         own = str(command.get("idempotency_key") or command["id"])
         return ids.transaction_id(account, own, wallets_only=bool(command.get("wallets_only")))
 
@@ -231,12 +231,12 @@ class Script(_Recording):
 
     def deliver(self, number: int, count: int = 1) -> None:
         for _ in range(count):
-            self.step(number, take=1, legs_first=True)
+            self.step(number, take=1, coordination_first=True)
 
     def settle(self) -> None:
-        while any(partition.legs.records for partition in self.partitions):
+        while any(partition.messages.records for partition in self.partitions):
             for partition in self.partitions:
-                self.deliver(partition.number, len(partition.legs.records))
+                self.deliver(partition.number, len(partition.messages.records))
 
     def pass_time(self, milliseconds: int) -> None:
         self.now_ms += milliseconds

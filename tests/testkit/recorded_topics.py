@@ -74,8 +74,8 @@ def write_with(
     journaled_ms: int = 0,
 ) -> None:
     for one in history:
-        commands, legs = [*one.commands, *one.waiting], [*one.legs, *one.unread]
-        for topic, logged in ((names.commands, commands), (names.legs, legs)):
+        commands, messages = [*one.commands, *one.waiting], [*one.messages, *one.unread]
+        for topic, logged in ((names.commands, commands), (names.coordination, messages)):
             for key, value, time_ms in logged:
                 _produce(producer, topic, one.number, key, value, time_ms)
         for key, value in one.journal:

@@ -45,7 +45,7 @@ AVRO = codecs.AvroSchemas()
 
 encode = codecs.encode_json
 decode_record = msgspec.json.Decoder(JournalRecord).decode
-_decode_leg = msgspec.json.Decoder(CoordinationMessage).decode
+_decode_message = msgspec.json.Decoder(CoordinationMessage).decode
 
 # Steps that leave all but the transaction's own outcome as it was.
 _CHANGE_NOTHING = {"refused", "replayed", "duplicate", "ignored", "ticked"}
@@ -61,10 +61,10 @@ class Place:
     # The journal's values, as they would lie in the topic.
     journal: list[bytes] = field(default_factory=list)
     commands: int = 0
-    legs_read: int = 0
-    # Legs on their way here, by where they come from; the last one that was read.
+    coordination_read: int = 0
+    # Coordination messages on their way here, by where they come from; the last one that was read.
     inbox: dict[int, deque[bytes]] = field(default_factory=dict)
-    last_leg: bytes = b""
+    last_message: bytes = b""
 
 
 class Stage:
@@ -119,11 +119,18 @@ class Stage:
         # More may have been due than is taken at once.
         assert due or copy.values() == place.state.values()
 
-    def leg(self, partition: int, value: bytes) -> list[Decision]:
+    def message(self, partition: int, value: bytes) -> list[Decision]:
         place = self.places[partition]
-        input = input_of("legs", place.legs_read, None, value, self.now_ms, _decode_leg(value))
-        place.legs_read += 1
-        place.last_leg = value
+        input = input_of(
+            "coordination",
+            place.coordination_read,
+            None,
+            value,
+            self.now_ms,
+            _decode_message(value),
+        )
+        place.coordination_read += 1
+        place.last_message = value
         decisions = self._apply(place, input)
         if isinstance(input.message, coordination.NumberedMessage):
             copy = place.state.copy()
@@ -132,11 +139,11 @@ class Stage:
         return decisions
 
     def deliver(self, partition: int, source: int | None = None) -> list[Decision]:
-        """The next leg on its way there, of one partition or of the first that has one."""
+        """The next message on its way there, of one partition or of the first that has one."""
         inbox = self.places[partition].inbox
         waiting = [n for n in sorted(inbox) if inbox[n] and source in (None, n)]
-        assert waiting, f"no leg is on its way to partition {partition}"
-        return self.leg(partition, inbox[waiting[0]].popleft())
+        assert waiting, f"no message is on its way to partition {partition}"
+        return self.message(partition, inbox[waiting[0]].popleft())
 
     def deliver_all(self) -> list[Decision]:
         decisions: list[Decision] = []
@@ -152,10 +159,10 @@ class Stage:
         self.published = []
         for decision in self.last:
             self._journal(place, decision)
-            for to, leg in decision.legs:
+            for to, message in decision.messages:
                 inbox = self.places[to].inbox
                 source = place.state.partition.partition
-                inbox.setdefault(source, deque()).append(encode(leg))
+                inbox.setdefault(source, deque()).append(encode(message))
             self.published += decision.transactions
         assert place.replayed.values() == place.state.values()
         assert place.replayed.partition == place.state.partition
@@ -205,8 +212,8 @@ class Stage:
     def play(self, story: str) -> "Stage":
         """
         Steps: commands (`transfer a b1 100 key=k leaves=5`), accounts that are made (`a=100
-        b1=0,owner:x,limit:-50,asset,USD,frozen`), `deliver 1`, `deliver 1 from 2`, `all` (every leg
-        until none is left), `again 1` (the last leg), `wait 60000`, `tick 0`,
+        b1=0,owner:x,limit:-50,asset,USD,frozen`), `deliver 1`, `deliver 1 from 2`, `all` (each
+        until none is left), `again 1` (the last message), `wait 60000`, `tick 0`,
         `configure 0 commission_bps=200`, `log_time 0 500` (the next command there is of a time
         500 ms from now, where its own is later).
 
@@ -239,13 +246,13 @@ class Stage:
             case ["deliver", partition, "from", source]:
                 decisions = self.deliver(int(partition), int(source))
             case ["again", partition]:
-                decisions = self.leg(int(partition), self.places[int(partition)].last_leg)
+                decisions = self.message(int(partition), self.places[int(partition)].last_message)
             case ["tick", partition]:
-                decisions = self.leg(int(partition), encode(coordination.Tick()))
+                decisions = self.message(int(partition), encode(coordination.Tick()))
             case ["log_time", partition, after]:
-                decisions = self.leg(int(partition), self._log_time(int(partition), int(after)))
+                decisions = self.message(int(partition), self._log_time(int(partition), int(after)))
             case ["configure", partition, *changes]:
-                decisions = self.leg(int(partition), self._configured(int(partition), changes))
+                decisions = self.message(int(partition), self._configured(int(partition), changes))
             case [first, *_] if "=" in first:
                 for word in words:
                     self._make(word)

@@ -21,7 +21,7 @@ START = 1_750_000_000_000
 
 
 class Books:
-    """A ledger of 8 partitions that is told commands in words, and carries its legs on request."""
+    """A ledger of 8 partitions that takes commands in words and carries messages on request."""
 
     def __init__(self, partitions: int = 8, **settings: int) -> None:
         self.ledger = Ledger(partitions)
@@ -54,10 +54,10 @@ class Books:
         if balance:
             assert self.do("credit", account, amount=balance).step == "posted"
 
-    def leg(self, source: str, destination: str) -> Said:
+    def message(self, source: str, destination: str) -> Said:
         way = (self.ledger.home(source), self.ledger.home(destination))
         number = self.ledger.seen.get(way, 0) + 1
-        return self.ledger.leg(way[1], way[0], number, self.now)[-1]
+        return self.ledger.message(way[1], way[0], number, self.now)[-1]
 
     def totals(self, account: str) -> tuple[int, int, int, int]:
         one = self.ledger.accounts[account]
@@ -123,9 +123,9 @@ def test_a_transfer_across_partitions(books: Books) -> None:
     books.open(BOB)
     assert books.do("transfer", ALICE, to=BOB, amount=1_000).step == "pending"
     assert books.totals(ALICE) == (1_015, 1_015, 0, 1)
-    assert books.leg(ALICE, BOB).step == "prepared"
+    assert books.message(ALICE, BOB).step == "prepared"
     assert books.totals(BOB) == (0, 0, 1_000, 0)
-    said = books.leg(BOB, ALICE)
+    said = books.message(BOB, ALICE)
     assert (said.step, said.fee) == ("posted", 15)
     assert [entry[:4] for entry in said.entries] == [
         (ALICE, "debit", 1_015, 0),
@@ -133,7 +133,7 @@ def test_a_transfer_across_partitions(books: Books) -> None:
         ("system:transit:NGN:5", "credit", 1_000, 1_000),
     ]
     assert said.released == [(ALICE, "debit", 1_015, 0, 0)]
-    said = books.leg(ALICE, BOB)
+    said = books.message(ALICE, BOB)
     assert [entry[:4] for entry in said.entries] == [
         (BOB, "credit", 1_000, 1_000),
         ("system:transit:NGN:7", "debit", 1_000, -1_000),
@@ -146,14 +146,14 @@ def test_a_sender_with_the_amount_alone_may_owe_no_commission(books: Books, owne
     books.open(BOB, owner=owner)
     assert books.do("transfer", ALICE, to=BOB, amount=1_000).step == "pending"
     assert books.totals(ALICE) == (1_000, 1_000, 0, 1)
-    assert books.leg(ALICE, BOB).step == "prepared"
-    said = books.leg(BOB, ALICE)
+    assert books.message(ALICE, BOB).step == "prepared"
+    said = books.message(BOB, ALICE)
     if owner == "ada":
         assert (said.step, said.fee, books.totals(ALICE)[:2]) == ("posted", 0, (0, 0))
     else:
         assert (said.step, said.reason) == ("rejected", Reason.INSUFFICIENT_FUNDS)
         assert books.totals(ALICE)[:2] == (1_000, 0)
-        assert books.leg(ALICE, BOB).step == "aborted"
+        assert books.message(ALICE, BOB).step == "aborted"
         assert books.totals(BOB) == (0, 0, 0, 0)
 
 
@@ -167,10 +167,10 @@ def test_the_least_refusal_is_the_reason_whatever_came_first(books: Books) -> No
         {"account": FAR, "direction": "credit", "amount": 1},
     ]
     assert books.do("post", ALICE, currency="NGN", entries=entries).step == "pending"
-    assert books.leg(ALICE, BOB).reason is Reason.ACCOUNT_FROZEN
-    assert books.leg(BOB, ALICE).step == "answered"
-    assert books.leg(ALICE, FAR).reason is Reason.ACCOUNT_NOT_FOUND
-    assert books.leg(FAR, ALICE).reason is Reason.ACCOUNT_NOT_FOUND
+    assert books.message(ALICE, BOB).reason is Reason.ACCOUNT_FROZEN
+    assert books.message(BOB, ALICE).step == "answered"
+    assert books.message(ALICE, FAR).reason is Reason.ACCOUNT_NOT_FOUND
+    assert books.message(FAR, ALICE).reason is Reason.ACCOUNT_NOT_FOUND
     assert books.totals(ALICE) == (10, 0, 0, 1)
 
 
@@ -183,18 +183,18 @@ def test_a_deadline_rejects_and_late_answers_are_ignored(books: Books) -> None:
     assert (late.step, late.reason) == ("rejected", Reason.PARTICIPANT_TIMEOUT)
     assert late.released == [(ALICE, "debit", 4, 0, 0)]
     assert ticked.step == "ticked"
-    assert books.leg(ALICE, BOB).step == "prepared"
-    assert books.leg(BOB, ALICE).step == "ignored"
-    assert books.leg(ALICE, BOB).step == "aborted"
+    assert books.message(ALICE, BOB).step == "prepared"
+    assert books.message(BOB, ALICE).step == "ignored"
+    assert books.message(ALICE, BOB).step == "aborted"
     assert books.totals(BOB) == (0, 0, 0, 0)
 
 
-def test_a_leg_that_comes_twice_changes_nothing(books: Books) -> None:
+def test_a_message_that_comes_twice_changes_nothing(books: Books) -> None:
     books.open(ALICE, balance=10)
     books.open(BOB)
     books.do("transfer", ALICE, to=BOB, amount=4)
-    books.leg(ALICE, BOB)
-    again = books.ledger.leg(HOME[BOB], HOME[ALICE], 1, books.now)
+    books.message(ALICE, BOB)
+    again = books.ledger.message(HOME[BOB], HOME[ALICE], 1, books.now)
     assert [said.step for said in again] == ["duplicate"]
     assert books.totals(BOB) == (0, 0, 4, 0)
 
@@ -268,7 +268,7 @@ def test_one_reversal_at_a_time(books: Books) -> None:
     books.open(BOB)
     paid = books.do("transfer", ALICE, to=BOB, amount=20)
     for source, destination in ((ALICE, BOB), (BOB, ALICE), (ALICE, BOB)):
-        books.leg(source, destination)
+        books.message(source, destination)
     assert books.do("reverse", ALICE, transaction_id=paid.transaction).step == "pending"
     second = books.do("reverse", ALICE, transaction_id=paid.transaction)
     assert second.reason is Reason.REVERSAL_PENDING

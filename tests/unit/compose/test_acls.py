@@ -54,10 +54,10 @@ def test_each_topic_but_two_has_one_writer() -> None:
             if right.kind is Kind.TOPIC and "Write" in right.operations:
                 writers.setdefault(right.name, []).append(role)
     shared = {name: roles for name, roles in writers.items() if len(roles) > 1}
-    # The operator sends `configure` as a leg, and dead letters again.
+    # The operator sends `configure` as a message, and dead letters again.
     assert shared == {
         "commands": [KafkaUser.INGRESS, KafkaUser.OPERATOR, KafkaUser.PRODUCER],
-        "legs": [KafkaUser.PROCESSOR, KafkaUser.OPERATOR],
+        "coordination": [KafkaUser.PROCESSOR, KafkaUser.OPERATOR],
     }
     assert set(writers) == {topic.role for topic in topics.ALL}
 

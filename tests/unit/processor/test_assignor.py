@@ -21,7 +21,7 @@ from processor.streaming.assignor import LaneAssignor
 from processor.streaming.lane_assignment import MemberState, shares
 from schemas import topics
 
-TOPICS = ("commands", "legs")
+TOPICS = ("commands", "coordination")
 Share = dict[str, list[int]]
 
 
@@ -93,7 +93,7 @@ def test_lanes_are_whole_and_of_both_topics(partitions: int, workers: int) -> No
         owned = [lanes(share, partitions) for share in shared]
         assert sorted(lane for each in owned for lane in each) == [*range(topics.lanes(partitions))]
         assert max(map(len, owned)) - min(map(len, owned)) <= 1
-        assert all(share.get("commands") == share.get("legs") for share in shared)
+        assert all(share.get("commands") == share.get("coordination") for share in shared)
         together = sorted(p for share in shared for p in share.get("commands", ()))
         assert together == [*range(partitions)]
 

@@ -76,8 +76,10 @@ def command(offset: int) -> Message:
     )
 
 
-def leg(offset: int) -> Message:
-    return Message(topic=NAMES.legs, partition=0, offset=offset, value=b"{}", timestamp=(2, 1))
+def message(offset: int) -> Message:
+    return Message(
+        topic=NAMES.coordination, partition=0, offset=offset, value=b"{}", timestamp=(2, 1)
+    )
 
 
 def test_an_error_of_no_partition_is_told_as_what_it_is(
@@ -88,11 +90,11 @@ def test_an_error_of_no_partition_is_told_as_what_it_is(
         inputs.read_ahead(0)
 
 
-def test_a_leg_that_was_read_is_no_command_that_waits(
+def test_a_message_that_was_read_is_no_command_that_waits(
     inputs: BatchReader, consumer: Consumer
 ) -> None:
     end = Message(topic=NAMES.commands, partition=0, error=KafkaError(KafkaError._PARTITION_EOF))
-    consumer.next, consumer.end = [end, leg(0)], 1
+    consumer.next, consumer.end = [end, message(0)], 1
     inputs.read_ahead(0)
     assert inputs.lag(0) == 0
 
@@ -100,18 +102,18 @@ def test_a_leg_that_was_read_is_no_command_that_waits(
 def test_another_client_reads_on_after_what_was_read_ahead(
     inputs: BatchReader, consumer: Consumer
 ) -> None:
-    consumer.next = [command(0), command(1), leg(0)]
+    consumer.next = [command(0), command(1), message(0)]
     assert inputs.read_ahead(0)
     (batch,) = inputs.take(0)
-    assert [len(batch.commands), len(batch.legs)] == [2, 1]
-    consumer.next = [command(2), leg(1), leg(2)]
+    assert [len(batch.commands), len(batch.messages)] == [2, 1]
+    consumer.next = [command(2), message(1), message(2)]
     assert inputs.read_ahead(0)
     inputs._reader._replace({})
-    assert consumer.assigned == {NAMES.commands: 3, NAMES.legs: 3}
+    assert consumer.assigned == {NAMES.commands: 3, NAMES.coordination: 3}
     consumer.next = [command(3)]
     (batch,) = inputs.take(0)
     assert [each.offset for each in batch.commands] == [2, 3]
-    assert [each.offset for each in batch.legs] == [1, 2]
+    assert [each.offset for each in batch.messages] == [1, 2]
 
 
 @pytest.mark.parametrize("offset", [1, 0])

@@ -75,7 +75,7 @@ def test_a_processor_tells_its_group_the_level_that_it_supports() -> None:
     app.ledger = SimpleNamespace(
         identity=SimpleNamespace(partitions=PARTITIONS), copies=lambda: {0: 5}
     )
-    told = LaneAssignor(app, replicas=1).metadata({"commands", "legs"})
+    told = LaneAssignor(app, replicas=1).metadata({"commands", "coordination"})
     assert running_workers.level_of_processor(told.encode()) == FORMAT_LEVEL
 
 

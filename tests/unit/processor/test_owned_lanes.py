@@ -25,7 +25,7 @@ POSITION = PartitionPosition(PartitionState(0), InputPosition(), InputPosition()
 def test_positions_while_lanes_are_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are read in other threads: to trim `legs`, and for tools that show lag."""
+    """They are read in other threads: to trim `coordination`, and for tools that show lag."""
     ledger = LaneSupervisor(
         LedgerIdentity("mine", 8, LedgerParameters()),
         {"bootstrap.servers": "127.0.0.1:1", "log_level": 0},

@@ -14,36 +14,38 @@ from processor.state.store import Memory, StateStore
 from schemas.encoding import codecs
 from schemas.state import InputPosition, PartitionPosition, PartitionState
 
-LEGS, COMMANDS = 4, 7
+COORDINATION, COMMANDS = 4, 7
 
 
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
     """It has read up to these offsets."""
     table = StateStore(tmp_path / "partition-0", 0, Memory(16), 100)
-    at = PartitionPosition(PartitionState(0), InputPosition(COMMANDS), InputPosition(LEGS), "hash")
+    at = PartitionPosition(
+        PartitionState(0), InputPosition(COMMANDS), InputPosition(COORDINATION), "hash"
+    )
     table.commit([], at, LocalCheckpoint())
     yield PartitionWriter(0, table, codecs.encode_json)
     table.close()
 
 
 @pytest.mark.parametrize(
-    ("legs_from", "commands_from", "where"),
+    ("coordination_from", "commands_from", "where"),
     [
-        (LEGS - 1, COMMANDS, "legs are read from 3"),
-        (LEGS + 1, COMMANDS, "legs are read from 5"),
-        (LEGS, COMMANDS - 1, "read from 6"),
-        (LEGS, COMMANDS + 1, "read from 8"),
+        (COORDINATION - 1, COMMANDS, "coordination is read from 3"),
+        (COORDINATION + 1, COMMANDS, "coordination is read from 5"),
+        (COORDINATION, COMMANDS - 1, "read from 6"),
+        (COORDINATION, COMMANDS + 1, "read from 8"),
     ],
 )
 def test_a_batch_that_does_not_begin_where_the_last_one_ended_is_refused(
-    writer: PartitionWriter, legs_from: int, commands_from: int, where: str
+    writer: PartitionWriter, coordination_from: int, commands_from: int, where: str
 ) -> None:
-    batch = Batch(0, legs_from, [], commands_from, [])
+    batch = Batch(0, coordination_from, [], commands_from, [])
     with pytest.raises(BrokenInvariant, match=where):
         list(writer.decide(batch, Counter()))
     assert not writer.writes
 
 
 def test_one_that_does_is_decided(writer: PartitionWriter) -> None:
-    assert list(writer.decide(Batch(0, LEGS, [], COMMANDS, []), Counter())) == []
+    assert list(writer.decide(Batch(0, COORDINATION, [], COMMANDS, []), Counter())) == []

@@ -14,7 +14,7 @@ def test_their_names_without_prefix_are_their_roles() -> None:
     names = topics.Names()
     assert [names.of(topic) for topic in topics.ALL] == [
         "commands",
-        "legs",
+        "coordination",
         "journal",
         "transactions",
         "state",
@@ -30,9 +30,9 @@ def test_a_prefix_goes_before_all_and_one_can_be_renamed() -> None:
     assert names.transactions == "t1.posted"
     assert names.results_positions == "t1.results.positions"
     assert names.commands_dead == "t1.commands.dead"
-    assert {names.commands, names.legs, names.journal, names.state, names.results} == {
+    assert {names.commands, names.coordination, names.journal, names.state, names.results} == {
         "t1.commands",
-        "t1.legs",
+        "t1.coordination",
         "t1.journal",
         "t1.state",
         "t1.results",
@@ -61,7 +61,7 @@ def test_lanes_are_told_whole() -> None:
 
 def test_only_the_inputs_have_the_brokers_time() -> None:
     timed = {topic.role for topic in topics.ALL if topic.log_append_time}
-    assert timed == {"commands", "legs"}
+    assert timed == {"commands", "coordination"}
 
 
 @pytest.mark.parametrize("topic", topics.ALL, ids=lambda topic: topic.role)

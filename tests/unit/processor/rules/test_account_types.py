@@ -156,12 +156,12 @@ def test_each_partition_goes_by_its_own_rules_version() -> None:
 
 def test_a_participant_is_told_of_wallets_only() -> None:
     stage = play("a=100; b1=0")
-    prepare = _send(stage, "transfer a b1 5", only=True).legs[0][1]
+    prepare = _send(stage, "transfer a b1 5", only=True).messages[0][1]
     assert isinstance(prepare, coordination.Prepare)
     assert prepare.wallets_only
     assert b'"wallets_only":true' in encode(prepare)
     stage.deliver_all()
-    prepare = _send(stage, "transfer a b1 5", only=False).legs[0][1]
+    prepare = _send(stage, "transfer a b1 5", only=False).messages[0][1]
     assert b"wallets_only" not in encode(prepare)
 
 

@@ -1,4 +1,4 @@
-"""Legs: each counts once and in order; what is no leg, or of no transaction, changes nothing."""
+"""Coordination messages: each counts once and in order; anything else changes nothing."""
 
 import re
 
@@ -76,11 +76,11 @@ def test_delivered_again(name: str) -> None:
     stories.play(STORIES[name])
 
 
-def test_an_old_leg_does_not_take_the_count_back() -> None:
+def test_an_old_message_does_not_take_the_count_back() -> None:
     stage = stories.play("a=1000 b1=0; transfer a b1 100 | pending; deliver 1 | prepared")
-    oldest = stage.places[1].last_leg
+    oldest = stage.places[1].last_message
     stage.play("transfer a b1 200 | pending; deliver 1 | prepared | b1=0,in:300")
-    assert stage.leg(1, oldest)[-1].record.step == "duplicate"
+    assert stage.message(1, oldest)[-1].record.step == "duplicate"
     assert stage.places[1].state.partition.seen == (2, 0, 0)
     stage.play("transfer a b1 300 | pending; deliver 1 | prepared | b1=0,in:600; all")
 
@@ -90,34 +90,36 @@ def test_a_duplicate_is_journaled_and_moves_time_alone() -> None:
     record = stage.last[-1].record
     assert (record.step, record.time_ms) == ("duplicate", START_MS + 5)
     assert (record.sent, record.reserved, record.transaction_id) == ((), (), None)
-    assert isinstance(record.leg, coordination.Prepare)
+    assert isinstance(record.message, coordination.Prepare)
 
 
 @pytest.mark.parametrize("number", [2, 3, 1_000])
 def test_a_gap_stops_everything(number: int) -> None:
     stage = Stage()
     with pytest.raises(BrokenInvariant, match="came after 0"):
-        stage.leg(
-            1, _leg(coordination.Abort(source=0, number=number, transaction_id=NO_TRANSACTION))
+        stage.message(
+            1, _message(coordination.Abort(source=0, number=number, transaction_id=NO_TRANSACTION))
         )
 
 
 def test_a_gap_after_some_that_were_whole_stops_everything() -> None:
     stage = stories.play("a=1000 b1=0; transfer a b1 100 | pending; all")
-    with pytest.raises(BrokenInvariant, match=re.escape("leg 4 of partition 0 came after 2")):
-        stage.leg(1, _leg(coordination.Abort(source=0, number=4, transaction_id=NO_TRANSACTION)))
+    with pytest.raises(BrokenInvariant, match=re.escape("message 4 of partition 0 came after 2")):
+        stage.message(
+            1, _message(coordination.Abort(source=0, number=4, transaction_id=NO_TRANSACTION))
+        )
 
 
 @pytest.mark.parametrize("source", [-1, 3, 99])
-def test_a_leg_of_a_partition_that_is_not_there_stops_everything(source: int) -> None:
-    with pytest.raises(BrokenInvariant, match="a leg from partition"):
-        Stage().leg(
-            1, _leg(coordination.Abort(source=source, number=1, transaction_id=NO_TRANSACTION))
+def test_a_message_of_a_partition_that_is_not_there_stops_everything(source: int) -> None:
+    with pytest.raises(BrokenInvariant, match="a message from partition"):
+        Stage().message(
+            1, _message(coordination.Abort(source=source, number=1, transaction_id=NO_TRANSACTION))
         )
 
 
 @pytest.mark.parametrize(
-    "leg",
+    "message",
     [
         coordination.Prepared(source=2, number=1, transaction_id=NO_TRANSACTION),
         coordination.Refused(
@@ -127,10 +129,10 @@ def test_a_leg_of_a_partition_that_is_not_there_stops_everything(source: int) ->
         coordination.Abort(source=2, number=1, transaction_id=NO_TRANSACTION),
     ],
 )
-def test_of_an_unknown_transaction_it_is_ignored(leg: CoordinationMessage) -> None:
+def test_of_an_unknown_transaction_it_is_ignored(message: CoordinationMessage) -> None:
     stage = stories.play("a=5")
-    told = stage.leg(0, _leg(leg))[-1]
-    assert (told.record.step, told.legs, told.transactions) == ("ignored", (), ())
+    told = stage.message(0, _message(message))[-1]
+    assert (told.record.step, told.messages, told.transactions) == ("ignored", (), ())
     assert stage.places[0].state.partition.seen == (0, 0, 1), "but it was seen"
     stage.play("credit a 1 | posted | a=6")
 
@@ -140,7 +142,7 @@ def test_an_answer_of_one_that_was_not_asked_is_ignored() -> None:
     stranger = coordination.Prepared(
         source=2, number=1, transaction_id=builders.transaction("a", "t")
     )
-    assert stage.leg(0, _leg(stranger))[-1].record.step == "ignored"
+    assert stage.message(0, _message(stranger))[-1].record.step == "ignored"
     stage.play("all | prepared posted committed | a=898")
 
 
@@ -157,11 +159,11 @@ def test_a_second_answer_of_the_same_partition_is_ignored() -> None:
         reason="account_frozen",
         index=1,
     )
-    assert stage.leg(0, _leg(refusal))[-1].record.step == "ignored"
+    assert stage.message(0, _message(refusal))[-1].record.step == "ignored"
     stage.play("deliver 2; deliver 0 | posted")
 
 
-def test_legs_of_two_partitions_are_counted_apart() -> None:
+def test_messages_of_two_partitions_are_counted_apart() -> None:
     stage = stories.play(
         """
         a=1000 b1=1000 c2=1000
@@ -176,8 +178,8 @@ def test_legs_of_two_partitions_are_counted_apart() -> None:
     assert stage.places[0].state.partition.sent == (0, 1, 1)
 
 
-def _leg(leg: CoordinationMessage) -> bytes:
-    return stories.encode(leg)
+def _message(message: CoordinationMessage) -> bytes:
+    return stories.encode(message)
 
 
 # What an owner tells its own partition
@@ -186,7 +188,7 @@ def _leg(leg: CoordinationMessage) -> bytes:
 def test_a_tick_only_moves_time() -> None:
     stage = stories.play("a=5; wait 70; tick 0 | ticked | a=5")
     assert stage.places[0].state.partition.time_ms == START_MS + 70
-    assert stage.last[-1].record.leg == coordination.Tick()
+    assert stage.last[-1].record.message == coordination.Tick()
 
 
 def test_configure_replaces_the_settings() -> None:
@@ -216,7 +218,7 @@ def test_a_second_genesis_is_ignored() -> None:
         settings=LedgerParameters(commission_bps=0),
         genesis=Genesis(ledger_id="other", partitions=9),
     )
-    assert stage.leg(0, _leg(other))[-1].record.step == "ignored"
+    assert stage.message(0, _message(other))[-1].record.step == "ignored"
     at = stage.places[0].state.partition
     assert (at.partitions, at.ledger_id, at.settings_version) == (3, "stage", 1)
 
@@ -225,17 +227,19 @@ def test_nothing_comes_before_the_genesis() -> None:
     of = MemoryState(0)
     bare = coordination.Configure(settings=LedgerParameters())
     with pytest.raises(BrokenInvariant, match="begins with its genesis"):
-        engine.apply(of, input_of("legs", 0, None, b"", START_MS, bare))
+        engine.apply(of, input_of("coordination", 0, None, b"", START_MS, bare))
 
 
 @pytest.mark.parametrize("value", [b"", b"not json", b"\xff\xfe", b"x" * 100_000])
-def test_what_is_no_leg_is_ignored_and_told(value: bytes) -> None:
+def test_what_is_no_message_is_ignored_and_told(value: bytes) -> None:
     stage = stories.play("a=5")
     of = stage.places[0].state
     before = of.values()
-    input = input_of("legs", 7, None, value, START_MS, UnreadableRecord(Reason.MALFORMED, "no leg"))
+    input = input_of(
+        "coordination", 7, None, value, START_MS, UnreadableRecord(Reason.MALFORMED, "no message")
+    )
     (told,) = engine.apply(of, input)
-    assert (told.record.step, told.record.detail) == ("ignored", "no leg")
+    assert (told.record.step, told.record.detail) == ("ignored", "no message")
     assert told.record.refused is not None
     assert told.record.refused.size == len(value)
     assert len(stories.encode(told.record)) < 32 * 1024

@@ -29,7 +29,7 @@ def early(stage: Stage, place: int, given: LogTime) -> None:
 def test_a_command_is_of_the_time_that_was_decided() -> None:
     stage = stories.play("a=9; hold a 4 key=h expires=70000")
     offset = stage.places[0].commands
-    stage.leg(0, stories.encode(decision("commands", offset, offset, 10)))
+    stage.message(0, stories.encode(decision("commands", offset, offset, 10)))
     assert [record.step for record in stage.journal(0)][-1] == "timed"
     assert stage.places[0].state.partition.time_ms == START_MS, "it lets no time pass"
     stage.play(f"wait {YEARS_MS}; credit a 1 | posted | a=10,held:4 a/h=open")
@@ -42,11 +42,11 @@ def test_a_command_is_of_the_time_that_was_decided() -> None:
 def test_a_decision_counts_for_a_range_and_for_its_topic_alone() -> None:
     stage = stories.play("a=9; hold a 4 key=h expires=70000")
     offset = stage.places[0].commands
-    stage.leg(0, stories.encode(decision("commands", offset, offset + 1, 10)))
+    stage.message(0, stories.encode(decision("commands", offset, offset + 1, 10)))
     stage.play(f"wait {YEARS_MS}; credit a 1; credit a 1 | posted | a=11,held:4")
     stage.play("credit a 1 | expired posted | a=12")
     stage = stories.play("a=9; hold a 4 key=h expires=70000")
-    stage.leg(0, stories.encode(decision("commands", 0, 99, 10)))
+    stage.message(0, stories.encode(decision("commands", 0, 99, 10)))
     stage.play(f"wait {YEARS_MS}; tick 0 | expired ticked | a=9")
 
 
@@ -54,7 +54,7 @@ def test_of_two_decisions_the_later_one_counts() -> None:
     stage = stories.play("a=9; hold a 4 key=h expires=70000")
     offset = stage.places[0].commands
     for after_ms in (60_000, 80_000, 10):
-        stage.leg(0, stories.encode(decision("commands", offset, offset, after_ms)))
+        stage.message(0, stories.encode(decision("commands", offset, offset, after_ms)))
     stage.play(f"wait {YEARS_MS}; credit a 1 | posted | a=10,held:4")
     assert stage.places[0].state.partition.time_ms == START_MS + 10
 
@@ -62,30 +62,30 @@ def test_of_two_decisions_the_later_one_counts() -> None:
 def test_a_decision_makes_no_record_later() -> None:
     stage = stories.play("a=9; hold a 4 key=h expires=70000")
     offset = stage.places[0].commands
-    stage.leg(0, stories.encode(decision("commands", offset, offset, YEARS_MS)))
+    stage.message(0, stories.encode(decision("commands", offset, offset, YEARS_MS)))
     stage.play("credit a 1 | posted | a=10,held:4")
     assert stage.places[0].state.partition.time_ms == START_MS
 
 
-def test_a_decision_on_a_leg_lies_behind_it_and_comes_first() -> None:
+def test_a_decision_on_a_message_lies_behind_it_and_comes_first() -> None:
     stage = stories.play("a=9; hold a 4 key=h expires=70000; tick 0")
-    offset = stage.places[0].legs_read
-    given = decision("legs", offset, offset, 10)
+    offset = stage.places[0].coordination_read
+    given = decision("coordination", offset, offset, 10)
     stage.now_ms += YEARS_MS
     early(stage, offset + 1, given)
-    stage.leg(0, TICK)
+    stage.message(0, TICK)
     assert [d.record.step for d in stage.last] == ["ticked"]
     assert stage.last[-1].record.time_ms == START_MS + 10
     # In its place it is over, and brings no time of its own.
-    stage.leg(0, stories.encode(given))
+    stage.message(0, stories.encode(given))
     assert [d.record.step for d in stage.last] == ["ignored"]
     assert stage.places[0].state.partition == stage.places[0].replayed.partition
     assert stage.places[0].state.partition.log_times == ()
     sources = [record.source for record in stage.journal(0)][-3:]
     assert [(each.topic, each.offset - offset) for each in sources] == [
         ("operator", 1),
-        ("legs", 0),
-        ("legs", 1),
+        ("coordination", 0),
+        ("coordination", 1),
     ]
 
 
@@ -93,7 +93,7 @@ def test_one_that_is_kept_is_there_once() -> None:
     stage = stories.play("a=9")
     given = decision("commands", 50, 60, 10)
     early(stage, 0, given)
-    stage.leg(0, stories.encode(given))
+    stage.message(0, stories.encode(given))
     at = stage.places[0].state.partition
     assert at.log_times == (Given("commands", 50, 60, START_MS + 10),)
 
@@ -102,7 +102,7 @@ def test_one_that_is_kept_is_there_once() -> None:
 def test_what_is_due_is_due_by_the_time_that_was_decided(due_ms: int) -> None:
     stage = stories.play(f"a=9; hold a 4 key=h expires={due_ms}")
     offset = stage.places[0].commands
-    stage.leg(0, stories.encode(decision("commands", offset, offset, 10)))
+    stage.message(0, stories.encode(decision("commands", offset, offset, 10)))
     stage.now_ms += YEARS_MS
     told = stage.send(builders.command("credit a 1"))
     assert [d.record.step for d in told] == ["expired"] * (due_ms <= 10) + ["posted"]

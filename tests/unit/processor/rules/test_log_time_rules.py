@@ -58,7 +58,7 @@ def test_of_what_is_due_at_once_the_least_id_comes_first() -> None:
     for key in keys:
         stage.play(f"hold a 1 key={key} expires=10")
     stage.play("wait 10")
-    stage.leg(0, stories.encode(coordination.Tick()))
+    stage.message(0, stories.encode(coordination.Tick()))
     expired = [d.record.transaction_id for d in stage.last if d.record.step == "expired"]
     assert expired == sorted(builders.transaction("a", key) for key in keys)
 
@@ -72,7 +72,7 @@ def test_at_most_a_thousand_are_taken_before_each_record(opened: int) -> None:
         message = codecs.decode_command(stories.encode(value), stories.AVRO)
         key = value["account"].encode()
         engine.apply(of, input_of("commands", number, key, b"", START_MS, message))
-    tick = input_of("legs", 0, None, b"", START_MS + 10, coordination.Tick())
+    tick = input_of("coordination", 0, None, b"", START_MS + 10, coordination.Tick())
     taken = []
     while len(decisions := engine.apply(of, tick)) > 1:
         taken.append(len(decisions) - 1)

@@ -579,7 +579,7 @@ def test_the_step_that_asks() -> None:
     assert (pending.participants, pending.waiting, pending.refusals) == ((1,), (1,), ())
     assert (pending.deadline_ms, pending.currency) == (START_MS + 60_000, "NGN")
     assert (pending.fee, pending.commission_bps, pending.fee_reserved) == (2, 150, True)
-    assert stage.last[-1].legs == (
+    assert stage.last[-1].messages == (
         (
             1,
             coordination.Prepare(
@@ -601,10 +601,10 @@ def test_the_step_that_decides_names_its_command() -> None:
     asked = stage.last[-1].record
     stage.play("deliver 1; deliver 0 | posted")
     decided = stage.last[-1].record
-    assert decided.source == journal.InputSource("legs", 0)
+    assert decided.source == journal.InputSource("coordination", 0)
     assert decided.command_offset == asked.source.offset
     assert (decided.command, decided.body_hash) == (asked.command, asked.body_hash)
-    assert isinstance(decided.leg, coordination.Prepared)
+    assert isinstance(decided.message, coordination.Prepared)
     a, fees, transit = builders.account_id("a"), "system:fees:NGN:0", "system:transit:NGN:0"
     assert decided.released == (journal.Reservation(a, "debit", 102, 0, 0),)
     assert decided.entries == (
@@ -635,7 +635,7 @@ def test_a_refusal_names_the_least_reason_and_entry() -> None:
         "a=9 b1=9 c1=0,frozen d1=0,frozen; "
         "post debit a 5 credit b1 2 credit d1 1 credit c1 2 | pending; deliver 1"
     )
-    (sent,) = stage.last[-1].legs
+    (sent,) = stage.last[-1].messages
     assert isinstance(sent[1], coordination.Refused)
     assert (sent[1].reason, sent[1].index) == ("account_frozen", 2)
 
@@ -645,7 +645,7 @@ def test_who_is_asked_and_told_by_number() -> None:
         "a=9 b1=0 c2=0; post debit a 5 credit c2 3 credit b1 2 | pending; "
         "deliver 2; deliver 0; deliver 1; deliver 0 | posted"
     )
-    told = [(to, type(leg).__name__) for to, leg in stage.last[-1].legs]
+    told = [(to, type(message).__name__) for to, message in stage.last[-1].messages]
     assert told == [(1, "Commit"), (2, "Commit")]
     assert stage.last[-1].record.sent == (journal.SentNumber(1, 2), journal.SentNumber(2, 2))
 

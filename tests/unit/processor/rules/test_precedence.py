@@ -589,7 +589,7 @@ def test_of_two_entries_in_one_partition_the_first_reason(pair: tuple[Reason, Re
     only = R.ACCOUNT_TYPE_NOT_ALLOWED in pair
     _post(stage, "debit a 5 credit b1 2 credit c1 3", wallets_only=only)
     stage.play(f"deliver 1 | declined:{expected}")
-    refused = stage.last[-1].legs[0][1]
+    refused = stage.last[-1].messages[0][1]
     assert isinstance(refused, coordination.Refused)
     assert (refused.reason, refused.index) == (expected, 1 + pair.index(expected))
     stage.play(f"deliver 0 | {expected}")

@@ -89,7 +89,7 @@ def named(input: DecisionInput) -> str:
 
 def test_what_cannot_be_read_names_no_key() -> None:
     refused = input_of("commands", 0, None, b"?", 0, UnreadableRecord(Reason.MALFORMED, "", None))
-    ticked = input_of("legs", 0, None, b"?", 0, coordination.Tick())
+    ticked = input_of("coordination", 0, None, b"?", 0, coordination.Tick())
     for input in (refused, ticked):
         of = state_view.MemoryState(0)
         assert [*prefetch.keys_read(input), *prefetch.keys_named(of, input)] == []

@@ -102,7 +102,7 @@ NO_COMMAND: dict[str, tuple[bytes, str]] = {
     "a kind in capitals": (_with(kind="CREDIT"), "malformed"),
     "a kind that is null": (_with(kind=None), "malformed"),
     "a kind that is a number": (_with(kind=1), "malformed"),
-    "a leg": (_json({"leg": "commit", "source": 1, "number": 1}), "malformed"),
+    "a message": (_json({"message": "commit", "source": 1, "number": 1}), "malformed"),
     "no account": (_without("account"), "malformed"),
     "no amount": (_without("amount"), "malformed"),
     "neither id nor key": (_without("idempotency_key"), "malformed"),

@@ -245,7 +245,7 @@ def test_the_same_input_gives_the_same_bytes(toured: Stage) -> None:
     message = codecs.decode_command(value, stories.AVRO)
     input = input_of("commands", 9, body["account"].encode(), value, toured.now_ms, message)
     told = [
-        [(stories.encode(d.record), d.legs, d.transactions) for d in engine.apply(of, input)]
+        [(stories.encode(d.record), d.messages, d.transactions) for d in engine.apply(of, input)]
         for of in (one, other)
     ]
     assert told[0] == told[1]

@@ -160,7 +160,7 @@ def test_an_expiry_is_a_record_of_its_own() -> None:
     assert expired.transaction_id == builders.transaction("a", "h")
     a = builders.account_id("a")
     assert expired.released == (journal.Reservation(a, "debit", 5, 0, 0),)
-    assert (expired.digest, expired.command, expired.leg) == (None, None, None)
+    assert (expired.digest, expired.command, expired.message) == (None, None, None)
     assert credit.sequence == expired.sequence + 1
 
 

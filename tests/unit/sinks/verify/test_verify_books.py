@@ -206,13 +206,14 @@ LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
         lambda r: r["source"]["topic"] == "commands" and not r["source"].update(offset=1),
         "a second outcome, or out of order",
     ),
-    "a leg's number": (
+    "a message's number": (
         lambda r: (
-            "number" in r.get("leg", {}) and not r["leg"].update(number=r["leg"]["number"] + 1)
+            "number" in r.get("message", {})
+            and not r["message"].update(number=r["message"]["number"] + 1)
         ),
         "reads message",
     ),
-    "a sent leg": (
+    "a sent message": (
         field("sent", lambda sent: [[sent[0][0], sent[0][1] + 1], *sent[1:]]),
         "sends message",
     ),

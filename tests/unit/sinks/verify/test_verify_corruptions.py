@@ -208,16 +208,20 @@ def prepare_allows_every_account(patch: Patch, script: Script) -> None:
 
 
 def commit_is_ignored(patch: Patch, script: Script) -> None:
-    def ignore(of: Any, input: DecisionInput, leg: coordination.Commit, time_ms: int) -> Decision:
+    def ignore(
+        of: Any, input: DecisionInput, message: coordination.Commit, time_ms: int
+    ) -> Decision:
         head = journal_header.header(of, input, time_ms)
-        return Decision(replace(head, step="ignored", leg=leg, transaction_id=leg.transaction_id))
+        return Decision(
+            replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
+        )
 
     patch.setattr(participate, "commit", ignore)
     transfer(script)
 
 
 def commission_is_waived(patch: Patch, script: Script) -> None:
-    patch.setattr(participate, "_same_owner", lambda of, leg: True)
+    patch.setattr(participate, "_same_owner", lambda of, message: True)
     transfer(script)
 
 
@@ -534,20 +538,20 @@ WRONG: dict[str, tuple[Callable[[Patch, Script], None], str, str, int]] = {
     ),
     "a coordinator asks for another account": (
         coordinator_asks_for_elsewhere,
-        "legs",
+        "coordination",
         "message 1 from partition 0 to 1 was sent as prepare and read with other contents",
         1,
     ),
     "a prepare that allows every account": (
         prepare_allows_every_account,
-        "legs",
+        "coordination",
         "message 1 from partition 0 to 1 was sent as prepare and read with other contents",
         1,
     ),
     "a commit is ignored": (commit_is_ignored, "journal", "ignores a decision on what is", 0),
     "a commission is waived": (
         commission_is_waived,
-        "legs",
+        "coordination",
         "message 1 from partition 1 to 0 was sent as prepared and read with other contents",
         1,
     ),
@@ -559,7 +563,7 @@ WRONG: dict[str, tuple[Callable[[Patch, Script], None], str, str, int]] = {
     ),
     "a commit says something else": (
         commit_says_otherwise,
-        "legs",
+        "coordination",
         "message 2 from partition 0 to 1 was sent as commit",
         1,
     ),
@@ -672,10 +676,10 @@ def test_messages_in_flight_are_no_difference(delivered: int) -> None:
 )
 def test_a_message_that_is_nowhere(delivered: int, receiver: int, kind: str) -> None:
     topics = topics_of(in_flight(delivered).history())
-    assert topics.records["legs", receiver].pop().offset >= 0
+    assert topics.records["coordination", receiver].pop().offset >= 0
     report = memory_topics.verified(topics, 2)
     assert not report.agree
-    found = [each.what for each in report.differences if each.copy == "legs"]
+    found = [each.what for each in report.differences if each.copy == "coordination"]
     assert len(found) == 1 and f", {kind}" in found[0], report.text()
     assert "was sent, but is neither in the topic nor read" in found[0]
     # So nothing is under way that transit could hold.
@@ -689,24 +693,24 @@ def test_a_message_that_is_nowhere(delivered: int, receiver: int, kind: str) -> 
 
 def test_a_message_that_was_deleted_before_it_was_read() -> None:
     topics = topics_of(in_flight(2).history())
-    topics.delete_until("legs", 1, len(topics.records["legs", 1]))
+    topics.delete_until("coordination", 1, len(topics.records["coordination", 1]))
     report = memory_topics.verified(topics, 2)
     assert "message 2 of partition 0, commit" in report.text()
 
 
 def test_messages_that_were_read_and_deleted_are_no_difference() -> None:
     topics = topics_of(in_flight(2).history())
-    topics.delete_until("legs", 1, len(topics.records["legs", 1]) - 1)
+    topics.delete_until("coordination", 1, len(topics.records["coordination", 1]) - 1)
     report = memory_topics.verified(topics, 2)
     assert report.agree, report.text()
 
 
 def test_a_message_that_lies_changed_in_the_topic() -> None:
     topics = topics_of(in_flight(0).history())
-    lying = topics.records["legs", 1]
+    lying = topics.records["coordination", 1]
     value = (lying[-1].value or b"").replace(b'"credit",900', b'"credit",901')
     lying[-1] = replace(lying[-1], value=value)
-    only(memory_topics.verified(topics, 2), "legs", "is in the topic with other contents")
+    only(memory_topics.verified(topics, 2), "coordination", "is in the topic with other contents")
 
 
 def test_a_message_that_nobody_sent() -> None:
@@ -716,8 +720,12 @@ def test_a_message_that_nobody_sent() -> None:
     id = b"00000000-0000-0000-0000-000000000000"
     start = value.index(b'"transaction_id":"') + len(b'"transaction_id":"')
     value = value[:start] + id + value[value.index(b'"', start) :]
-    topics.produce("legs", value, None, 1)
-    only(memory_topics.verified(topics, 2), "legs", "message 3 of partition 0 is in the topic, but")
+    topics.produce("coordination", value, None, 1)
+    only(
+        memory_topics.verified(topics, 2),
+        "coordination",
+        "message 3 of partition 0 is in the topic, but",
+    )
 
 
 def test_a_message_that_was_read_and_never_sent() -> None:
@@ -732,9 +740,9 @@ def test_a_message_that_was_read_and_never_sent() -> None:
         account=script.account(0),
         entries=(CoordinatedEntry(1, cem, "credit", 900),),
     )
-    script.partitions[1].legs.append(None, msgspec.json.encode(prepare), script.now_ms)
+    script.partitions[1].messages.append(None, msgspec.json.encode(prepare), script.now_ms)
     script.settle()
-    only(report_of(script), "legs", "message 1 of partition 0 was read, but was never sent")
+    only(report_of(script), "coordination", "message 1 of partition 0 was read, but was never sent")
 
 
 # Beside a live system
@@ -754,7 +762,7 @@ def test_beside_a_busy_ledger_nothing_is_missing(ahead: int) -> None:
         # The journal is asked for before the copies, and after them.
         topics.hidden["journal", number] = [9, 2 * ahead]
         topics.hidden["commands", number] = [2 * ahead]
-        topics.hidden["legs", number] = [2 * ahead]
+        topics.hidden["coordination", number] = [2 * ahead]
     report = memory_topics.verified(topics, 2)
     assert report.agree, report.text()
 
@@ -775,7 +783,7 @@ def test_ends_that_cut_a_transfer_in_two() -> None:
         recorded_topics.write_with(made, Names(), history, mixed, mixed)
         later = len(history[number].journal) - len(states[number].journal)
         topics.hidden["journal", number] = [later, later]
-        topics.delete_until("legs", number, len(topics.records["legs", number]) - 1)
+        topics.delete_until("coordination", number, len(topics.records["coordination", number]) - 1)
         report = memory_topics.verified(topics, 2)
         assert report.agree, report.text()
         assert report.partitions[number].sequence == len(states[number].journal)
@@ -809,8 +817,8 @@ def test_ends_that_lie_anywhere(seed: int) -> None:
         ends.append(ended)
     recorded_topics.write_with(made, Names(), history, at, at)
     for one, ended in zip(history, ends, strict=True):
-        read = one.until(ended).legs
-        topics.delete_until("legs", one.number, dice.randint(0, max(0, len(read) - 1)))
+        read = one.until(ended).messages
+        topics.delete_until("coordination", one.number, dice.randint(0, max(0, len(read) - 1)))
     report = memory_topics.verified(topics, 3)
     assert report.agree, report.text()
 
@@ -834,9 +842,9 @@ def decision(script: Script) -> coordination.LogTime:
 
 
 def decided_ahead(script: Script, message: coordination.LogTime) -> None:
-    """It counts before it is read in `legs`, where it is the last one."""
+    """It counts before it is read in `coordination`, where it is the last one."""
     partition, value = script.partitions[0], msgspec.json.encode(message)
-    input = journal_header.input_of("operator", partition.legs.end, None, value, 0, message)
+    input = journal_header.input_of("operator", partition.messages.end, None, value, 0, message)
     decided = engine.apply(partition.state, input)
     script._commit(partition, [decided])
     script._keep(partition, input, decided)
@@ -857,7 +865,7 @@ def test_a_time_that_an_operator_decided(ahead: bool, read: bool) -> None:
     message = decision(script)
     if ahead:
         decided_ahead(script, message)
-    script.partitions[0].legs.append(None, msgspec.json.encode(message), script.now_ms)
+    script.partitions[0].messages.append(None, msgspec.json.encode(message), script.now_ms)
     if read:
         script.settle()
     if ahead or read:
@@ -874,14 +882,14 @@ def test_a_decision_that_is_not_in_the_topic(read: str) -> None:
     if read == "another":
         script.tick(0)
         script.settle()
-    copy = "journal" if read == "another" else "legs"
-    only(report_of(script), copy, "the decision on log times at 0 of `legs` is not there")
+    copy = "journal" if read == "another" else "coordination"
+    only(report_of(script), copy, "the decision on log times at 0 of `coordination` is not there")
 
 
 def test_a_decision_that_is_not_obeyed(monkeypatch: Patch) -> None:
     script = Script()
     script.open(0)
-    script.partitions[0].legs.append(None, msgspec.json.encode(decision(script)), script.now_ms)
+    script.partitions[0].messages.append(None, msgspec.json.encode(decision(script)), script.now_ms)
     script.settle()
     before = script.now_ms
     with monkeypatch.context() as patch:
@@ -899,12 +907,12 @@ def test_a_decision_that_lets_time_pass(monkeypatch: Patch) -> None:
 
     script = Script()
     script.open(0)
-    script.partitions[0].legs.append(None, msgspec.json.encode(decision(script)), script.now_ms)
+    script.partitions[0].messages.append(None, msgspec.json.encode(decision(script)), script.now_ms)
     with monkeypatch.context() as patch:
         patch.setattr(engine, "_timed", wrong)
         script.settle()
     report = report_of(script)
-    assert report.difference_counts == {"journal": 1, "legs": 1}, report.text()
+    assert report.difference_counts == {"journal": 1, "coordination": 1}, report.text()
     assert "lets time pass from" in report.text()
 
 
@@ -1039,8 +1047,8 @@ POSITIONS: dict[str, tuple[Callable[[PartitionPosition], PartitionPosition], str
     "settings": (lambda at: moved(at, settings=LedgerParameters(commission_bps=1)), "settings is"),
     "settings version": (lambda at: moved(at, settings_version=9), "settings version is 9"),
     "pending transactions": (lambda at: moved(at, pending=3), "pending transactions is 3"),
-    "messages sent": (lambda at: moved(at, sent=(0, 9)), "legs sent is (0, 9)"),
-    "messages seen": (lambda at: moved(at, seen=(0, 9)), "legs seen is (0, 9)"),
+    "messages sent": (lambda at: moved(at, sent=(0, 9)), "coordination messages sent is (0, 9)"),
+    "messages seen": (lambda at: moved(at, seen=(0, 9)), "coordination messages seen is (0, 9)"),
     "log times": (
         lambda at: moved(at, log_times=(state.LogTime("commands", 9, 9, 7),)),
         "log times is (LogTime(",
@@ -1051,8 +1059,8 @@ POSITIONS: dict[str, tuple[Callable[[PartitionPosition], PartitionPosition], str
         "the position in commands is",
     ),
     "next message": (
-        lambda at: replace(at, legs=replace(at.legs, next_offset=9)),
-        "the position in legs is",
+        lambda at: replace(at, coordination=replace(at.coordination, next_offset=9)),
+        "the position in coordination is",
     ),
 }
 
