@@ -80,8 +80,8 @@ def run(data: Path | None = None) -> None:
     try:
         worker.execute_from_commandline()
     except SystemExit:
-        if ledger.refusal is not None:
-            raise ledger.refusal from None
+        if (refusal := ledger.crash_policy.refusal) is not None:
+            raise refusal from None
         raise
     finally:
         lock.close()

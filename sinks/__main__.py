@@ -13,10 +13,11 @@ import structlog
 from plumbing import failures, logging, memory, metrics
 from plumbing.kafka import clients, topic_check
 from plumbing.worker.crash_points import CrashPoints
+from plumbing.worker.lane_thread import StopRequested
 from schemas import ids
 from sinks.postgres import write_connection
 from sinks.postgres.ledger_writer import Queries
-from sinks.postgres.write_connection import Connections, WaitAbandoned
+from sinks.postgres.write_connection import Connections
 from sinks.settings import SinkSettings
 from sinks.worker import health
 from sinks.worker.group_member import Group
@@ -46,7 +47,7 @@ def run(settings: SinkSettings) -> None:
     topic_check.wait_for_topics(clients.admin(settings, name), settings)
     try:
         write_connection.wait_for_tables(database, stopping)
-    except WaitAbandoned:
+    except StopRequested:
         return
     memory.collect_seldom()
     registry = metrics.registry("sink", version("streamledger"), settings.ledger_id)
@@ -71,6 +72,8 @@ def run(settings: SinkSettings) -> None:
         group.run()
     finally:
         connections.close()
+    if group.crash_policy.refusal is not None:
+        raise group.crash_policy.refusal
 
 
 if __name__ == "__main__":

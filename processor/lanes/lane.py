@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -43,6 +43,7 @@ from plumbing.failures import Failure
 from plumbing.kafka import clients, transactional_producer
 from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
+from plumbing.worker.lane_thread import LaneThread, StopRequested
 from processor.lanes import batch_output
 from processor.lanes.admission import Admission
 from processor.lanes.batch_reader import Batch, BatchReader
@@ -94,9 +95,9 @@ class LedgerIdentity(NamedTuple):
     settings: LedgerParameters
 
 
-class LaneProcessor:
+class LaneProcessor(LaneThread):
     """Lives in a thread of its own. `deliver` hands what was read to the Faust agent, which answers
-    by calling `take_batches`; `crashed` is told of whatever ends the thread, and ends the
+    by calling `take_batches`; `on_failure` gets whatever ends the thread, and ends the
     process."""
 
     def __init__(
@@ -111,26 +112,23 @@ class LaneProcessor:
         recorder: ProcessorMetrics,
         crash_points: CrashPoints,
         deliver: Callable[["LaneProcessor", list[Batch]], None],
-        crashed: Callable[[int, BaseException], None],
+        on_failure: Callable[[int, BaseException], None],
         encode_transaction: Encode,
         clock: Clock,
     ) -> None:
+        super().__init__(lane, {**config, "error_cb": self._complain}, on_failure)
         self.partitions = partitions
         self.phase = LanePhase.FENCING
-        self._lane = lane
         self._identity = identity
-        self._config: dict[str, Any] = {**config, "error_cb": self._complain}
         self._names = names
         self._make_table = make_table
         self._schemas = schemas
         self._recorder = recorder
         self._reach = crash_points.reach
         self._deliver = deliver
-        self._crashed = crashed
         self._encode_transaction = encode_transaction
         self._clock = clock
         self._admission = Admission(config, names, clock)
-        self._stopping = threading.Event()
         # One of the partitions cannot be owned.
         self._abandoning = threading.Event()
         self._writers: dict[int, PartitionWriter] = {}
@@ -140,7 +138,6 @@ class LaneProcessor:
         self._given: list[Batch] | None = None
         self._wake = threading.Event()
         self._complained_at = self._committed_at = self._noted_at = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"lane-{lane}")
 
     def _complain(self, error: KafkaError) -> None:
         """What the clients tell beside their answers. They go on by themselves."""
@@ -151,9 +148,6 @@ class LaneProcessor:
         if now - self._complained_at > COMPLAIN_S:
             self._complained_at = now
             log.warning("waiting for Kafka", lane=self._lane, error=refusal or error.str())
-
-    def start(self) -> None:
-        self._thread.start()
 
     def committed(self) -> dict[int, PartitionPosition]:
         """The positions up to which everything is durable; none before the lane runs."""
@@ -167,21 +161,14 @@ class LaneProcessor:
             self._offered, self._given = None, batches
             self._wake.set()
 
-    def stop(self) -> None:
-        """Waits for the batch in flight, then lets go of everything. A second call does nothing."""
-        self._stopping.set()
+    def request_stop(self) -> None:
+        super().request_stop()
         self._wake.set()
-        self._thread.join()
 
-    def _run(self) -> None:
-        try:
-            self._own()
-        except BaseException as error:
-            self._crashed(self._lane, clients.explained(self._config, error))
-        finally:
-            self._enter(LanePhase.STOPPED)
-            for partition in self.partitions:
-                self._recorder.gone(partition)
+    def _released(self) -> None:
+        self._enter(LanePhase.STOPPED)
+        for partition in self.partitions:
+            self._recorder.gone(partition)
 
     def _enter(self, phase: LanePhase) -> None:
         for partition in self.partitions:
@@ -223,9 +210,7 @@ class LaneProcessor:
             errors = [error for error in pool.map(self._recovered, writers) if error is not None]
         memory.give_back()
         if errors:
-            raise next(
-                (each for each in errors if not isinstance(each, TakeoverAbandoned)), errors[0]
-            )
+            raise next((each for each in errors if not isinstance(each, StopRequested)), errors[0])
         identity = self._identity
         genesis = Genesis(ledger_id=identity.ledger_id, partitions=identity.partitions)
         fresh = [writer for writer in writers if writer.table.position is None]
@@ -239,7 +224,7 @@ class LaneProcessor:
             self._recover(writer)
         except BaseException as error:
             # Not the group's doing, nor Kafka's: it may be the copy, and another one has none.
-            if not isinstance(error, TakeoverAbandoned | Failure | KafkaException):
+            if not isinstance(error, StopRequested | Failure | KafkaException):
                 checkpoint.forget(writer.table.path)
             self._abandoning.set()
             return error
@@ -275,7 +260,7 @@ class LaneProcessor:
         self._recorder.restoring(partition, end - at)
         log.info("restoring", partition=partition, at=at, end=end)
         if self._stopping.is_set() or self._abandoning.is_set():
-            raise TakeoverAbandoned
+            raise StopRequested
 
     def _begin(self) -> None:
         """E."""
@@ -416,7 +401,3 @@ class LaneProcessor:
 def _chosen(settings: LedgerParameters) -> LedgerParameters:
     """What the environment names: an operator raises versions and levels, whatever it says."""
     return msgspec.structs.replace(settings, rules_version=RULES_VERSION, format_level=FORMAT_LEVEL)
-
-
-class TakeoverAbandoned(Exception):
-    """The lane was revoked while it was being restored, or another partition of it failed."""

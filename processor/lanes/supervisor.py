@@ -1,11 +1,7 @@
 """The lanes that this worker owns: taken over and let go of as the group assigns them."""
 
 import asyncio
-import os
-import signal
 import threading
-import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +9,14 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from plumbing import reexec
 from plumbing.failures import Failure
-from plumbing.kafka import clients, transient_errors
+from plumbing.kafka import clients
 from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
+from plumbing.worker.fatal import CrashPolicy
 from processor.lanes.batch_reader import Batch
 from processor.lanes.broker_clock import Clock, ClockDisagrees
-from processor.lanes.lane import LanePhase, LaneProcessor, LedgerIdentity, TakeoverAbandoned
+from processor.lanes.lane import LanePhase, LaneProcessor, LedgerIdentity
 from processor.lanes.transaction_encoding import Encode
 from processor.metrics import ProcessorMetrics
 from processor.state import checkpoint
@@ -31,10 +27,6 @@ from schemas.state import PartitionPosition
 from schemas.topics import Names
 
 log = structlog.get_logger(__name__)
-
-# What a supervisor is told: 1, refused to own a partition; 70, anything unexpected.
-EXIT_REFUSED, EXIT_CRASHED = 1, 70
-STOP_S = 15.0
 
 
 class LaneSupervisor:
@@ -70,19 +62,19 @@ class LaneSupervisor:
         self._share = cache_entries
         # Whether the group has told what is ours; that may be nothing.
         self.assigned = False
-        # The worker was told to end.
-        self.stopping = False
+        # Set once the worker has begun to stop.
+        self.stopping = threading.Event()
+        self.crash_policy = CrashPolicy(self.stopping, restart_on=(Damaged, ClockDisagrees))
+        self._lane_failed = self.crash_policy.lane_failed
         self._admin = AdminClient(config)
         self._trimmed: dict[int, int] = {}
-        # Why this worker may not go on, where an operator can do something about it.
-        self.refusal: Failure | None = None
 
     async def own(self, partitions: set[int]) -> None:
         """Returns at once: taking over goes on in the lanes' threads, so that the group's
         heartbeats do not wait for a restore."""
         appeared = [p for p in sorted(partitions) if p >= self.identity.partitions]
         if appeared:
-            self._crashed(None, PartitionsAppeared(appeared, self.identity.partitions))
+            self._lane_failed(None, PartitionsAppeared(appeared, self.identity.partitions))
             return
         assert not self._owners, "what was owned is let go of before anything is assigned"
         self.assigned = True
@@ -92,7 +84,7 @@ class LaneSupervisor:
         self._share = self._cache_entries // max(1, len(partitions))
         whole = topics.whole_lanes(lanes, self.identity.partitions)
         if sorted(partitions) != whole:
-            self._crashed(None, LanesCut(sorted(partitions), whole))
+            self._lane_failed(None, LanesCut(sorted(partitions), whole))
             return
         self._owners = {
             lane: LaneProcessor(
@@ -106,7 +98,7 @@ class LaneSupervisor:
                 self._recorder,
                 self._crash_points,
                 self.deliver,
-                self._crashed,
+                self._lane_failed,
                 self._encode_transaction,
                 self.clock,
             )
@@ -169,37 +161,7 @@ class LaneSupervisor:
     def left_out(self, code: int, reason: str) -> None:
         """The group does not take this worker. `code` is Kafka's."""
         error = KafkaException(KafkaError(code, reason))
-        self._crashed(None, clients.explained(self._config, error))
-
-    def _crashed(self, lane: int | None, error: BaseException) -> None:
-        """The end of the process: nothing is skipped, and the next owner finds out the rest.
-
-        A refusal stops it in order, so that the group need not wait for it; where Kafka was away, a
-        new one begins in its place, and where a local copy is damaged, which restores it, or this
-        clock is wrong, which waits before it joins the group; the unexpected ends it at once.
-        """
-        if isinstance(error, TakeoverAbandoned):
-            return
-        if transient_errors.is_transient(error) or isinstance(error, Damaged | ClockDisagrees):
-            time.sleep(reexec.PAUSE_S)
-            if not self.stopping and self.refusal is None:
-                log.warning("beginning anew", lane=lane, error=str(error))
-                reexec.restart()
-        if isinstance(error, Failure):
-            log.critical("refused", lane=lane, reason=str(error))
-            self.refusal = error
-            late = threading.Timer(STOP_S, os._exit, (EXIT_REFUSED,))
-            late.daemon = True
-            late.start()
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        log.critical(
-            "a lane stopped the worker",
-            lane=lane,
-            error=repr(error),
-            traceback="".join(traceback.format_exception(error)),
-        )
-        os._exit(EXIT_CRASHED)
+        self._lane_failed(None, clients.explained(self._config, error))
 
 
 class PartitionsAppeared(Failure):

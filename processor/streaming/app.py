@@ -33,7 +33,7 @@ class LedgerApp(faust.App):
         await super().on_start()
 
     async def on_stop(self) -> None:
-        self.ledger.stopping = True
+        self.ledger.stopping.set()
         await self.ledger.let_go()
         await super().on_stop()
         if self._served is not None:

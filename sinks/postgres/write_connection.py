@@ -16,6 +16,7 @@ from psycopg.rows import TupleRow
 from plumbing.failures import Failure
 from plumbing.postgres import connection_pool
 from plumbing.postgres.connection_pool import first_line
+from plumbing.worker.lane_thread import StopRequested
 from sinks.postgres import migrations
 
 log = structlog.get_logger(__name__)
@@ -44,10 +45,6 @@ AWAY = (
 )
 # The rows contradict the tables' constraints.
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
-
-
-class WaitAbandoned(Exception):
-    """The work is no longer asked for: the sink was told to stop while it waited."""
 
 
 class Connections:
@@ -139,7 +136,7 @@ class Patience:
     def wait(self, error: Exception, **facts: object) -> None:
         log.warning("waiting for Postgres", error=first_line(error), **facts)
         if self._stopping.wait(self._pause_s):
-            raise WaitAbandoned
+            raise StopRequested
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
 

@@ -5,28 +5,22 @@ tells. The member reads nothing: each lane's owner has a consumer of its own, at
 the tables and the results name. Any failure of an owner ends the process: nothing is skipped.
 """
 
-import os
 import threading
-import traceback
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from plumbing import reexec
-from plumbing.failures import Failure
-from plumbing.kafka import clients, transient_errors
+from plumbing.kafka import clients
 from plumbing.kafka.clients import ClientConfig
+from plumbing.worker.fatal import CrashPolicy
 from schemas import topics
 from schemas.ledger_parameters import FORMAT_LEVEL
 from sinks.journal_chain import BrokenJournal
-from sinks.postgres.write_connection import WaitAbandoned
 from sinks.worker.lag_monitor import LagMonitor
 from sinks.worker.lane import SinkLane, SinkPhase, Tools
 
 log = structlog.get_logger(__name__)
 
-# What a supervisor is told: 1, an operator must see to it; 70, anything unexpected.
-EXIT_REFUSED, EXIT_CRASHED = 1, 70
 POLL_S = 0.25
 
 
@@ -40,6 +34,7 @@ class Group:
         self, tools: Tools, partitions: int, session_timeout_ms: int, stopping: threading.Event
     ) -> None:
         self.assigned = False
+        self.crash_policy = CrashPolicy(stopping, refuse_on=(BrokenJournal,))
         self._tools = tools
         self._partitions = partitions
         self._stopping = stopping
@@ -91,7 +86,9 @@ class Group:
             member.pause(places)
         for lane in lanes:
             partitions = [p for p in range(count) if topics.lane(p, count) == lane]
-            owner = self._owners[lane] = SinkLane(lane, partitions, self._tools, self._crashed)
+            owner = self._owners[lane] = SinkLane(
+                lane, partitions, self._tools, self.crash_policy.lane_failed
+            )
             owner.start()
         self.assigned = True
 
@@ -111,27 +108,6 @@ class Group:
         """Waits for the batches in flight."""
         owners = [self._owners.pop(lane) for lane in lanes if lane in self._owners]
         for owner in owners:
-            owner.ask_to_stop()
+            owner.request_stop()
         for owner in owners:
             owner.stop()
-
-    def _crashed(self, lane: int, error: BaseException) -> None:
-        """The end of the process, at once: nothing is skipped, and the next owner finds out the
-        rest. Where Kafka was away, a new process begins in its place.
-        """
-        if isinstance(error, WaitAbandoned):
-            return
-        if transient_errors.is_transient(error) and not self._stopping.wait(reexec.PAUSE_S):
-            log.warning("beginning anew", lane=lane, error=str(error))
-            reexec.restart()
-        if isinstance(error, Failure | BrokenJournal):
-            for line in str(error).splitlines():
-                log.critical("stopped", lane=lane, reason=line)
-            os._exit(EXIT_REFUSED)
-        log.critical(
-            "a lane stopped the sink",
-            lane=lane,
-            error=repr(error),
-            traceback="".join(traceback.format_exception(error)),
-        )
-        os._exit(EXIT_CRASHED)

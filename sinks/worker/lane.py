@@ -35,9 +35,10 @@ from typing import NamedTuple
 import structlog
 
 from plumbing.failures import Failure
-from plumbing.kafka import clients, transactional_producer
+from plumbing.kafka import transactional_producer
 from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
+from plumbing.worker.lane_thread import LaneThread
 from schemas.topics import Names
 from sinks.journal_chain import BrokenJournal, Chain, JournalPosition, ReadJournalRecord
 from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, RowsRefused
@@ -138,23 +139,21 @@ class _Share:
         return bool(self.results) or behind >= TELL_EVERY
 
 
-class SinkLane:
-    """Lives in a thread of its own; `crashed` is told of whatever ends it."""
+class SinkLane(LaneThread):
+    """Lives in a thread of its own; `on_failure` gets whatever ends it."""
 
     def __init__(
         self,
         lane: int,
         partitions: Sequence[int],
         tools: Tools,
-        crashed: Callable[[int, BaseException], None],
+        on_failure: Callable[[int, BaseException], None],
     ) -> None:
+        super().__init__(lane, tools.config, on_failure)
         self.partitions = partitions
         self.phase = SinkPhase.FENCING
-        self._lane = lane
         self._tools = tools
-        self._crashed = crashed
         self._reach = tools.crash_points.reach
-        self._stopping = threading.Event()
         self._partitions: dict[int, _PartitionProgress] = {}
         # Those that hold all that their journal had when the lane was taken over. Waiting for its
         # end as it is now would never end where records keep coming.
@@ -163,29 +162,12 @@ class SinkLane:
         self._writing_ms: dict[int, int] = {}
         self._told_at = time.monotonic()
         self._telling = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=f"lane-{lane}")
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def ask_to_stop(self) -> None:
-        self._stopping.set()
-
-    def stop(self) -> None:
-        """Waits for the batch in flight. A second call does nothing."""
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            self._own()
-        except BaseException as error:
-            self._crashed(self._lane, clients.explained(self._tools.config, error))
-        finally:
-            with self._telling:
-                self._enter(SinkPhase.STOPPED)
-                for partition in self.partitions:
-                    self._tools.recorder.gone(partition)
+    def _released(self) -> None:
+        with self._telling:
+            self._enter(SinkPhase.STOPPED)
+            for partition in self.partitions:
+                self._tools.recorder.gone(partition)
 
     def _enter(self, phase: SinkPhase) -> None:
         for partition in self.partitions:

@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from plumbing.kafka import clients, transactional_producer
 from plumbing.kafka.clients import ClientConfig
+from plumbing.worker.lane_thread import StopRequested
 from schemas.published_records import Result
 from schemas.reasons import Reason
 from schemas.topics import RESULTS, Names
 from sinks.journal_chain import JournalPosition, SinkRecord, beginning
-from sinks.postgres.write_connection import WaitAbandoned
 
 TIMEOUT_S = 20.0
 # Longer than any broker leaves a dead producer's transaction open.
@@ -160,7 +160,7 @@ class Positions:
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             if self._stopping.wait(POLL_S):
-                raise WaitAbandoned
+                raise StopRequested
 
 
 def _last_of(

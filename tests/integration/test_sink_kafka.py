@@ -69,7 +69,7 @@ def test_a_sink_that_loses_its_broker_while_it_sends_begins_anew_by_itself(
     eventually(sink.frozen, 60)
     cluster.processes[1].kill()
     sink.send(signal.SIGCONT)
-    eventually(lambda: "beginning anew" in sink.told(), 120)
+    eventually(lambda: "restarting" in sink.told(), 120)
     come_back(cluster)
     # It was told to freeze once, and begins with what it was told.
     eventually(sink.frozen, 120)
