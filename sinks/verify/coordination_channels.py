@@ -187,14 +187,13 @@ class CoordinationChannels:
                 or sent.nets[:both] != read.nets[:both]
                 or sent.currencies[:both] != read.currencies[:both]
             ):
-                self._first_difference(way, sent, read, both)
+                self._note_each_difference(way, sent, read, both)
 
-    def _first_difference(self, way: Way, sent: _Side, read: _Side, both: int) -> None:
+    def _note_each_difference(self, way: Way, sent: _Side, read: _Side, both: int) -> None:
         for number in range(1, both + 1):
             one, other = sent[number], read[number]
             if one.differs(other) or one[2:] != other[2:]:
                 self._different(way, number, one, other, "read")
-                return
 
     def _different(
         self, way: Way, number: int, sent: _Message, found: _Message, where: str

@@ -745,6 +745,15 @@ def test_a_message_that_was_read_and_never_sent() -> None:
     only(report_of(script), "coordination", "message 1 of partition 0 was read, but was never sent")
 
 
+def test_each_message_that_was_read_with_other_contents(monkeypatch: Patch) -> None:
+    """The first difference between two partitions hides none of the later ones."""
+    script = Script()
+    with monkeypatch.context() as patch:
+        commit_says_otherwise(patch, script)
+        transfer(script)
+    only(report_of(script), "coordination", "message 4 from partition 0 to 1 was sent as", 2)
+
+
 # Beside a live system
 
 
