@@ -16,10 +16,12 @@ from typing import Final, NamedTuple, get_args
 import msgspec
 from msgspec.structs import replace
 
-from schemas import coordination, ids
+from schemas import coordination, ids, ledger_parameters
 from schemas.coordination import CoordinatedEntry, CoordinationMessage, NumberedMessage
 from schemas.journal import JournalRecord
+from schemas.ledger_parameters import LedgerParameters
 from schemas.partitioning import partition_of
+from schemas.reasons import Reason
 from sinks.verify import topic_reader
 from sinks.verify.books import ReplayedBooks
 from sinks.verify.expected_effects import Effects
@@ -43,6 +45,7 @@ _SENT: Final = {
 _NUMBERED: Final = get_args(coordination.NumberedMessage)
 _NAMES: Final = tuple(_KINDS.values())
 _CODES: Final = {name: code for code, name in enumerate(_NAMES)}
+_REASONS: Final = frozenset(Reason)
 _DIGEST_BYTES: Final = 8
 _UNKNOWN: Final = bytes(_DIGEST_BYTES)
 
@@ -229,6 +232,9 @@ class CoordinationChannels:
         self._wait_for(receiver, wanted, journals)
         for at, message in wanted.items():
             self._unread(receiver, at, message)
+        for offset, reason in receiver.stops.items():
+            what = f"record at {offset} of the topic {reason}: the processor stops there"
+            self._differences.note("coordination", what, partition=receiver.partition)
         # One that was read before is a duplicate: it changes nothing.
         others = [at for at in receiver.found if not 1 <= at[1] <= last_sent.get(at[0], 0)]
         for source, number in sorted(self._never_sent(receiver, others, journals)):
@@ -278,17 +284,22 @@ class CoordinationChannels:
         deadline = time.monotonic() + topic_reader.CATCH_UP_S
         while True:
             receiver.read()
-            if wanted.keys() <= receiver.found.keys():
+            wanted_keys = wanted.keys() - receiver.undecodable
+            if wanted_keys <= receiver.found.keys():
                 return
             since = journals(receiver.partition)
             since.read()
-            receiver.found.update(since.read_of(wanted.keys() - receiver.found.keys()))
-            if wanted.keys() <= receiver.found.keys() or time.monotonic() > deadline:
+            receiver.found.update(since.read_of(wanted_keys - receiver.found.keys()))
+            if wanted_keys <= receiver.found.keys() or time.monotonic() > deadline:
                 return
             time.sleep(topic_reader.PAUSE_S)
 
     def _unread(self, receiver: "Unread", at: tuple[int, int], sent: _Message) -> None:
         source, number = at
+        if at in receiver.undecodable:
+            # It lies there; that it cannot be decoded is noted by itself.
+            self._in_flight[sent.currency] += sent.net
+            return
         found = receiver.found.get(at)
         if found is None:
             what = (
@@ -354,21 +365,49 @@ class Unread:
         self.partitions = partitions
         self.found: dict[tuple[int, int], _Message] = {}
         self.decisions: dict[int, coordination.LogTime] = {}
+        # By offset: why a processor of this version does not decide the record.
+        self.stops: dict[int, str] = {}
+        # By source and number: messages that are there and cannot be decoded.
+        self.undecodable: set[tuple[int, int]] = set()
         self._of = of
         self._next = next_offset
 
     def read(self) -> None:
         start, end = self._of.range()
         for record in self._of.records(max(start, self._next), end):
+            value = record.value or b""
             try:
-                message = _decode_message(record.value or b"")
-            except ValueError:
+                message = _decode_message(value)
+            except (ValueError, RecursionError) as error:
+                self._undecodable(record.offset, value, str(error))
                 continue
-            if isinstance(message, _NUMBERED):
+            if isinstance(message, coordination.Refused) and message.reason not in _REASONS:
+                reason = f"unknown reason {message.reason!r}"
+                self._undecodable(record.offset, value, reason)
+            elif isinstance(message, coordination.Configure) and message.genesis is None:
+                unsupported = _unsupported(message.settings)
+                if unsupported is not None:
+                    self.stops[record.offset] = unsupported
+            elif isinstance(message, _NUMBERED):
                 self.found.setdefault((message.source, message.number), _message(message))
             elif isinstance(message, coordination.LogTime):
                 self.decisions[record.offset] = message
         self._next = max(self._next, end)
+
+    def _undecodable(self, offset: int, value: bytes, reason: str) -> None:
+        """Another version's message has an effect that is unknown here, so the processor stops at
+        it. It ignores bytes that are no message."""
+        try:
+            fields = msgspec.json.decode(value)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(fields, dict):
+            return
+        if "message" in fields or {"source", "number"} <= fields.keys():
+            self.stops[offset] = f"cannot be decoded: {reason}"
+            source, number = fields.get("source"), fields.get("number")
+            if isinstance(source, int) and isinstance(number, int):
+                self.undecodable.add((source, number))
 
 
 class Since:
@@ -403,6 +442,21 @@ class Since:
 
     def read_of(self, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], _Message]:
         return {at: self._read[at] for at in wanted if at in self._read}
+
+
+def _unsupported(parameters: LedgerParameters) -> str | None:
+    """Why this program cannot decide by these parameters; None if it can."""
+    if parameters.format_level > ledger_parameters.FORMAT_LEVEL:
+        return (
+            f"sets format level {parameters.format_level}, and this program supports"
+            f" {ledger_parameters.FORMAT_LEVEL}"
+        )
+    if parameters.rules_version not in ledger_parameters.RULES_VERSIONS:
+        return (
+            f"sets rules version {parameters.rules_version}, and this program supports"
+            f" {sorted(ledger_parameters.RULES_VERSIONS)}"
+        )
+    return None
 
 
 def _message(message: NumberedMessage) -> _Message:

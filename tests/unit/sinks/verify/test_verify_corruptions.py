@@ -754,6 +754,63 @@ def test_each_message_that_was_read_with_other_contents(monkeypatch: Patch) -> N
     only(report_of(script), "coordination", "message 4 from partition 0 to 1 was sent as", 2)
 
 
+def unread_message(value: bytes) -> VerifyReport:
+    """A ledger in which partition 1 has one more message to read."""
+    topics = topics_of(in_flight(3).history())
+    topics.produce("coordination", value, None, 1)
+    return memory_topics.verified(topics, 2)
+
+
+PROCESSOR_STOPS_AT: dict[str, tuple[bytes, str]] = {
+    "an unknown kind": (
+        b'{"message":"escrow","source":0,"number":3}',
+        "cannot be decoded: Invalid value 'escrow' - at `$.message`",
+    ),
+    "an unknown field": (
+        b'{"message":"tick","every_ms":5}',
+        "cannot be decoded: Object contains unknown field `every_ms`",
+    ),
+    "no kind": (b'{"source":0,"number":3}', "cannot be decoded: "),
+    "an unknown reason": (
+        b'{"message":"refused","source":0,"number":3,"reason":"moon_phase","index":0,'
+        b'"transaction_id":"00000000-0000-4000-8000-000000000000"}',
+        "cannot be decoded: unknown reason 'moon_phase'",
+    ),
+    "an unknown rules version": (
+        msgspec.json.encode(coordination.Configure(settings=LedgerParameters(rules_version=99))),
+        "sets rules version 99",
+    ),
+    "an unknown format level": (
+        msgspec.json.encode(coordination.Configure(settings=LedgerParameters(format_level=99))),
+        "sets format level 99",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PROCESSOR_STOPS_AT)
+def test_an_unread_message_at_which_the_processor_stops(what: str) -> None:
+    value, words = PROCESSOR_STOPS_AT[what]
+    report = unread_message(value)
+    only(report, "coordination", words)
+    (difference,) = report.differences
+    assert difference.partition == 1 and "the processor stops there" in difference.what
+
+
+def test_a_sent_message_that_this_version_cannot_decode_is_reported_once() -> None:
+    topics = topics_of(in_flight(0).history())
+    prepare = topics.records["coordination", 1][-1]
+    value = (prepare.value or b"").replace(b'"prepare"', b'"prepare_all"')
+    topics.records["coordination", 1][-1] = replace(prepare, value=value)
+    only(memory_topics.verified(topics, 2), "coordination", "cannot be decoded: Invalid value")
+
+
+@pytest.mark.parametrize("value", [b"", b"no JSON", b"[]", b'{"greeting":"hello"}', b"[" * 5_000])
+def test_bytes_that_are_no_message_are_no_difference(value: bytes) -> None:
+    """The processor ignores them."""
+    report = unread_message(value)
+    assert report.agree, report.text()
+
+
 # Beside a live system
 
 
