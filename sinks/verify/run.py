@@ -350,7 +350,7 @@ class _PartitionCheck:
         waiting = self._inputs["commands"].waiting()
         self.compared["journal records"] = books.sequence
         self.compared["commands"] = self._inputs["commands"].compared
-        self.compared["coordination"] = self._inputs["coordination"].compared
+        self.compared["messages"] = self._inputs["coordination"].compared
         self.compared["state keys"] = changelog.compared
         self._readers.finish(books.sequence, gone_on)
         self.compared.update(self._readers.compared)

@@ -120,6 +120,8 @@ def test_a_whole_ledger_agrees(against_rules: bool) -> None:
     everything(script)
     report = memory_topics.verified(topics_of(script.history()), 3, against_rules=against_rules)
     assert report.agree, report.text()
+    messages = sum(len(one.messages) for one in script.history())
+    assert f", {messages} messages, " in report.text()
     steps = {record.step for one in script.history() for record in records_of(one)}
     assert steps > {
         "pending",
