@@ -20,9 +20,9 @@ from benchmarks import children
 from compose.cli import provisioning
 from compose.embedded import kafka, programs
 from schemas.topics import Names
-from tests.crash.workers import Worker
 from tests.testkit import brokers
 from tests.testkit.waiting import eventually
+from tests.testkit.worker_processes import Worker
 
 # A worker is stopped while its backlog is made; its group must not miss it meanwhile.
 SESSION_TIMEOUT_MS = 60_000

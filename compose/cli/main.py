@@ -271,18 +271,18 @@ def verify(
 ) -> None:
     """Prove that journal, commands, state and Postgres agree: exit code 0 if all do."""
     from compose import embedded_connection
-    from sinks.verify import progress, run
+    from sinks.verify import progress_bar, verification
 
     settings = embedded_connection.settings(data)
-    asked = run.VerifyOptions(
+    asked = verification.VerifyOptions(
         config=embedded_connection.client(settings, f"{settings.ledger_id}-verify"),
         names=settings.topics,
         partitions=settings.partitions,
         database_url=settings.database if postgres else None,
         against_rules=against_rules,
     )
-    with progress.bar("journal") as told:
-        report = run.verify(asked, told)
+    with progress_bar.progress_bar("journal") as told:
+        report = verification.verify(asked, told)
     typer.echo(report.json() if as_json else report.text())
     raise typer.Exit(0 if report.agree else 1)
 
@@ -297,7 +297,7 @@ def rebuild_postgres(
     """Make the books in Postgres anew from the journal, beside the live ones, and switch."""
     from compose import embedded_connection
     from sinks import rebuild as service
-    from sinks.verify import progress
+    from sinks.verify import progress_bar
 
     settings = embedded_connection.settings(data)
     sources = service.PostgresSources(
@@ -307,7 +307,7 @@ def rebuild_postgres(
         settings.partitions,
         settings.database,
     )
-    with progress.bar_of_partitions("journal") as told:
+    with progress_bar.partitions_progress_bar("journal") as told:
         done = service.rebuild(sources, told)
     for partition, sequence in enumerate(done.sequences):
         typer.echo(f"partition {partition}: {sequence:,} journal records")
@@ -327,10 +327,10 @@ def rebuild_state(
 ) -> None:
     """Make a processor's local copy of all partitions anew."""
     from processor.admin import rebuild_state as service
-    from sinks.verify import progress
+    from sinks.verify import progress_bar
 
     make = service.from_journal if from_journal else service.from_state
-    with progress.bar_of_partitions("records") as told:
+    with progress_bar.partitions_progress_bar("records") as told:
         done = make(_state_sources(data), folder, told)
     for each in done:
         typer.echo(f"partition {each.partition}: as of journal record {each.sequence:,}")
@@ -345,9 +345,9 @@ def rebuild_state_topic(
 ) -> None:
     """Write the topic `state`, lost or cut, anew from the journal. Stop the processors before."""
     from processor.admin import rebuild_changelog as service
-    from sinks.verify import progress
+    from sinks.verify import progress_bar
 
-    with progress.bar_of_partitions("journal") as told:
+    with progress_bar.partitions_progress_bar("journal") as told:
         done = service.write_anew(_state_sources(data), told, replace=replace)
     for each in done:
         typer.echo(f"partition {each.partition}: as of journal record {each.sequence:,}")

@@ -23,8 +23,8 @@ from schemas.ledger_parameters import LedgerParameters
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
 from sinks.verify import topic_reader
-from sinks.verify.books import ReplayedBooks
 from sinks.verify.expected_effects import Effects
+from sinks.verify.replayed_books import ReplayedBooks
 from sinks.verify.report import Differences
 
 _KINDS: Final[dict[type, str]] = {
@@ -216,7 +216,7 @@ class CoordinationChannels:
     def _sides(self, way: Way) -> tuple[_Side, _Side]:
         return self._sent.get(way, _Side()), self._read.get(way, _Side())
 
-    def find(self, receiver: "Unread", journals: Callable[[int], "Since"]) -> None:
+    def find(self, receiver: "UnreadMessages", journals: Callable[[int], "LaterJournal"]) -> None:
         """What one partition has still to read in `coordination`, and what it read of messages that
         were sent beyond the senders' ends. `journals`: what a partition has journaled since its
         end."""
@@ -243,9 +243,9 @@ class CoordinationChannels:
 
     def find_decisions(
         self,
-        receiver: "Unread",
+        receiver: "UnreadMessages",
         ahead: dict[int, coordination.LogTime],
-        journals: Callable[[int], "Since"],
+        journals: Callable[[int], "LaterJournal"],
     ) -> None:
         """Operators' decisions that counted already, and have still to be read in their place, or
         were read since."""
@@ -260,7 +260,7 @@ class CoordinationChannels:
                 self._differences.note("coordination", what, partition=receiver.partition)
 
     def _sent_since(
-        self, way: Way, sent: _Side, read: _Side, journals: Callable[[int], "Since"]
+        self, way: Way, sent: _Side, read: _Side, journals: Callable[[int], "LaterJournal"]
     ) -> None:
         for number in range(len(sent) + 1, len(read) + 1):
             message = read[number]
@@ -275,9 +275,9 @@ class CoordinationChannels:
 
     def _wait_for(
         self,
-        receiver: "Unread",
+        receiver: "UnreadMessages",
         wanted: dict[tuple[int, int], _Message],
-        journals: Callable[[int], "Since"],
+        journals: Callable[[int], "LaterJournal"],
     ) -> None:
         """A commit is seen in one topic a moment before it is in another, and what was read
         meanwhile is deleted."""
@@ -294,7 +294,7 @@ class CoordinationChannels:
                 return
             time.sleep(topic_reader.PAUSE_S)
 
-    def _unread(self, receiver: "Unread", at: tuple[int, int], sent: _Message) -> None:
+    def _unread(self, receiver: "UnreadMessages", at: tuple[int, int], sent: _Message) -> None:
         source, number = at
         if at in receiver.undecodable:
             # It lies there; that it cannot be decoded is noted by itself.
@@ -315,9 +315,9 @@ class CoordinationChannels:
 
     def _never_sent(
         self,
-        receiver: "Unread",
+        receiver: "UnreadMessages",
         found: list[tuple[int, int]],
-        journals: Callable[[int], "Since"],
+        journals: Callable[[int], "LaterJournal"],
     ) -> set[tuple[int, int]]:
         """Those that no journal has by now, either."""
         deadline = time.monotonic() + topic_reader.CATCH_UP_S
@@ -355,7 +355,7 @@ class CoordinationChannels:
         )
 
 
-class Unread:
+class UnreadMessages:
     """What lies in one partition of `coordination` beyond its reader's position."""
 
     def __init__(
@@ -410,7 +410,7 @@ class Unread:
                 self.undecodable.add((source, number))
 
 
-class Since:
+class LaterJournal:
     """What one partition has journaled since the end up to which it was folded."""
 
     def __init__(self, of: topic_reader.TopicPartitionReader, next_offset: int) -> None:

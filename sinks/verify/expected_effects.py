@@ -16,8 +16,8 @@ from schemas.coordination import CoordinatedEntry, NumberedMessage
 from schemas.journal import HoldChange, JournalRecord, ParticipantRefusal, PendingTransaction
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
-from sinks.verify import books as kept
-from sinks.verify.books import ReplayedBooks, Triple, digest_of, final_entries, without_fee
+from sinks.verify import replayed_books as kept
+from sinks.verify.replayed_books import ReplayedBooks, Triple, digest_of, final_entries, without_fee
 from sinks.verify.report import Differences
 
 _NUMBERED: Final = get_args(coordination.NumberedMessage)
@@ -31,7 +31,7 @@ _CHANGE_ACCOUNTS: Final = (
 )
 
 
-class Unclear(ValueError):
+class EffectsUnknown(ValueError):
     """What the record changes cannot be worked out: something that it rests on is missing."""
 
 
@@ -70,8 +70,8 @@ def compare(
         )
 
     try:
-        expected = of(books, record)
-    except Unclear as error:
+        expected = expected_effects(books, record)
+    except EffectsUnknown as error:
         note(str(error))
         return None
     found = Effects(
@@ -97,7 +97,7 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def of(books: ReplayedBooks, record: JournalRecord) -> Effects:
+def expected_effects(books: ReplayedBooks, record: JournalRecord) -> Effects:
     step = record.step
     message = record.message
     if (
@@ -105,10 +105,12 @@ def of(books: ReplayedBooks, record: JournalRecord) -> Effects:
         and step != "duplicate"
         and record.transaction_id != message.transaction_id
     ):
-        raise Unclear(f"is about {record.transaction_id}, its message about another transaction")
+        raise EffectsUnknown(
+            f"is about {record.transaction_id}, its message about another transaction"
+        )
     if step in ("posted", "pending") and record.command_offset is None:
         if record.command is None:
-            raise Unclear(f"is {step} without a command")
+            raise EffectsUnknown(f"is {step} without a command")
         return _begun(books, record, record.command)
     if step in ("posted", "rejected") and record.command_offset is not None:
         return _decided(books, record)
@@ -121,7 +123,7 @@ def of(books: ReplayedBooks, record: JournalRecord) -> Effects:
     if step == "committed" or step == "aborted":
         return _by_decision(books, record)
     if (step == "timed") is not isinstance(message, coordination.LogTime) and step != "ignored":
-        raise Unclear(f"is {step} by another message")
+        raise EffectsUnknown(f"is {step} by another message")
     if step == "ignored":
         _not_ours(books, record)
     return NOTHING
@@ -159,7 +161,7 @@ def _hold(books: ReplayedBooks, record: JournalRecord, command: commands.Hold) -
     expires_at_ms = command.expires_at_ms
     if expires_at_ms is None:
         if books.settings is None:
-            raise Unclear("a hold is placed before the genesis")
+            raise EffectsUnknown("a hold is placed before the genesis")
         expires_at_ms = record.time_ms + books.settings.hold_ttl_ms
     return Effects(
         reserved=((command.account, "debit", command.amount),),
@@ -202,14 +204,14 @@ def _plan(
         case commands.Reverse():
             return _reversal(books, record, command), 0, 0
         case _:
-            raise Unclear(f"{commands.kind(command)} moves no money")
+            raise EffectsUnknown(f"{commands.kind(command)} moves no money")
 
 
 def _transfer(
     books: ReplayedBooks, command: commands.Transfer, account: kept.ReplayedAccount, currency: str
 ) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
     if books.settings is None:
-        raise Unclear("a transfer comes before the genesis")
+        raise EffectsUnknown("a transfer comes before the genesis")
     bps = books.settings.commission_bps
     fee = (command.amount * bps + 5_000) // 10_000
     receiver = books.accounts.get(command.to)
@@ -240,9 +242,9 @@ def _reversal(
     )
     original = books.owned.get(ids.to_key(command.transaction_id))
     if original is None or original.status != "posted":
-        raise Unclear(f"reverses {command.transaction_id}, which is not posted")
+        raise EffectsUnknown(f"reverses {command.transaction_id}, which is not posted")
     if original.entries != turned:
-        raise Unclear(f"its entries are not those of {command.transaction_id}, turned round")
+        raise EffectsUnknown(f"its entries are not those of {command.transaction_id}, turned round")
     return entries
 
 
@@ -256,7 +258,7 @@ def _pending(
 ) -> Effects:
     settings = books.settings
     if settings is None or record.pending is None:
-        raise Unclear("is pending without a plan, or before the genesis")
+        raise EffectsUnknown("is pending without a plan, or before the genesis")
     others: dict[int, list[CoordinatedEntry]] = {}
     for entry in entries:
         partition = _partition(books, entry.account)
@@ -314,10 +316,12 @@ def _pending(
 def _answered(books: ReplayedBooks, record: JournalRecord) -> PendingTransaction:
     waited, message = books.open.get(record.transaction_id or ""), record.message
     if waited is None or not isinstance(message, coordination.Prepared | coordination.Refused):
-        raise Unclear("answers what is not pending")
+        raise EffectsUnknown("answers what is not pending")
     before = waited.pending
     if message.source not in before.waiting:
-        raise Unclear(f"counts an answer of partition {message.source}, which is not waited for")
+        raise EffectsUnknown(
+            f"counts an answer of partition {message.source}, which is not waited for"
+        )
     after = replace(
         before, waiting=tuple(each for each in before.waiting if each != message.source)
     )
@@ -330,7 +334,7 @@ def _answered(books: ReplayedBooks, record: JournalRecord) -> PendingTransaction
 def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
     waited = books.open.get(record.transaction_id or "")
     if waited is None or waited.record.command is None:
-        raise Unclear("decides on what is not pending")
+        raise EffectsUnknown("decides on what is not pending")
     command = waited.record.command
     came_due = record.source.topic == "expiry"
     pending = waited.pending if came_due else _answered(books, record)
@@ -341,15 +345,15 @@ def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
     if came_due:
         reasons = {Reason.PARTICIPANT_TIMEOUT}
         if pending.deadline_ms > record.time_ms:
-            raise Unclear(
+            raise EffectsUnknown(
                 f"times out at {record.time_ms}, though it may take to {pending.deadline_ms}"
             )
     elif pending.waiting:
-        raise Unclear(f"is rejected while it waits for {pending.waiting}")
+        raise EffectsUnknown(f"is rejected while it waits for {pending.waiting}")
     elif not reasons and pending.fee and not pending.fee_reserved and not pending.same_owner:
         reasons = {Reason.INSUFFICIENT_FUNDS}
     if record.reason not in reasons:
-        raise Unclear(f"is rejected for {record.reason}, which nobody answered")
+        raise EffectsUnknown(f"is rejected for {record.reason}, which nobody answered")
     hold, released = None, waited.reserved
     if isinstance(command, commands.Capture):
         before = _known_hold(books, command.hold_id)
@@ -372,14 +376,14 @@ def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
 def _decided_to_post(
     books: ReplayedBooks,
     record: JournalRecord,
-    waited: kept.Open,
+    waited: kept.OpenTransaction,
     pending: PendingTransaction,
     command: Command,
 ) -> Effects:
     if record.source.topic == "expiry" or pending.waiting or pending.refusals:
-        raise Unclear("is posted though not all participants have prepared it")
+        raise EffectsUnknown("is posted though not all participants have prepared it")
     if pending.fee and not pending.fee_reserved and not pending.same_owner:
-        raise Unclear("is posted though its commission was not reserved")
+        raise EffectsUnknown("is posted though its commission was not reserved")
     fee = 0 if pending.same_owner else pending.fee
     entries = final_entries(pending, fee)
     hold, released = None, waited.reserved
@@ -416,7 +420,7 @@ def _to_each(
 def _expired(books: ReplayedBooks, record: JournalRecord) -> Effects:
     hold = _known_hold(books, record.transaction_id or "")
     if hold.status != "open" or hold.expires_at_ms > record.time_ms:
-        raise Unclear(
+        raise EffectsUnknown(
             f"hold {hold.id}, {hold.status} until {hold.expires_at_ms}, expires at {record.time_ms}"
         )
     return Effects(
@@ -431,7 +435,7 @@ def _expired(books: ReplayedBooks, record: JournalRecord) -> Effects:
 def _by_prepare(books: ReplayedBooks, record: JournalRecord) -> Effects:
     message = record.message
     if not isinstance(message, coordination.Prepare):
-        raise Unclear(f"is {record.step} without a prepare message")
+        raise EffectsUnknown(f"is {record.step} without a prepare message")
     id = message.transaction_id
     if record.step == "declined":
         refused = coordination.Refused(
@@ -439,7 +443,7 @@ def _by_prepare(books: ReplayedBooks, record: JournalRecord) -> Effects:
         )
         return Effects(messages=((message.source, refused),))
     if id in books.prepared:
-        raise Unclear("is prepared a second time")
+        raise EffectsUnknown("is prepared a second time")
     receiver = books.accounts.get(message.entries[0].account) if message.entries else None
     same_owner = receiver is not None and _same_owner(receiver, message.owner)
     prepared = coordination.Prepared(
@@ -453,12 +457,14 @@ def _by_decision(books: ReplayedBooks, record: JournalRecord) -> Effects:
     before = books.prepared.get(record.transaction_id or "")
     kind = coordination.Commit if record.step == "committed" else coordination.Abort
     if before is None or not isinstance(before[0].message, coordination.Prepare):
-        raise Unclear(f"is {record.step}, but was not prepared")
+        raise EffectsUnknown(f"is {record.step}, but was not prepared")
     if not isinstance(record.message, kind):
-        raise Unclear(f"is {record.step} without its message")
+        raise EffectsUnknown(f"is {record.step} without its message")
     prepare, reserved = before[0].message, before[1]
     if record.message.source != prepare.source:
-        raise Unclear(f"was prepared for partition {prepare.source}, not {record.message.source}")
+        raise EffectsUnknown(
+            f"was prepared for partition {prepare.source}, not {record.message.source}"
+        )
     if record.step == "aborted":
         return Effects(released=reserved)
     entries = _with_transit(books, _triples(prepare.entries), prepare.currency)
@@ -469,19 +475,19 @@ def _not_ours(books: ReplayedBooks, record: JournalRecord) -> None:
     """Only a message that nobody waits for may be ignored."""
     message, id = record.message, record.transaction_id or ""
     if isinstance(message, coordination.Commit | coordination.Abort) and id in books.prepared:
-        raise Unclear("ignores a decision on what is prepared")
+        raise EffectsUnknown("ignores a decision on what is prepared")
     if isinstance(message, coordination.Prepared | coordination.Refused):
         waited = books.open.get(id)
         if waited is not None and message.source in waited.pending.waiting:
-            raise Unclear("ignores an answer that is waited for")
+            raise EffectsUnknown("ignores an answer that is waited for")
     if isinstance(message, coordination.Prepare):
-        raise Unclear("ignores a prepare message")
+        raise EffectsUnknown("ignores a prepare message")
     if isinstance(message, coordination.LogTime) and (
         message.topic != "coordination"
         or message.last >= record.source.offset
         or record.source.topic != "coordination"
     ):
-        raise Unclear("ignores a decision on log times that are to come")
+        raise EffectsUnknown("ignores a decision on log times that are to come")
 
 
 # What entries are
@@ -533,7 +539,7 @@ def _shard(books: ReplayedBooks, account: str) -> str:
 def _account(books: ReplayedBooks, id: str) -> kept.ReplayedAccount:
     account = books.accounts.get(id)
     if account is None:
-        raise Unclear(f"is about {id}, which was never opened")
+        raise EffectsUnknown(f"is about {id}, which was never opened")
     return account
 
 
@@ -548,12 +554,12 @@ def _same_owner(receiver: kept.ReplayedAccount, owner: str | None) -> bool:
 def _known_hold(books: ReplayedBooks, id: str) -> HoldChange:
     hold = books.holds.get(id)
     if hold is None:
-        raise Unclear(f"is about hold {id}, which was never placed")
+        raise EffectsUnknown(f"is about hold {id}, which was never placed")
     return hold.change
 
 
 def _open_hold(books: ReplayedBooks, id: str, account: str) -> HoldChange:
     hold = _known_hold(books, id)
     if hold.account != account:
-        raise Unclear(f"takes hold {id}, which is of {hold.account}")
+        raise EffectsUnknown(f"takes hold {id}, which is of {hold.account}")
     return hold

@@ -16,7 +16,7 @@ from schemas.journal import OUTCOMES, JournalRecord
 from schemas.published_records import DeadLetter, Result, TransactionRecord
 from schemas.reasons import Reason
 from sinks.verify import expected_rows
-from sinks.verify.books import ReplayedBooks
+from sinks.verify.replayed_books import ReplayedBooks
 
 _REJECTED: Final = frozenset({"rejected", "refused"})
 

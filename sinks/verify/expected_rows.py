@@ -9,7 +9,7 @@ from typing import Any, Final
 from schemas import commands, ids
 from schemas.commands import Command
 from schemas.journal import JournalRecord
-from sinks.verify.books import ReplayedBooks
+from sinks.verify.replayed_books import ReplayedBooks
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

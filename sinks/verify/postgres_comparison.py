@@ -18,8 +18,8 @@ from plumbing.postgres import connection_pool
 from schemas import commands
 from schemas.journal import JournalRecord
 from sinks.verify import expected_rows
-from sinks.verify.books import ReplayedBooks
 from sinks.verify.expected_rows import Values
+from sinks.verify.replayed_books import ReplayedBooks
 from sinks.verify.report import Differences
 
 CONNECT_TIMEOUT_S: Final = 10

@@ -14,7 +14,7 @@ from schemas.journal import JournalRecord
 from schemas.published_records import Result, TransactionRecord
 from schemas.topics import RESULTS, Names, lane, lanes
 from sinks.verify import expected_messages, topic_reader
-from sinks.verify.books import ReplayedBooks
+from sinks.verify.replayed_books import ReplayedBooks
 from sinks.verify.report import Differences
 from sinks.verify.topic_comparison import TopicComparison, differing
 
@@ -38,7 +38,7 @@ def _transaction(value: bytes) -> TransactionRecord:
     return told
 
 
-class ResultsAt(Struct, frozen=True):
+class PublishedPosition(Struct, frozen=True):
     """How far the results of a partition are, as the sink has told."""
 
     next_offset: int = 0
@@ -46,7 +46,7 @@ class ResultsAt(Struct, frozen=True):
     last_hash: str = ""
 
 
-_decode_at: Final = msgspec.json.Decoder(ResultsAt).decode
+_decode_at: Final = msgspec.json.Decoder(PublishedPosition).decode
 
 
 class ResultPositions:
@@ -82,23 +82,23 @@ class ResultPositions:
             self._found.update(found)
             self._next[number] = max(self._next[number], end)
 
-    def at(self, partition: int) -> ResultsAt:
+    def at(self, partition: int) -> PublishedPosition:
         """Raises a ValueError where it cannot be read."""
         found = self._found.get(str(partition).encode())
-        return ResultsAt() if found is None else _decode_at(found)
+        return PublishedPosition() if found is None else _decode_at(found)
 
 
-class Kept(Struct, frozen=True):
+class Retention(Struct, frozen=True):
     """The age that records reach; None: for good."""
 
     transactions_ms: int | None
     results_ms: int | None
 
 
-def kept(config: ClientConfig, names: Names) -> Kept:
-    return Kept(
-        topic_reader.kept_ms(config, names.transactions),
-        topic_reader.kept_ms(config, names.results),
+def kept(config: ClientConfig, names: Names) -> Retention:
+    return Retention(
+        topic_reader.retention_ms(config, names.transactions),
+        topic_reader.retention_ms(config, names.results),
     )
 
 
@@ -111,8 +111,8 @@ class PublishedTopics:
         names: Names,
         partition: int,
         partitions: int,
-        at: ResultsAt,
-        kept: Kept,
+        at: PublishedPosition,
+        kept: Retention,
         differences: Differences,
     ) -> None:
         self.at = at
@@ -158,7 +158,7 @@ class PublishedTopics:
 
     def compare_position(self, books: ReplayedBooks) -> None:
         """Once the books have just the records that the results have."""
-        expected = ResultsAt(books.last_offset + 1, books.sequence, books.hash or "")
+        expected = PublishedPosition(books.last_offset + 1, books.sequence, books.hash or "")
         if books.sequence and self.at != expected:
             what = f"position: {differing(self.at, expected)}"
             self._differences.note("results", what, partition=books.partition)

@@ -24,7 +24,7 @@ Copy = Literal[
 ]
 
 # Of each copy; what is behind them is often the same cause again.
-KEPT: Final = 20
+MAX_REPORTED: Final = 20
 
 
 class Difference(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,7 +70,7 @@ class Differences:
         transaction_id: str | None = None,
     ) -> None:
         self.counts[copy] += 1
-        if self.counts[copy] <= KEPT:
+        if self.counts[copy] <= MAX_REPORTED:
             self.first.append(
                 Difference(
                     copy=copy,
@@ -99,7 +99,7 @@ class PartitionReport(Struct, frozen=True, kw_only=True):
     last_hash: str
 
 
-class Behind(Struct, frozen=True, kw_only=True):
+class LaggingCopy(Struct, frozen=True, kw_only=True):
     """A copy that had still to arrive where the journal was when verify began, and that moved while
     it was waited for: that is work in flight. One that stands still is a difference."""
 
@@ -130,7 +130,7 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     ledger_id: str
     partitions: tuple[PartitionReport, ...]
     currencies: tuple[CurrencyReport, ...]
-    behind: tuple[Behind, ...] = ()
+    behind: tuple[LaggingCopy, ...] = ()
     # How many of each thing were compared.
     compared: dict[str, int]
     seconds: float

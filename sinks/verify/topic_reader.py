@@ -25,7 +25,7 @@ CATCH_UP_S = 15.0
 PAUSE_S: Final = 0.1
 
 
-def kept_ms(config: ClientConfig, topic: str) -> int | None:
+def retention_ms(config: ClientConfig, topic: str) -> int | None:
     """How old a record of a topic becomes at least; None: it is never deleted. Where size deletes
     it, no age is sure."""
     resource = ConfigResource(ResourceType.TOPIC, topic)

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.crash import rig, stage
+from tests.crash import harness
 from tests.crash.audit import Audit
-from tests.crash.faults import Chaos, foreign_copy
-from tests.testkit import brokers
+from tests.crash.fault_injection import FaultInjector, foreign_copy
+from tests.testkit import brokers, environment
 
 
 def arguments() -> argparse.Namespace:
@@ -42,20 +42,24 @@ def main() -> int:
     say({"seed": asked.seed, "minutes": asked.minutes, "brokers": asked.brokers})
     with (
         brokers.data_folder() as folder,
-        stage.running(folder, asked.brokers) as cluster,
-        stage.database(folder) as server,
+        environment.running_kafka(folder, asked.brokers) as cluster,
+        environment.running_postgres(folder) as server,
     ):
-        place = stage.Stage(cluster, server, f"crash-{secrets.token_hex(3)}-", asked.partitions)
+        place = environment.Environment(
+            cluster, server, f"crash-{secrets.token_hex(3)}-", asked.partitions
+        )
         told = asked.workers, asked.seed, asked.rate, asked.code
-        with rig.made(place, *told, sinks=asked.sinks, repeats=asked.repeats) as made:
+        with harness.running_harness(
+            place, *told, sinks=asked.sinks, repeats=asked.repeats
+        ) as made:
             return run(made, asked)
 
 
-def run(made: rig.Rig, asked: argparse.Namespace) -> int:
+def run(made: harness.CrashHarness, asked: argparse.Namespace) -> int:
     crew = made.crew
-    rig.until(lambda: all(worker.ready() for worker in crew.workers), 90, made)
+    harness.until(lambda: all(worker.ready() for worker in crew.workers), 90, made)
     with foreign_copy(made) as foreign:
-        chaos = Chaos(made, asked.seed, [foreign])
+        chaos = FaultInjector(made, asked.seed, [foreign])
         made.load.start()
         end, told = time.monotonic() + asked.minutes * 60, time.monotonic()
         while time.monotonic() < end:
@@ -81,7 +85,7 @@ def run(made: rig.Rig, asked: argparse.Namespace) -> int:
     return 1 if differences else 0
 
 
-def figures(made: rig.Rig) -> dict[str, Any]:
+def figures(made: harness.CrashHarness) -> dict[str, Any]:
     crew, sinks = made.crew, made.sinks
     return {
         "kills": (crew.kills + sinks.kills).total(),

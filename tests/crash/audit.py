@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from schemas.topics import Names
-from tests.crash.books import Books, Differences, Told
-from tests.crash.reading import Record, Topic
+from tests.crash.audited_books import AuditDifferences, AuditedBooks, AuditedOutcome
+from tests.crash.committed_topic import CommittedRecord, CommittedTopic
 
 # As docs/rules.md and the published schemas have them: part of the wire, not of the program.
 NAMESPACE = uuid.UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
@@ -48,19 +48,21 @@ class Audit:
         partitions: int,
         bps: int = 150,
     ) -> None:
-        self.differences = Differences()
-        self.books = [Books(number, self.differences) for number in range(partitions)]
-        self.commands: list[dict[int, Record]] = [{} for _ in range(partitions)]
-        self.messages: list[dict[int, Record]] = [{} for _ in range(partitions)]
+        self.differences = AuditDifferences()
+        self.books = [AuditedBooks(number, self.differences) for number in range(partitions)]
+        self.commands: list[dict[int, CommittedRecord]] = [{} for _ in range(partitions)]
+        self.messages: list[dict[int, CommittedRecord]] = [{} for _ in range(partitions)]
         # Where `coordination` began each time that it was read: what lay before may be unseen, as
         # owners delete what they have read.
         self._begins: list[set[int]] = [set() for _ in range(partitions)]
-        self.dead: list[Record] = []
+        self.dead: list[CommittedRecord] = []
         self._bps = bps
         self._state: list[dict[bytes, bytes]] = [{} for _ in range(partitions)]
-        self._transactions: list[list[Record]] = [[] for _ in range(partitions)]
+        self._transactions: list[list[CommittedRecord]] = [[] for _ in range(partitions)]
         self._topics = {
-            name: Topic(client, getattr(names, name), 1 if name == "commands_dead" else partitions)
+            name: CommittedTopic(
+                client, getattr(names, name), 1 if name == "commands_dead" else partitions
+            )
             for name in (
                 "commands",
                 "coordination",
@@ -165,7 +167,7 @@ class Audit:
 
     # One outcome for each position
 
-    def _same_positions(self, number: int, books: Books, quiet: bool, low: int) -> None:
+    def _same_positions(self, number: int, books: AuditedBooks, quiet: bool, low: int) -> None:
         note, commands = self.differences.note, self.commands[number]
         for offset in sorted(books.told.keys() - commands.keys()):
             note(f"journal {number} answers command {offset}, which no reader sees")
@@ -234,7 +236,7 @@ class Audit:
 
     # The same books, three times
 
-    def _same_transactions(self, number: int, books: Books) -> None:
+    def _same_transactions(self, number: int, books: AuditedBooks) -> None:
         told = []
         for record in self._transactions[number]:
             one = json.loads(record.value or b"null")
@@ -267,7 +269,7 @@ class Audit:
         if not missing and not extra:
             self.differences.note(f"{where} has another order than the journal")
 
-    def _same_state(self, number: int, books: Books) -> None:
+    def _same_state(self, number: int, books: AuditedBooks) -> None:
         state = {key: msgspec.msgpack.decode(value) for key, value in self._state[number].items()}
         same, where = self.differences.same, f"state {number}"
         by_kind: defaultdict[bytes, dict[bytes, Any]] = defaultdict(dict)
@@ -338,7 +340,7 @@ class Audit:
 
     # Against the commands themselves
 
-    def _owned(self) -> Iterator[tuple[str, Command, Told, Told | None]]:
+    def _owned(self) -> Iterator[tuple[str, Command, AuditedOutcome, AuditedOutcome | None]]:
         """The commands that own their id, each with its own record and the later decision."""
         for number, books in enumerate(self.books):
             for offset, told in books.told.items():
@@ -432,7 +434,7 @@ def _effects(id: str, commands: dict[str, tuple[Command, int]]) -> list[Effect]:
     return []
 
 
-def _statuses(books: Books) -> dict[str, str]:
+def _statuses(books: AuditedBooks) -> dict[str, str]:
     found = {}
     for offset, told in books.told.items():
         if told.step in ("posted", "rejected", "pending") and told.transaction is not None:

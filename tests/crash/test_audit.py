@@ -10,23 +10,23 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas import state_keys
-from tests.crash import ledger as ledgers
+from tests.crash import worker_ledger as ledgers
 from tests.crash.audit import Audit
-from tests.crash.ledger import Ledger
+from tests.crash.worker_ledger import WorkerLedger
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
         yield made
 
 
-def differences(ledger: Ledger) -> str:
+def differences(ledger: WorkerLedger) -> str:
     with Audit(ledger.client, ledger.names, ledger.partitions) as audit:
         return "\n".join(audit.verify())
 
 
-def test_what_is_planted_is_found(ledger: Ledger) -> None:
+def test_what_is_planted_is_found(ledger: WorkerLedger) -> None:
     worker = ledger.ready()
     one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
     ledger.until(ledger.audit.settled, 30)
@@ -96,7 +96,7 @@ def test_what_is_planted_is_found(ledger: Ledger) -> None:
     assert "previous_hash is" in plant(names.journal, json.dumps(forged).encode())
 
 
-def test_messages_that_are_trimmed_while_it_reads_are_no_difference(ledger: Ledger) -> None:
+def test_messages_that_are_trimmed_while_it_reads_are_no_difference(ledger: WorkerLedger) -> None:
     ledger.ready()
     one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
     ledger.until(ledger.audit.settled, 30)

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import pytest
 
 from compose.embedded import kafka, postgres
-from tests.crash import rig as rigs
-from tests.crash import stage as stages
+from tests.crash import harness as rigs
 from tests.crash.audit import Audit
-from tests.crash.faults import foreign_copy
-from tests.crash.rig import SINK_STEPS, STEPS, Rig, until
-from tests.crash.stage import Stage
+from tests.crash.fault_injection import foreign_copy
+from tests.crash.harness import SINK_CRASH_POINTS, WORKER_CRASH_POINTS, CrashHarness, until
 from tests.testkit import brokers
+from tests.testkit import environment as stages
+from tests.testkit.environment import Environment
 from tests.testkit.programs import KILLED, Program
 
 # Two lanes of two for the sinks.
@@ -30,31 +30,31 @@ RATE = 250
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[kafka.Cluster]:
     """A broker of these tests' own: they kill it."""
-    with brokers.data_folder() as own, stages.running(own, 1) as started:
+    with brokers.data_folder() as own, stages.running_kafka(own, 1) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgres.Server]:
     """A Postgres of these tests' own, likewise."""
-    with brokers.data_folder() as own, stages.database(own) as started:
+    with brokers.data_folder() as own, stages.running_postgres(own) as started:
         yield started
 
 
 @pytest.fixture
-def stage(cluster: kafka.Cluster, server: postgres.Server) -> Stage:
-    return Stage(cluster, server, f"crash-{secrets.token_hex(4)}-", PARTITIONS)
+def stage(cluster: kafka.Cluster, server: postgres.Server) -> Environment:
+    return Environment(cluster, server, f"crash-{secrets.token_hex(4)}-", PARTITIONS)
 
 
 @pytest.fixture
-def rig(stage: Stage) -> Iterator[Rig]:
+def rig(stage: Environment) -> Iterator[CrashHarness]:
     seed = secrets.randbelow(10**6)
     sys.stdout.write(f"seed {seed}\n")
-    with rigs.made(stage, 2, seed, RATE) as made:
+    with rigs.running_harness(stage, 2, seed, RATE) as made:
         yield made
 
 
-def audit_of(stage: Stage) -> Audit:
+def audit_of(stage: Environment) -> Audit:
     return Audit(stage.client, stage.names, stage.partitions)
 
 
@@ -63,7 +63,7 @@ def owns_all(program: Program) -> bool:
     return status == 200 and len(json.loads(body)["partitions"]) == PARTITIONS
 
 
-def test_whatever_dies_nothing_is_lost_doubled_or_made(rig: Rig) -> None:
+def test_whatever_dies_nothing_is_lost_doubled_or_made(rig: CrashHarness) -> None:
     crew, sinks, stage = rig.crew, rig.sinks, rig.stage
     one, other = crew.workers
     sink, other_sink = sinks.workers
@@ -72,16 +72,16 @@ def test_whatever_dies_nothing_is_lost_doubled_or_made(rig: Rig) -> None:
 
     # Killed at each numbered step, two workers and two sinks at the same time.
     copy = rig.keep_copy(one)
-    crew.crash_next(one, STEPS[::2])
-    crew.crash_next(other, STEPS[1::2])
-    sinks.crash_next(sink, SINK_STEPS[::2])
-    sinks.crash_next(other_sink, SINK_STEPS[1::2])
+    crew.crash_next(one, WORKER_CRASH_POINTS[::2])
+    crew.crash_next(other, WORKER_CRASH_POINTS[1::2])
+    sinks.crash_next(sink, SINK_CRASH_POINTS[::2])
+    sinks.crash_next(other_sink, SINK_CRASH_POINTS[1::2])
     for worker in (one, other):
         rig.kill(worker)
     for each in (sink, other_sink):
         sinks.kill(each, "random")
-    until(lambda: all(crew.kills[step] == 1 for step in STEPS), 120, rig)
-    until(lambda: all(sinks.kills[step] == 1 for step in SINK_STEPS), 120, rig)
+    until(lambda: all(crew.kills[step] == 1 for step in WORKER_CRASH_POINTS), 120, rig)
+    until(lambda: all(sinks.kills[step] == 1 for step in SINK_CRASH_POINTS), 120, rig)
 
     # Zombies: the others have taken over when they wake up, in the middle of what they did.
     frozen: tuple[Program, ...] = one, sink
@@ -125,7 +125,7 @@ def test_whatever_dies_nothing_is_lost_doubled_or_made(rig: Rig) -> None:
     assert set(crew.exits) | set(sinks.exits) <= {KILLED, 70}, exits
 
 
-def test_a_copy_of_another_ledger_is_not_believed(rig: Rig) -> None:
+def test_a_copy_of_another_ledger_is_not_believed(rig: CrashHarness) -> None:
     with foreign_copy(rig) as copy:
         worker, _ = rig.crew.workers
         rig.load.start()
@@ -137,12 +137,12 @@ def test_a_copy_of_another_ledger_is_not_believed(rig: Rig) -> None:
         assert rig.verdict(audit) == []
 
 
-def test_old_copies_damaged_blocks_and_records_that_come_twice(stage: Stage) -> None:
+def test_old_copies_damaged_blocks_and_records_that_come_twice(stage: Environment) -> None:
     """`state` is lost and rebuilt; one worker comes back with a copy from before, the other one
     with a damaged one, and all the while clients deliver records twice."""
     seed = secrets.randbelow(10**6)
     sys.stdout.write(f"seed {seed}\n")
-    with rigs.made(stage, 2, seed, RATE, repeats=0.05) as rig:
+    with rigs.running_harness(stage, 2, seed, RATE, repeats=0.05) as rig:
         one, other = rig.crew.workers
 
         def ready() -> bool:
@@ -169,7 +169,7 @@ def test_old_copies_damaged_blocks_and_records_that_come_twice(stage: Stage) -> 
             assert found == [], "\n".join(found)
 
 
-def test_a_broker_that_is_away_is_waited_for(rig: Rig) -> None:
+def test_a_broker_that_is_away_is_waited_for(rig: CrashHarness) -> None:
     """Nobody ends, somebody says so, and all goes on when it is back."""
     stage, workers = rig.stage, rig.crew.workers
     until(lambda: all(worker.ready() for worker in workers), 60, rig)

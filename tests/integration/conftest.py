@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from compose.embedded import kafka as embedded_kafka
-from tests.crash import stage as stages
 from tests.testkit import brokers, pipeline
+from tests.testkit import environment as stages
 from tests.testkit.ledger_api import Api, Ingress, beside
 
 
@@ -32,5 +32,5 @@ def ingress(api: Api) -> Ingress:
 @pytest.fixture(scope="session")
 def mortal_kafka() -> Iterator[embedded_kafka.Cluster]:
     """A broker that nobody else uses meanwhile; who stops it has it come back."""
-    with brokers.data_folder() as own, stages.running(own, 1) as started:
+    with brokers.data_folder() as own, stages.running_kafka(own, 1) as started:
         yield started

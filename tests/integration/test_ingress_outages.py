@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Producer
 
 from compose.embedded import kafka, postgres
-from tests.crash import stage as stages
 from tests.testkit import brokers, pipeline
+from tests.testkit import environment as stages
 from tests.testkit.ledger_api import PASSWORD, Answer, Ingress, Person, beside
 from tests.testkit.pipeline import Pipeline
 from tests.testkit.waiting import eventually
@@ -38,7 +38,7 @@ def system(
     folder = tmp_path_factory.mktemp("away")
     with (
         brokers.data_folder() as own,
-        stages.database(own) as server,
+        stages.running_postgres(own) as server,
         pipeline.made(mortal_kafka.bootstrap, server.url("postgres"), "template0", folder) as made,
         beside(made, folder / "ingress") as ingress,
     ):

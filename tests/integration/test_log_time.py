@@ -25,11 +25,11 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 from processor.admin import rebuild_state
 from processor.admin.rebuild_state import StateSources
 from processor.state.committed_reader import CommittedReader
-from sinks.verify.run import VerifyOptions, verify
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger, Position
-from tests.crash.workers import Worker
+from sinks.verify.verification import VerifyOptions, verify
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import Position, WorkerLedger
 from tests.testkit.programs import inherited
+from tests.testkit.worker_processes import Worker
 
 ROOT = Path(__file__).parents[2]
 HOUR_MS = 3_600_000
@@ -48,12 +48,12 @@ time.time = lambda: real() + float(offset.read_text())
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
         yield made
 
 
-def stamp(ledger: Ledger, topic: str, **options: str) -> None:
+def stamp(ledger: WorkerLedger, topic: str, **options: str) -> None:
     """Sets how the topic's records get their times."""
     entries = [
         ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
@@ -64,7 +64,7 @@ def stamp(ledger: Ledger, topic: str, **options: str) -> None:
     done.result(CONFIRM_S)
 
 
-def produce_later(ledger: Ledger, topic: str, key: bytes | None, *values: bytes) -> list[int]:
+def produce_later(ledger: WorkerLedger, topic: str, key: bytes | None, *values: bytes) -> list[int]:
     """Records of partition 0 whose broker's clock is years ahead; their offsets."""
     offsets: list[int] = []
     stamp(
@@ -90,7 +90,7 @@ def produce_later(ledger: Ledger, topic: str, key: bytes | None, *values: bytes)
     return offsets
 
 
-def decide(ledger: Ledger, *words: str, exit_code: int = 0) -> str:
+def decide(ledger: WorkerLedger, *words: str, exit_code: int = 0) -> str:
     ended = subprocess.run(
         [sys.executable, "-m", "compose.cli.main", "log-time", *words],
         cwd=ROOT / "tests",
@@ -112,7 +112,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def agree(ledger: Ledger, folder: Path) -> None:
+def agree(ledger: WorkerLedger, folder: Path) -> None:
     """Every copy that can be made agrees with the journal, and with the rules."""
     report = verify(
         VerifyOptions(
@@ -132,14 +132,14 @@ def agree(ledger: Ledger, folder: Path) -> None:
     rebuild_state.from_journal(sources, folder / "rebuilt", lambda *_: None)
 
 
-def journal(ledger: Ledger, partition: int = 0) -> list[dict[str, Any]]:
+def journal(ledger: WorkerLedger, partition: int = 0) -> list[dict[str, Any]]:
     with CommittedReader({**ledger.client, "client.id": "test"}) as reader:
         topic = ledger.names.journal
         start, end = reader.range(topic, partition)
         return [json.loads(each.value or b"") for each in reader.read(topic, partition, start, end)]
 
 
-def open_hold(ledger: Ledger) -> str:
+def open_hold(ledger: WorkerLedger) -> str:
     """An account of partition 0 with 100, of which 40 are held for a day."""
     account = ledger.open(0, amount=100)
     expires = int(time.time() * 1_000) + 24 * HOUR_MS
@@ -148,13 +148,13 @@ def open_hold(ledger: Ledger) -> str:
     return account
 
 
-def available(ledger: Ledger, account: str) -> int:
+def available(ledger: WorkerLedger, account: str) -> int:
     ledger.audit.update()
     found = ledger.audit.books[ledger.home(account)].accounts[account]
     return found.balance - found.held
 
 
-def times_are_of_today(ledger: Ledger) -> bool:
+def times_are_of_today(ledger: WorkerLedger) -> bool:
     latest = max(record["time_ms"] for record in journal(ledger))
     return bool(abs(latest - time.time() * 1_000) < HOUR_MS)
 
@@ -163,7 +163,9 @@ def credit(account: str, id: str) -> dict[str, Any]:
     return {"kind": "credit", "account": account, "amount": 1, "id": id}
 
 
-def test_a_command_of_the_far_future_waits_for_an_operator(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_command_of_the_far_future_waits_for_an_operator(
+    ledger: WorkerLedger, tmp_path: Path
+) -> None:
     worker = ledger.ready(data="one")
     account = open_hold(ledger)
     values = [json.dumps(credit(account, f"late{n}")).encode() for n in range(3)]
@@ -196,7 +198,7 @@ def test_a_command_of_the_far_future_waits_for_an_operator(ledger: Ledger, tmp_p
 
 
 def test_a_message_of_the_far_future_is_decided_though_its_decision_lies_behind_it(
-    ledger: Ledger, tmp_path: Path
+    ledger: WorkerLedger, tmp_path: Path
 ) -> None:
     worker = ledger.ready(data="one")
     account = open_hold(ledger)
@@ -232,7 +234,7 @@ def test_a_message_of_the_far_future_is_decided_though_its_decision_lies_behind_
     ],
 )
 def test_a_decision_that_cannot_be_is_not_written(
-    ledger: Ledger, words: tuple[str, ...], told: str
+    ledger: WorkerLedger, words: tuple[str, ...], told: str
 ) -> None:
     worker = ledger.ready()
     ledger.open(0)
@@ -259,7 +261,7 @@ class Clock:
 
 @pytest.mark.parametrize("offset_s", [-7_200, 7_200])
 def test_a_worker_whose_clock_disagrees_owns_nothing_until_it_agrees(
-    ledger: Ledger, tmp_path: Path, offset_s: float
+    ledger: WorkerLedger, tmp_path: Path, offset_s: float
 ) -> None:
     clock = Clock(tmp_path / "clock")
     worker = ledger.start("one", {}, clock.folder)
@@ -286,7 +288,7 @@ def test_a_worker_whose_clock_disagrees_owns_nothing_until_it_agrees(
 
 
 def test_a_worker_that_starts_with_a_wrong_clock_takes_no_lane(
-    ledger: Ledger, tmp_path: Path
+    ledger: WorkerLedger, tmp_path: Path
 ) -> None:
     clock = Clock(tmp_path / "clock")
     clock.set(-7_200)

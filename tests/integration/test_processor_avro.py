@@ -5,7 +5,7 @@ from pathlib import Path
 
 from schemas.commands import Credit
 from schemas.encoding import avro, codecs
-from tests.crash import ledger as ledgers
+from tests.crash import worker_ledger as ledgers
 from tests.testkit import fake_registry
 from tests.testkit.fake_registry import FakeRegistry
 
@@ -17,7 +17,7 @@ def test_avro_by_fingerprint_and_by_a_registry_that_goes_away(
 ) -> None:
     fake = FakeRegistry()
     id = fake.add(f"{topic_prefix}commands-value", avro.command_schema().text)
-    with ledgers.made(kafka, topic_prefix, tmp_path) as ledger:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as ledger:
         with fake_registry.served(fake) as address:
             url = f"http://{address}"
             worker = ledger.ready(data="one", SCHEMA_REGISTRY_URL=url)

@@ -10,10 +10,10 @@ import pytest
 from plumbing import metrics
 from processor.lanes.batch_reader import MAX_RECORDS
 from processor.lanes.lane import MUCH
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
-from tests.crash.workers import Worker
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
 from tests.testkit.programs import KILLED
+from tests.testkit.worker_processes import Worker
 
 # More than three batches: much waits while each of them commits.
 CREDITS = 3 * MAX_RECORDS + 2 * MUCH
@@ -22,12 +22,14 @@ DECIDED_S = 120.0
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path, 1) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, 1) as made:
         yield made
 
 
-def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(ledger: Ledger) -> None:
+def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(
+    ledger: WorkerLedger,
+) -> None:
     worker, account = behind(ledger, CREDITS, {})
     # Each has one batch behind it, and has read of the next one.
     die_at_each_step(worker)
@@ -39,7 +41,7 @@ def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(ledger:
 
 
 def test_a_batch_too_large_for_one_transaction_is_decided_once_where_it_dies_between_two_parts(
-    ledger: Ledger,
+    ledger: WorkerLedger,
 ) -> None:
     # What is read at once holds 2,000 of these, one transaction what follows from 1,400.
     worker, account = behind(ledger, LARGE_CREDITS, {"metadata": {"note": "x" * 4_000}})
@@ -54,7 +56,7 @@ def test_a_batch_too_large_for_one_transaction_is_decided_once_where_it_dies_bet
     assert ledger.audit.books[0].accounts[account].balance == LARGE_CREDITS
 
 
-def behind(ledger: Ledger, count: int, more: dict[str, object]) -> tuple[Worker, str]:
+def behind(ledger: WorkerLedger, count: int, more: dict[str, object]) -> tuple[Worker, str]:
     """A worker that is stopped, and the account that has so many credits before it since."""
     worker = ledger.ready(data="own")
     account = ledger.open(0)
@@ -70,6 +72,6 @@ def die_at_each_step(worker: Worker) -> None:
         assert worker.start(CRASH_AT=step).wait(DECIDED_S) == KILLED, worker.tail()
 
 
-def unanswered(ledger: Ledger) -> int:
+def unanswered(ledger: WorkerLedger) -> int:
     ledger.audit.update()
     return ledger.audit.unanswered()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from compose.embedded import kafka
-from tests.crash import ledger as ledgers
-from tests.crash import stage as stages
-from tests.crash.ledger import Ledger
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
+from tests.testkit import environment as stages
 
 AWAY_S = 120.0
 
@@ -19,14 +19,14 @@ AWAY_S = 120.0
 @pytest.fixture
 def ledger(
     mortal_kafka: kafka.Cluster, request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[Ledger]:
+) -> Iterator[WorkerLedger]:
     prefix = f"{request.node.name.partition('[')[0]}-"
-    with ledgers.made(mortal_kafka.bootstrap, prefix, tmp_path, 2) as made:
+    with ledgers.worker_ledger(mortal_kafka.bootstrap, prefix, tmp_path, 2) as made:
         yield made
 
 
 def test_a_worker_that_loses_its_broker_in_a_batch_begins_anew_by_itself(
-    ledger: Ledger, mortal_kafka: kafka.Cluster
+    ledger: WorkerLedger, mortal_kafka: kafka.Cluster
 ) -> None:
     """The client gives records up after ten seconds, and with them their transaction."""
     first = ledger.ready(data="own")

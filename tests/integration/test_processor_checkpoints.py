@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
 
 MINE = {"LEDGER_ID": "mine"}
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
         yield made
 
 
-def decided(ledger: Ledger, commands: int) -> None:
+def decided(ledger: WorkerLedger, commands: int) -> None:
     """Something more in each partition."""
     sent = []
     for partition in range(ledger.partitions):
@@ -30,7 +30,7 @@ def decided(ledger: Ledger, commands: int) -> None:
 
 
 def test_copies_that_were_only_restored_and_lie_in_each_others_place(
-    ledger: Ledger, tmp_path: Path
+    ledger: WorkerLedger, tmp_path: Path
 ) -> None:
     first = ledger.ready(data="first", **MINE)
     decided(ledger, 3)
@@ -59,8 +59,12 @@ def test_copies_that_were_only_restored_and_lie_in_each_others_place(
     assert ledger.whole() == []
 
 
-def test_a_copy_of_another_ledger_that_has_gone_further(ledger: Ledger, tmp_path: Path) -> None:
-    with ledgers.made(ledger.bootstrap, f"{ledger.prefix}other-", tmp_path / "other") as other:
+def test_a_copy_of_another_ledger_that_has_gone_further(
+    ledger: WorkerLedger, tmp_path: Path
+) -> None:
+    with ledgers.worker_ledger(
+        ledger.bootstrap, f"{ledger.prefix}other-", tmp_path / "other"
+    ) as other:
         worker = other.ready(data="data", LEDGER_ID="other")
         decided(other, 100)
         assert worker.stop() == 0
@@ -76,7 +80,7 @@ def test_a_copy_of_another_ledger_that_has_gone_further(ledger: Ledger, tmp_path
     assert ledger.whole() == []
 
 
-def test_a_damaged_block_of_a_copy(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_damaged_block_of_a_copy(ledger: WorkerLedger, tmp_path: Path) -> None:
     """The worker gives the copy up and recovers by itself, also where no other one is there."""
     worker = ledger.ready(data="damaged", **MINE)
     accounts = [ledger.open(partition) for partition in range(ledger.partitions)]

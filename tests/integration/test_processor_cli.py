@@ -20,12 +20,12 @@ import pytest
 
 from compose.embedded import ports
 from processor.rules_build import rules_build
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
-from tests.crash.workers import Worker
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
 from tests.testkit import brokers
 from tests.testkit.programs import inherited
 from tests.testkit.waiting import eventually
+from tests.testkit.worker_processes import Worker
 
 SESSION_MS = 60_000
 HANDED_OVER_S = 25.0
@@ -35,7 +35,7 @@ SETTINGS = {"SESSION_TIMEOUT_MS": str(SESSION_MS), "LOG_FORMAT": "json", "LEDGER
 class Operator:
     """A ledger and what is needed to call `streamledger` beside it."""
 
-    def __init__(self, ledger: Ledger, prefix: str, folder: Path) -> None:
+    def __init__(self, ledger: WorkerLedger, prefix: str, folder: Path) -> None:
         self.ledger = ledger
         self._folder = folder
         self._settings = {
@@ -86,7 +86,7 @@ class Operator:
 def operator(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     prefix = f"cli-{random.SystemRandom().randrange(10**9)}-"
     folder = tmp_path_factory.mktemp("cli")
-    with ledgers.made(kafka, prefix, folder) as made:
+    with ledgers.worker_ledger(kafka, prefix, folder) as made:
         yield Operator(made, prefix, folder)
         made.delete_topics()
 

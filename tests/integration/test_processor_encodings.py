@@ -18,7 +18,7 @@ from schemas.encoding.avro_schema_cache import AvroSchemas
 from schemas.encoding.codecs import UnreadableRecord
 from schemas.encoding.schema_registry import HttpRegistry
 from schemas.published_records import TransactionRecord
-from tests.crash import ledger as ledgers
+from tests.crash import worker_ledger as ledgers
 from tests.testkit import doc_pages, fake_registry, pipeline
 from tests.testkit.fake_registry import FakeRegistry
 from tests.testkit.pipeline import Pipeline
@@ -137,7 +137,7 @@ def test_confluent_without_an_id_does_not_start(
 ) -> None:
     """One record by another encoding would be in the topic for ever."""
     confluent = {"TRANSACTIONS_ENCODING": "confluent"}
-    with ledgers.made(kafka, topic_prefix, tmp_path) as ledger:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as ledger:
         worker = ledger.worker(**confluent)
         assert worker.wait(60) == 2
         assert "TRANSACTIONS_ENCODING=confluent: needs SCHEMA_REGISTRY_URL" in worker.told()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger, Position
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import Position, WorkerLedger
 from tests.simulation import hostile
 from tests.simulation.generator import Record
 from tests.testkit import wire_producer
@@ -26,9 +26,11 @@ def prefix(kafka: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def ledger(kafka: str, prefix: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+def ledger(
+    kafka: str, prefix: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WorkerLedger]:
     """One ledger and one worker for all of these: none of them may stop it."""
-    with ledgers.made(kafka, prefix, tmp_path_factory.mktemp("inputs")) as made:
+    with ledgers.worker_ledger(kafka, prefix, tmp_path_factory.mktemp("inputs")) as made:
         made.ready()
         yield made
         made.delete_topics()
@@ -40,7 +42,7 @@ def padded(command: dict[str, Any], size: int) -> bytes:
     return value + b" " * (size - len(value))
 
 
-def bulky(ledger: Ledger) -> Producer:
+def bulky(ledger: WorkerLedger) -> Producer:
     """A producer whose batches are as large as they may be before they are compressed."""
     return Producer(
         {
@@ -55,7 +57,9 @@ def bulky(ledger: Ledger) -> Producer:
     )
 
 
-def test_a_command_of_64_kib_is_decided_and_one_byte_more_is_too_large(ledger: Ledger) -> None:
+def test_a_command_of_64_kib_is_decided_and_one_byte_more_is_too_large(
+    ledger: WorkerLedger,
+) -> None:
     account = ledger.open(0)
     command = {"kind": "credit", "account": account, "amount": 1, "id": "largest"}
     largest = ledger.send(padded(command, 64 * KIB), account.encode(), 0)
@@ -67,7 +71,7 @@ def test_a_command_of_64_kib_is_decided_and_one_byte_more_is_too_large(ledger: L
     assert ledger.outcome(most).reason == "too_large"
 
 
-def test_150_mb_in_one_batch(ledger: Ledger) -> None:
+def test_150_mb_in_one_batch(ledger: WorkerLedger) -> None:
     """As one record; as many records that are each decided; and as keys, which are no one's."""
     account = ledger.open(0)
     key = account.encode()
@@ -88,7 +92,7 @@ def test_150_mb_in_one_batch(ledger: Ledger) -> None:
     assert {told.step for told in ledger.outcomes(many)} == {"posted"}
 
 
-def test_keys_as_large_as_batches_may_be(ledger: Ledger) -> None:
+def test_keys_as_large_as_batches_may_be(ledger: WorkerLedger) -> None:
     """A key is as long as its producer likes; nothing that is written about it may be."""
     account = ledger.open(0)
     command = {"kind": "credit", "account": account, "amount": 1}
@@ -102,7 +106,7 @@ def test_keys_as_large_as_batches_may_be(ledger: Ledger) -> None:
     assert {told.reason for told in ledger.outcomes([one, *many])} == {"misrouted"}
 
 
-def test_the_largest_posts_there_are_many_in_one_batch(ledger: Ledger) -> None:
+def test_the_largest_posts_there_are_many_in_one_batch(ledger: WorkerLedger) -> None:
     """A hundred entries over all partitions, metadata and texts full."""
     accounts = sorted(ledger.account_in(number % 2) for number in range(100))
     opening = {"kind": "open_account", "type": "liability", "currency": "NGN", "id": "open"}
@@ -129,7 +133,7 @@ def test_the_largest_posts_there_are_many_in_one_batch(ledger: Ledger) -> None:
     assert {told.step for told in ledger.outcomes(sent, 40)} == {"posted"}
 
 
-def test_every_hostile_input_has_its_outcome(ledger: Ledger) -> None:
+def test_every_hostile_input_has_its_outcome(ledger: WorkerLedger) -> None:
     account = ledger.open(1, amount=1_000)
     dice = random.Random(5)
     spoiled = []
@@ -146,7 +150,7 @@ def test_every_hostile_input_has_its_outcome(ledger: Ledger) -> None:
     assert {told.step for told in ledger.outcomes(sent)} >= {"refused", "rejected", "posted"}
 
 
-def test_a_command_that_came_by_another_way_changes_nothing(ledger: Ledger) -> None:
+def test_a_command_that_came_by_another_way_changes_nothing(ledger: WorkerLedger) -> None:
     account, other = ledger.open(0), ledger.open(0)
     command = {"kind": "credit", "account": account, "amount": 1, "id": "m"}
     entries = [
@@ -167,7 +171,7 @@ def test_a_command_that_came_by_another_way_changes_nothing(ledger: Ledger) -> N
 
 
 def test_aborted_transactions_have_no_outcome_and_hanging_ones_delay_by_their_time_out(
-    ledger: Ledger,
+    ledger: WorkerLedger,
 ) -> None:
     account = ledger.open(0)
     command = {"kind": "credit", "account": account, "amount": 1}
@@ -190,7 +194,7 @@ def test_aborted_transactions_have_no_outcome_and_hanging_ones_delay_by_their_ti
     assert not {aborted.offset, hanging.offset} & ledger.audit.books[0].told.keys()
 
 
-def test_records_that_claim_one_offset_have_an_outcome_each(ledger: Ledger) -> None:
+def test_records_that_claim_one_offset_have_an_outcome_each(ledger: WorkerLedger) -> None:
     """And those that claim one that is long past, or far ahead: the broker numbers them itself."""
     account = ledger.open(0)
     command = {"kind": "credit", "account": account, "amount": 1}
@@ -209,5 +213,5 @@ def test_records_that_claim_one_offset_have_an_outcome_each(ledger: Ledger) -> N
     assert {told.step for told in ledger.outcomes([before, *sent, after])} == {"posted"}
 
 
-def test_after_all_that_the_books_are_whole(ledger: Ledger) -> None:
+def test_after_all_that_the_books_are_whole(ledger: WorkerLedger) -> None:
     assert ledger.whole() == []

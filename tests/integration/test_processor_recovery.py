@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from processor.state import checkpoint
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
-from tests.crash.workers import Worker
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
+from tests.testkit.worker_processes import Worker
 
 LANES = ["0", "2"], ["1", "3"]
 EACH = 500
@@ -20,8 +20,8 @@ RESTORING = re.compile(r"restoring .*at=(\d+) end=(\d+) partition=(\d+)")
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path, partitions=4) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, partitions=4) as made:
         yield made
 
 
@@ -39,7 +39,7 @@ def read_again(told: str, partitions: list[str]) -> list[tuple[str, ...]]:
     ]
 
 
-def test_lanes_go_back_to_who_has_them_on_disk(ledger: Ledger, tmp_path: Path) -> None:
+def test_lanes_go_back_to_who_has_them_on_disk(ledger: WorkerLedger, tmp_path: Path) -> None:
     workers = [ledger.worker(), ledger.worker()]
     ledger.until(lambda: sorted(map(owned, workers)) == [*LANES], JOINED_S)
     killed, stopped = sorted(workers, key=owned)

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from confluent_kafka import TopicPartition
 
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
 from tests.testkit.waiting import eventually
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
         yield made
 
 
-def decided(ledger: Ledger, commands: int = 3) -> None:
+def decided(ledger: WorkerLedger, commands: int = 3) -> None:
     """A ledger that has decided something in its partition 0 and was stopped."""
     worker = ledger.ready(data="first", LEDGER_ID="mine")
     account = ledger.open(0)
@@ -28,18 +28,18 @@ def decided(ledger: Ledger, commands: int = 3) -> None:
     assert worker.stop() == 0
 
 
-def cut(ledger: Ledger, topic: str, offset: int) -> None:
+def cut(ledger: WorkerLedger, topic: str, offset: int) -> None:
     """Deletes what lies below the offset in partition 0, as an operator may."""
     to = TopicPartition(topic, 0, offset)
     ledger.admin.delete_records([to])[to].result(20)
 
 
-def test_topics_with_another_number_of_partitions(ledger: Ledger) -> None:
+def test_topics_with_another_number_of_partitions(ledger: WorkerLedger) -> None:
     said = ledger.refused(PARTITIONS="3")
     assert f"topic {ledger.names.commands}: has 2 partitions, must have 3 (PARTITIONS)" in said
 
 
-def test_another_ledger_and_a_folder_that_is_taken(ledger: Ledger) -> None:
+def test_another_ledger_and_a_folder_that_is_taken(ledger: WorkerLedger) -> None:
     worker = ledger.ready(data="taken", LEDGER_ID="mine")
     said = ledger.refused(data="taken", LEDGER_ID="mine")
     assert "another processor runs on the data folder" in said
@@ -49,7 +49,7 @@ def test_another_ledger_and_a_folder_that_is_taken(ledger: Ledger) -> None:
         assert "these topics hold the ledger 'mine', not 'yours'" in said
 
 
-def test_a_log_of_commands_that_was_cut_and_one_that_grew_again(ledger: Ledger) -> None:
+def test_a_log_of_commands_that_was_cut_and_one_that_grew_again(ledger: WorkerLedger) -> None:
     decided(ledger)
     commands = ledger.names.commands
     ledger.make_again(commands)
@@ -65,14 +65,14 @@ def test_a_log_of_commands_that_was_cut_and_one_that_grew_again(ledger: Ledger) 
     assert f"partition 0 of `{commands}` has offsets 5 to 6; the ledger's position is 4" in said
 
 
-def test_a_journal_that_is_not_the_one_that_was_written(ledger: Ledger) -> None:
+def test_a_journal_that_is_not_the_one_that_was_written(ledger: WorkerLedger) -> None:
     decided(ledger)
     ledger.make_again(ledger.names.journal)
     said = ledger.refused(data="lost", LEDGER_ID="mine")
     assert f"`{ledger.names.journal}` does not end where the state does" in said
 
 
-def test_a_state_that_is_gone(ledger: Ledger) -> None:
+def test_a_state_that_is_gone(ledger: WorkerLedger) -> None:
     """With the local copy and without: what was decided is never decided again."""
     decided(ledger)
     ledger.make_again(ledger.names.state)
@@ -82,7 +82,7 @@ def test_a_state_that_is_gone(ledger: Ledger) -> None:
     assert "journal" in said
 
 
-def test_what_was_read_may_be_deleted(ledger: Ledger) -> None:
+def test_what_was_read_may_be_deleted(ledger: WorkerLedger) -> None:
     decided(ledger)
     cut(ledger, ledger.names.commands, 4)
     worker = ledger.ready(data="first", LEDGER_ID="mine")
@@ -92,7 +92,7 @@ def test_what_was_read_may_be_deleted(ledger: Ledger) -> None:
     assert worker.stop() == 0
 
 
-def test_partitions_that_appear_later(ledger: Ledger) -> None:
+def test_partitions_that_appear_later(ledger: WorkerLedger) -> None:
     from confluent_kafka.cimpl import NewPartitions
 
     decided(ledger)

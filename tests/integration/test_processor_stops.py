@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
-from tests.crash.workers import Worker
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
+from tests.testkit.worker_processes import Worker
 
 # Far longer than any of these tests may take: nothing here may wait for a session to end.
 LONG_SESSION = {"SESSION_TIMEOUT_MS": "60000"}
@@ -20,8 +20,8 @@ FILE_LIMIT_BYTES = 64 * 1024
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
         yield made
 
 
@@ -30,7 +30,7 @@ def owned(worker: Worker) -> set[str]:
     return set(json.loads(body)["partitions"]) if status == 200 else set()
 
 
-def test_a_hold_expires_though_nothing_comes(ledger: Ledger) -> None:
+def test_a_hold_expires_though_nothing_comes(ledger: WorkerLedger) -> None:
     ledger.ready()
     account = ledger.open(0, amount=100)
     expires = int(time.time() * 1_000) + 1_500
@@ -54,7 +54,7 @@ def test_a_hold_expires_though_nothing_comes(ledger: Ledger) -> None:
     assert ledger.whole() == []
 
 
-def test_a_clean_stop_hands_the_partitions_over_at_once(ledger: Ledger) -> None:
+def test_a_clean_stop_hands_the_partitions_over_at_once(ledger: WorkerLedger) -> None:
     one = ledger.ready(**LONG_SESSION)
     other = ledger.worker(**LONG_SESSION)
     ledger.until(
@@ -73,7 +73,9 @@ def test_a_clean_stop_hands_the_partitions_over_at_once(ledger: Ledger) -> None:
     assert ledger.whole() == []
 
 
-def test_a_full_disk_is_told_in_words_and_is_whole_when_there_is_space(ledger: Ledger) -> None:
+def test_a_full_disk_is_told_in_words_and_is_whole_when_there_is_space(
+    ledger: WorkerLedger,
+) -> None:
     """The limit on a file's size stands in for a full disk: writes fail in the same way."""
     worker = ledger.ready(data="full", LOG_LEVEL="WARNING")
     limit = (FILE_LIMIT_BYTES, resource.RLIM_INFINITY)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
 
 # As short as brokers allow that are not told otherwise.
 SESSION = {"SESSION_TIMEOUT_MS": "6000"}
@@ -18,14 +18,14 @@ CRASHED = 70
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path, 1) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, 1) as made:
         yield made
 
 
 @pytest.mark.parametrize("step", ["mid_produce", "before_commit"])
 def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
-    ledger: Ledger, step: str
+    ledger: WorkerLedger, step: str
 ) -> None:
     account = freeze_at(ledger, step)
     zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
@@ -43,7 +43,7 @@ def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
     assert ledger.audit.books[0].accounts[account].balance == 2
 
 
-def test_what_was_committed_is_not_decided_again(ledger: Ledger) -> None:
+def test_what_was_committed_is_not_decided_again(ledger: WorkerLedger) -> None:
     """It still writes its batch to its own disk, rightly; then it hears that it was left out, or
     its next commit fails."""
     account = freeze_at(ledger, "after_commit")
@@ -64,7 +64,7 @@ def test_what_was_committed_is_not_decided_again(ledger: Ledger) -> None:
     assert ledger.audit.books[0].accounts[account].balance == 3
 
 
-def freeze_at(ledger: Ledger, step: str) -> str:
+def freeze_at(ledger: WorkerLedger, step: str) -> str:
     """A worker that has opened an account and will freeze in its next batch; the account."""
     first = ledger.ready(data="own", **SESSION)
     account = ledger.open(0)

@@ -22,8 +22,8 @@ from processor.state.recovery import Recovery, check_owner
 from processor.state.store import LOCAL_KEY, Memory, StateStore
 from schemas import ids, state, state_keys, topics
 from schemas.state import PartitionPosition
-from sinks.verify.run import VerifyOptions, verify
-from tests.crash import ledger as crash_ledger
+from sinks.verify.verification import VerifyOptions, verify
+from tests.crash import worker_ledger as crash_ledger
 from tests.integration.test_verify import WHOLE, N, changed
 from tests.simulation.cluster import Logged
 from tests.testkit import histories, recorded_topics
@@ -307,18 +307,18 @@ def test_a_record_beyond_its_topic_is_named(whole: StateSources) -> None:
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledger.Ledger]:
-    with crash_ledger.made(kafka, topic_prefix, tmp_path) as one:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledger.WorkerLedger]:
+    with crash_ledger.worker_ledger(kafka, topic_prefix, tmp_path) as one:
         yield one
 
 
-def sources_of(ledger: crash_ledger.Ledger) -> StateSources:
+def sources_of(ledger: crash_ledger.WorkerLedger) -> StateSources:
     client_id = ids.service_id(ledger.prefix, "streamledger", "processor")
     config = {"bootstrap.servers": ledger.bootstrap, "client.id": client_id}
     return StateSources(config, ledger.names, "streamledger", ledger.partitions)
 
 
-def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.Ledger) -> None:
+def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.WorkerLedger) -> None:
     worker = ledger.ready()
     sender, receiver = ledger.open(0, amount=10_000), ledger.open(1)
     # What is between partitions comes before commands: the receiver must be there first.
@@ -339,7 +339,7 @@ def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.Le
     assert ledger.whole() == []
 
 
-def credit(ledger: crash_ledger.Ledger, accounts: list[str], id: str) -> None:
+def credit(ledger: crash_ledger.WorkerLedger, accounts: list[str], id: str) -> None:
     command = {"kind": "credit", "amount": 1, "id": id}
     sent = ledger.send_all([({**command, "account": each}, None, None) for each in accounts])
     assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
@@ -347,7 +347,7 @@ def credit(ledger: crash_ledger.Ledger, accounts: list[str], id: str) -> None:
 
 @pytest.mark.parametrize("copy", ["older", "newest"])
 def test_a_copy_from_before_a_rebuild_is_wiped(
-    ledger: crash_ledger.Ledger, copy: str, tmp_path: Path
+    ledger: crash_ledger.WorkerLedger, copy: str, tmp_path: Path
 ) -> None:
     """The rebuilt topic reuses the offsets of the old one, so an older copy seems to be a part of
     it, and a newer one to be ahead of it."""

@@ -16,12 +16,12 @@ from compose.embedded.data_dir import DataFolder
 from plumbing.kafka import transactional_producer
 from schemas import ids, topics
 from tests.conftest import beside, create, drop
-from tests.crash.workers import Worker
 from tests.testkit import secured_kafka
 from tests.testkit.programs import Program
 from tests.testkit.secured_kafka import PASSWORD, Env, Ledger, Secured, run
 from tests.testkit.sink_rig import Sink
 from tests.testkit.waiting import eventually
+from tests.testkit.worker_processes import Worker
 
 ONE, TWO = Ledger("one"), Ledger("two")
 START_S = 60.0

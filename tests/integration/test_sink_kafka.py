@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compose.embedded import kafka
-from tests.crash import stage as stages
+from tests.testkit import environment as stages
 from tests.testkit import sink_rig
 from tests.testkit.sink_rig import Rig, history
 from tests.testkit.waiting import eventually

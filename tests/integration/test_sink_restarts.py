@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
 from tests.testkit.sink_rig import Sink
 from tests.testkit.waiting import eventually
 
@@ -25,8 +25,8 @@ READY_S = 20
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
         made.ready()
         yield made
 
@@ -46,7 +46,7 @@ def sink(kafka: str, topic_prefix: str, database: str, tmp_path: Path) -> Iterat
 
 
 @contextmanager
-def steady_commands(ledger: Ledger) -> Iterator[list[int]]:
+def steady_commands(ledger: WorkerLedger) -> Iterator[list[int]]:
     """How many were sent to each partition, while more are sent in the background."""
     sent = [0] * PARTITIONS
     producer = Producer({**ledger.client, "acks": "all", "linger.ms": 0})
@@ -87,7 +87,7 @@ def lags(sink: Sink) -> list[float]:
 
 
 def test_a_sink_that_restarts_while_commands_keep_coming_becomes_ready(
-    ledger: Ledger, sink: Sink, database: str
+    ledger: WorkerLedger, sink: Sink, database: str
 ) -> None:
     with steady_commands(ledger) as sent:
         sink.start()

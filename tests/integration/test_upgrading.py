@@ -18,10 +18,10 @@ from confluent_kafka import Producer
 
 from schemas import topics
 from schemas.ledger_parameters import FORMAT_LEVEL, LedgerParameters
-from tests.crash import ledger as ledgers
-from tests.crash.ledger import Ledger
-from tests.crash.workers import Worker
+from tests.crash import worker_ledger as ledgers
+from tests.crash.worker_ledger import WorkerLedger
 from tests.testkit.programs import inherited
+from tests.testkit.worker_processes import Worker
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("schemas", "plumbing", "processor", "sinks", "ingress", "compose")
@@ -91,12 +91,12 @@ def version_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[Ledger]:
-    with ledgers.made(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
         yield made
 
 
-def configure(ledger: Ledger, code: Path, *words: str) -> tuple[int, str]:
+def configure(ledger: WorkerLedger, code: Path, *words: str) -> tuple[int, str]:
     """`streamledger configure` of the version whose sources are in a folder."""
     folder = code if code != ROOT else ROOT / "tests"
     ended = subprocess.run(
@@ -122,14 +122,14 @@ def partitions_of(worker: Worker) -> list[int]:
     return [int(each) for each in json.loads(body)["partitions"]] if status == 200 else []
 
 
-def share(ledger: Ledger, *workers: Worker) -> list[int]:
+def share(ledger: WorkerLedger, *workers: Worker) -> list[int]:
     """Waits until each of them runs as many partitions as the others; whose they are."""
     each = PARTITIONS // len(workers)
     ledger.until(lambda: all(len(partitions_of(one)) == each for one in workers), 60)
     return [number for one in workers for number in partitions_of(one)]
 
 
-def produce(ledger: Ledger, partition: int, value: bytes) -> int:
+def produce(ledger: WorkerLedger, partition: int, value: bytes) -> int:
     """A record in `coordination`; its offset."""
     offsets: list[int] = []
     producer = Producer({**ledger.client, "acks": "all"})
@@ -144,7 +144,7 @@ def produce(ledger: Ledger, partition: int, value: bytes) -> int:
     return offsets[0]
 
 
-def transfers(ledger: Ledger, accounts: list[str], count: int, name: str) -> None:
+def transfers(ledger: WorkerLedger, accounts: list[str], count: int, name: str) -> None:
     """As many to and fro between two partitions, each of which is posted."""
     one, other = accounts
     sent = [
@@ -156,11 +156,11 @@ def transfers(ledger: Ledger, accounts: list[str], count: int, name: str) -> Non
     ledger.until(ledger.audit.settled, 60)
 
 
-def balances(ledger: Ledger, accounts: list[str]) -> list[int]:
+def balances(ledger: WorkerLedger, accounts: list[str]) -> list[int]:
     return [ledger.audit.books[ledger.home(a)].accounts[a].balance for a in accounts]
 
 
-def kinds(ledger: Ledger) -> set[str]:
+def kinds(ledger: WorkerLedger) -> set[str]:
     """Of coordination messages that were ever written."""
     return {
         json.loads(record.value or b"")["message"]
@@ -170,7 +170,7 @@ def kinds(ledger: Ledger) -> set[str]:
 
 
 def test_two_versions_work_side_by_side_until_the_level_is_raised(
-    ledger: Ledger, version_2: Path
+    ledger: WorkerLedger, version_2: Path
 ) -> None:
     old = ledger.ready(data="old")
     new = ledger.start("new", {}, version_2)
@@ -245,7 +245,7 @@ TOO_NEW: dict[str, Mapping[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", TOO_NEW)
-def test_what_a_running_worker_cannot_read_stops_it(ledger: Ledger, what: str) -> None:
+def test_what_a_running_worker_cannot_read_stops_it(ledger: WorkerLedger, what: str) -> None:
     """The last defence: it is not passed over, at this start or at the next."""
     worker = ledger.ready(data="old")
     ledger.open(0, amount=5)
@@ -261,7 +261,7 @@ def test_what_a_running_worker_cannot_read_stops_it(ledger: Ledger, what: str) -
     assert offset not in ledger.audit.books[0].messages
 
 
-def test_what_is_not_ours_is_ignored(ledger: Ledger) -> None:
+def test_what_is_not_ours_is_ignored(ledger: WorkerLedger) -> None:
     ledger.ready(data="old")
     account = ledger.open(0)
     for value in (b"", b"rubbish", b"[1]", b"{}", b'{"source":1}', b"{" * 100_000, b"7"):

@@ -24,7 +24,7 @@ from schemas.published_records import DeadLetter, TransactionRecord
 from schemas.topics import Names
 from sinks.verify import postgres_comparison
 from sinks.verify.report import Difference, VerifyReport
-from sinks.verify.run import VerifyOptions, verify
+from sinks.verify.verification import VerifyOptions, verify
 from tests import conftest
 from tests.testkit import histories, naive_rows, recorded_topics
 from tests.testkit.histories import Kept

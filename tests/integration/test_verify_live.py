@@ -10,9 +10,9 @@ from confluent_kafka import Producer
 from schemas import state_keys
 from sinks import rebuild
 from sinks.verify.report import VerifyReport
-from sinks.verify.run import VerifyOptions, verify
-from tests.crash import ledger as crash_ledger
-from tests.crash.load import Load
+from sinks.verify.verification import VerifyOptions, verify
+from tests.crash import worker_ledger as crash_ledger
+from tests.crash.load_generator import LoadGenerator
 from tests.testkit.sink_rig import Sink
 
 PARTITIONS = 2
@@ -22,14 +22,14 @@ SETTLED_S = 90.0
 
 
 @pytest.fixture
-def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledger.Ledger]:
-    with crash_ledger.made(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
+def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledger.WorkerLedger]:
+    with crash_ledger.worker_ledger(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
         yield made
 
 
 @pytest.fixture
 def sink(
-    ledger: crash_ledger.Ledger, database: str, topic_prefix: str, tmp_path: Path
+    ledger: crash_ledger.WorkerLedger, database: str, topic_prefix: str, tmp_path: Path
 ) -> Iterator[Sink]:
     settings = {
         "KAFKA_BROKERS": ledger.bootstrap,
@@ -42,7 +42,9 @@ def sink(
     made.kill()
 
 
-def asked(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> VerifyOptions:
+def asked(
+    ledger: crash_ledger.WorkerLedger, database: str, *, against_rules: bool
+) -> VerifyOptions:
     return VerifyOptions(
         config={**ledger.client},
         names=ledger.names,
@@ -52,16 +54,18 @@ def asked(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) ->
     )
 
 
-def agreed(ledger: crash_ledger.Ledger, database: str, *, against_rules: bool) -> VerifyReport:
+def agreed(
+    ledger: crash_ledger.WorkerLedger, database: str, *, against_rules: bool
+) -> VerifyReport:
     told = asked(ledger, database, against_rules=against_rules)
     report = verify(told, lambda done, total: None)
     assert report.agree, report.text() + ledger.tails()
     return report
 
 
-def test_beside_a_live_system(ledger: crash_ledger.Ledger, sink: Sink, database: str) -> None:
+def test_beside_a_live_system(ledger: crash_ledger.WorkerLedger, sink: Sink, database: str) -> None:
     ledger.ready()
-    load = Load(ledger.client, ledger.names.commands, PARTITIONS, SEED, RATE, hanging=0.0)
+    load = LoadGenerator(ledger.client, ledger.names.commands, PARTITIONS, SEED, RATE, hanging=0.0)
     load.start()
 
     def written() -> int:
@@ -97,7 +101,7 @@ def test_beside_a_live_system(ledger: crash_ledger.Ledger, sink: Sink, database:
 
 
 def test_what_somebody_else_writes_to_the_state_is_named(
-    ledger: crash_ledger.Ledger, sink: Sink, database: str
+    ledger: crash_ledger.WorkerLedger, sink: Sink, database: str
 ) -> None:
     ledger.ready()
     account = ledger.open(0, amount=500)

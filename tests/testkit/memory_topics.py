@@ -14,8 +14,8 @@ from plumbing.kafka.clients import ClientConfig
 from schemas.topics import Names
 from sinks.verify import topic_reader
 from sinks.verify.report import VerifyReport
-from sinks.verify.run import VerifyOptions, verify
 from sinks.verify.topic_reader import TopicRecord
+from sinks.verify.verification import VerifyOptions, verify
 
 DAY_MS = 24 * 3_600_000
 
@@ -28,7 +28,7 @@ class Topics:
         self.starts: defaultdict[tuple[str, int], int] = defaultdict(int)
         # How many records at the end are hidden, each time that the end is asked for, in turn.
         self.hidden: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
-        self.kept_ms: dict[str, int | None] = {"results": 7 * DAY_MS}
+        self.retention_ms: dict[str, int | None] = {"results": 7 * DAY_MS}
 
     def produce(
         self,
@@ -76,13 +76,13 @@ class _Partition:
 
 
 def install(patch: pytest.MonkeyPatch) -> None:
-    def kept_ms(config: ClientConfig, topic: str) -> int | None:
+    def retention_ms(config: ClientConfig, topic: str) -> int | None:
         topics: Any = config["topics"]
-        found: int | None = topics.kept_ms.get(topic)
+        found: int | None = topics.retention_ms.get(topic)
         return found
 
     patch.setattr(topic_reader, "TopicPartitionReader", _Partition)
-    patch.setattr(topic_reader, "kept_ms", kept_ms, raising=False)
+    patch.setattr(topic_reader, "retention_ms", retention_ms)
     patch.setattr(topic_reader, "CATCH_UP_S", 0.2)
     patch.setattr(topic_reader, "PAUSE_S", 0.001)
 

@@ -24,10 +24,10 @@ from compose.embedded import java, programs
 from compose.embedded.artifacts import Silent
 from schemas.topics import Names
 from tests.conftest import beside, create, drop
-from tests.crash.workers import Worker
 from tests.testkit.programs import inherited
 from tests.testkit.sink_rig import Sink
 from tests.testkit.waiting import eventually
+from tests.testkit.worker_processes import Worker
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 8

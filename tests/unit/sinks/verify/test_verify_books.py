@@ -10,8 +10,8 @@ import pytest
 from schemas import journal
 from schemas.journal import JournalRecord
 from sinks.verify import expected_effects
-from sinks.verify.books import ReplayedBooks
 from sinks.verify.coordination_channels import CoordinationChannels
+from sinks.verify.replayed_books import ReplayedBooks
 from sinks.verify.report import Differences
 from tests.testkit import histories
 

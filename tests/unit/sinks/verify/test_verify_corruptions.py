@@ -1030,7 +1030,7 @@ def test_results_that_are_older_than_they_are_kept() -> None:
         lying[place] = replace(record, time_ms=now - 8 * DAY_MS)
     report = memory_topics.verified(topics, 2)
     assert report.agree, report.text()
-    topics.kept_ms["results"] = 9 * DAY_MS
+    topics.retention_ms["results"] = 9 * DAY_MS
     only(memory_topics.verified(topics, 2), "results", "is not there", 2)
 
 
@@ -1055,7 +1055,7 @@ def test_entries_that_were_deleted_though_they_are_kept_for_good() -> None:
     topics = with_results()
     topics.delete_until("transactions", 0, 1)
     only(memory_topics.verified(topics, 2), "transactions", "is not there")
-    topics.kept_ms["transactions"] = DAY_MS
+    topics.retention_ms["transactions"] = DAY_MS
     lying = topics.records["journal", 0]
     for place, record in enumerate(lying):
         lying[place] = replace(record, time_ms=record.time_ms - 2 * DAY_MS)

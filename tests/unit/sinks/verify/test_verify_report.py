@@ -3,7 +3,7 @@
 import msgspec
 
 from sinks.verify.report import (
-    KEPT,
+    MAX_REPORTED,
     CurrencyReport,
     Difference,
     Differences,
@@ -44,7 +44,7 @@ def test_agreement_in_words() -> None:
 
 def test_differences_by_their_names_and_all_of_them_counted() -> None:
     differences = Differences()
-    for number in range(KEPT + 5):
+    for number in range(MAX_REPORTED + 5):
         differences.note(
             "postgres",
             "accounts a: balance is 1, by the journal 2",
@@ -56,9 +56,9 @@ def test_differences_by_their_names_and_all_of_them_counted() -> None:
         )
     differences.note("state", "another")
     told = report(differences)
-    assert not told.agree and len(told.differences) == KEPT + 1
+    assert not told.agree and len(told.differences) == MAX_REPORTED + 1
     text = told.text()
-    assert f"{KEPT + 6} differences; the first of each copy:" in text
+    assert f"{MAX_REPORTED + 6} differences; the first of each copy:" in text
     assert (
         "  postgres, partition 1, offset 0, sequence 7, account a, transaction t: accounts a: bal"
         in text

@@ -17,19 +17,19 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient
 
 from tests.crash.audit import Audit
-from tests.crash.load import DUEL_MONEY, Load
-from tests.crash.readside import ReadSide
-from tests.crash.stage import Stage
-from tests.crash.workers import Crew, Worker
+from tests.crash.load_generator import DUEL_MONEY, LoadGenerator
+from tests.crash.read_side_audit import ReadSideAudit
+from tests.testkit.environment import Environment
 from tests.testkit.programs import inherited
 from tests.testkit.sink_rig import Sink
 from tests.testkit.waiting import eventually
+from tests.testkit.worker_processes import ProcessSupervisor, Worker
 
 SESSION_MS = 2_000
 # Short, so that holds expire and transactions time out while their partitions change hands.
 HOLD_TTL_MS = 4_000
 PARTICIPANT_TIMEOUT_MS = 8_000
-STEPS = (
+WORKER_CRASH_POINTS = (
     "fenced",
     "restored",
     "before_begin",
@@ -39,7 +39,7 @@ STEPS = (
     "before_write",
     "after_write",
 )
-SINK_STEPS = (
+SINK_CRASH_POINTS = (
     "fenced",
     "positioned",
     "before_rows",
@@ -83,14 +83,14 @@ BLOCK = 4_096
 VERIFY_S = 300.0
 
 
-class Rig:
+class CrashHarness:
     def __init__(
         self,
-        stage: Stage,
+        stage: Environment,
         folder: Path,
-        crew: Crew[Worker],
-        sinks: Crew[Sink],
-        load: Load,
+        crew: ProcessSupervisor[Worker],
+        sinks: ProcessSupervisor[Sink],
+        load: LoadGenerator,
         code: Path | None,
     ) -> None:
         self.stage = stage
@@ -257,7 +257,7 @@ class Rig:
 
     def _read_side(self, audit: Audit) -> list[str]:
         found = []
-        with ReadSide(self.stage, audit.books) as read_side:
+        with ReadSideAudit(self.stage, audit.books) as read_side:
             try:
                 eventually(lambda: not read_side.lacks(), CAUGHT_UP_S)
             except AssertionError:
@@ -289,8 +289,8 @@ class Rig:
 
 
 @contextmanager
-def made(
-    stage: Stage,
+def running_harness(
+    stage: Environment,
     workers: int,
     seed: int,
     rate: float,
@@ -298,16 +298,19 @@ def made(
     hanging: float = 0.1,
     sinks: int = 2,
     repeats: float = 0.0,
-) -> Iterator[Rig]:
+) -> Iterator[CrashHarness]:
     """Topics, workers that own them, sinks beside them; nothing is sent yet. `repeats`: with what
     chance a read delivers a record twice."""
     stage.make_topics()
     stage.make_database()
     folder = Path(tempfile.mkdtemp(prefix="streamledger-crash-"))
-    load = Load(stage.client, stage.names.commands, stage.partitions, seed, rate, hanging)
+    load = LoadGenerator(stage.client, stage.names.commands, stage.partitions, seed, rate, hanging)
     try:
-        with Crew[Worker](seed) as crew, Crew[Sink](seed + 1) as sink_crew:
-            rig = Rig(stage, folder, crew, sink_crew, load, code)
+        with (
+            ProcessSupervisor[Worker](seed) as crew,
+            ProcessSupervisor[Sink](seed + 1) as sink_crew,
+        ):
+            rig = CrashHarness(stage, folder, crew, sink_crew, load, code)
             if repeats:
                 rig.repeat(repeats)
             for _ in range(workers):
@@ -319,7 +322,7 @@ def made(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def until(condition: Callable[[], object], timeout_s: float, rig: Rig) -> None:
+def until(condition: Callable[[], object], timeout_s: float, rig: CrashHarness) -> None:
     """As `eventually`, and with what the workers said last where it does not come true."""
     try:
         eventually(condition, timeout_s)

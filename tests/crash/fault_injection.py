@@ -14,34 +14,34 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from tests.crash.rig import SESSION_MS, SINK_STEPS, STEPS, Rig
-from tests.crash.workers import Worker
+from tests.crash.harness import SESSION_MS, SINK_CRASH_POINTS, WORKER_CRASH_POINTS, CrashHarness
 from tests.testkit.programs import Program
 from tests.testkit.sink_rig import Sink
 from tests.testkit.waiting import eventually
+from tests.testkit.worker_processes import Worker
 
 MOST_WORKERS = 4
-Deed = Callable[["Chaos"], None]
+Fault = Callable[["FaultInjector"], None]
 
 
-class Chaos:
+class FaultInjector:
     """Deeds drawn from a seed. `pause` is a wait that the end of the run cuts short."""
 
-    def __init__(self, rig: Rig, seed: int, foreign: list[Path]) -> None:
+    def __init__(self, rig: CrashHarness, seed: int, foreign: list[Path]) -> None:
         self.rig = rig
         self.dice = random.Random(seed)
         self.over = threading.Event()
         self._copies = list(foreign)
         self._foreign = set(foreign)
-        self._deeds, self._weights = zip(*DEEDS.items(), strict=True)
+        self._deeds, self._weights = zip(*FAULTS.items(), strict=True)
 
     def pause(self, least_s: float, most_s: float) -> None:
         self.over.wait(self.dice.uniform(least_s, most_s))
 
     def one(self) -> None:
         # A step with a chance of one is deadly at once; with a small one it is so under load.
-        self.rig.crew.crash_at(STEPS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
-        self.rig.sinks.crash_at(SINK_STEPS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
+        self.rig.crew.crash_at(WORKER_CRASH_POINTS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
+        self.rig.sinks.crash_at(SINK_CRASH_POINTS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
         deed = self.dice.choices(self._deeds, self._weights)[0]
         deed(self)
         self.rig.did(deed.__name__)
@@ -128,27 +128,27 @@ class Chaos:
         self.rig.stage.start_postgres()
 
 
-DEEDS: dict[Deed, float] = {
-    Chaos.kill_a_worker: 4,
-    Chaos.kill_all_workers: 1,
-    Chaos.freeze_a_worker: 2,
-    Chaos.lose_a_disk: 2,
-    Chaos.copy_a_disk: 1,
-    Chaos.swap_a_disk: 2,
-    Chaos.damage_a_disk: 2,
-    Chaos.rebuild_the_state_topic: 2,
-    Chaos.kill_a_broker: 1,
-    Chaos.add_a_worker: 1.5,
-    Chaos.remove_a_worker: 1,
-    Chaos.kill_a_sink: 3,
-    Chaos.kill_all_sinks: 1,
-    Chaos.freeze_a_sink: 2,
-    Chaos.kill_postgres: 1.5,
+FAULTS: dict[Fault, float] = {
+    FaultInjector.kill_a_worker: 4,
+    FaultInjector.kill_all_workers: 1,
+    FaultInjector.freeze_a_worker: 2,
+    FaultInjector.lose_a_disk: 2,
+    FaultInjector.copy_a_disk: 1,
+    FaultInjector.swap_a_disk: 2,
+    FaultInjector.damage_a_disk: 2,
+    FaultInjector.rebuild_the_state_topic: 2,
+    FaultInjector.kill_a_broker: 1,
+    FaultInjector.add_a_worker: 1.5,
+    FaultInjector.remove_a_worker: 1,
+    FaultInjector.kill_a_sink: 3,
+    FaultInjector.kill_all_sinks: 1,
+    FaultInjector.freeze_a_sink: 2,
+    FaultInjector.kill_postgres: 1.5,
 }
 
 
 @contextmanager
-def foreign_copy(rig: Rig) -> Iterator[Path]:
+def foreign_copy(rig: CrashHarness) -> Iterator[Path]:
     """The disk of a worker of another ledger, on the same brokers."""
     stage = rig.stage.beside()
     stage.make_topics()

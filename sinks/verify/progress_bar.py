@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-Told = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 
 
 @contextmanager
-def bar(what: str) -> Iterator[Told]:
+def progress_bar(what: str) -> Iterator[ReportProgress]:
     """Gives what is to be told of done and total."""
     console = Console(stderr=True)
     columns = (
@@ -27,10 +27,10 @@ def bar(what: str) -> Iterator[Told]:
 
 
 @contextmanager
-def bar_of_partitions(what: str) -> Iterator[Callable[[int, int, int], None]]:
+def partitions_progress_bar(what: str) -> Iterator[Callable[[int, int, int], None]]:
     """Gives what is to be told of a partition, and of done and total in it."""
     ends: dict[int, tuple[int, int]] = {}
-    with bar(what) as told:
+    with progress_bar(what) as told:
 
         def one(partition: int, done: int, total: int) -> None:
             ends[partition] = done, total

@@ -63,7 +63,7 @@ class ReplayedAccount(Struct, gc=False):
     version: int = 0
 
 
-class Shard(Struct, gc=False):
+class ReplayedShard(Struct, gc=False):
     balance: int
     version: int
     sequence: int
@@ -76,7 +76,7 @@ class ReplayedHold(Struct, gc=False):
     changed_ms: int
 
 
-class Open(Struct, gc=False):
+class OpenTransaction(Struct, gc=False):
     """A transaction that waits for other partitions, at its coordinator."""
 
     pending: PendingTransaction
@@ -84,7 +84,7 @@ class Open(Struct, gc=False):
     record: JournalRecord
 
 
-class Owned(Struct, frozen=True, gc=False):
+class OwnedTransaction(Struct, frozen=True, gc=False):
     """The outcome of a transaction id: what all later commands with its key must get."""
 
     status: Status
@@ -99,7 +99,7 @@ class Owned(Struct, frozen=True, gc=False):
         return head + self.body_hash + self.entries
 
 
-class OwnedIds:
+class OwnedTransactions:
     """By the 16 bytes of a transaction id."""
 
     def __init__(self) -> None:
@@ -108,15 +108,15 @@ class OwnedIds:
     def __contains__(self, id: bytes) -> bool:
         return id in self._packed
 
-    def __setitem__(self, id: bytes, owned: Owned) -> None:
+    def __setitem__(self, id: bytes, owned: OwnedTransaction) -> None:
         self._packed[id] = owned.pack()
 
-    def get(self, id: bytes) -> Owned | None:
+    def get(self, id: bytes) -> OwnedTransaction | None:
         packed = self._packed.get(id)
         if packed is None:
             return None
         body, entries = packed[2 : 2 + _BODY_BYTES], packed[2 + _BODY_BYTES :]
-        return Owned(_STATUSES[packed[0]], _REASONS[packed[1]], body, entries)
+        return OwnedTransaction(_STATUSES[packed[0]], _REASONS[packed[1]], body, entries)
 
 
 def digest_of(entries: Iterable[Triple]) -> bytes:
@@ -135,13 +135,13 @@ class ReplayedBooks:
         self.settings: LedgerParameters | None = None
         self.settings_version = 0
         self.accounts: dict[str, ReplayedAccount] = {}
-        self.shards: dict[str, Shard] = {}
+        self.shards: dict[str, ReplayedShard] = {}
         self.holds: dict[str, ReplayedHold] = {}
-        self.open: dict[str, Open] = {}
+        self.open: dict[str, OpenTransaction] = {}
         # What a participant has reserved, until it is told what to do.
         self.prepared: dict[str, tuple[JournalRecord, Reserved]] = {}
         self.last_inputs = {"commands": -1, "coordination": -1}
-        self.owned = OwnedIds()
+        self.owned = OwnedTransactions()
         # After the last record that was no expiry: what comes due has the next input's time.
         self.input_time_ms = 0
         # What will come due: its time and its id; and what has, before the next input.
@@ -308,7 +308,9 @@ class ReplayedBooks:
             self.note("owns a transaction that another command owned before")
         status: Status = record.step  # type: ignore[assignment]  # it is one of the three
         entries = digest_of((e.account, e.direction, e.amount) for e in record.entries)
-        self.owned[key] = Owned(status, record.reason, body, entries if record.entries else b"")
+        self.owned[key] = OwnedTransaction(
+            status, record.reason, body, entries if record.entries else b""
+        )
 
     def _replay(self, record: JournalRecord) -> None:
         """The first outcome again, for a command with the same body."""
@@ -349,7 +351,7 @@ class ReplayedBooks:
         if record.step == "posted":
             final = final_entries(waited.pending, record.fee)
             entries = digest_of((e.account, e.direction, e.amount) for e in final)
-        self.owned[ids.to_key(id)] = Owned(
+        self.owned[ids.to_key(id)] = OwnedTransaction(
             record.step,  # type: ignore[arg-type]  # posted or rejected
             record.reason,
             bytes.fromhex(waited.record.body_hash or ""),
@@ -381,7 +383,7 @@ class ReplayedBooks:
         """
         id, step = record.transaction_id or "", record.step
         if step == "pending" and record.pending is not None:
-            self.open[id] = Open(record.pending, _reserved(record.reserved), record)
+            self.open[id] = OpenTransaction(record.pending, _reserved(record.reserved), record)
             heapq.heappush(self._due, (record.pending.deadline_ms, id))
         elif step == "answered" and record.pending is not None and id in self.open:
             self.open[id].pending = record.pending
@@ -429,7 +431,7 @@ class ReplayedBooks:
         if len(parts) != 4 or parts[0] != "system" or parts[3] != str(self.partition):
             self.note("not a system account of this partition", entry.account)
             return None
-        shard = self.shards.setdefault(entry.account, Shard(0, 0, 0))
+        shard = self.shards.setdefault(entry.account, ReplayedShard(0, 0, 0))
         raised = (entry.direction == "debit") is (parts[1] == "funding")
         shard.balance += entry.amount if raised else -entry.amount
         self._same("balance", told, str(shard.balance), entry.account)

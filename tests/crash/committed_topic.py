@@ -16,7 +16,7 @@ CHUNK = 5_000
 KEPT_BYTES = 64 * 1024
 
 
-class Record(NamedTuple):
+class CommittedRecord(NamedTuple):
     partition: int
     offset: int
     key: bytes | None
@@ -25,7 +25,7 @@ class Record(NamedTuple):
     digest: str
 
 
-class Topic:
+class CommittedTopic:
     """Every committed record of one topic, once, in each partition's order."""
 
     def __init__(self, client: dict[str, str | int | float | bool], name: str, count: int) -> None:
@@ -57,7 +57,7 @@ class Topic:
             for partition in self._partitions
         ]
 
-    def news(self) -> Iterator[Record]:
+    def news(self) -> Iterator[CommittedRecord]:
         """What has been committed since the last call."""
         ends = [end for _, end in self.ranges()]
         deadline = time.monotonic() + TIMEOUT_S
@@ -82,7 +82,7 @@ class Topic:
 
 def _record(
     partition: int, offset: int, key: bytes | None, value: bytes | None, time_ms: int
-) -> Record:
+) -> CommittedRecord:
     digest = hashlib.sha256(value or b"").hexdigest()
     kept = None if value is not None and len(value) > KEPT_BYTES else value
-    return Record(partition, offset, key, kept, time_ms, digest)
+    return CommittedRecord(partition, offset, key, kept, time_ms, digest)

@@ -9,27 +9,27 @@ from typing import Any
 
 import psycopg
 
-from tests.crash.books import Books, Differences, Told
-from tests.crash.reading import Topic
-from tests.crash.stage import Stage
+from tests.crash.audited_books import AuditDifferences, AuditedBooks, AuditedOutcome
+from tests.crash.committed_topic import CommittedTopic
+from tests.testkit.environment import Environment
 
 RESULTS_PARTITIONS = 8
 Position = tuple[int, int]
 Values = tuple[Any, ...]
 
 
-class ReadSide:
+class ReadSideAudit:
     """`lacks` says what has not come yet; `differences`, once nothing writes any more, what is
     wrong."""
 
-    def __init__(self, stage: Stage, books: list[Books]) -> None:
+    def __init__(self, stage: Environment, books: list[AuditedBooks]) -> None:
         self._books = books
         self._database = stage.database
-        self._topic = Topic(stage.client, stage.names.results, RESULTS_PARTITIONS)
+        self._topic = CommittedTopic(stage.client, stage.names.results, RESULTS_PARTITIONS)
         self._results: defaultdict[Position, list[dict[str, Any]]] = defaultdict(list)
-        self._noted = Differences()
+        self._noted = AuditDifferences()
 
-    def __enter__(self) -> "ReadSide":
+    def __enter__(self) -> "ReadSideAudit":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +68,7 @@ class ReadSide:
             told["at"] = record.partition
             self._results[told["partition"], told["offset"]].append(told)
 
-    def _expected(self) -> dict[Position, tuple[Told, Told]]:
+    def _expected(self) -> dict[Position, tuple[AuditedOutcome, AuditedOutcome]]:
         """Of each command its own record, and the one that decided it."""
         return {
             (books.partition, offset): (told, books.decided.get(offset, told))
@@ -76,7 +76,9 @@ class ReadSide:
             for offset, told in books.told.items()
         }
 
-    def _same_commands(self, expected: dict[Position, tuple[Told, Told]]) -> None:
+    def _same_commands(
+        self, expected: dict[Position, tuple[AuditedOutcome, AuditedOutcome]]
+    ) -> None:
         rows: defaultdict[Position, list[Values]] = defaultdict(list)
         for partition, offset, *row in self._query(
             "SELECT partition, source_offset, outcome, reason, transaction_id::text, first_status"
@@ -91,7 +93,9 @@ class ReadSide:
             where = f"Postgres, command {position}"
             self._noted.same(where, "rows", rows.get(position, []), wanted)
 
-    def _same_results(self, expected: dict[Position, tuple[Told, Told]]) -> None:
+    def _same_results(
+        self, expected: dict[Position, tuple[AuditedOutcome, AuditedOutcome]]
+    ) -> None:
         for position in sorted(self._results.keys() | expected.keys()):
             # What is only noted as pending comes before the result.
             final = [
@@ -130,7 +134,7 @@ class ReadSide:
                 same(f"Postgres, {table}", id, found.get(id), wanted.get(id))
 
 
-def _result(position: Position, own: Told, decided: Told) -> Values:
+def _result(position: Position, own: AuditedOutcome, decided: AuditedOutcome) -> Values:
     replay = own.step == "replayed"
     outcome = {"refused": "rejected", "replayed": own.first_status}.get(decided.step, decided.step)
     partition, offset = position

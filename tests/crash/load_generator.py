@@ -26,7 +26,7 @@ DUEL_MONEY = 1_000
 DUELS = 6
 
 
-class Load:
+class LoadGenerator:
     """Producers in threads, from `start` to `stop`; together they send about `rate` a second.
     `hanging` is the chance that a transactional one leaves its last transaction open."""
 

@@ -16,7 +16,7 @@ from schemas.coordination import CoordinatedEntry
 from schemas.journal import JournalRecord
 from schemas.state import InputPosition, PartitionPosition, TransactionState
 from sinks.verify import topic_reader
-from sinks.verify.books import ReplayedBooks, final_entries
+from sinks.verify.replayed_books import ReplayedBooks, final_entries
 from sinks.verify.report import Differences
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -33,7 +33,7 @@ _DIGEST_BYTES: Final = 12
 _GONE: Final = b""
 
 
-class Changelog:
+class StateComparison:
     """One partition's. Fold each record after the books have it, then compare once."""
 
     def __init__(self, of: topic_reader.TopicPartitionReader, differences: Differences) -> None:

@@ -15,15 +15,15 @@ from confluent_kafka.admin import AdminClient
 from compose.cli import provisioning
 from schemas import partitioning, topics
 from tests.crash.audit import Audit
-from tests.crash.books import Told
-from tests.crash.workers import Worker
+from tests.crash.audited_books import AuditedOutcome
 from tests.testkit.waiting import eventually
+from tests.testkit.worker_processes import Worker
 
 CONFIRM_S = 30.0
 START_S = 40.0
 
 
-class Ended(Exception):
+class AllWorkersEnded(Exception):
     """No worker is left to wait for."""
 
 
@@ -32,7 +32,7 @@ class Position(NamedTuple):
     offset: int
 
 
-class Ledger:
+class WorkerLedger:
     def __init__(self, bootstrap: str, prefix: str, folder: Path, partitions: int = 2) -> None:
         self.bootstrap = bootstrap
         self.partitions = partitions
@@ -166,10 +166,12 @@ class Ledger:
 
     # Outcomes
 
-    def outcome(self, at: Position, timeout_s: float = 20) -> Told:
+    def outcome(self, at: Position, timeout_s: float = 20) -> AuditedOutcome:
         return self.outcomes([at], timeout_s)[0]
 
-    def outcomes(self, positions: Sequence[Position], timeout_s: float = 20) -> list[Told]:
+    def outcomes(
+        self, positions: Sequence[Position], timeout_s: float = 20
+    ) -> list[AuditedOutcome]:
         """The outcomes of the commands there; of pending ones the decisions."""
         books = self.audit.books
 
@@ -178,7 +180,7 @@ class Ledger:
             self.audit.update()
             missing = [at for at in positions if at.offset not in books[at.partition].told]
             if missing and ended:
-                raise Ended(self.tails())
+                raise AllWorkersEnded(self.tails())
             assert not missing, f"{len(missing)} have no outcome, the first is {missing[0]}"
             return not any(at.offset in books[at.partition].undecided for at in positions)
 
@@ -225,8 +227,10 @@ def wait_until_ready(worker: Worker) -> None:
 
 
 @contextmanager
-def made(bootstrap: str, prefix: str, folder: Path, partitions: int = 2) -> Iterator[Ledger]:
-    ledger = Ledger(bootstrap, prefix, folder, partitions)
+def worker_ledger(
+    bootstrap: str, prefix: str, folder: Path, partitions: int = 2
+) -> Iterator[WorkerLedger]:
+    ledger = WorkerLedger(bootstrap, prefix, folder, partitions)
     ledger.make_topics()
     try:
         with Audit(ledger.client, ledger.names, partitions) as ledger.audit:

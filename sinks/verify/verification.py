@@ -21,16 +21,22 @@ from schemas.coordination import LogTime
 from schemas.journal import JournalRecord
 from schemas.topics import Names
 from sinks.verify import expected_effects, published_topics, topic_reader
-from sinks.verify.books import ReplayedBooks
-from sinks.verify.changelog import Changelog
-from sinks.verify.coordination_channels import CoordinationChannels, Since, Unread
-from sinks.verify.copies_behind import Copies
+from sinks.verify.coordination_channels import CoordinationChannels, LaterJournal, UnreadMessages
+from sinks.verify.copy_lag import CopyLag
 from sinks.verify.dead_letters import DeadLetterComparison
 from sinks.verify.input_topics import InputTopic, LogTimes
 from sinks.verify.postgres_comparison import PostgresComparison
-from sinks.verify.published_topics import Kept, PublishedTopics, ResultsAt
+from sinks.verify.published_topics import PublishedPosition, PublishedTopics, Retention
 from sinks.verify.redecide import Redecision
-from sinks.verify.report import Behind, CurrencyReport, Differences, PartitionReport, VerifyReport
+from sinks.verify.replayed_books import ReplayedBooks
+from sinks.verify.report import (
+    CurrencyReport,
+    Differences,
+    LaggingCopy,
+    PartitionReport,
+    VerifyReport,
+)
+from sinks.verify.state_comparison import StateComparison
 
 TOLD_EVERY: Final = 1_000
 
@@ -53,7 +59,7 @@ class VerifyOptions(Struct, frozen=True, kw_only=True):
 def verify(asked: VerifyOptions, progress: Progress) -> VerifyReport:
     began = time.monotonic()
     differences = Differences()
-    copies = Copies(asked.config, asked.names, asked.partitions, asked.database_url)
+    copies = CopyLag(asked.config, asked.names, asked.partitions, asked.database_url)
     try:
         behind = copies.wait(differences)
         results_at = [_results_at(copies, each, differences) for each in range(asked.partitions)]
@@ -69,22 +75,22 @@ def verify(asked: VerifyOptions, progress: Progress) -> VerifyReport:
             tables.close()
 
 
-def _results_at(copies: Copies, partition: int, differences: Differences) -> ResultsAt:
+def _results_at(copies: CopyLag, partition: int, differences: Differences) -> PublishedPosition:
     try:
         return copies.results.at(partition)
     except ValueError as error:
         what = f"their position cannot be read: {error}"
         differences.note("results", what, partition=partition)
-        return ResultsAt()
+        return PublishedPosition()
 
 
 class _Run:
     def __init__(
         self,
         asked: VerifyOptions,
-        results_at: list[ResultsAt],
+        results_at: list[PublishedPosition],
         tables: PostgresComparison | None,
-        behind: tuple[Behind, ...],
+        behind: tuple[LaggingCopy, ...],
         differences: Differences,
         progress: Progress,
     ) -> None:
@@ -105,7 +111,8 @@ class _Run:
         self._transit: Counter[str] = Counter()
         numbers = range(asked.partitions)
         self._changelogs = [
-            Changelog(self._partition(asked.names.state, number), differences) for number in numbers
+            StateComparison(self._partition(asked.names.state, number), differences)
+            for number in numbers
         ]
         self._journals = [self._partition(asked.names.journal, number) for number in numbers]
         self._ranges = []
@@ -116,7 +123,7 @@ class _Run:
         self._ends = [end for _, end in self._ranges]
         self._next_coordination = [0] * asked.partitions
         self._decided_ahead: dict[int, dict[int, LogTime]] = {}
-        self._since: dict[int, Since] = {}
+        self._since: dict[int, LaterJournal] = {}
         self._total = sum(end - start for start, end in self._ranges)
         self._done = 0
 
@@ -195,14 +202,14 @@ class _Run:
         self._ways.compare()
         for number in range(self._asked.partitions):
             of = self._partition(self._asked.names.coordination, number, trimmed=True)
-            unread = Unread(of, self._next_coordination[number], self._asked.partitions)
+            unread = UnreadMessages(of, self._next_coordination[number], self._asked.partitions)
             self._ways.find(unread, self._journaled_since)
             self._ways.find_decisions(unread, self._decided_ahead[number], self._journaled_since)
             of.close()
 
-    def _journaled_since(self, number: int) -> Since:
+    def _journaled_since(self, number: int) -> LaterJournal:
         if number not in self._since:
-            self._since[number] = Since(self._journals[number], self._ends[number])
+            self._since[number] = LaterJournal(self._journals[number], self._ends[number])
         return self._since[number]
 
     def _finish_readers(self, told: list[PartitionReport]) -> None:
@@ -290,11 +297,11 @@ class _PartitionCheck:
         self,
         asked: VerifyOptions,
         number: int,
-        results_at: ResultsAt,
+        results_at: PublishedPosition,
         tables: PostgresComparison | None,
         ways: CoordinationChannels,
         letters: DeadLetterComparison,
-        kept: Kept,
+        kept: Retention,
         differences: Differences,
     ) -> None:
         self.books = ReplayedBooks(number, differences)
@@ -312,7 +319,7 @@ class _PartitionCheck:
 
     def run(
         self,
-        changelog: Changelog,
+        changelog: StateComparison,
         records: Iterator[topic_reader.TopicRecord],
         gone_on: Callable[[], int],
     ) -> tuple[ReplayedBooks, PartitionReport]:
@@ -436,7 +443,7 @@ class _PartitionCheck:
                 self._compared_state = True
                 self._compare_state(changelog)
 
-    def _compare_state(self, changelog: Changelog) -> None:
+    def _compare_state(self, changelog: StateComparison) -> None:
         number, partitions = self._number, self.books.partitions
         changelog.compare(
             self.books,

@@ -21,7 +21,7 @@ NEVER = threading.Event()
 CLIENT: dict[str, str | int | float | bool] = {"log_level": 0}
 
 
-class Stage:
+class Environment:
     """One or three brokers and a Postgres, and the topics and the database of one ledger."""
 
     def __init__(
@@ -36,9 +36,9 @@ class Stage:
         self.client = {**CLIENT, "bootstrap.servers": self.bootstrap}
         self.database = server.url(prefix)
 
-    def beside(self) -> "Stage":
+    def beside(self) -> "Environment":
         """The same brokers, for another ledger."""
-        return Stage(self.cluster, self.server, f"beside-{self.prefix}", self.partitions)
+        return Environment(self.cluster, self.server, f"beside-{self.prefix}", self.partitions)
 
     def make_topics(self) -> None:
         values = {
@@ -77,7 +77,7 @@ class Stage:
 
 
 @contextmanager
-def database(folder: DataFolder) -> Iterator[postgres.Server]:
+def running_postgres(folder: DataFolder) -> Iterator[postgres.Server]:
     options = postgres.PostgresOptions(first_port=brokers.some_port(), fast_start=True)
     server = programs.server(folder, options, NEVER)
     try:
@@ -88,7 +88,7 @@ def database(folder: DataFolder) -> Iterator[postgres.Server]:
 
 
 @contextmanager
-def running(folder: DataFolder, count: int) -> Iterator[kafka.Cluster]:
+def running_kafka(folder: DataFolder, count: int) -> Iterator[kafka.Cluster]:
     """Brokers that serve; members of a group may be declared dead after a second."""
     options = kafka.KafkaOptions(
         brokers=count,

@@ -17,7 +17,7 @@ from schemas.state import PartitionPosition
 from schemas.topics import Names
 from sinks.verify import expected_messages, postgres_comparison, topic_reader
 from sinks.verify.published_topics import ResultPositions
-from sinks.verify.report import Behind, Differences
+from sinks.verify.report import Differences, LaggingCopy
 
 Waited = Literal["results", "postgres", "state"]
 _decode_record: Final = msgspec.json.Decoder(JournalRecord).decode
@@ -31,7 +31,7 @@ class _End(Struct):
     outcome: int = 0
 
 
-class Copies:
+class CopyLag:
     """Of all partitions. `close` it."""
 
     def __init__(
@@ -54,7 +54,7 @@ class Copies:
         for state in self._states:
             state.close()
 
-    def wait(self, differences: Differences) -> tuple[Behind, ...]:
+    def wait(self, differences: Differences) -> tuple[LaggingCopy, ...]:
         """For all copies together, for a while. Those that moved and have not arrived."""
         deadline = time.monotonic() + topic_reader.CATCH_UP_S
         first = now = self._look()
@@ -67,7 +67,7 @@ class Copies:
         for (copy, number), records in sorted(behind.items()):
             # What the processor writes with the journal, in one transaction, is never behind it.
             if copy != "state" and now[copy, number] > first[copy, number]:
-                moving.append(Behind(copy=copy, partition=number, records=records))
+                moving.append(LaggingCopy(copy=copy, partition=number, records=records))
             else:
                 what = (
                     f"stands still at sequence {now[copy, number]}, {records:,} journal records"

@@ -14,7 +14,7 @@ LARGEST = 2**53 - 1
 STEPS_OF_COMMANDS = frozenset({"posted", "rejected", "refused", "replayed", "pending"})
 
 
-class Differences:
+class AuditDifferences:
     """What was found to be wrong: the first of it in words, all of it counted."""
 
     KEPT = 40
@@ -33,7 +33,7 @@ class Differences:
             self.note(f"{where}: {what} is {found!r}, expected {expected!r}")
 
 
-class Account:
+class AuditedAccount:
     """As its partition's journal tells it."""
 
     def __init__(self, change: dict[str, Any]) -> None:
@@ -56,7 +56,7 @@ class Account:
         return (self.type in RAISED_BY_DEBIT) == (direction == "debit")
 
 
-class Told:
+class AuditedOutcome:
     """What is kept of a journal record about a command, to be compared with the command itself."""
 
     __slots__ = ("digest", "fee", "first_status", "reason", "step", "transaction")
@@ -70,19 +70,19 @@ class Told:
         self.digest: str | None = record.get("digest")
 
 
-class Books:
-    def __init__(self, partition: int, differences: Differences) -> None:
+class AuditedBooks:
+    def __init__(self, partition: int, differences: AuditDifferences) -> None:
         self.partition = partition
         self.hash: str | None = None
         self.sequence = 0
         self.time_ms = 0
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, AuditedAccount] = {}
         # Balance, on the side that raises it, and version of each shard.
         self.shards: dict[str, tuple[int, int]] = {}
         self.holds: dict[str, str] = {}
         # By offset: the record of each command, the later decision on it, the message's digest.
-        self.told: dict[int, Told] = {}
-        self.decided: dict[int, Told] = {}
+        self.told: dict[int, AuditedOutcome] = {}
+        self.decided: dict[int, AuditedOutcome] = {}
         self.messages: dict[int, str | None] = {}
         self.undecided: dict[int, str] = {}
         self.prepared: dict[str, int] = {}
@@ -130,7 +130,7 @@ class Books:
                 self._differences.note(f"{where}: command {offset} is answered out of order")
             if step not in STEPS_OF_COMMANDS:
                 self._differences.note(f"{where}: a command's step is {step}")
-            told = self.told[offset] = Told(record)
+            told = self.told[offset] = AuditedOutcome(record)
             self.reasons[told.reason or told.step] += 1
             if step == "pending":
                 self.undecided[offset] = record["transaction_id"]
@@ -154,7 +154,7 @@ class Books:
                 self._differences.note(f"{where}: command {offset} was not pending")
             if step not in ("posted", "rejected"):
                 self._differences.note(f"{where}: a decision is {step}")
-            decided = self.decided[offset] = Told(record)
+            decided = self.decided[offset] = AuditedOutcome(record)
             self.reasons[f"{decided.reason or decided.step}, later"] += 1
         if step == "prepared":
             self.prepared[transaction] = record["sequence"]
@@ -173,7 +173,7 @@ class Books:
             if change["id"] in self.accounts:
                 self.accounts[change["id"]].change(change)
             else:
-                self.accounts[change["id"]] = Account(change)
+                self.accounts[change["id"]] = AuditedAccount(change)
         for sign, name in ((-1, "released"), (1, "reserved")):
             for reservation in record.get(name, ()):
                 self._reserve(where, reservation, sign)
@@ -188,7 +188,7 @@ class Books:
         off = {currency: total for currency, total in self._net.items() if total}
         self._differences.same(where, "books by balances", off, {})
 
-    def _account(self, where: str, id: str) -> Account | None:
+    def _account(self, where: str, id: str) -> AuditedAccount | None:
         account = self.accounts.get(id)
         if account is None:
             self._differences.note(f"{where}: {id} was never opened")
@@ -255,14 +255,14 @@ class Books:
             signed = entry["amount"] if entry["direction"] == "debit" else -entry["amount"]
             self.transit[transaction, currency] += signed
 
-    def _totals(self, where: str, account: Account, told: dict[str, Any]) -> None:
+    def _totals(self, where: str, account: AuditedAccount, told: dict[str, Any]) -> None:
         found = told.get("held", 0), told.get("incoming", 0)
         expected = account.held, account.incoming
         self._differences.same(where, f"held, incoming of {told['account']}", found, expected)
         if account.held < 0 or account.incoming < 0:
             self._differences.note(f"{where}: {told['account']} has {expected} reserved")
 
-    def _limit(self, where: str, id: str, account: Account) -> None:
+    def _limit(self, where: str, id: str, account: AuditedAccount) -> None:
         limit = account.min_balance
         if limit is None and account.type == "wallet":
             limit = 0

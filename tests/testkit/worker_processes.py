@@ -38,7 +38,7 @@ class Worker(Program):
 P = TypeVar("P", bound=Program)
 
 
-class Crew(Generic[P]):
+class ProcessSupervisor(Generic[P]):
     """Programs of one kind that are started again as soon as they end, each time perhaps with a
     step at which to kill themselves."""
 
@@ -60,7 +60,7 @@ class Crew(Generic[P]):
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="crew", daemon=True)
 
-    def __enter__(self) -> "Crew[P]":
+    def __enter__(self) -> "ProcessSupervisor[P]":
         self._thread.start()
         return self
 
