@@ -61,8 +61,7 @@ class EntryFilter(Struct, frozen=True, kw_only=True):
     kinds: Sequence[str] | None = None
     statuses: Sequence[TransactionStatus] | None = None
     reference: str | None = None
-    # The reference is the sender's: it finds only what the account itself has sent.
-    reference_sent: bool = False
+    actor: str | None = None
     least: int | None = None
     most: int | None = None
 
@@ -226,7 +225,7 @@ def _asked(
         "kinds": None if filter.kinds is None else list(filter.kinds),
         "statuses": None if filter.statuses is None else list(filter.statuses),
         "reference": filter.reference,
-        "reference_sent": filter.reference_sent or None,
+        "actor": filter.actor,
         "least": filter.least,
         "most": filter.most,
         "limit": limit,

@@ -80,6 +80,7 @@ class TransactionFilter(Struct, frozen=True, kw_only=True):
     kinds: Sequence[str] | None = None
     statuses: Sequence[TransactionStatus] | None = None
     reference: str | None = None
+    actor: str | None = None
     least: int | None = None
     most: int | None = None
     since: datetime | None = None
@@ -178,6 +179,7 @@ async def transactions(
         "kinds": None if filter.kinds is None else list(filter.kinds),
         "statuses": None if filter.statuses is None else list(filter.statuses),
         "reference": filter.reference,
+        "actor": filter.actor,
         "least": filter.least,
         "most": filter.most,
         "offset": offset or None,

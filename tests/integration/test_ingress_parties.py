@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ingress.http.roles import UserRole
-from tests.testkit.ledger_api import Api, Ingress, Person
+from tests.testkit.ledger_api import PASSWORD, Api, Ingress, Person
 from tests.testkit.waiting import eventually
 
 PRIVATE = {"metadata": {"margin": "12"}, "reference": "internal 17"}
@@ -149,6 +149,67 @@ def test_a_capture_and_a_post_tell_users_nothing_private(
     for id in (captured["id"], posted["id"]):
         told = _one(ingress, operator, id)
         assert {name: told[name] for name in PRIVATE} == PRIVATE
+
+
+def test_an_owner_does_not_see_an_operator_s_notes(
+    ingress: Ingress, operator: Person, ada: Person, ben: Person
+) -> None:
+    note = {"metadata": {"case": "F-1"}, "reference": f"fraud case {ada.number}"}
+    own = {"metadata": {"for": "rent"}, "reference": f"rent {ada.number}"}
+    wallet = {**note, "wallet_id": ada.wallet_id}
+    transfer = ingress.post(
+        "/transactions", {**own, "receiver_id": ben.number, "amount": 10}, ada.token
+    ).json
+    hold = ingress.post("/holds", {"amount": 50, "wallet_id": ada.wallet_id}, operator.token).json
+    sent = [
+        ingress.post(path, {**body, "trans_id": f"case {number}"}, operator.token)
+        for number, (path, body) in enumerate(
+            (
+                ("/transactions", {**wallet, "entry": "credit", "amount": 30}),
+                ("/transactions", {**wallet, "entry": "debit", "amount": 20}),
+                (f"/holds/{hold['id']}/capture", note),
+                (f"/transactions/{transfer['id']}/reverse", note),
+            )
+        )
+    ]
+    rejected = ingress.post(
+        "/transactions", {**wallet, "entry": "debit", "amount": 10**9}, operator.token
+    )
+    assert [answer.status for answer in (*sent, rejected)] == [201] * 4 + [422], sent
+    for answer in sent:
+        for seen in _told(ingress, ada, answer.json["id"]):
+            assert (seen["metadata"], seen["reference"], seen["trans_id"]) == ({}, None, None)
+        seen = _one(ingress, operator, answer.json["id"])
+        assert {name: seen[name] for name in note} == note
+    for seen in _told(ingress, ada, transfer["id"]):
+        assert {name: seen[name] for name in own} == own
+
+    # The reference is not found by searching for it, either.
+    def found(reference: str, more: str = "") -> list[str]:
+        query = f"/transactions?reference={reference.replace(' ', '+')}{more}"
+        answer = ingress.get(query, ada.token)
+        assert answer.status == 200, answer
+        return [each["id"] for each in answer.json["data"]]
+
+    for more in ("", f"&wallet_id={ada.wallet_id}", "&status=rejected"):
+        assert found(note["reference"], more) == [], more
+    assert found(own["reference"]) == [transfer["id"]]
+    [item] = ingress.get("/transactions?status=rejected", ada.token).json["data"]
+    assert (item["metadata"], item["reference"]) == ({}, None)
+    old_items = ingress.get("/api/transactions", ada.token, prefix="").json["data"]
+    metadata = [item["metadata"] for item in old_items["transactions"]["data"]]
+    assert note["metadata"] not in metadata and own["metadata"] in metadata
+
+
+def test_an_api_key_s_owner_sees_what_it_sent(ingress: Ingress, ada: Person) -> None:
+    body = {"name": "shop", "scopes": ["money"], "current_password": PASSWORD}
+    key = ingress.post("/api-keys", body, ada.token)
+    assert key.status == 201, key
+    sent = {**PRIVATE, "entry": "debit", "amount": 5, "trans_id": "by key"}
+    id = ingress.post("/transactions", sent, key.json["key"]).json["id"]
+    for seen in _told(ingress, ada, id):
+        assert {name: seen[name] for name in PRIVATE} == PRIVATE
+        assert seen["trans_id"] == "by key"
 
 
 def _one(ingress: Ingress, person: Person, id: str) -> dict[str, Any]:

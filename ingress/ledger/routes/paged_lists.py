@@ -163,7 +163,8 @@ class Listing:
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
-            reference_sent=query.reference is not None and caller.role not in READERS,
+            # A reference finds for users only what they sent, as it is shown to them.
+            actor=None if query.reference is None else party(caller),
             least=query.min_amount,
             most=query.max_amount,
         )
@@ -203,10 +204,9 @@ class Listing:
             for party in (entry.account, entry.from_account, entry.counterparty)
         }
         known = await self._known.all_of(parties)
-        whole = caller.role in READERS
         return [
             responses.transaction(
-                _facts(entry, known[entry.account].currency), entry.account, known, whole=whole
+                _facts(entry, known[entry.account].currency), entry.account, known, caller
             )
             for entry in page.items
         ]
@@ -254,6 +254,7 @@ class Listing:
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
+            actor=None if query.reference is None else party(caller),
             least=query.min_amount,
             most=query.max_amount,
             since=query.since,
@@ -277,7 +278,7 @@ class Listing:
         for row in rows:
             account = known.get(row.account)
             of = transaction_view.of_rows(row, (), "" if account is None else account.currency)
-            items.append(responses.transaction(of, None, known, whole=caller.role in READERS))
+            items.append(responses.transaction(of, None, known, caller))
         return TransactionList(data=items, meta=self.meta(query, page))
 
     async def _accounts(self, whose: Known | OwnerScope) -> list[str]:

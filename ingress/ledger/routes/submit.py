@@ -13,7 +13,7 @@ from ingress.audit import entries
 from ingress.audit.trail import AuditTrail
 from ingress.http import problems
 from ingress.http.problems import HttpProblem
-from ingress.http.roles import READERS, UserRole
+from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Caller, ResponseModel
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import Accounts, Known
@@ -112,7 +112,7 @@ class Answers:
     ) -> TransactionResponse:
         wanted = [facts.account, facts.counterparty, *(line.account for line in facts.entries)]
         known = await self._known.all_of(wanted)
-        return responses.transaction(facts, view, known, whole=caller.role in READERS)
+        return responses.transaction(facts, view, known, caller)
 
 
 def _event(call: Call[Any, Any], command: Command, on: Known) -> entries.Event:

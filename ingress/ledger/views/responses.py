@@ -10,7 +10,8 @@ from typing import Literal
 from pydantic import Field
 
 from ingress.http.problems import ProblemDocument
-from ingress.http.routes import Instant, Meta, ResponseModel
+from ingress.http.roles import READERS
+from ingress.http.routes import Caller, Instant, Meta, ResponseModel
 from ingress.ledger.account_directory import Known
 from ingress.ledger.views.transaction_view import TransactionView
 from schemas import ids, money
@@ -105,15 +106,17 @@ class CommandResponse(ResponseModel):
 
 
 def transaction(
-    facts: TransactionView, view: str | None, known: Mapping[str, Known], *, whole: bool
+    facts: TransactionView, view: str | None, known: Mapping[str, Known], caller: Caller
 ) -> TransactionResponse:
-    """`whole`: to somebody who may see everybody's part in it. Others see the sender's reference,
-    metadata, fee and entries only from the sender's side."""
+    """Operators and auditors see all of it. Others see the fee and all entries only from the
+    sender's side, and reference, metadata and idempotency key only of what they sent themselves:
+    an operator's notes about a wallet are not for its owner."""
+    whole = caller.role in READERS
     currency = facts.currency
     seen_from = view or facts.account
-    # What the sender keeps for itself: its fee is in the entries, too.
+    # The fee is in the entries, too.
     sent = seen_from == facts.account
-    private = whole or (sent and facts.kind != "post")
+    private = whole or facts.actor == caller.id
     entry = next((line.direction for line in facts.entries if line.account == seen_from), None)
     fee = facts.fee if sent and facts.kind == "transfer" else 0
     amount = facts.amount
@@ -128,7 +131,7 @@ def transaction(
         status=facts.status,
         reason=facts.reason,
         wallet_id=seen_from,
-        trans_id=facts.trans_id if sent else None,
+        trans_id=facts.trans_id if private else None,
         actor=facts.actor if whole else None,
         sender_id=_party(facts, "debit", known),
         receiver_id=_party(facts, "credit", known),

@@ -16,7 +16,7 @@ WHERE entry.account = %(account)s
   AND made.kind = ANY(%(kinds)s) -- if kinds
   AND made.status = ANY(%(statuses)s::ledger.transaction_status[]) -- if statuses
   AND made.reference = %(reference)s -- if reference
-  AND made.account = entry.account AND made.kind <> 'post' -- if reference_sent
+  AND made.actor = %(actor)s -- if actor
 ORDER BY entry.version DESC -- unless oldest_first
 ORDER BY entry.version -- if oldest_first
 LIMIT %(limit)s

@@ -24,7 +24,7 @@ CROSS JOIN LATERAL (
       AND made.kind = ANY(%(kinds)s) -- if kinds
       AND made.status = ANY(%(statuses)s::ledger.transaction_status[]) -- if statuses
       AND made.reference = %(reference)s -- if reference
-      AND made.account = entry.account AND made.kind <> 'post' -- if reference_sent
+      AND made.actor = %(actor)s -- if actor
       AND NOT EXISTS (
           SELECT FROM ledger.entries AS other
           WHERE other.transaction_id = entry.transaction_id

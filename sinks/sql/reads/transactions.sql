@@ -17,6 +17,7 @@ WHERE true
   AND kind = ANY(%(kinds)s) -- if kinds
   AND status = ANY(%(statuses)s::ledger.transaction_status[]) -- if statuses
   AND reference = %(reference)s -- if reference
+  AND actor = %(actor)s -- if actor
   AND amount >= %(least)s -- if least
   AND amount <= %(most)s -- if most
 ORDER BY time DESC, sequence DESC, partition DESC -- unless newer_time
