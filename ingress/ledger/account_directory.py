@@ -11,12 +11,13 @@ from msgspec import Struct
 
 from ingress import queries
 from ingress.http.problems import FieldError, HttpProblem
-from ingress.http.roles import READERS
+from ingress.http.roles import READERS, UserRole
 from ingress.http.routes import Caller
 from ingress.users.directory import People
 from ingress.wallets import Openings, Wallet
 from plumbing.postgres.connection_pool import Pool
 from schemas import ids
+from schemas.field_types import AccountType
 from schemas.reasons import Reason
 from sinks.reads import accounts
 
@@ -29,6 +30,7 @@ class Known(Struct, frozen=True):
 
     id: str
     currency: str
+    type: AccountType
     owner: str | None = None
     owner_number: int | None = None
     wallet: Wallet | None = None
@@ -51,11 +53,23 @@ class Accounts:
 
     async def find(self, id: str) -> Known | None:
         known = self._known.get(id)
-        if known is not None:
-            return known
+        return known if known is not None else await self._look_up(id)
+
+    async def find_receiver(self, caller: Caller, id: str) -> Known | None:
+        """For users, another's account that is not a wallet does not exist. The answer takes the
+        same queries as that for a missing account, so users cannot tell the two apart by time."""
+        known = self._known.get(id)
+        if known is None or not _may_pay(caller, known):
+            known = await self._look_up(id)
+        return known if known is not None and _may_pay(caller, known) else None
+
+    async def _look_up(self, id: str) -> Known | None:
         wallet = await self._openings.wallet(id)
+        if wallet is None and ids.is_system(id):
+            return None
         if wallet is None:
-            return (await self.all_of([id])).get(id)
+            async with self._pool.connection() as connection:
+                return (await self._read(connection, [id])).get(id)
         return await self.of_wallet(wallet)
 
     async def of_wallet(self, wallet: Wallet) -> Known:
@@ -63,7 +77,7 @@ class Accounts:
         if known is None:
             user = await self._people.by_id(wallet.user_id)
             number = None if user is None else user.number
-            known = Known(wallet.id, wallet.currency, wallet.user_id, number, wallet)
+            known = Known(wallet.id, wallet.currency, "wallet", wallet.user_id, number, wallet)
             self._remember(known)
         return known
 
@@ -88,7 +102,9 @@ class Accounts:
         people = await queries.every(connection, "users_numbers", _Person, ids=owners)
         numbers = {each.id: each.number for each in people}
         read = {
-            each.id: Known(each.id, each.currency, each.owner, numbers.get(each.owner or ""))
+            each.id: Known(
+                each.id, each.currency, each.type, each.owner, numbers.get(each.owner or "")
+            )
             for each in found
         }
         for known in read.values():
@@ -122,6 +138,12 @@ class Accounts:
         if len(self._known) >= self._remembered:
             self._known.clear()
         self._known[known.id] = known
+
+
+def _may_pay(caller: Caller, account: Known) -> bool:
+    return (
+        account.type == "wallet" or account.owner == caller.id or caller.role is not UserRole.USER
+    )
 
 
 def not_found(field: str, detail: str = "There is no such account.") -> HttpProblem:

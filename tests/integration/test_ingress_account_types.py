@@ -90,6 +90,10 @@ def refused(answer: Answer) -> bool:
     return True
 
 
+def without_request_id(answer: Answer) -> dict[str, Any]:
+    return {name: value for name, value in answer.json.items() if name != "request_id"}
+
+
 MOVES: dict[str, dict[str, Any]] = {
     "credit": {"entry": "credit", "amount": 1},
     "debit": {"entry": "debit", "amount": 1},
@@ -133,8 +137,19 @@ def test_a_user_pays_into_wallets_alone(api: Api, cast: Cast, whose: str, type: 
 
     before, moved = balances(), 2 if type == "wallet" else 0
     asked = {"receiver_wallet_id": account, "amount": 2}
-    answer = ingress.post("/transactions", asked, cast.user.token)
-    assert refused(answer) is (type != "wallet"), answer
+    if whose == "other" and type != "wallet":
+        # An internal account looks like a missing one, so that users cannot enumerate them.
+        missing = {"receiver_wallet_id": "no-such-account", "amount": 2}
+        for query in ("", "?validate_only=true"):
+            answers = [
+                ingress.post(f"/transactions{query}", body, cast.user.token)
+                for body in (asked, missing)
+            ]
+            assert [(a.status, a.code) for a in answers] == [(404, "account_not_found")] * 2
+            assert without_request_id(answers[0]) == without_request_id(answers[1])
+    else:
+        answer = ingress.post("/transactions", asked, cast.user.token)
+        assert refused(answer) is (type != "wallet"), answer
     # The receiver may be in another partition.
     after = [before[0] + moved, before[1] - moved]
     eventually(lambda: balances() == after, 30)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from ingress.http.problems import HttpProblem
+from ingress.http.roles import UserRole
+from ingress.http.routes import Caller
 from ingress.ledger.account_directory import Accounts
 from ingress.ledger.client.outcome_lookup import Outcomes
 from ingress.users.directory import People
@@ -110,6 +112,24 @@ async def test_it_takes_the_same_work_to_find_neither(api: Api, ada: Person, eve
             theirs = of_key(ada, "deposit")
             assert await work(lambda: transactions.hold(connection, theirs, eve.uuid)) == first
             assert await transactions.hold(connection, theirs, ada.uuid) is not None
+
+
+async def test_a_foreign_internal_account_takes_the_same_work_as_a_missing_one(
+    api: Api, eve: Person
+) -> None:
+    ingress = api.ingress
+    operator = ingress.becomes(ingress.person(), UserRole.OPERATOR, ingress.admin())
+    opened = ingress.post("/accounts", {"account_type": "revenue"}, operator.token)
+    assert opened.status == 201, opened
+    internal = opened.json["id"]
+    caller = Caller(eve.uuid, eve.number, UserRole.USER)
+    async with connection_pool.pool(api.database, 1, "test") as pool:
+        await pool.wait()
+        directory = Accounts(pool, People(pool), Openings(pool))
+        missing = await work(lambda: directory.find_receiver(caller, UNKNOWN))
+        assert await work(lambda: directory.find_receiver(caller, internal)) == missing
+        assert await directory.find(internal) is not None  # now it is cached
+        assert await work(lambda: directory.find_receiver(caller, internal)) == missing
 
 
 def test_staff_are_told_like_nobody(ingress: Ingress, ada: Person) -> None:

@@ -154,8 +154,8 @@ def test_a_capture_and_a_post_tell_users_nothing_private(
 def test_an_owner_does_not_see_an_operator_s_notes(
     ingress: Ingress, operator: Person, ada: Person, ben: Person
 ) -> None:
-    note = {"metadata": {"case": "F-1"}, "reference": f"fraud case {ada.number}"}
-    own = {"metadata": {"for": "rent"}, "reference": f"rent {ada.number}"}
+    note: dict[str, Any] = {"metadata": {"case": "F-1"}, "reference": f"fraud case {ada.number}"}
+    own: dict[str, Any] = {"metadata": {"for": "rent"}, "reference": f"rent {ada.number}"}
     wallet = {**note, "wallet_id": ada.wallet_id}
     transfer = ingress.post(
         "/transactions", {**own, "receiver_id": ben.number, "amount": 10}, ada.token

@@ -282,7 +282,7 @@ class AccountRoutes:
             metadata={**body.metadata, **named},
             **_common(call, key),
         )
-        return await self._told(call, command, Known(id, currency, owner), 201)
+        return await self._told(call, command, currency, 201)
 
     async def change(self, call: Call[Changes, None]) -> Answer:
         body, given = call.body, call.body.model_fields_set
@@ -301,16 +301,16 @@ class AccountRoutes:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
         key = request_fields.key(call.request, None, False)
         command = kind(account=known.id, **more, **_common(call, key))
-        return await self._told(call, command, known, 200)
+        return await self._told(call, command, known.currency, 200)
 
     async def _told(
-        self, call: Call[Any, Any], command: Command, known: Known, status: int
+        self, call: Call[Any, Any], command: Command, currency: str, status: int
     ) -> Answer:
         async def show(found: Outcome) -> Answer:
-            told = await self._shown(known.id)
+            told = await self._shown(command.account)
             return submit.versioned(told, told.version, status, submit.replayed(found))
 
-        return await self._answers.submitted(call, command, known, show)
+        return await self._answers.submitted(call, command, currency, show)
 
     async def _shown(self, id: str) -> AccountResponse:
         async with self._pool.connection() as connection:

@@ -197,7 +197,7 @@ class Holds:
             expires_at_ms=expires,
             **self._common(call, body),
         )
-        return await self._answers.of(call, command, wallet)
+        return await self._answers.of(call, command, wallet.currency)
 
     async def capture(self, call: Call[CaptureAsked | None, None]) -> Answer:
         body = call.body or CaptureAsked()
@@ -216,13 +216,13 @@ class Holds:
             amount=amount,
             **self._common(call, body),
         )
-        return await self._answers.of(call, command, on)
+        return await self._answers.of(call, command, on.currency)
 
     async def void(self, call: Call[Plain | None, None]) -> Answer:
         hold, on = await self._hold(call)
         common = self._common(call, call.body or Plain())
         return await self._answers.of(
-            call, commands.Void(account=on.id, hold_id=hold.id, **common), on
+            call, commands.Void(account=on.id, hold_id=hold.id, **common), on.currency
         )
 
     async def reverse(self, call: Call[Plain | None, None]) -> Answer:
@@ -235,7 +235,7 @@ class Holds:
             raise HttpProblem(Reason.TRANSACTION_NOT_FOUND)
         common = self._common(call, call.body or Plain())
         command: Command = commands.Reverse(account=known.id, transaction_id=id, **common)
-        return await self._answers.of(call, command, known)
+        return await self._answers.of(call, command, known.currency)
 
     def _common(self, call: Call[Any, Any], body: Described) -> dict[str, Any]:
         required = self._settings.require_trans_id

@@ -199,7 +199,7 @@ class LegacyRoutes:
             return Answer(_item(told), 201, submit.replayed(found))
 
         try:
-            return await self._answers.submitted(call, command, sender, show)
+            return await self._answers.submitted(call, command, sender.currency, show)
         except HttpProblem as problem:
             if not isinstance(problem.code, Reason):
                 raise

@@ -16,7 +16,7 @@ from ingress.http.problems import HttpProblem
 from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Caller, ResponseModel
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import Accounts, Known
+from ingress.ledger.account_directory import Accounts
 from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.client.status_url import Locations
 from ingress.ledger.client.submission import Submissions, Undecided
@@ -48,21 +48,21 @@ class Answers:
         self._locations = locations
         self._trail = trail
 
-    async def of(self, call: Call[Any, Any], command: Command, on: Known) -> Answer:
-        """`on` is the command's account."""
+    async def of(self, call: Call[Any, Any], command: Command, currency: str) -> Answer:
+        """`currency` is that of the command's account."""
 
         async def show(found: Outcome) -> Answer:
             facts = posted(found)
             told = await self.shown(facts, call.caller, facts.account)
             return versioned(told, facts.version, 201, replayed(found))
 
-        return await self.submitted(call, command, on, show)
+        return await self.submitted(call, command, currency, show)
 
     async def submitted(
         self,
         call: Call[Any, Any],
         command: Command,
-        on: Known,
+        currency: str,
         show: Callable[[Outcome], Awaitable[Answer]],
     ) -> Answer:
         """What is shown of one that was posted, or where to poll: also where it cannot be shown
@@ -72,8 +72,8 @@ class Answers:
         from Kafka, too."""
         wait_s = request_fields.wait_s(call.request)
         if call.caller.role is not UserRole.USER:
-            await self._trail.add(_event(call, command, on))
-        found = await self._submissions.submit(command, on.currency, wait_s)
+            await self._trail.add(_event(call, command, currency))
+        found = await self._submissions.submit(command, currency, wait_s)
         if isinstance(found, Outcome):
             if found.status == "rejected":
                 raise rejection(found)
@@ -115,7 +115,7 @@ class Answers:
         return responses.transaction(facts, view, known, caller)
 
 
-def _event(call: Call[Any, Any], command: Command, on: Known) -> entries.Event:
+def _event(call: Call[Any, Any], command: Command, currency: str) -> entries.Event:
     """The command's kind is the action; its outcome is the ledger's, under the transaction id."""
     detail = {name: getattr(command, name, None) for name in _IN_THE_LOG}
     known = {name: value for name, value in detail.items() if value is not None}
@@ -125,7 +125,7 @@ def _event(call: Call[Any, Any], command: Command, on: Known) -> entries.Event:
     if isinstance(command, commands.Reverse):
         known["reverses"] = command.transaction_id
     known["transaction_id"] = commands.transaction_id(command)
-    known["currency"] = on.currency
+    known["currency"] = currency
     return entries.event(call, commands.kind(command), command.account, detail=known)
 
 

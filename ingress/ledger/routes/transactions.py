@@ -167,22 +167,22 @@ class Transactions:
         common = request_fields.common(call, body, key or str(uuid.uuid4()))
         command: dry_run.Asked
         if isinstance(body, Funding):
-            command, on = await self._funding(call, body, common)
+            command, currency = await self._funding(call, body, common)
         elif isinstance(body, TransferRequest):
-            command, on = await self._transfer(call, body, common)
+            command, currency = await self._transfer(call, body, common)
         else:
-            command, on = self._post(call.caller, body, common)
+            command, currency = self._post(call.caller, body, common)
         if call.query.validate_only:
             async with self._pool.connection() as connection:
                 reason = await dry_run.refusal(connection, command)
             if reason is not None:
                 raise HttpProblem(reason)
             return Answer(None, 204)
-        return await self._answers.of(call, command, on)
+        return await self._answers.of(call, command, currency)
 
     async def _funding(
         self, call: Call[Any, Any], body: Funding, common: dict[str, Any]
-    ) -> tuple[commands.Credit | commands.Debit, Known]:
+    ) -> tuple[commands.Credit | commands.Debit, str]:
         caller = call.caller
         operator = caller.role == UserRole.OPERATOR
         if body.entry == "credit" and not operator and not self._settings.self_credit:
@@ -191,19 +191,20 @@ class Transactions:
         await self._known.require_open(wallet, request_fields.WAIT_S)
         amount = request_fields.minor(body.amount, wallet.currency)
         kind = commands.Credit if body.entry == "credit" else commands.Debit
-        return kind(account=wallet.id, amount=amount, **common), wallet
+        return kind(account=wallet.id, amount=amount, **common), wallet.currency
 
     async def _transfer(
         self, call: Call[Any, Any], body: TransferRequest, common: dict[str, Any]
-    ) -> tuple[commands.Transfer, Known]:
+    ) -> tuple[commands.Transfer, str]:
         sender = await self._known.chosen(call.caller, body.wallet_id)
-        receiver = await self.receiver(sender, body)
+        receiver = await self.receiver(call.caller, sender, body)
         await self._known.require_open(sender, request_fields.WAIT_S)
         await self._known.require_open(receiver, request_fields.WAIT_S)
         amount = request_fields.minor(body.amount, sender.currency)
-        return commands.Transfer(account=sender.id, to=receiver.id, amount=amount, **common), sender
+        command = commands.Transfer(account=sender.id, to=receiver.id, amount=amount, **common)
+        return command, sender.currency
 
-    async def receiver(self, sender: Known, body: TransferRequest) -> Known:
+    async def receiver(self, caller: Caller, sender: Known, body: TransferRequest) -> Known:
         """The wallet that is named, or the user's: the default one, or one of the currency."""
         named = [name for name in RECEIVERS if getattr(body, name) is not None]
         if len(named) != 1:
@@ -212,7 +213,7 @@ class Transactions:
             )
         field = named[0]
         if body.receiver_wallet_id is not None:
-            found = await self._known.find(body.receiver_wallet_id)
+            found = await self._known.find_receiver(caller, body.receiver_wallet_id)
             if found is None:
                 raise not_found(field, "There is no such wallet.")
             if found.id == sender.id:
@@ -229,7 +230,7 @@ class Transactions:
 
     def _post(
         self, caller: Caller, body: PostRequest, common: dict[str, Any]
-    ) -> tuple[commands.Post, Known]:
+    ) -> tuple[commands.Post, str]:
         if caller.role != UserRole.OPERATOR:
             raise HttpProblem(Code.FORBIDDEN, "Entries are posted by operators.")
         entries = tuple(
@@ -246,4 +247,4 @@ class Transactions:
             raise request_fields.bad_field(
                 Reason.SYSTEM_ACCOUNT, "entries", "has no ordinary account"
             )
-        return msgspec.structs.replace(command, account=account), Known(account, body.currency)
+        return msgspec.structs.replace(command, account=account), body.currency
