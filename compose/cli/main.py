@@ -394,8 +394,8 @@ def list_dead_letters(data: up.Data = up.DATA) -> None:
     """A line for each: position, reason, size, label."""
     from compose import embedded_connection
     from plumbing.kafka import clients
+    from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
-    from processor.state.committed_reader import CommittedReader
 
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, f"{settings.ledger_id}-dead-letters")
@@ -419,8 +419,8 @@ def show_dead_letter(position: Position, data: up.Data = up.DATA) -> None:
 
     from compose import embedded_connection
     from plumbing.kafka import clients
+    from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
-    from processor.state.committed_reader import CommittedReader
 
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, f"{settings.ledger_id}-dead-letters")
@@ -442,8 +442,8 @@ def resubmit_dead_letter(
     """Write the command anew, by the key and partition of its account."""
     from compose import embedded_connection
     from plumbing.kafka import clients
+    from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
-    from processor.state.committed_reader import CommittedReader
 
     instead = None if value is None else service.contents(value)
     settings = embedded_connection.settings(data)

@@ -64,6 +64,8 @@ PASSING: Final = frozenset(
         KafkaError._TRANSPORT,
     }
 )
+# A batch of `commands` is small in its topic, but may be compressed from much more.
+LARGEST_RESPONSE: Final[ClientConfig] = {"receive.message.max.bytes": 2**31 - 1}
 AGAIN_S: Final = 0.2
 LEARN_S: Final = 2.0
 

@@ -12,11 +12,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin import running_workers
 from processor.admin.running_workers import Groups
 from processor.lanes import batch_output
 from processor.state import record_digest
-from processor.state.committed_reader import CommittedReader
 from schemas import coordination, state_keys
 from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSIONS, LedgerParameters
 from schemas.state import PartitionPosition

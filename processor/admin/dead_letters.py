@@ -12,9 +12,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from plumbing.failures import Failure
 from plumbing.kafka import clients
+from plumbing.kafka.committed_reader import CommittedReader, CommittedRecord
 from plumbing.settings import KafkaSettings
-from processor.state.committed_reader import CommittedReader
-from processor.state.record_digest import ReadRecord
 from schemas.encoding import codecs
 from schemas.encoding.codecs import AvroSchemas, UnreadableRecord
 from schemas.published_records import DeadLetter
@@ -32,7 +31,9 @@ def letters(reader: CommittedReader, names: Names) -> Iterator[DeadLetter]:
             yield _decode(read.value or b"")
 
 
-def find(reader: CommittedReader, names: Names, position: str) -> tuple[DeadLetter, ReadRecord]:
+def find(
+    reader: CommittedReader, names: Names, position: str
+) -> tuple[DeadLetter, CommittedRecord]:
     """A letter by the `partition:offset` of its command, and the command as it was written."""
     partition, offset = parsed(position)
     for letter in letters(reader, names):

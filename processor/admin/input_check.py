@@ -8,9 +8,9 @@ import hashlib
 from collections.abc import Iterator
 
 from plumbing.failures import Failure
+from plumbing.kafka.committed_reader import CommittedReader, CommittedRecord
 from processor.lanes.batch_output import MAX_KEY_BYTES
-from processor.state.committed_reader import CommittedReader
-from processor.state.record_digest import ReadRecord, position_after
+from processor.state.record_digest import position_after
 from schemas.state import InputPosition
 
 
@@ -22,9 +22,11 @@ class InputCheck:
         self._partition = partition
         self._keys = keys
         self._start, self._end = reader.range(topic, partition)
-        self._records: Iterator[ReadRecord] = reader.read(topic, partition, self._start, self._end)
+        self._records: Iterator[CommittedRecord] = reader.read(
+            topic, partition, self._start, self._end
+        )
         self._last_offset = -1
-        self._last: ReadRecord | None = None
+        self._last: CommittedRecord | None = None
 
     def answered(self, offset: int, digest: str | None, key: bytes | None) -> None:
         """The journal's next record answers the record at this offset."""

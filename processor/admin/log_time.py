@@ -15,10 +15,10 @@ from confluent_kafka import Producer
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedReader
 from processor.lanes import batch_output
 from processor.lanes.broker_clock import AHEAD_MS
 from processor.state import record_digest
-from processor.state.committed_reader import CommittedReader
 from schemas import coordination
 from schemas.coordination import LogTime
 from schemas.topics import Names

@@ -17,6 +17,7 @@ from rocksdict import AccessType, Options, Rdict
 
 from plumbing.failures import Failure
 from plumbing.kafka import transactional_producer
+from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin.input_check import InputCheck
 from processor.admin.rebuild_state import (
     MEMORY_MIB,
@@ -28,7 +29,6 @@ from processor.admin.rebuild_state import (
     table_in,
 )
 from processor.state import record_digest
-from processor.state.committed_reader import CommittedReader
 from processor.state.record_digest import new_incarnation
 from processor.state.recovery import Recovery
 from processor.state.store import LOCAL_KEY, Memory, scan

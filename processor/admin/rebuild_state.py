@@ -16,13 +16,12 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from plumbing.failures import Failure
+from plumbing.kafka.committed_reader import CommittedReader, CommittedRecord
 from processor.admin.input_check import InputCheck
 from processor.rules.decision import BrokenInvariant
 from processor.rules.evolve import evolve
 from processor.state import checkpoint, record_digest
 from processor.state.checkpoint import LocalCheckpoint
-from processor.state.committed_reader import CommittedReader
-from processor.state.record_digest import ReadRecord
 from processor.state.recovery import Recovery, check_owner
 from processor.state.store import Memory, StateStore
 from schemas import journal, state_keys
@@ -159,7 +158,7 @@ class Fold:
             table.forget()
             progress(number, self.offset + 1, end)
 
-    def _take(self, read: ReadRecord) -> None:
+    def _take(self, read: CommittedRecord) -> None:
         offset, value = read.offset, read.value or b""
         where = f"partition {self._number} of `{self._topic}`, record at {offset}"
         try:

@@ -10,12 +10,12 @@ from typing import Literal
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin import log_time
 from processor.lanes.broker_clock import AHEAD_MS, Clock
 from processor.rules import engine
 from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
-from processor.state.committed_reader import CommittedReader
 from processor.state.recovery import unsupported
 from schemas import coordination
 from schemas.state import PartitionState

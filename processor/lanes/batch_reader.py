@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka import clients
 from plumbing.kafka.partition_consumer import PartitionConsumer, Place
 from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
@@ -33,8 +33,6 @@ MAX_RECORDS, MAX_INPUT_BYTES = 9_000, 8 * MIB
 # message among it.
 MAX_AHEAD = 6_500
 AT_A_TIME = 200
-# A batch of `commands` is small as it lies in the topic, but may be compressed from much more.
-MOST_BYTES: ClientConfig = {"receive.message.max.bytes": 2**31 - 1}
 
 _REASONS = frozenset(Reason)
 _decode_message = msgspec.json.Decoder(CoordinationMessage).decode
@@ -60,7 +58,7 @@ class BatchReader:
                 "fetch.wait.max.ms": 500,
                 "fetch.min.bytes": 1,
                 "fetch.error.backoff.ms": 100,
-                **MOST_BYTES,
+                **clients.LARGEST_RESPONSE,
                 # What is fetched ahead of a busy partition is what another one with few records
                 # the lane, has to wait behind.
                 "fetch.message.max.bytes": 128 * KIB,

@@ -42,6 +42,7 @@ from plumbing import memory
 from plumbing.failures import Failure
 from plumbing.kafka import clients, transactional_producer
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedReader
 from plumbing.worker.crash_points import CrashPoints
 from plumbing.worker.lane_thread import LaneThread, StopRequested
 from processor.lanes import batch_output
@@ -52,7 +53,6 @@ from processor.lanes.partition_writer import Outcomes, PartitionWriter, nowhere
 from processor.lanes.transaction_encoding import Encode
 from processor.metrics import ProcessorMetrics
 from processor.state import checkpoint
-from processor.state.committed_reader import CommittedReader
 from processor.state.recovery import Recovery, check_owner
 from processor.state.store import StateStore
 from schemas import coordination

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from plumbing.failures import Failure
+from plumbing.kafka.committed_reader import CommittedRecord
 from processor.rules.decision import DecisionInput
 from schemas.ledger_parameters import FORMAT_LEVEL
 from schemas.state import InputPosition, PartitionPosition
@@ -15,25 +16,16 @@ from schemas.state import InputPosition, PartitionPosition
 _decode = msgspec.msgpack.Decoder(PartitionPosition).decode
 
 
-class ReadRecord(Struct, frozen=True, gc=False):
-    """A record as it lies in its topic."""
-
-    offset: int
-    key: bytes | None
-    value: bytes | None
-    time_ms: int
-
-
 def new_incarnation() -> bytes:
     """Made at random: a topic's id survives DeleteRecords, and a counter is lost with `state`."""
     return secrets.token_bytes(16)
 
 
-def position_after(last: ReadRecord | DecisionInput) -> InputPosition:
+def position_after(last: CommittedRecord | DecisionInput) -> InputPosition:
     return InputPosition(last.offset + 1, last.offset, digest(last))
 
 
-def digest(read: ReadRecord | DecisionInput) -> bytes:
+def digest(read: CommittedRecord | DecisionInput) -> bytes:
     """What tells a record from another one that lies at its offset in another topic."""
     key, value = read.key or b"", read.value or b""
     head = f"{read.offset}:{read.time_ms}:{len(key)}:{len(value)}:".encode()

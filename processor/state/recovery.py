@@ -13,9 +13,9 @@ import structlog
 from msgspec.structs import replace
 
 from plumbing.failures import Failure
+from plumbing.kafka.committed_reader import CommittedReader, CommittedRecord, OffsetRange
 from processor.state import record_digest
-from processor.state.committed_reader import CommittedReader, OffsetRange
-from processor.state.record_digest import ReadRecord, digest
+from processor.state.record_digest import digest
 from processor.state.store import StateStore
 from schemas import journal, state_keys, topics
 from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSIONS, LedgerParameters
@@ -158,7 +158,7 @@ class Recovery:
                     f"{where} has another record at {input.last_offset} than was read"
                 )
 
-    def check_journal(self, position: PartitionPosition | None) -> ReadRecord | None:
+    def check_journal(self, position: PartitionPosition | None) -> CommittedRecord | None:
         """The journal ends where the state does, with the record that is returned. Without a state
         there is no journal: else the state was lost, and all would be decided again."""
         topic = self._names.journal

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from plumbing.kafka.committed_reader import CommittedRecord
 from schemas.journal import JournalRecord
 from schemas.published_records import DeadLetter
 from sinks.verify import expected_messages, topic_reader
@@ -59,7 +60,7 @@ class DeadLetterComparison:
         for at in sorted(missing):
             self._note(at, "is not there")
 
-    def _compare(self, record: topic_reader.TopicRecord, gone_on: Callable[[int], bool]) -> None:
+    def _compare(self, record: CommittedRecord, gone_on: Callable[[int], bool]) -> None:
         try:
             letter = _decode_letter(record.value or b"")
         except msgspec.MsgspecError as error:

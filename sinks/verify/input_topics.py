@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from plumbing.kafka.committed_reader import CommittedRecord
 from schemas import state
 from schemas.commands import Command
 from schemas.coordination import CoordinationMessage, LogTime
@@ -70,9 +71,9 @@ class InputTopic:
         self._of = of
         self._differences = differences
         self._start, self._end = of.range()
-        self._records: Iterator[topic_reader.TopicRecord] = of.records(self._start, self._end)
-        self._ahead: topic_reader.TopicRecord | None = None
-        self._last: topic_reader.TopicRecord | None = None
+        self._records: Iterator[CommittedRecord] = of.records(self._start, self._end)
+        self._ahead: CommittedRecord | None = None
+        self._last: CommittedRecord | None = None
         self._last_offset = -1
         self._patience_s = topic_reader.CATCH_UP_S
 
@@ -141,7 +142,7 @@ class InputTopic:
         except ValueError:
             return False
 
-    def _at(self, offset: int) -> topic_reader.TopicRecord | None:
+    def _at(self, offset: int) -> CommittedRecord | None:
         while True:
             if self._ahead is None:
                 self._ahead = next(self._records, None)
@@ -170,7 +171,7 @@ class InputTopic:
                 return False
             time.sleep(topic_reader.PAUSE_S)
 
-    def _passed_over(self, record: topic_reader.TopicRecord) -> None:
+    def _passed_over(self, record: CommittedRecord) -> None:
         # The last message that was read before the others were deleted is kept as a proof.
         self._differences.note(
             self._topic,

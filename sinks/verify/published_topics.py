@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedRecord
 from schemas.encoding import avro, codecs
 from schemas.journal import JournalRecord
 from schemas.published_records import Result, TransactionRecord
@@ -142,7 +143,7 @@ class PublishedTopics:
         return {"transactions": self._transactions.compared, "results": self._results.compared}
 
     def before_fold(
-        self, books: ReplayedBooks, read: topic_reader.TopicRecord, record: JournalRecord
+        self, books: ReplayedBooks, read: CommittedRecord, record: JournalRecord
     ) -> None:
         offset, appended_ms = read.offset, read.time_ms
         entries = expected_messages.transactions(books, record)

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec.structs import replace
 
+from plumbing.kafka.committed_reader import CommittedRecord
 from schemas import commands, coordination, ids, state, state_keys
 from schemas.coordination import CoordinatedEntry
 from schemas.journal import JournalRecord
@@ -58,7 +59,7 @@ class StateComparison:
         """How many journal records are in it."""
         return 0 if self._position is None else self._position.partition.sequence
 
-    def _decoded_position(self, last: topic_reader.TopicRecord) -> PartitionPosition | None:
+    def _decoded_position(self, last: CommittedRecord) -> PartitionPosition | None:
         self._end = last.offset + 1
         try:
             return _decode_position(last.value or b"")

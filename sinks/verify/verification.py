@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedRecord
 from schemas.coordination import LogTime
 from schemas.journal import JournalRecord
 from schemas.topics import Names
@@ -226,7 +227,7 @@ class _Run:
             asked.config, asked.names, asked.partitions, self._differences
         )
 
-    def _records(self, number: int, one: "_PartitionCheck") -> Iterator[topic_reader.TopicRecord]:
+    def _records(self, number: int, one: "_PartitionCheck") -> Iterator[CommittedRecord]:
         """Up to the fixed point; and on, as long as a copy is ahead of it, for a while."""
         journal = self._journals[number]
         start, end = self._ranges[number]
@@ -320,7 +321,7 @@ class _PartitionCheck:
     def run(
         self,
         changelog: StateComparison,
-        records: Iterator[topic_reader.TopicRecord],
+        records: Iterator[CommittedRecord],
         gone_on: Callable[[], int],
     ) -> tuple[ReplayedBooks, PartitionReport]:
         names, number, books = self._asked.names, self._number, self.books
@@ -374,7 +375,7 @@ class _PartitionCheck:
             last_hash=books.hash or "",
         )
 
-    def _record(self, read: topic_reader.TopicRecord) -> None:
+    def _record(self, read: CommittedRecord) -> None:
         value, books = read.value or b"", self.books
         try:
             record = _decode(value)
@@ -387,7 +388,7 @@ class _PartitionCheck:
             # A record that was tampered with may say anything.
             books.note(f"cannot be followed: {error!r}")
 
-    def _follow(self, read: topic_reader.TopicRecord, value: bytes, record: JournalRecord) -> None:
+    def _follow(self, read: CommittedRecord, value: bytes, record: JournalRecord) -> None:
         books, next = self.books, self.books.sequence + 1
         time_ms = books.input_time_ms
         if next <= self._changelog.sequence:
@@ -407,7 +408,7 @@ class _PartitionCheck:
         if self._decisions is not None:
             self._decisions.fold(read.offset, read.key, value, record, answered)
 
-    def _tell(self, read: topic_reader.TopicRecord, record: JournalRecord) -> None:
+    def _tell(self, read: CommittedRecord, record: JournalRecord) -> None:
         try:
             self._readers.before_fold(self.books, read, record)
         except _FAULTY as error:

@@ -4,12 +4,12 @@ One consumer for one lane, never in a group: where to read is for them to say.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import OffsetRange
 from plumbing.kafka.partition_consumer import PartitionConsumer, Place
 from schemas.topics import Names
 from sinks.journal_chain import JournalPosition, ReadJournalRecord
@@ -18,13 +18,6 @@ from sinks.journal_chain import JournalPosition, ReadJournalRecord
 MAX_RECORDS = 16_000
 TIMEOUT_S = 20.0
 KIB = 1024
-
-
-class JournalRange(NamedTuple):
-    """The offsets that a read_committed reader can see: start up to, not with, end."""
-
-    start: int
-    end: int
 
 
 # A partition, and what was read of it.
@@ -61,7 +54,7 @@ class JournalConsumer:
     def start(self, positions: Mapping[int, JournalPosition]) -> None:
         for partition, position in positions.items():
             at = position.next_offset
-            there = JournalRange(*self._reader.watermarks((self._topic, partition), TIMEOUT_S))
+            there = OffsetRange(*self._reader.watermarks((self._topic, partition), TIMEOUT_S))
             if not there.start <= at <= there.end:
                 raise Failure(
                     f"partition {partition} of `{self._topic}` has offsets {there.start} to"

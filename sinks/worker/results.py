@@ -8,22 +8,21 @@ import time
 from collections.abc import Mapping, Sequence, Set
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from msgspec import Struct
 
-from plumbing.kafka import clients, transactional_producer
+from plumbing.kafka import transactional_producer
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedReader
 from plumbing.worker.lane_thread import StopRequested
 from schemas.published_records import Result
 from schemas.reasons import Reason
 from schemas.topics import RESULTS, Names
 from sinks.journal_chain import JournalPosition, SinkRecord, beginning
 
-TIMEOUT_S = 20.0
 # Longer than any broker leaves a dead producer's transaction open.
 STABLE_TIMEOUT_S = 60.0
 POLL_S = 0.1
-CHUNK = 10_000
 # How far before the end of `results.positions` the last ones are looked for, in turn.
 WINDOWS = (1_000, 100_000)
 
@@ -120,80 +119,38 @@ class Positions:
     def of(self, lane: int, partitions: Sequence[int]) -> dict[int, JournalPosition]:
         """Asked for once the lane's producer is initialised: nobody else can commit any for it
         after that."""
-        where = TopicPartition(self._topic, lane)
-        committed = self._consumer("read_committed")
-        try:
-            end = self._end_of_all(where)
-            self._wait_until_stable(committed, where, end)
-            told = _last_of(committed, where, end, {str(number).encode() for number in partitions})
-        finally:
-            committed.close()
-        return {number: self._position(number, told) for number in partitions}
+        with CommittedReader(self._config) as reader:
+            self._wait_until_stable(reader, lane)
+            last = self._last_of(reader, lane, {str(number).encode() for number in partitions})
+        return {number: self._position(number, last) for number in partitions}
 
-    def _position(self, partition: int, told: Mapping[bytes, ResultPosition]) -> JournalPosition:
-        at = told.get(str(partition).encode())
+    def _position(self, partition: int, last: Mapping[bytes, ResultPosition]) -> JournalPosition:
+        at = last.get(str(partition).encode())
         if at is None:
             return beginning(self._ledger_id, partition)
         return JournalPosition(at.next_offset, at.sequence, at.last_hash)
 
-    def _consumer(self, isolation: str) -> Consumer:
-        return clients.reader(
-            {
-                **self._config,
-                "isolation.level": isolation,
-                "fetch.wait.max.ms": 100,
-            }
-        )
-
-    def _end_of_all(self, where: TopicPartition) -> int:
-        consumer = self._consumer("read_uncommitted")
-        try:
-            return int(clients.watermarks(consumer, where, TIMEOUT_S)[1])
-        finally:
-            consumer.close()
-
-    def _wait_until_stable(self, committed: Consumer, where: TopicPartition, end: int) -> None:
+    def _wait_until_stable(self, reader: CommittedReader, lane: int) -> None:
         """A lane's partition has one writer, whose last transaction has ended by now. A reader sees
         what it wrote only once nothing before that is open to the brokers, either."""
         deadline = time.monotonic() + STABLE_TIMEOUT_S
-        while clients.watermarks(committed, where, TIMEOUT_S)[1] < end:
+        while reader.open_from(self._topic, lane) is not None:
             if time.monotonic() > deadline:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             if self._stopping.wait(POLL_S):
                 raise StopRequested
 
-
-def _last_of(
-    consumer: Consumer, where: TopicPartition, end: int, keys: Set[bytes]
-) -> dict[bytes, ResultPosition]:
-    """The last one of each key that has any."""
-    start, _ = clients.watermarks(consumer, where, TIMEOUT_S)
-    for window in (*WINDOWS, end):
-        first = max(start, end - window)
-        told = _last_since(consumer, TopicPartition(where.topic, where.partition, first), end)
-        if first == start or keys <= told.keys():
-            break
-    return told
-
-
-def _last_since(consumer: Consumer, where: TopicPartition, end: int) -> dict[bytes, ResultPosition]:
-    found: dict[bytes, ResultPosition] = {}
-    if where.offset >= end:
-        return found
-    consumer.assign([where])
-    quiet_since = time.monotonic()
-    while True:
-        messages = consumer.consume(CHUNK, 0.2)
-        if messages:
-            quiet_since = time.monotonic()
-        elif time.monotonic() - quiet_since > TIMEOUT_S:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        for message in messages:
-            error, offset = message.error(), message.offset() or 0
-            if error is None:
-                if offset < end:
-                    found[message.key() or b""] = _decode(message.value() or b"")
-            elif error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
-            if offset >= end or error is not None:
-                return found
+    def _last_of(
+        self, reader: CommittedReader, lane: int, keys: Set[bytes]
+    ) -> dict[bytes, ResultPosition]:
+        """The last one of each key that has any."""
+        start, end = reader.range(self._topic, lane)
+        for window in (*WINDOWS, end):
+            first = max(start, end - window)
+            last = {
+                record.key or b"": _decode(record.value or b"")
+                for record in reader.read(self._topic, lane, first, end)
+            }
+            if first == start or keys <= last.keys():
+                break
+        return last

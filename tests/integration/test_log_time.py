@@ -22,9 +22,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
     ResourceType,
 )
 
+from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin import rebuild_state
 from processor.admin.rebuild_state import StateSources
-from processor.state.committed_reader import CommittedReader
 from sinks.verify.verification import VerifyOptions, verify
 from tests.crash import worker_ledger as ledgers
 from tests.crash.worker_ledger import Position, WorkerLedger

@@ -15,9 +15,9 @@ from rocksdict import AccessType, Options, Rdict
 
 from plumbing.failures import Failure
 from plumbing.kafka import transactional_producer
+from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin import rebuild_changelog, rebuild_state
 from processor.admin.rebuild_state import StateSources
-from processor.state.committed_reader import CommittedReader
 from processor.state.recovery import Recovery, check_owner
 from processor.state.store import LOCAL_KEY, Memory, StateStore
 from schemas import ids, state, state_keys, topics

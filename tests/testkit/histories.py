@@ -11,11 +11,12 @@ from itertools import count, islice
 
 import msgspec
 
+from plumbing.kafka.committed_reader import CommittedRecord
 from processor.lanes import batch_output
 from processor.rules.decision import Decision, DecisionInput
 from processor.rules.evolve import evolve
 from processor.rules.state_view import MemoryState
-from processor.state.record_digest import ReadRecord, digest
+from processor.state.record_digest import digest
 from schemas import ids, state_keys
 from schemas.journal import JournalRecord, hash_of
 from schemas.ledger_parameters import LedgerParameters
@@ -102,7 +103,7 @@ def _position(read: list[Logged]) -> InputPosition:
         return InputPosition()
     key, value, time_ms = read[-1]
     last = len(read) - 1
-    return InputPosition(last + 1, last, digest(ReadRecord(last, key, value, time_ms)))
+    return InputPosition(last + 1, last, digest(CommittedRecord(last, key, value, time_ms)))
 
 
 class _WholeLog(Log):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.committed_reader import CommittedRecord
 from schemas.topics import Names
 from sinks.verify import topic_reader
 from sinks.verify.report import VerifyReport
-from sinks.verify.topic_reader import TopicRecord
 from sinks.verify.verification import VerifyOptions, verify
 
 DAY_MS = 24 * 3_600_000
@@ -24,7 +24,7 @@ class Topics:
     """Takes what a producer would be given."""
 
     def __init__(self) -> None:
-        self.records: defaultdict[tuple[str, int], list[TopicRecord]] = defaultdict(list)
+        self.records: defaultdict[tuple[str, int], list[CommittedRecord]] = defaultdict(list)
         self.starts: defaultdict[tuple[str, int], int] = defaultdict(int)
         # How many records at the end are hidden, each time that the end is asked for, in turn.
         self.hidden: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
@@ -40,7 +40,7 @@ class Topics:
     ) -> None:
         records = self.records[topic, partition]
         time_ms = timestamp or int(time.time() * 1_000)
-        records.append(TopicRecord(len(records), key, value, time_ms))
+        records.append(CommittedRecord(len(records), key, value, time_ms))
 
     def empty(self, topic: str, partition: int) -> None:
         """As if it was made again."""
@@ -66,11 +66,11 @@ class _Partition:
         end = len(self._topics.records[self._at]) - (hidden.pop(0) if hidden else 0)
         return self._topics.starts[self._at], end
 
-    def records(self, start: int, end: int) -> Iterator[TopicRecord]:
+    def records(self, start: int, end: int) -> Iterator[CommittedRecord]:
         first = max(start, self._topics.starts[self._at])
         yield from list(self._topics.records[self._at][first:end])
 
-    def last(self) -> TopicRecord | None:
+    def last(self) -> CommittedRecord | None:
         start, end = self.range()
         return self._topics.records[self._at][end - 1] if end > start else None
 
