@@ -37,7 +37,7 @@ from ingress.http.concurrent_waits import Waits
 from ingress.http.health import Health, Probe
 from ingress.http.roles import PUBLIC
 from ingress.http.routes import Answer, Call, Route
-from ingress.ledger.client.position_tokens import Positions
+from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.ledger.ledger_api import LedgerApi
 from ingress.outbox_relay import Relay
 from ingress.settings import IngressSettings
@@ -145,7 +145,7 @@ def parts(
 
     health = Health(about, {"kafka": kafka_probe, "postgres": revocations_probe})
     pages = Pages()
-    positions = Positions(settings.ledger_id)
+    positions = PositionTokens(settings.ledger_id)
     trail = AuditTrail(pool)
     ledger = LedgerApi(settings, pool, keys, people, openings, crash, positions, trail)
     routes = [

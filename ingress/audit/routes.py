@@ -10,7 +10,7 @@ from pydantic import Field
 from ingress import queries
 from ingress.http.roles import ADMINS, AUDITORS, Scope
 from ingress.http.routes import Answer, Call, Instant, Meta, Moment, Query, ResponseModel, Route
-from ingress.ledger.client.position_tokens import Positions, bad_cursor
+from ingress.ledger.client.position_tokens import PositionTokens, bad_cursor
 from ingress.users.directory import People
 from plumbing.postgres.connection_pool import Pool
 
@@ -76,7 +76,7 @@ class _AuditRow(Struct, frozen=True, kw_only=True):
 
 
 class AuditLog:
-    def __init__(self, pool: Pool, people: People, positions: Positions) -> None:
+    def __init__(self, pool: Pool, people: People, positions: PositionTokens) -> None:
         self._pool = pool
         self._positions = positions
         self._people = people

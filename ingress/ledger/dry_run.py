@@ -15,10 +15,10 @@ from schemas.state import AccountState
 from sinks.reads import accounts
 from sinks.reads.queries import Connection
 
-Asked = commands.Credit | commands.Debit | commands.Transfer | commands.Post
+MoneyCommand = commands.Credit | commands.Debit | commands.Transfer | commands.Post
 
 
-async def refusal(of: Connection, asked: Asked) -> Reason | None:
+async def refusal(of: Connection, asked: MoneyCommand) -> Reason | None:
     """The first in precedence; None: nothing stands against it."""
     if isinstance(asked, commands.Post):
         static = plans.static_post(asked)
@@ -31,15 +31,17 @@ async def refusal(of: Connection, asked: Asked) -> Reason | None:
         return Reason.ACCOUNT_NOT_FOUND
     currency = asked.currency or own.currency
     types = checks.types_allowed(RULES_VERSION, commands.kind(asked), asked.wallets_only is True)
-    against = {_against(found[entry.account], entry, currency, types) for entry in entries}
-    left = own.available + sum(_change(own, e) for e in entries if e.account == asked.account)
+    against = {_refusal_of_entry(found[entry.account], entry, currency, types) for entry in entries}
+    left = own.available + sum(
+        _available_change(own, e) for e in entries if e.account == asked.account
+    )
     if not outcomes.conditions_hold(asked, own.version, left):
         against.add(Reason.CONDITION_FAILED)
     reasons = [reason for reason in against if reason is not None]
     return min(reasons, key=PRECEDENCE.__getitem__, default=None)
 
 
-def _entries(asked: Asked) -> tuple[PostEntry, ...]:
+def _entries(asked: MoneyCommand) -> tuple[PostEntry, ...]:
     if isinstance(asked, commands.Post):
         return asked.entries
     direction: Direction = "credit" if isinstance(asked, commands.Credit) else "debit"
@@ -66,7 +68,7 @@ async def _account(of: Connection, id: str) -> AccountState | None:
     )
 
 
-def _against(
+def _refusal_of_entry(
     account: AccountState | None, entry: PostEntry, currency: str, types: frozenset[str]
 ) -> Reason | None:
     if account is not None and account.type not in types:
@@ -77,6 +79,6 @@ def _against(
     return checks.funds(account, entry.direction, entry.amount)
 
 
-def _change(account: AccountState, entry: PostEntry) -> int:
+def _available_change(account: AccountState, entry: PostEntry) -> int:
     outgoing = checks.is_outgoing(account.type, entry.direction)
     return -entry.amount if outgoing else entry.amount

@@ -10,20 +10,20 @@ from confluent_kafka import KafkaError, KafkaException
 from ingress.audit.trail import AuditTrail
 from ingress.auth.signing_keys import Keys
 from ingress.http.routes import Route
-from ingress.ledger.account_directory import Accounts
-from ingress.ledger.client.ledger_client import Channel, Full
-from ingress.ledger.client.outcome_lookup import Outcomes
-from ingress.ledger.client.position_tokens import Positions
-from ingress.ledger.client.status_url import Locations
-from ingress.ledger.client.submission import Submissions
+from ingress.ledger.account_directory import AccountDirectory
+from ingress.ledger.client.ledger_client import LedgerClient, QueueFull
+from ingress.ledger.client.outcome_lookup import OutcomeLookup
+from ingress.ledger.client.position_tokens import PositionTokens
+from ingress.ledger.client.status_url import StatusUrls
+from ingress.ledger.client.submission import Submission
 from ingress.ledger.routes.accounts import AccountRoutes
-from ingress.ledger.routes.commands import Polling
-from ingress.ledger.routes.holds import Holds
+from ingress.ledger.routes.commands import CommandRoutes
+from ingress.ledger.routes.holds import HoldRoutes
 from ingress.ledger.routes.legacy import LegacyRoutes
-from ingress.ledger.routes.paged_lists import Listing
-from ingress.ledger.routes.submit import Answers
-from ingress.ledger.routes.transactions import Transactions
-from ingress.ledger.routes.wallets import Wallets
+from ingress.ledger.routes.paged_lists import TransactionLists
+from ingress.ledger.routes.submit import CommandSubmitter
+from ingress.ledger.routes.transactions import TransactionRoutes
+from ingress.ledger.routes.wallets import WalletRoutes
 from ingress.settings import IngressSettings
 from ingress.users.directory import People
 from ingress.wallets import Openings
@@ -32,7 +32,7 @@ from plumbing.worker.crash_points import CrashPoints
 from schemas import ids
 from schemas.commands import Command
 
-SEND_S = 10.0
+RELAY_TIMEOUT_S = 10.0
 
 
 class LedgerApi:
@@ -44,22 +44,24 @@ class LedgerApi:
         people: People,
         openings: Openings,
         crash: CrashPoints,
-        positions: Positions,
+        positions: PositionTokens,
         trail: AuditTrail,
     ) -> None:
-        self._channel = Channel(settings, ids.service_name(settings.ledger_id, "ingress"), crash)
-        known = Accounts(pool, people, openings)
-        outcomes = Outcomes(pool, known)
-        submissions = Submissions(self._channel, outcomes, crash)
-        locations = Locations(keys, positions, settings.api_v1_prefix)
-        answers = Answers(known, submissions, locations, trail)
-        lists = Listing(pool, known, people, outcomes, answers, positions)
-        wallets = Wallets(settings.default_currency, pool, known, people, openings, lists)
+        self._channel = LedgerClient(
+            settings, ids.service_name(settings.ledger_id, "ingress"), crash
+        )
+        known = AccountDirectory(pool, people, openings)
+        outcomes = OutcomeLookup(pool, known)
+        submissions = Submission(self._channel, outcomes, crash)
+        locations = StatusUrls(keys, positions, settings.api_v1_prefix)
+        answers = CommandSubmitter(known, submissions, locations, trail)
+        lists = TransactionLists(pool, known, people, outcomes, answers, positions)
+        wallets = WalletRoutes(settings.default_currency, pool, known, people, openings, lists)
         self._parts = (
-            Transactions(settings, pool, known, openings, answers),
+            TransactionRoutes(settings, pool, known, openings, answers),
             lists,
-            Holds(settings, pool, known, submissions, answers, lists),
-            Polling(submissions, locations, answers),
+            HoldRoutes(settings, pool, known, submissions, answers, lists),
+            CommandRoutes(submissions, locations, answers),
             wallets,
             AccountRoutes(settings.default_currency, pool, known, people, answers, lists, wallets),
             LegacyRoutes(pool, known, openings, lists, answers),
@@ -83,10 +85,10 @@ class LedgerApi:
         """For the relay: where Kafka has it. Raises KafkaException where that is not certain."""
         try:
             submission = self._channel.submit(command)
-        except Full:
+        except QueueFull:
             raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None
         try:
-            position = await submission.placed(SEND_S)
+            position = await submission.placed(RELAY_TIMEOUT_S)
         finally:
             self._channel.forget(submission)
         if position is None:

@@ -18,20 +18,20 @@ from schemas import field_types, money
 from schemas.reasons import Reason
 from schemas.validation import command_validation
 
-WAIT_S: Final = 2.0
-LONGEST_WAIT_S: Final = 30
+DEFAULT_WAIT_S: Final = 2.0
+MAX_WAIT_S: Final = 30
 KEY_HEADER: Final = "Idempotency-Key"
-_MAJOR: Final = r"^(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?$"
-_is_major = re.compile(_MAJOR, re.ASCII).match
+_MAJOR_UNITS: Final = r"^(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?$"
+_is_major_units = re.compile(_MAJOR_UNITS, re.ASCII).match
 # As `answers` makes it: a digest of what was told may follow.
-_VERSION = re.compile(r'(?:W/)?"?([0-9]{1,15})(?:-[0-9a-f]{1,64})?"?\Z').match
-_WAIT = re.compile(r"wait=([0-9]{1,4})\Z").match
+_match_version = re.compile(r'(?:W/)?"?([0-9]{1,15})(?:-[0-9a-f]{1,64})?"?\Z').match
+_match_wait = re.compile(r"wait=([0-9]{1,4})\Z").match
 
 
 def _amount(value: Any) -> Any:
     if type(value) is int and 0 < value <= money.MAX_AMOUNT:
         return value
-    if type(value) is str and _is_major(value):
+    if type(value) is str and _is_major_units(value):
         return value
     raise PydanticCustomError(
         "amount_invalid",
@@ -46,7 +46,7 @@ Amount = Annotated[
         {
             "anyOf": [
                 {"type": "integer", "minimum": 1, "maximum": money.MAX_AMOUNT},
-                {"type": "string", "pattern": _MAJOR},
+                {"type": "string", "pattern": _MAJOR_UNITS},
             ],
             "description": "An integer is minor units; text is major units in the currency's own"
             ' scale: "125.00" USD, "125" JPY, "1.250" KWD.',
@@ -72,7 +72,7 @@ class Conditions(Body):
     min_available_after: int | None = Field(default=None, ge=-money.MAX_AMOUNT, le=money.MAX_AMOUNT)
 
 
-class Described(Body):
+class TransactionFields(Body):
     """What any transaction may carry."""
 
     trans_id: Key | None = Field(
@@ -128,7 +128,7 @@ class WaitQuery(Query):
     waits: ClassVar[bool] = True
 
     wait: int = Field(
-        default=0, ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for the outcome."
+        default=0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the outcome."
     )
 
 
@@ -136,19 +136,19 @@ def wait_s(request: web.Request) -> float:
     """As `Prefer` says; what it does not understand, it ignores."""
     prefer = request.headers.get("Prefer")
     if prefer is None:
-        return WAIT_S
+        return DEFAULT_WAIT_S
     wanted, at_once = None, False
     for part in prefer.lower().replace(" ", "").split(","):
         if part == "respond-async":
             at_once = True
-        elif found := _WAIT(part):
-            wanted = min(int(found.group(1)), LONGEST_WAIT_S)
+        elif found := _match_wait(part):
+            wanted = min(int(found.group(1)), MAX_WAIT_S)
     if wanted is None:
-        return 0.0 if at_once else WAIT_S
+        return 0.0 if at_once else DEFAULT_WAIT_S
     return float(wanted)
 
 
-def sent_by(call: Call[Any, Any], key: str) -> dict[str, Any]:
+def sender_fields(call: Call[Any, Any], key: str) -> dict[str, Any]:
     """Who sends a command, and by which key. Whatever was looked up here may have changed when the
     command is decided, so a user's command says that it may use wallets alone; its key is then one
     of the users' own, never one of the operators'."""
@@ -161,11 +161,11 @@ def sent_by(call: Call[Any, Any], key: str) -> dict[str, Any]:
     }
 
 
-def common(call: Call[Any, Any], body: Described, key: str) -> dict[str, Any]:
+def transaction_fields(call: Call[Any, Any], body: TransactionFields, key: str) -> dict[str, Any]:
     """What every command about money carries."""
     conditions = body.conditions
     return {
-        **sent_by(call, key),
+        **sender_fields(call, key),
         "reference": body.reference,
         "description": body.description,
         "metadata": body.metadata,
@@ -174,7 +174,7 @@ def common(call: Call[Any, Any], body: Described, key: str) -> dict[str, Any]:
     }
 
 
-def key(request: web.Request, given: str | None, required: bool) -> str | None:
+def idempotency_key(request: web.Request, given: str | None, required: bool) -> str | None:
     """The idempotency key, from the body or the header; None: the server has to make one."""
     header = request.headers.get(KEY_HEADER)
     if header is None:
@@ -193,7 +193,7 @@ def expected_version(request: web.Request, given: int | None) -> int | None:
     header = request.headers.get("If-Match")
     if header is None or header == "*":
         return given
-    found = _VERSION(header.strip())
+    found = _match_version(header.strip())
     if found is None:
         raise _bad_header("If-Match", "is a version in quotes, or an ETag")
     version = int(found.group(1))
@@ -202,7 +202,7 @@ def expected_version(request: web.Request, given: int | None) -> int | None:
     return version
 
 
-def minor(amount: int | str, currency: str, field: str = "amount") -> int:
+def minor_units(amount: int | str, currency: str, field: str = "amount") -> int:
     if isinstance(amount, int):
         return amount
     if currency not in money.EXPONENTS:
@@ -223,7 +223,7 @@ def _bad_header(name: str, detail: str) -> HttpProblem:
 
 
 def is_transaction_id(text: str) -> bool:
-    return _IS_ID(text) is not None
+    return _match_transaction_id(text) is not None
 
 
-_IS_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z").match
+_match_transaction_id = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z").match

@@ -16,7 +16,7 @@ from ingress.auth.revocations import KEY, SESSION
 from ingress.http.problems import Code, FieldError, HttpProblem
 from ingress.http.roles import ADMINS, Scope, UserRole
 from ingress.http.routes import Answer, Body, Call, Meta, Query, ResponseModel, Route
-from ingress.ledger.client.position_tokens import Positions
+from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.users import directory
 from ingress.users.directory import People, User, UserResponse
 from ingress.users.emails import read as read_email
@@ -56,7 +56,7 @@ class _UserCount(Struct, frozen=True):
 
 
 class Users:
-    def __init__(self, pool: Pool, people: People, positions: Positions) -> None:
+    def __init__(self, pool: Pool, people: People, positions: PositionTokens) -> None:
         self._pool = pool
         self._positions = positions
         self._people = people

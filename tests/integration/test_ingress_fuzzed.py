@@ -22,7 +22,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
 from ingress.http.roles import UserRole
-from ingress.ledger.request_fields import LONGEST_WAIT_S
+from ingress.ledger.request_fields import MAX_WAIT_S
 from tests.testkit.ledger_api import NEW_KEY, PREFIX, TIMEOUT_S, Ingress, Person
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
@@ -142,7 +142,7 @@ def parameters(operation: Any, known: dict[str, str]) -> dict[str, str]:
 def at_once(case: Case[Any]) -> Case[Any]:
     """The same, without waiting for what is not there."""
     given = case.query.get("wait") if case.query else None
-    if type(given) is int and 0 < given <= LONGEST_WAIT_S:
+    if type(given) is int and 0 < given <= MAX_WAIT_S:
         case.query = {**case.query, "wait": 0}
     return case
 

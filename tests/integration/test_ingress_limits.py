@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from ingress.http.problems import Code, HttpProblem
-from ingress.ledger.account_directory import Accounts
+from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.routes import paged_lists
 from ingress.users.directory import People
 from ingress.wallets import MAX_WALLETS, Openings
@@ -59,7 +59,7 @@ async def test_what_is_forgotten_meanwhile_is_told_all_the_same(
         openings = Openings(pool)
         for id in wallets:
             assert await openings.is_open(id, 30)
-        accounts = Accounts(pool, People(pool), openings, remembered=2)
+        accounts = AccountDirectory(pool, People(pool), openings, remembered=2)
         for some in (wallets[:2], wallets, wallets[1:], wallets):
             assert set(await accounts.all_of(some)) == set(some)
 
@@ -71,10 +71,10 @@ async def test_a_query_that_the_server_ends_is_told_as_one_that_is_too_wide(api:
             assert await cursor.fetchone() == (f"{connection_pool.STATEMENT_TIMEOUT_MS}ms",)
             await connection.execute("SET LOCAL statement_timeout = 50")
             with pytest.raises(HttpProblem) as told:
-                await paged_lists.paged(connection.execute("SELECT pg_sleep(60)"))
+                await paged_lists.page_or_problem(connection.execute("SELECT pg_sleep(60)"))
             await connection.rollback()
         assert told.value.code == Code.PAGE_TOO_DEEP
-        assert told.value.detail == paged_lists.TOO_LONG
+        assert told.value.detail == paged_lists.QUERY_TIMED_OUT
 
 
 async def test_who_stops_waiting_is_told_that_and_no_error_of_hanging_up(

@@ -13,8 +13,8 @@ import pytest
 from ingress.http.problems import HttpProblem
 from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
-from ingress.ledger.account_directory import Accounts
-from ingress.ledger.client.outcome_lookup import Outcomes
+from ingress.ledger.account_directory import AccountDirectory
+from ingress.ledger.client.outcome_lookup import OutcomeLookup
 from ingress.users.directory import People
 from ingress.wallets import Openings
 from plumbing.postgres import connection_pool
@@ -102,7 +102,7 @@ async def test_it_takes_the_same_work_to_find_neither(api: Api, ada: Person, eve
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
         people, openings = People(pool), Openings(pool)
-        outcomes = Outcomes(pool, Accounts(pool, people, openings))
+        outcomes = OutcomeLookup(pool, AccountDirectory(pool, people, openings))
         theirs = of_key(ada, "rent")
         first = await work(lambda: outcomes.of(UNKNOWN, eve.uuid))
         assert await work(lambda: outcomes.of(theirs, eve.uuid)) == first
@@ -125,7 +125,7 @@ async def test_a_foreign_internal_account_takes_the_same_work_as_a_missing_one(
     caller = Caller(eve.uuid, eve.number, UserRole.USER)
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
-        directory = Accounts(pool, People(pool), Openings(pool))
+        directory = AccountDirectory(pool, People(pool), Openings(pool))
         missing = await work(lambda: directory.find_receiver(caller, UNKNOWN))
         assert await work(lambda: directory.find_receiver(caller, internal)) == missing
         assert await directory.find(internal) is not None  # now it is cached

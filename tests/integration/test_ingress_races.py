@@ -26,7 +26,7 @@ from ingress.auth.signing_keys import Keys
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import Scope, UserRole
 from ingress.http.routes import Answer, Call, Caller
-from ingress.ledger.client.position_tokens import Positions
+from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.settings import IngressSettings
 from ingress.users.admin_routes import UserChange, Users
 from ingress.users.directory import People, User
@@ -73,7 +73,7 @@ class Parts:
         )
         self.own = Own(self.pool, self.passwords, attempts, people)
         self.api_keys = ApiKeys(settings, self.pool, self.passwords, attempts)
-        self.users = Users(self.pool, people, Positions("races"))
+        self.users = Users(self.pool, people, PositionTokens("races"))
 
     async def user(self, number: int) -> User:
         hashed = await self.passwords.hash(OLD)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ingress.ledger.request_fields import LONGEST_WAIT_S
+from ingress.ledger.request_fields import MAX_WAIT_S
 from schemas.ids import EPOCH
 from tests.testkit.pipeline import Pipeline
 from tests.testkit.programs import Program
@@ -124,7 +124,7 @@ class Ingress:
     ) -> Answer:
         """`body` is sent as JSON, bytes as they are. Who does not say otherwise waits for the
         outcome as long as a slow machine takes."""
-        sent = {"Prefer": f"wait={LONGEST_WAIT_S}", **(headers or {})}
+        sent = {"Prefer": f"wait={MAX_WAIT_S}", **(headers or {})}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

@@ -33,14 +33,14 @@ TICK_S: Final = 0.001
 IDLE_TICK_S: Final = 0.05
 # Commands are handed over together: the more wait for results, the longer they are gathered, since
 # the number of batches is what costs the broker and all after it. With few there is no delay.
-GATHER_S_EACH: Final = 0.0002
-LONGEST_GATHER_S: Final = 0.01
-GATHER_FROM: Final = 5
-MOST_QUEUED: Final = 50_000
-MOST_AT_ONCE: Final = 500
+LINGER_S_PER_COMMAND: Final = 0.0002
+MAX_LINGER_S: Final = 0.01
+LINGER_ABOVE_COMMANDS: Final = 5
+MAX_QUEUED_COMMANDS: Final = 50_000
+MAX_RESULTS_PER_TICK: Final = 500
 START_TIMEOUT_S: Final = 20.0
-FLUSH_S: Final = 5.0
-COMPLAIN_S: Final = 5.0
+FLUSH_TIMEOUT_S: Final = 5.0
+WARNING_INTERVAL_S: Final = 5.0
 
 _decode: Final[Callable[[bytes], Result]] = msgspec.json.Decoder(Result).decode
 _encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
@@ -48,15 +48,15 @@ _encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Full(Exception):
+class QueueFull(Exception):
     """The producer's queue takes no more: the command was not handed over."""
 
 
-class TooLarge(Exception):
+class CommandTooLarge(Exception):
     """The ledger would refuse it for its size: it was not handed over."""
 
 
-class Submission:
+class PendingCommand:
     """One command on its way. `position` is None until Kafka has it; `failed` says why that is not
     certain, `unplaced` that Kafka has it and did not say where, and `refused` that the producer did
     not take it; `result` is its outcome."""
@@ -116,7 +116,7 @@ class Submission:
         if error is not None:
             self.failed = error.str()
         else:
-            self.position = _position(message)
+            self.position = _delivered_position(message)
             self.unplaced = self.position is None
         early, self._unconfirmed = self._unconfirmed, None
         if early is not None:
@@ -152,7 +152,7 @@ class Submission:
             _wake(self._waiter)
 
 
-def _position(message: Message) -> Position | None:
+def _delivered_position(message: Message) -> Position | None:
     """None: unknown, as after an append that was repeated."""
     partition, offset = message.partition(), message.offset()
     if partition is None or offset is None or partition < 0 or offset < 0:
@@ -180,7 +180,7 @@ class ResultWatch:
         self.event.clear()
 
 
-class Channel:
+class LedgerClient:
     def __init__(self, settings: KafkaSettings, client_id: str, crash: CrashPoints) -> None:
         self._crash = crash
         self._settings = settings
@@ -190,9 +190,9 @@ class Channel:
         self._prefix = secrets.token_hex(6)
         self._number = 0
         self._undelivered = 0
-        self._gathered: list[tuple[str, bytes, Submission]] = []
+        self._gathered: list[tuple[str, bytes, PendingCommand]] = []
         self._gathering: asyncio.TimerHandle | None = None
-        self._awaited: dict[str, Submission] = {}
+        self._awaited: dict[str, PendingCommand] = {}
         self._watches: dict[str | Position, list[ResultWatch]] = {}
         self._producer: Producer | None = None
         self._results: Consumer | None = None
@@ -217,7 +217,7 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         self._producer = clients.command_producer(self._settings, self._client_id)
-        self._results = await asyncio.to_thread(_results, self._settings, self._client_id)
+        self._results = await asyncio.to_thread(_results_consumer, self._settings, self._client_id)
         self._tick()
 
     async def close(self) -> None:
@@ -228,12 +228,12 @@ class Channel:
             self._gathering.cancel()
             self._hand_over()
         if self._producer is not None:
-            await asyncio.to_thread(self._producer.flush, FLUSH_S)
+            await asyncio.to_thread(self._producer.flush, FLUSH_TIMEOUT_S)
         if self._results is not None:
             await asyncio.to_thread(self._results.close)
             self._results = None
 
-    def submit(self, command: Command) -> Submission:
+    def submit(self, command: Command) -> PendingCommand:
         """To be handed to the producer with those that come at the same time. Whoever submits
         forgets it at the end. Raises Full or TooLarge, and then it is not sent."""
         assert self._producer is not None, "started"
@@ -242,10 +242,10 @@ class Channel:
         account = command.account
         value = _encode(msgspec.structs.replace(command, id=label))
         if len(value) > field_types.MAX_COMMAND_BYTES:
-            raise TooLarge
-        made = Submission(label, commands.transaction_id(command))
-        if len(self._producer) + len(self._gathered) >= MOST_QUEUED:
-            raise Full
+            raise CommandTooLarge
+        made = PendingCommand(label, commands.transaction_id(command))
+        if len(self._producer) + len(self._gathered) >= MAX_QUEUED_COMMANDS:
+            raise QueueFull
         self._gathered.append((account, value, made))
         self._awaited[label] = made
         if self._gathering is None:
@@ -257,10 +257,10 @@ class Channel:
     def _gather(self) -> None:
         assert self._loop is not None, "started"
         waiting = len(self._awaited)
-        if waiting <= GATHER_FROM:
+        if waiting <= LINGER_ABOVE_COMMANDS:
             self._hand_over()
             return
-        pause_s = min(LONGEST_GATHER_S, waiting * GATHER_S_EACH)
+        pause_s = min(MAX_LINGER_S, waiting * LINGER_S_PER_COMMAND)
         self._gathering = self._loop.call_later(pause_s, self._hand_over)
 
     def _hand_over(self) -> None:
@@ -286,7 +286,7 @@ class Channel:
             else:
                 self._undelivered += 1
 
-    def forget(self, submission: Submission) -> None:
+    def forget(self, submission: PendingCommand) -> None:
         self._awaited.pop(submission.label, None)
 
     @contextmanager
@@ -305,7 +305,7 @@ class Channel:
                 if not left:
                     del self._watches[key]
 
-    def _delivery(self, made: Submission) -> Callable[[KafkaError | None, Message], None]:
+    def _delivery(self, made: PendingCommand) -> Callable[[KafkaError | None, Message], None]:
         def delivered(error: KafkaError | None, message: Message) -> None:
             self._undelivered -= 1
             self._crash.reach("submit.3-appended")
@@ -325,7 +325,7 @@ class Channel:
         try:
             if self._undelivered:
                 self._producer.poll(0)
-            for message in self._results.consume(MOST_AT_ONCE, 0):
+            for message in self._results.consume(MAX_RESULTS_PER_TICK, 0):
                 self._take(message)
         except KafkaException as error:
             self._complain(error.args[0])
@@ -351,12 +351,12 @@ class Channel:
     def _complain(self, error: KafkaError) -> None:
         """The client goes on by itself; meanwhile outcomes are read in Postgres."""
         now = time.monotonic()
-        if now - self._complained_at > COMPLAIN_S:
+        if now - self._complained_at > WARNING_INTERVAL_S:
             self._complained_at = now
             log.warning("results do not come", error=error.str())
 
 
-def _results(settings: KafkaSettings, client_id: str) -> Consumer:
+def _results_consumer(settings: KafkaSettings, client_id: str) -> Consumer:
     """All of `results`, from its end on."""
     topic = settings.topics.results
     consumer = Consumer(

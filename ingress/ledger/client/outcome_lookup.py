@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from ingress.http.roles import READERS
 from ingress.http.routes import Caller
-from ingress.ledger.account_directory import Accounts
+from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.client.status_url import Position
 from ingress.ledger.views import transaction_view
 from ingress.ledger.views.transaction_view import TransactionView
@@ -33,13 +33,13 @@ class Outcome(Struct, frozen=True, kw_only=True):
     position: Position | None = None
 
 
-def party(caller: Caller) -> str | None:
+def party_filter(caller: Caller) -> str | None:
     """Whose part in a transaction is looked for; None for those who may read all."""
     return None if caller.role in READERS else caller.id
 
 
-class Outcomes:
-    def __init__(self, pool: Pool, accounts: Accounts) -> None:
+class OutcomeLookup:
+    def __init__(self, pool: Pool, accounts: AccountDirectory) -> None:
         self._pool = pool
         self._accounts = accounts
 
@@ -84,5 +84,5 @@ class Outcomes:
         known = await self._accounts.all_of([row.account, row.counterparty], connection)
         account = known.get(row.account)
         currency = "" if account is None else account.currency
-        made = transaction_view.of_rows(row, entries, currency)
+        made = transaction_view.from_rows(row, entries, currency)
         return Outcome(status=row.status, transaction_id=row.id, facts=made, reason=row.reason)

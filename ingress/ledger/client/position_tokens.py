@@ -11,14 +11,14 @@ from typing import Final
 from ingress.http.problems import Code, FieldError, HttpProblem
 from schemas import ids
 
-_POSITION: Final = re.compile(
+_TOKEN: Final = re.compile(
     r"([A-Za-z0-9._-]{1,64}):([1-9][0-9]{0,8})(?::([A-Za-z0-9_:-]+))?"
 ).fullmatch
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}", re.ASCII).fullmatch
 
 
-class Positions:
+class PositionTokens:
     def __init__(self, ledger: str, epoch: int = ids.EPOCH) -> None:
         self._ledger = ledger
         self._epoch = epoch
@@ -30,7 +30,7 @@ class Positions:
     def read(self, text: str) -> str | None:
         """What was written. None: it is not a position. Raises a Problem for one that is not of
         this ledger and epoch."""
-        found = _POSITION(text)
+        found = _TOKEN(text)
         if found is None:
             return None
         ledger, epoch, inner = found.groups()

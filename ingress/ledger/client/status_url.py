@@ -12,16 +12,16 @@ from typing import Final
 
 from ingress.auth.signing_keys import Keys
 from ingress.http.problems import Code, HttpProblem
-from ingress.ledger.client.position_tokens import Positions
+from ingress.ledger.client.position_tokens import PositionTokens
 
 Position = tuple[int, int]
 
-PURPOSE: Final = "command location"
-_PLACE: Final = re.compile(r"(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,18})", re.ASCII).fullmatch
+MAC_PURPOSE: Final = "command location"
+_POSITION: Final = re.compile(r"(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,18})", re.ASCII).fullmatch
 
 
-class Locations:
-    def __init__(self, keys: Keys, positions: Positions, prefix: str) -> None:
+class StatusUrls:
+    def __init__(self, keys: Keys, positions: PositionTokens, prefix: str) -> None:
         self._keys = keys
         self._positions = positions
         self._path = f"{prefix}/commands/"
@@ -30,7 +30,7 @@ class Locations:
         """Without a position: it is not certain that Kafka has the command."""
         place = "" if position is None else f"{position[0]}:{position[1]}"
         text = self._positions.write(place)
-        mac = self._keys.mac(PURPOSE, _signed(owner, transaction_id, text))
+        mac = self._keys.mac(MAC_PURPOSE, _signed(owner, transaction_id, text))
         signature = base64.urlsafe_b64encode(mac).decode().rstrip("=")
         return f"{self._path}{transaction_id}?position={text}&signature={signature}"
 
@@ -46,9 +46,9 @@ class Locations:
             mac = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
         except (ValueError, binascii.Error):
             mac = b""
-        if not self._keys.check(PURPOSE, _signed(owner, transaction_id, text), mac):
+        if not self._keys.check(MAC_PURPOSE, _signed(owner, transaction_id, text), mac):
             raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
-        found = _PLACE(place)
+        found = _POSITION(place)
         return None if found is None else (int(found.group(1)), int(found.group(2)))
 
 

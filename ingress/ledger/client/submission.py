@@ -20,8 +20,8 @@ from msgspec import Struct
 from ingress import queries
 from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.client import ledger_client
-from ingress.ledger.client.ledger_client import Channel, Position, Submission
-from ingress.ledger.client.outcome_lookup import Outcome, Outcomes
+from ingress.ledger.client.ledger_client import LedgerClient, PendingCommand, Position
+from ingress.ledger.client.outcome_lookup import Outcome, OutcomeLookup
 from ingress.ledger.views import transaction_view
 from plumbing.worker.crash_points import CrashPoints
 from schemas.commands import Command
@@ -29,10 +29,10 @@ from schemas.published_records import Result
 from schemas.reasons import Reason
 
 # How long the append alone is waited for, where the outcome is not.
-APPEND_S: Final = 5.0
-LOOK_AGAIN_S: Final = 1.0
+APPEND_TIMEOUT_S: Final = 5.0
+LOOKUP_INTERVAL_S: Final = 1.0
 # How long the books are looked in once the wait is over: no answer of theirs keeps back ours.
-LAST_LOOK_S: Final = 1.0
+FINAL_LOOKUP_TIMEOUT_S: Final = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -45,8 +45,8 @@ class Undecided(Struct, frozen=True):
     pending: bool = False
 
 
-class Submissions:
-    def __init__(self, line: Channel, outcomes: Outcomes, crash: CrashPoints) -> None:
+class Submission:
+    def __init__(self, line: LedgerClient, outcomes: OutcomeLookup, crash: CrashPoints) -> None:
         self._channel = line
         self._outcomes = outcomes
         self._crash = crash
@@ -56,9 +56,9 @@ class Submissions:
         self._crash.reach("submit.1-checked")
         try:
             submission = self._channel.submit(command)
-        except ledger_client.Full:
+        except ledger_client.QueueFull:
             raise _busy() from None
-        except ledger_client.TooLarge:
+        except ledger_client.CommandTooLarge:
             raise HttpProblem(Reason.TOO_LARGE) from None
         self._crash.reach("submit.2-handed-over")
         try:
@@ -82,7 +82,7 @@ class Submissions:
 
     async def _of_result(
         self,
-        submission: Submission,
+        submission: PendingCommand,
         command: Command,
         currency: str,
         result: Result,
@@ -95,11 +95,11 @@ class Submissions:
                 reason=result.reason,
                 detail=result.detail,
             )
-        if not result.replay and isinstance(command, transaction_view.TOLD_BY_RESULT):
-            told = transaction_view.of_result(command, result.transaction_id, currency, result)
+        if not result.replay and isinstance(command, transaction_view.COMPLETE_IN_RESULT):
+            told = transaction_view.from_result(command, result.transaction_id, currency, result)
             position = (result.partition, result.offset)
             return Outcome(status="posted", transaction_id=told.id, facts=told, position=position)
-        async with asyncio.timeout_at(deadline + LAST_LOOK_S):
+        async with asyncio.timeout_at(deadline + FINAL_LOOKUP_TIMEOUT_S):
             found = await self.until_decided(result.transaction_id, None, deadline)
         if found is None or found.status == "pending":
             return _undecided(submission, pending=found is not None)
@@ -107,15 +107,15 @@ class Submissions:
         return _as_first_told(found, command, position, replayed=result.replay)
 
     async def _without_result(
-        self, submission: Submission, command: Command, wait_s: float, deadline: float
+        self, submission: PendingCommand, command: Command, wait_s: float, deadline: float
     ) -> Outcome | Undecided:
         """It is late, or nobody wanted to wait."""
-        position = await submission.placed(APPEND_S if wait_s == 0 else 0)
+        position = await submission.placed(APPEND_TIMEOUT_S if wait_s == 0 else 0)
         if submission.refused:
             raise _busy()
         if position is None or wait_s == 0:
             return _undecided(submission)
-        async with asyncio.timeout_at(deadline + LAST_LOOK_S):
+        async with asyncio.timeout_at(deadline + FINAL_LOOKUP_TIMEOUT_S):
             found = await self._at(position, submission.transaction_id)
         if found is None or found.status == "pending":
             return _undecided(submission, pending=found is not None)
@@ -157,13 +157,13 @@ class Submissions:
                 if (found is not None and found.status != "pending") or left_s <= 0:
                     return found
                 # Should a result have been missed, it is looked for all the same.
-                await watch.wait(min(left_s, LOOK_AGAIN_S))
+                await watch.wait(min(left_s, LOOKUP_INTERVAL_S))
 
 
 def _as_first_told(
     found: Outcome, command: Command, position: Position, *, replayed: bool
 ) -> Outcome:
-    told = None if found.facts is None else transaction_view.as_first_told(found.facts, command)
+    told = None if found.facts is None else transaction_view.as_first_answered(found.facts, command)
     return msgspec.structs.replace(found, facts=told, replayed=replayed, position=position)
 
 
@@ -171,7 +171,7 @@ def _busy() -> HttpProblem:
     return HttpProblem(Code.BUSY, headers={"Retry-After": "1"})
 
 
-def _undecided(submission: Submission, *, pending: bool = False) -> Undecided:
+def _undecided(submission: PendingCommand, *, pending: bool = False) -> Undecided:
     result, position = submission.result, submission.position
     if position is None and result is not None:
         position = (result.partition, result.offset)

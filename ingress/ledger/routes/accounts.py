@@ -14,15 +14,15 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import OPERATORS, READERS, Scope
 from ingress.http.routes import Answer, Body, Call, Instant, Query, ResponseModel, Route
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import Accounts, Known
+from ingress.ledger.account_directory import AccountDirectory, KnownAccount
 from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.request_fields import AccountId, Currency
 from ingress.ledger.routes import paged_lists, submit
-from ingress.ledger.routes.paged_lists import Cursored, Listing, Paged
-from ingress.ledger.routes.submit import Answers
-from ingress.ledger.routes.wallets import At, BalanceResponse, Wallets
+from ingress.ledger.routes.paged_lists import CursorQuery, PageQuery, TransactionLists
+from ingress.ledger.routes.submit import CommandSubmitter
+from ingress.ledger.routes.wallets import BalanceQuery, BalanceResponse, WalletRoutes
 from ingress.ledger.views import wallet_view
-from ingress.ledger.views.responses import Accepted, PageMeta, TransactionList
+from ingress.ledger.views.responses import AcceptedResponse, PageMeta, TransactionList
 from ingress.users.directory import People
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands, field_types, money
@@ -36,7 +36,7 @@ TAG: Final = "Accounts"
 Type = Literal["wallet", "asset", "liability", "equity", "revenue", "expense"]
 Status = Literal["open", "frozen", "closed"]
 # Where an account's metadata has its name.
-NAME: Final = "name"
+NAME_KEY: Final = "name"
 # Room for a name beside it.
 MAX_METADATA_BYTES: Final = field_types.MAX_METADATA_BYTES - 1_024
 Limit = Field(
@@ -59,10 +59,10 @@ class NewAccount(Body):
     @field_validator("metadata")
     @classmethod
     def _fits(cls, value: dict[str, str]) -> dict[str, str]:
-        return _fitting(value)
+        return _require_size(value)
 
 
-class Changes(Body):
+class AccountChanges(Body):
     """What is given is changed, all of it or nothing."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
@@ -80,7 +80,7 @@ class Changes(Body):
     @field_validator("metadata")
     @classmethod
     def _fits(cls, value: dict[str, str | None]) -> dict[str, str]:
-        return _fitting({name: text or "" for name, text in value.items()})
+        return _require_size({name: text or "" for name, text in value.items()})
 
 
 class AccountResponse(ResponseModel):
@@ -117,7 +117,7 @@ class TrialLineResponse(ResponseModel):
     credit: str
 
 
-class TrialBalance(ResponseModel):
+class TrialBalanceResponse(ResponseModel):
     """In minor units as text; in each currency debits are credits."""
 
     data: list[TrialLineResponse]
@@ -127,18 +127,18 @@ class AccountPath(Query):
     id: AccountId
 
 
-class AccountQuery(Cursored):
+class AccountQuery(CursorQuery):
     user_id: str | None = Field(default=None, max_length=64)
     currency: Currency | None = None
     account_type: Type | None = None
     status: Status | None = None
 
 
-class Money(Query):
+class CurrencyQuery(Query):
     currency: Currency | None = None
 
 
-PROBLEMS: Final = (
+ACCOUNT_PROBLEMS: Final = (
     Code.HEADERS_INVALID,
     Code.BUSY,
     Reason.IDEMPOTENCY_KEY_REUSED,
@@ -157,11 +157,11 @@ class AccountRoutes:
         self,
         default_currency: str,
         pool: Pool,
-        known: Accounts,
+        known: AccountDirectory,
         people: People,
-        answers: Answers,
-        lists: Listing,
-        wallets: Wallets,
+        answers: CommandSubmitter,
+        lists: TransactionLists,
+        wallets: WalletRoutes,
     ) -> None:
         self._default_currency = default_currency
         self._pool = pool
@@ -183,9 +183,9 @@ class AccountRoutes:
                 scope=Scope.ACCOUNTS,
                 body=NewAccount,
                 headers=request_fields.MoneyHeaders,
-                answers={201: AccountResponse, 202: Accepted},
+                answers={201: AccountResponse, 202: AcceptedResponse},
                 problems=(
-                    *PROBLEMS,
+                    *ACCOUNT_PROBLEMS,
                     Reason.ACCOUNT_EXISTS,
                     Reason.CURRENCY_UNKNOWN,
                     Reason.SYSTEM_ACCOUNT,
@@ -193,15 +193,23 @@ class AccountRoutes:
             ),
             self._read("/accounts", self.browse, "Accounts by id", AccountList, AccountQuery),
             self._read("/accounts/{id}", self.show, "One account", AccountResponse, None),
-            self._read("/accounts/{id}/balance", self.balance, "A balance", BalanceResponse, At),
+            self._read(
+                "/accounts/{id}/balance", self.balance, "A balance", BalanceResponse, BalanceQuery
+            ),
             self._read(
                 "/accounts/{id}/entries",
                 self.entries,
                 "An account's history",
                 TransactionList,
-                Paged,
+                PageQuery,
             ),
-            self._read("/trial-balance", self.trial, "All accounts, added up", TrialBalance, Money),
+            self._read(
+                "/trial-balance",
+                self.trial,
+                "All accounts, added up",
+                TrialBalanceResponse,
+                CurrencyQuery,
+            ),
             Route(
                 method="PATCH",
                 path="/accounts/{id}",
@@ -211,14 +219,14 @@ class AccountRoutes:
                 roles=OPERATORS,
                 scope=Scope.ACCOUNTS,
                 params=AccountPath,
-                body=Changes,
+                body=AccountChanges,
                 headers=request_fields.MoneyHeaders,
-                answers={200: AccountResponse, 202: Accepted},
-                problems=(*PROBLEMS, Reason.METADATA_TOO_LARGE),
+                answers={200: AccountResponse, 202: AcceptedResponse},
+                problems=(*ACCOUNT_PROBLEMS, Reason.METADATA_TOO_LARGE),
                 description="Any of them, as one command: all or nothing. `limit` null takes it"
                 " away, but from wallets.",
             ),
-            *(self._step(name) for name in STEPS),
+            *(self._step(name) for name in STATUS_CHANGES),
         ]
 
     def _read(
@@ -240,7 +248,7 @@ class AccountRoutes:
         )
 
     def _step(self, name: str) -> Route:
-        kind, summary = STEPS[name]
+        kind, summary = STATUS_CHANGES[name]
 
         async def step(call: Call[None, None]) -> Answer:
             return await self._decide(call, kind, {})
@@ -255,14 +263,14 @@ class AccountRoutes:
             scope=Scope.ACCOUNTS,
             params=AccountPath,
             headers=request_fields.MoneyHeaders,
-            answers={200: AccountResponse, 202: Accepted},
-            problems=PROBLEMS,
+            answers={200: AccountResponse, 202: AcceptedResponse},
+            problems=ACCOUNT_PROBLEMS,
         )
 
     async def open(self, call: Call[NewAccount, None]) -> Answer:
         body = call.body
         currency = body.currency or self._default_currency
-        key = request_fields.key(call.request, None, False)
+        key = request_fields.idempotency_key(call.request, None, False)
         owner = None
         if body.user_id is not None:
             user = await self._people.by_reference(body.user_id)
@@ -272,7 +280,7 @@ class AccountRoutes:
         # The same key is the same account: its id follows from it.
         made = uuid.uuid4() if key is None else uuid.uuid5(uuid.UUID(call.caller.id), key)
         id = body.id or str(made)
-        named = {} if body.name is None else {NAME: body.name}
+        named = {} if body.name is None else {NAME_KEY: body.name}
         command = commands.OpenAccount(
             account=id,
             type=body.account_type,
@@ -280,11 +288,11 @@ class AccountRoutes:
             owner=owner,
             min_balance=body.limit,
             metadata={**body.metadata, **named},
-            **_common(call, key),
+            **_command_fields(call, key),
         )
         return await self._told(call, command, currency, 201)
 
-    async def change(self, call: Call[Changes, None]) -> Answer:
+    async def change(self, call: Call[AccountChanges, None]) -> Answer:
         body, given = call.body, call.body.model_fields_set
         if not given:
             raise request_fields.bad_field(
@@ -292,15 +300,15 @@ class AccountRoutes:
             )
         change: dict[str, Any] = {"metadata": dict(body.metadata)}
         if "name" in given:
-            change["metadata"][NAME] = body.name or ""
+            change["metadata"][NAME_KEY] = body.name or ""
         if "limit" in given:
             change |= {"min_balance": body.limit, "no_limit": True if body.limit is None else None}
         return await self._decide(call, commands.ChangeAccount, change)
 
     async def _decide(self, call: Call[Any, Any], kind: Any, more: dict[str, Any]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
-        key = request_fields.key(call.request, None, False)
-        command = kind(account=known.id, **more, **_common(call, key))
+        key = request_fields.idempotency_key(call.request, None, False)
+        command = kind(account=known.id, **more, **_command_fields(call, key))
         return await self._told(call, command, known.currency, 200)
 
     async def _told(
@@ -308,7 +316,7 @@ class AccountRoutes:
     ) -> Answer:
         async def show(found: Outcome) -> Answer:
             told = await self._shown(command.account)
-            return submit.versioned(told, told.version, status, submit.replayed(found))
+            return submit.with_etag(told, told.version, status, submit.replay_headers(found))
 
         return await self._answers.submitted(call, command, currency, show)
 
@@ -317,11 +325,11 @@ class AccountRoutes:
             account = await accounts.account(connection, id)
         if account is None:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
-        return _account(account, await self._known.all_of([id]))
+        return _account_response(account, await self._known.all_of([id]))
 
     async def show(self, call: Call[None, None]) -> Answer:
         told = await self._shown(call.path["id"])
-        return submit.tagged(call, told, told.version)
+        return submit.with_etag_or_304(call, told, told.version)
 
     async def browse(self, call: Call[None, AccountQuery]) -> Answer:
         query, owner = call.query, None
@@ -329,7 +337,7 @@ class AccountRoutes:
             user = await self._people.by_reference(query.user_id)
             owner = "" if user is None else user.id
         async with self._pool.connection() as connection:
-            page = await paged_lists.paged(
+            page = await paged_lists.page_or_problem(
                 accounts.accounts(
                     connection,
                     owner=owner,
@@ -342,18 +350,20 @@ class AccountRoutes:
             )
         known = await self._known.all_of([each.id for each in page.items])
         meta = self._lists.meta(query, page)
-        return Answer(AccountList(data=[_account(each, known) for each in page.items], meta=meta))
+        return Answer(
+            AccountList(data=[_account_response(each, known) for each in page.items], meta=meta)
+        )
 
-    async def balance(self, call: Call[None, At]) -> Answer:
+    async def balance(self, call: Call[None, BalanceQuery]) -> Answer:
         return await self._wallets.balance(call)
 
-    async def entries(self, call: Call[None, Paged]) -> Answer:
+    async def entries(self, call: Call[None, PageQuery]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
         page = await self._lists.history(known, call.query, NO_FILTER, None, None)
         items = await self._lists.items(call.caller, page)
         return Answer(TransactionList(data=items, meta=self._lists.meta(call.query, page)))
 
-    async def trial(self, call: Call[None, Money]) -> Answer:
+    async def trial(self, call: Call[None, CurrencyQuery]) -> Answer:
         async with self._pool.connection() as connection:
             lines = await accounts.trial_balance(connection, call.query.currency)
         told = [
@@ -365,44 +375,44 @@ class AccountRoutes:
             )
             for each in lines
         ]
-        return Answer(TrialBalance(data=told))
+        return Answer(TrialBalanceResponse(data=told))
 
 
-STEPS: Final[dict[str, tuple[Any, str]]] = {
+STATUS_CHANGES: Final[dict[str, tuple[Any, str]]] = {
     "freeze": (commands.Freeze, "Take no new debits, credits and holds"),
     "unfreeze": (commands.Unfreeze, "Take them again"),
     "close": (commands.Close, "Close an empty account, for good"),
 }
 
 
-def _common(call: Call[Any, Any], key: str | None) -> dict[str, Any]:
+def _command_fields(call: Call[Any, Any], key: str | None) -> dict[str, Any]:
     key = key or str(uuid.uuid4())
     return {
-        **request_fields.sent_by(call, key),
+        **request_fields.sender_fields(call, key),
         "expected_version": request_fields.expected_version(call.request, None),
     }
 
 
-def _fitting(metadata: dict[str, str]) -> dict[str, str]:
+def _require_size(metadata: dict[str, str]) -> dict[str, str]:
     if command_validation.metadata_bytes(metadata) > MAX_METADATA_BYTES:
         raise PydanticCustomError("too_large", "has more than 3,072 bytes")
     return metadata
 
 
-def _account(of: accounts.AccountView, known: dict[str, Known]) -> AccountResponse:
+def _account_response(of: accounts.AccountView, known: dict[str, KnownAccount]) -> AccountResponse:
     currency = of.currency
     metadata = dict(of.metadata)
     owner = known.get(of.id)
     return AccountResponse(
         id=of.id,
-        name=metadata.pop(NAME, None),
+        name=metadata.pop(NAME_KEY, None),
         account_type=of.type,
         currency=currency,
         status=of.status,
         limit=of.min_balance,
         limit_decimal=None if of.min_balance is None else money.to_major(of.min_balance, currency),
         user_id=None if owner is None else owner.owner_number,
-        **wallet_view.amounts(of.balance, of.held, currency),
+        **wallet_view.amount_fields(of.balance, of.held, currency),
         version=of.version,
         metadata=metadata,
         created_at=of.opened_at,

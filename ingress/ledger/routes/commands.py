@@ -16,11 +16,11 @@ from ingress.http.problems import Code, HttpProblem, ProblemDocument
 from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Query, Route
 from ingress.ledger import request_fields
-from ingress.ledger.client.outcome_lookup import Outcome, party
-from ingress.ledger.client.status_url import Locations
-from ingress.ledger.client.submission import Submissions
+from ingress.ledger.client.outcome_lookup import Outcome, party_filter
+from ingress.ledger.client.status_url import StatusUrls
+from ingress.ledger.client.submission import Submission
 from ingress.ledger.routes import submit
-from ingress.ledger.routes.submit import Answers
+from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.views.responses import CommandResponse
 
 POLLERS: Final = frozenset({UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR})
@@ -39,12 +39,12 @@ class StatusQuery(request_fields.WaitQuery):
     signature: str | None = Field(default=None, max_length=100, description="As in `Location`.")
 
 
-class Polling:
+class CommandRoutes:
     def __init__(
         self,
-        submissions: Submissions,
-        locations: Locations,
-        told: Answers,
+        submissions: Submission,
+        locations: StatusUrls,
+        told: CommandSubmitter,
     ) -> None:
         self._submissions = submissions
         self._locations = locations
@@ -77,7 +77,7 @@ class Polling:
         if query.position is None:
             if query.signature is not None:
                 raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
-            mine = party(call.caller)
+            mine = party_filter(call.caller)
             found = await self._submissions.until_decided(id, None, deadline, mine)
             if found is None:
                 raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
@@ -92,9 +92,9 @@ class Polling:
         self, call: Call[None, StatusQuery], id: str, found: Outcome
     ) -> CommandResponse:
         if found.status == "rejected":
-            refused = _document(submit.rejection(found))
+            refused = _document(submit.rejection_problem(found))
             return CommandResponse(id=id, status="rejected", problem=refused)
-        facts = submit.posted(found)
+        facts = submit.posted_view(found)
         view = await self._answers.view(call.caller, facts)
         told = await self._answers.shown(facts, call.caller, view)
         return CommandResponse(id=id, status=found.status, transaction=told)

@@ -16,15 +16,15 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import OPERATORS, USERS, Scope, UserRole
 from ingress.http.routes import Answer, Call, Caller, Instant, Moment, Query, ResponseModel, Route
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import Accounts, Known
-from ingress.ledger.client.outcome_lookup import party
-from ingress.ledger.client.submission import Submissions
-from ingress.ledger.request_fields import AccountId, Amount, Described
+from ingress.ledger.account_directory import AccountDirectory, KnownAccount
+from ingress.ledger.client.outcome_lookup import party_filter
+from ingress.ledger.client.submission import Submission
+from ingress.ledger.request_fields import AccountId, Amount, TransactionFields
 from ingress.ledger.routes import paged_lists
-from ingress.ledger.routes.paged_lists import LOOKERS, Cursored, Listing, OwnerScope
-from ingress.ledger.routes.submit import Answers, posted
+from ingress.ledger.routes.paged_lists import LIST_ROLES, CursorQuery, OwnerScope, TransactionLists
+from ingress.ledger.routes.submit import CommandSubmitter, posted_view
 from ingress.ledger.routes.transactions import MONEY_PROBLEMS
-from ingress.ledger.views.responses import Accepted, PageMeta, TransactionResponse
+from ingress.ledger.views.responses import AcceptedResponse, PageMeta, TransactionResponse
 from ingress.ledger.views.transaction_view import TransactionView
 from ingress.settings import IngressSettings
 from plumbing.postgres.connection_pool import Pool
@@ -38,13 +38,13 @@ TAG: Final = "Holds and reversals"
 Status = Literal["open", "capturing", "captured", "voided", "expired"]
 
 
-class NewHold(Described):
+class HoldRequest(TransactionFields):
     amount: Amount
     wallet_id: AccountId | None = Field(default=None, description="Else the default one.")
     expires_at: Moment | None = None
 
 
-class CaptureAsked(Described):
+class CaptureRequest(TransactionFields):
     """Without an amount: the whole hold. What is not captured is released."""
 
     amount: Amount | None = None
@@ -53,7 +53,7 @@ class CaptureAsked(Described):
     )
 
 
-class Plain(Described):
+class EmptyRequest(TransactionFields):
     pass
 
 
@@ -80,22 +80,22 @@ class HoldPath(Query):
     id: request_fields.TransactionId
 
 
-class HoldQuery(Cursored):
+class HoldQuery(CursorQuery):
     wallet_id: AccountId | None = None
     account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
     user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
     status: Status | None = None
 
 
-class Holds:
+class HoldRoutes:
     def __init__(
         self,
         settings: IngressSettings,
         pool: Pool,
-        known: Accounts,
-        submissions: Submissions,
-        answers: Answers,
-        lists: Listing,
+        known: AccountDirectory,
+        submissions: Submission,
+        answers: CommandSubmitter,
+        lists: TransactionLists,
     ) -> None:
         self._settings = settings
         self._pool = pool
@@ -106,23 +106,23 @@ class Holds:
 
     def routes(self) -> list[Route]:
         return [
-            self._route("/holds", self.place, "Keep money for later", NewHold, USERS),
+            self._route("/holds", self.place, "Keep money for later", HoldRequest, USERS),
             self._route(
                 "/holds/{id}/capture",
                 self.capture,
                 "Turn a hold, or a part of it, into a payment",
-                CaptureAsked,
+                CaptureRequest,
                 USERS,
                 HOLD_PROBLEMS,
             ),
             self._route(
-                "/holds/{id}/void", self.void, "Release a hold", Plain, USERS, HOLD_PROBLEMS
+                "/holds/{id}/void", self.void, "Release a hold", EmptyRequest, USERS, HOLD_PROBLEMS
             ),
             self._route(
                 "/transactions/{id}/reverse",
                 self.reverse,
                 "Undo a transaction, once and whole",
-                Plain,
+                EmptyRequest,
                 OPERATORS,
                 (
                     Reason.TRANSACTION_NOT_FOUND,
@@ -136,7 +136,7 @@ class Holds:
                 self.browse,
                 "Holds, the latest first",
                 TAG,
-                LOOKERS,
+                LIST_ROLES,
                 HoldList,
                 query=HoldQuery,
                 problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP),
@@ -148,7 +148,7 @@ class Holds:
                 self.show,
                 "One hold as it is now",
                 TAG,
-                LOOKERS,
+                LIST_ROLES,
                 HoldResponse,
                 params=HoldPath,
                 problems=(Reason.HOLD_NOT_FOUND,),
@@ -173,17 +173,17 @@ class Holds:
             roles=roles,
             scope=Scope.MONEY,
             body=body,
-            body_required=body is NewHold,
+            body_required=body is HoldRequest,
             params=HoldPath if "{id}" in path else None,
             headers=request_fields.MoneyHeaders,
-            answers={201: TransactionResponse, 202: Accepted},
+            answers={201: TransactionResponse, 202: AcceptedResponse},
             problems=(*MONEY_PROBLEMS, *problems),
         )
 
-    async def place(self, call: Call[NewHold, None]) -> Answer:
+    async def place(self, call: Call[HoldRequest, None]) -> Answer:
         body = call.body
         wallet = await self._known.chosen(call.caller, body.wallet_id)
-        await self._known.require_open(wallet, request_fields.WAIT_S)
+        await self._known.require_open(wallet, request_fields.DEFAULT_WAIT_S)
         expires = None
         if body.expires_at is not None:
             expires = round(body.expires_at.timestamp() * 1_000)
@@ -193,14 +193,14 @@ class Holds:
                 )
         command = commands.Hold(
             account=wallet.id,
-            amount=request_fields.minor(body.amount, wallet.currency),
+            amount=request_fields.minor_units(body.amount, wallet.currency),
             expires_at_ms=expires,
             **self._common(call, body),
         )
         return await self._answers.of(call, command, wallet.currency)
 
-    async def capture(self, call: Call[CaptureAsked | None, None]) -> Answer:
-        body = call.body or CaptureAsked()
+    async def capture(self, call: Call[CaptureRequest | None, None]) -> Answer:
+        body = call.body or CaptureRequest()
         hold, on = await self._hold(call)
         if body.to_wallet_id is not None:
             if call.caller.role != UserRole.OPERATOR:
@@ -208,7 +208,9 @@ class Holds:
                     Reason.ACCOUNT_NOT_FOUND, "to_wallet_id", "is for operators"
                 )
             await self._known.may_use(call.caller, body.to_wallet_id, "to_wallet_id")
-        amount = None if body.amount is None else request_fields.minor(body.amount, on.currency)
+        amount = (
+            None if body.amount is None else request_fields.minor_units(body.amount, on.currency)
+        )
         command = commands.Capture(
             account=on.id,
             hold_id=hold.id,
@@ -218,14 +220,14 @@ class Holds:
         )
         return await self._answers.of(call, command, on.currency)
 
-    async def void(self, call: Call[Plain | None, None]) -> Answer:
+    async def void(self, call: Call[EmptyRequest | None, None]) -> Answer:
         hold, on = await self._hold(call)
-        common = self._common(call, call.body or Plain())
+        common = self._common(call, call.body or EmptyRequest())
         return await self._answers.of(
             call, commands.Void(account=on.id, hold_id=hold.id, **common), on.currency
         )
 
-    async def reverse(self, call: Call[Plain | None, None]) -> Answer:
+    async def reverse(self, call: Call[EmptyRequest | None, None]) -> Answer:
         id = call.path["id"]
         original = await self._wait_for(call, id)
         if original is None:
@@ -233,29 +235,31 @@ class Holds:
         known = (await self._known.all_of([original.account])).get(original.account)
         if known is None:
             raise HttpProblem(Reason.TRANSACTION_NOT_FOUND)
-        common = self._common(call, call.body or Plain())
+        common = self._common(call, call.body or EmptyRequest())
         command: Command = commands.Reverse(account=known.id, transaction_id=id, **common)
         return await self._answers.of(call, command, known.currency)
 
-    def _common(self, call: Call[Any, Any], body: Described) -> dict[str, Any]:
+    def _common(self, call: Call[Any, Any], body: TransactionFields) -> dict[str, Any]:
         required = self._settings.require_trans_id
-        key = request_fields.key(call.request, body.trans_id, required) or str(uuid.uuid4())
-        return request_fields.common(call, body, key)
+        key = request_fields.idempotency_key(call.request, body.trans_id, required) or str(
+            uuid.uuid4()
+        )
+        return request_fields.transaction_fields(call, body, key)
 
     async def _wait_for(self, call: Call[Any, Any], id: str) -> TransactionView | None:
         """A transaction that the books may not have yet."""
         deadline = asyncio.get_running_loop().time() + request_fields.wait_s(call.request)
-        found = await self._submissions.until_decided(id, None, deadline, party(call.caller))
-        return None if found is None else posted(found)
+        found = await self._submissions.until_decided(id, None, deadline, party_filter(call.caller))
+        return None if found is None else posted_view(found)
 
-    async def _hold(self, call: Call[Any, Any]) -> tuple[HoldView, Known]:
+    async def _hold(self, call: Call[Any, Any]) -> tuple[HoldView, KnownAccount]:
         id = call.path["id"]
         await self._wait_for(call, id)
         return await self._own_hold(call.caller, id)
 
-    async def _own_hold(self, caller: Caller, id: str) -> tuple[HoldView, Known]:
+    async def _own_hold(self, caller: Caller, id: str) -> tuple[HoldView, KnownAccount]:
         async with self._pool.connection() as connection:
-            hold = await transactions.hold(connection, id, party(caller))
+            hold = await transactions.hold(connection, id, party_filter(caller))
         known = None if hold is None else await self._known.find(hold.account)
         if hold is None or known is None:
             raise HttpProblem(Reason.HOLD_NOT_FOUND)
@@ -275,7 +279,7 @@ class Holds:
             if isinstance(whose, OwnerScope):
                 named = list(await accounts.versions_of(connection, whose.id))
             statuses = {} if query.status is None else {"statuses": [query.status]}
-            page = await paged_lists.paged(
+            page = await paged_lists.page_or_problem(
                 transactions.holds(
                     connection,
                     named,

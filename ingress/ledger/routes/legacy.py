@@ -17,12 +17,12 @@ from ingress.http.problems import HttpProblem
 from ingress.http.roles import USERS, Scope
 from ingress.http.routes import Answer, Call, Instant, Query, ResponseModel, Route
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import Accounts, Known
+from ingress.ledger.account_directory import AccountDirectory, KnownAccount
 from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.routes import paged_lists, submit
-from ingress.ledger.routes.paged_lists import Listing
-from ingress.ledger.routes.submit import Answers
-from ingress.ledger.views.responses import Accepted, TransactionResponse
+from ingress.ledger.routes.paged_lists import TransactionLists
+from ingress.ledger.routes.submit import CommandSubmitter
+from ingress.ledger.views.responses import AcceptedResponse, TransactionResponse
 from ingress.wallets import Openings
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands, money
@@ -33,7 +33,7 @@ from sinks.reads.history import NO_FILTER
 PATH: Final = "/api/transactions"
 _DECIMAL: Final = re.compile(r"(0|[1-9][0-9]{0,15})(\.[0-9]{1,2})?", re.ASCII)
 
-Sent = Annotated[
+LegacyTransferRequest = Annotated[
     dict[str, Any],
     WithJsonSchema(
         {
@@ -51,7 +51,7 @@ Sent = Annotated[
 ]
 
 
-class Item(ResponseModel):
+class LegacyTransaction(ResponseModel):
     id: str
     sender_id: int | None
     receiver_id: int | None
@@ -62,7 +62,7 @@ class Item(ResponseModel):
     updated_at: Instant
 
 
-class Links(ResponseModel):
+class LegacyLinks(ResponseModel):
     first: str
     last: str
     prev: str | None
@@ -81,22 +81,22 @@ class LegacyPageMeta(ResponseModel):
     total: int
 
 
-class Items(ResponseModel):
-    data: list[Item]
-    links: Links
+class LegacyTransactionPage(ResponseModel):
+    data: list[LegacyTransaction]
+    links: LegacyLinks
     meta: LegacyPageMeta
 
 
-class Overview(ResponseModel):
+class LegacyOverviewData(ResponseModel):
     balance: str
-    transactions: Items
+    transactions: LegacyTransactionPage
 
 
 class LegacyOverview(ResponseModel):
-    data: Overview
+    data: LegacyOverviewData
 
 
-class Invalid(ResponseModel):
+class LegacyProblem(ResponseModel):
     message: str
     errors: dict[str, list[str]]
 
@@ -110,10 +110,10 @@ class LegacyRoutes:
     def __init__(
         self,
         pool: Pool,
-        known: Accounts,
+        known: AccountDirectory,
         openings: Openings,
-        lists: Listing,
-        told: Answers,
+        lists: TransactionLists,
+        told: CommandSubmitter,
     ) -> None:
         self._pool = pool
         self._known = known
@@ -143,9 +143,9 @@ class LegacyRoutes:
                 tag="The older app",
                 roles=USERS,
                 scope=Scope.MONEY,
-                body=Sent,
+                body=LegacyTransferRequest,
                 headers=request_fields.MoneyHeaders,
-                answers={201: Item, 202: Accepted, 422: Invalid},
+                answers={201: LegacyTransaction, 202: AcceptedResponse, 422: LegacyProblem},
                 versioned=False,
             ),
         ]
@@ -155,16 +155,16 @@ class LegacyRoutes:
         wallet = await self._known.default(caller)
         async with self._pool.connection() as connection:
             now = await accounts.balance(connection, wallet.id)
-        asked = paged_lists.Paged(page=query.page, limit=query.per_page)
+        asked = paged_lists.PageQuery(page=query.page, limit=query.per_page)
         page = await self._lists.history(wallet, asked, NO_FILTER, None, None)
         items = await self._lists.items(caller, page)
         balance = 0 if now is None else now.balance
         return Answer(
             LegacyOverview(
-                data=Overview(
+                data=LegacyOverviewData(
                     balance=money.to_major(balance, wallet.currency),
-                    transactions=Items(
-                        data=[_item(each) for each in items],
+                    transactions=LegacyTransactionPage(
+                        data=[_legacy_transaction(each) for each in items],
                         links=_links(query, page.total or 0),
                         meta=_meta(query, page.total or 0, len(items)),
                     ),
@@ -184,31 +184,31 @@ class LegacyRoutes:
         amount = _amount(body.get("amount"), sender.currency, errors)
         if errors or receiver is None:
             return invalid(errors)
-        await self._known.require_open(sender, request_fields.WAIT_S)
-        await self._known.require_open(receiver, request_fields.WAIT_S)
-        key = request_fields.key(call.request, None, False) or str(uuid.uuid4())
+        await self._known.require_open(sender, request_fields.DEFAULT_WAIT_S)
+        await self._known.require_open(receiver, request_fields.DEFAULT_WAIT_S)
+        key = request_fields.idempotency_key(call.request, None, False) or str(uuid.uuid4())
         command = commands.Transfer(
             account=sender.id,
             to=receiver.id,
             amount=amount,
-            **request_fields.sent_by(call, key),
+            **request_fields.sender_fields(call, key),
         )
 
         async def show(found: Outcome) -> Answer:
-            told = await self._answers.shown(submit.posted(found), caller, sender.id)
-            return Answer(_item(told), 201, submit.replayed(found))
+            told = await self._answers.shown(submit.posted_view(found), caller, sender.id)
+            return Answer(_legacy_transaction(told), 201, submit.replay_headers(found))
 
         try:
             return await self._answers.submitted(call, command, sender.currency, show)
         except HttpProblem as problem:
             if not isinstance(problem.code, Reason):
                 raise
-            words = submit.words(problem)
+            words = submit.problem_text(problem)
             return invalid({"amount": [words]})
 
     async def _receiver(
-        self, given: Any, sender: Known, errors: dict[str, list[str]]
-    ) -> Known | None:
+        self, given: Any, sender: KnownAccount, errors: dict[str, list[str]]
+    ) -> KnownAccount | None:
         if given is None or isinstance(given, bool) or not isinstance(given, int | str):
             errors["receiver_id"] = ["The receiver is required: a user's id."]
             return None
@@ -250,8 +250,8 @@ def _amount(given: Any, currency: str, errors: dict[str, list[str]]) -> int:
     return 0
 
 
-def _item(told: TransactionResponse) -> Item:
-    return Item(
+def _legacy_transaction(told: TransactionResponse) -> LegacyTransaction:
+    return LegacyTransaction(
         id=told.id,
         sender_id=told.sender_id,
         receiver_id=told.receiver_id,
@@ -267,13 +267,13 @@ def _last(query: LegacyPageQuery, total: int) -> int:
     return max(1, -(-total // query.per_page))
 
 
-def _links(query: LegacyPageQuery, total: int) -> Links:
+def _links(query: LegacyPageQuery, total: int) -> LegacyLinks:
     last = _last(query, total)
 
     def to(page: int) -> str:
         return f"{PATH}?page={page}&per_page={query.per_page}"
 
-    return Links(
+    return LegacyLinks(
         first=to(1),
         last=to(last),
         prev=to(query.page - 1) if query.page > 1 else None,

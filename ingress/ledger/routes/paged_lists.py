@@ -18,12 +18,12 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import READERS, UserRole
 from ingress.http.routes import Answer, Call, Caller, Query, Route
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import Accounts, Known
-from ingress.ledger.client.outcome_lookup import Outcomes, party
-from ingress.ledger.client.position_tokens import Positions, bad_cursor
+from ingress.ledger.account_directory import AccountDirectory, KnownAccount
+from ingress.ledger.client.outcome_lookup import OutcomeLookup, party_filter
+from ingress.ledger.client.position_tokens import PositionTokens, bad_cursor
 from ingress.ledger.request_fields import AccountId
 from ingress.ledger.routes import submit
-from ingress.ledger.routes.submit import Answers
+from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.views import responses, transaction_view
 from ingress.ledger.views.responses import PageMeta, TransactionList, TransactionResponse
 from ingress.ledger.views.transaction_view import TransactionView
@@ -36,9 +36,9 @@ from sinks.reads.pages import Page
 from sinks.reads.transactions import LedgerTransaction, TransactionFilter
 
 T = TypeVar("T")
-LOOKERS: Final = frozenset({UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR})
+LIST_ROLES: Final = frozenset({UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR})
 MAX_LIMIT: Final = 100
-TOO_LONG: Final = "It takes too long to find: narrow the filter, or ask for less at once."
+QUERY_TIMED_OUT: Final = "It takes too long to find: narrow the filter, or ask for less at once."
 Kind = Literal[
     "open_account",
     "set_limit",
@@ -58,20 +58,20 @@ Kind = Literal[
 Moment = Annotated[routes.Moment, Field(description="RFC 3339, with its offset.")]
 
 
-class Cursored(Query):
+class CursorQuery(Query):
     limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
     cursor: str | None = Field(
         default=None, max_length=500, description="As `next_cursor` or `previous_cursor` gave it."
     )
 
 
-class Paged(Cursored):
+class PageQuery(CursorQuery):
     page: int | None = Field(
         default=None, ge=1, le=10**9, description="By its number, in place of `cursor`."
     )
 
 
-class Filters(Paged):
+class TransactionQuery(PageQuery):
     wallet_id: AccountId | None = None
     account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
     user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
@@ -97,15 +97,15 @@ class OwnerScope(Struct, frozen=True):
     id: str
 
 
-class Listing:
+class TransactionLists:
     def __init__(
         self,
         pool: Pool,
-        known: Accounts,
+        known: AccountDirectory,
         people: People,
-        outcomes: Outcomes,
-        told: Answers,
-        positions: Positions,
+        outcomes: OutcomeLookup,
+        told: CommandSubmitter,
+        positions: PositionTokens,
     ) -> None:
         self._positions = positions
         self._pool = pool
@@ -121,9 +121,9 @@ class Listing:
                 self.browse,
                 "Transactions, the latest first",
                 "Transactions",
-                LOOKERS,
+                LIST_ROLES,
                 TransactionList,
-                query=Filters,
+                query=TransactionQuery,
                 problems=(Code.PAGE_TOO_DEEP, Reason.ACCOUNT_NOT_FOUND),
                 description="A user's: the history of all their wallets, or of `wallet_id`; a"
                 " transaction between their own is told once, from the side that sent it. With"
@@ -135,7 +135,7 @@ class Listing:
                 self.show,
                 "One transaction",
                 "Transactions",
-                LOOKERS,
+                LIST_ROLES,
                 TransactionResponse,
                 tagged=True,
                 params=TransactionPath,
@@ -144,15 +144,15 @@ class Listing:
         ]
 
     async def show(self, call: Call[None, None]) -> Answer:
-        found = await self._outcomes.of(call.path["id"], party(call.caller))
+        found = await self._outcomes.of(call.path["id"], party_filter(call.caller))
         if found is None:
             raise HttpProblem(Code.NOT_FOUND)
-        of = submit.posted(found)
+        of = submit.posted_view(found)
         view = await self._answers.view(call.caller, of)
         told = await self._answers.shown(of, call.caller, view)
-        return submit.tagged(call, told, of.version)
+        return submit.with_etag_or_304(call, told, of.version)
 
-    async def browse(self, call: Call[None, Filters]) -> Answer:
+    async def browse(self, call: Call[None, TransactionQuery]) -> Answer:
         query, caller = call.query, call.caller
         whose = await self.whose(caller, query.wallet_id, query.account_id, query.user_id)
         # What has no entries is in no history.
@@ -164,7 +164,7 @@ class Listing:
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
             # A reference finds for users only what they sent, as it is shown to them.
-            actor=None if query.reference is None else party(caller),
+            actor=None if query.reference is None else party_filter(caller),
             least=query.min_amount,
             most=query.max_amount,
         )
@@ -174,15 +174,15 @@ class Listing:
 
     async def history(
         self,
-        of: Known | OwnerScope,
-        query: Paged,
+        of: KnownAccount | OwnerScope,
+        query: PageQuery,
         narrow: EntryFilter,
         since: datetime | None,
         until: datetime | None,
     ) -> Page[EntryView]:
-        read: Any = history.entries if isinstance(of, Known) else history.entries_of_owner
+        read: Any = history.entries if isinstance(of, KnownAccount) else history.entries_of_owner
         async with self._pool.connection() as connection:
-            found: Page[EntryView] | None = await paged(
+            found: Page[EntryView] | None = await page_or_problem(
                 read(
                     connection,
                     of.id,
@@ -205,18 +205,18 @@ class Listing:
         }
         known = await self._known.all_of(parties)
         return [
-            responses.transaction(
-                _facts(entry, known[entry.account].currency), entry.account, known, caller
+            responses.transaction_response(
+                _entry_view(entry, known[entry.account].currency), entry.account, known, caller
             )
             for entry in page.items
         ]
 
-    def cursor(self, query: Cursored) -> str | None:
+    def cursor(self, query: CursorQuery) -> str | None:
         return self._positions.inner_cursor(query.cursor)
 
-    def meta(self, query: Cursored, page: Page[Any]) -> PageMeta:
+    def meta(self, query: CursorQuery, page: Page[Any]) -> PageMeta:
         return PageMeta(
-            page=query.page if isinstance(query, Paged) else None,
+            page=query.page if isinstance(query, PageQuery) else None,
             limit=query.limit,
             total=page.total,
             next_cursor=self._positions.cursor(page.next),
@@ -225,7 +225,7 @@ class Listing:
 
     async def whose(
         self, caller: Caller, wallet_id: str | None, account_id: str | None, user_id: str | None
-    ) -> Known | OwnerScope | None:
+    ) -> KnownAccount | OwnerScope | None:
         """What a list is asked of: an account, all of an owner's, or all that there is, for those
         who may."""
         if wallet_id and account_id and wallet_id != account_id:
@@ -243,7 +243,7 @@ class Listing:
         return None if caller.role in READERS else OwnerScope(caller.id)
 
     async def _asked_for(
-        self, caller: Caller, query: Filters, whose: Known | OwnerScope | None
+        self, caller: Caller, query: TransactionQuery, whose: KnownAccount | OwnerScope | None
     ) -> TransactionList:
         """Commands' transactions: all of them, or an account's or owner's own."""
         if query.entry is not None:
@@ -254,14 +254,14 @@ class Listing:
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
-            actor=None if query.reference is None else party(caller),
+            actor=None if query.reference is None else party_filter(caller),
             least=query.min_amount,
             most=query.max_amount,
             since=query.since,
             until=query.until,
         )
         async with self._pool.connection() as connection:
-            page = await paged(
+            page = await page_or_problem(
                 transactions.transactions(
                     connection,
                     narrow,
@@ -277,18 +277,18 @@ class Listing:
         items = []
         for row in rows:
             account = known.get(row.account)
-            of = transaction_view.of_rows(row, (), "" if account is None else account.currency)
-            items.append(responses.transaction(of, None, known, caller))
+            of = transaction_view.from_rows(row, (), "" if account is None else account.currency)
+            items.append(responses.transaction_response(of, None, known, caller))
         return TransactionList(data=items, meta=self.meta(query, page))
 
-    async def _accounts(self, whose: Known | OwnerScope) -> list[str]:
-        if isinstance(whose, Known):
+    async def _accounts(self, whose: KnownAccount | OwnerScope) -> list[str]:
+        if isinstance(whose, KnownAccount):
             return [whose.id]
         async with self._pool.connection() as connection:
             return list(await accounts.versions_of(connection, whose.id))
 
 
-async def paged(reading: Awaitable[T]) -> T:
+async def page_or_problem(reading: Awaitable[T]) -> T:
     """What a page of a list may refuse, as problems."""
     try:
         return await reading
@@ -296,21 +296,23 @@ async def paged(reading: Awaitable[T]) -> T:
         raise HttpProblem(Code.PAGE_TOO_DEEP) from None
     except errors.QueryCanceled:
         # Again it would take as long: no "ask again" for it.
-        raise HttpProblem(Code.PAGE_TOO_DEEP, TOO_LONG) from None
+        raise HttpProblem(Code.PAGE_TOO_DEEP, QUERY_TIMED_OUT) from None
     except pages.BadCursor:
         raise bad_cursor() from None
 
 
-def _facts(entry: EntryView, currency: str) -> TransactionView:
+def _entry_view(entry: EntryView, currency: str) -> TransactionView:
     kind = entry.kind or "unknown"
     asker = entry.from_account or entry.account
     fee = (entry.fee or 0) if kind == "transfer" else 0
     amount = entry.amount - (fee if asker == entry.account else 0)
-    lines: tuple[transaction_view.Line, ...] = (
-        transaction_view.Line(entry.account, entry.direction, entry.amount),
+    lines: tuple[transaction_view.EntryLine, ...] = (
+        transaction_view.EntryLine(entry.account, entry.direction, entry.amount),
     )
-    if kind in transaction_view.USUAL:
-        lines = transaction_view.usual(kind, asker, entry.counterparty, amount, fee, currency)
+    if kind in transaction_view.DERIVED_ENTRY_KINDS:
+        lines = transaction_view.derived_entries(
+            kind, asker, entry.counterparty, amount, fee, currency
+        )
     return TransactionView(
         id=entry.transaction_id,
         kind=kind,

@@ -16,31 +16,31 @@ from ingress.http.problems import HttpProblem
 from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Caller, ResponseModel
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import Accounts
+from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.client.outcome_lookup import Outcome
-from ingress.ledger.client.status_url import Locations
-from ingress.ledger.client.submission import Submissions, Undecided
+from ingress.ledger.client.status_url import StatusUrls
+from ingress.ledger.client.submission import Submission, Undecided
 from ingress.ledger.views import responses
-from ingress.ledger.views.responses import Accepted, TransactionResponse
+from ingress.ledger.views.responses import AcceptedResponse, TransactionResponse
 from ingress.ledger.views.transaction_view import TransactionView
 from schemas import commands
 from schemas.commands import Command
 from schemas.reasons import Reason
 
-REPLAYED: Final = "Idempotent-Replayed"
-DIGITS: Final = 16
+REPLAYED_HEADER: Final = "Idempotent-Replayed"
+ETAG_DIGEST_LENGTH: Final = 16
 # What the audit log has of a command, where it has that.
-_IN_THE_LOG: Final = ("amount", "to", "min_balance", "no_limit", "hold_id")
+_AUDITED_FIELDS: Final = ("amount", "to", "min_balance", "no_limit", "hold_id")
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Answers:
+class CommandSubmitter:
     def __init__(
         self,
-        known: Accounts,
-        submissions: Submissions,
-        locations: Locations,
+        known: AccountDirectory,
+        submissions: Submission,
+        locations: StatusUrls,
         trail: AuditTrail,
     ) -> None:
         self._known = known
@@ -52,9 +52,9 @@ class Answers:
         """`currency` is that of the command's account."""
 
         async def show(found: Outcome) -> Answer:
-            facts = posted(found)
+            facts = posted_view(found)
             told = await self.shown(facts, call.caller, facts.account)
-            return versioned(told, facts.version, 201, replayed(found))
+            return with_etag(told, facts.version, 201, replay_headers(found))
 
         return await self.submitted(call, command, currency, show)
 
@@ -72,15 +72,15 @@ class Answers:
         from Kafka, too."""
         wait_s = request_fields.wait_s(call.request)
         if call.caller.role is not UserRole.USER:
-            await self._trail.add(_event(call, command, currency))
+            await self._trail.add(_audit_event(call, command, currency))
         found = await self._submissions.submit(command, currency, wait_s)
         if isinstance(found, Outcome):
             if found.status == "rejected":
-                raise rejection(found)
+                raise rejection_problem(found)
             try:
                 return await show(found)
             except Exception as error:
-                id = posted(found).id
+                id = posted_view(found).id
                 if not isinstance(error, queries.AWAY):  # a defect
                     log.exception(
                         "an outcome was not shown", request_id=call.request_id, transaction_id=id
@@ -90,7 +90,7 @@ class Answers:
 
     def _accepted(self, caller: Caller, found: Undecided, trans_id: str | None) -> Answer:
         location = self._locations.of(caller.id, found.transaction_id, found.position)
-        told = Accepted(
+        told = AcceptedResponse(
             id=found.transaction_id,
             trans_id=trans_id,
             status="pending" if found.pending else "accepted",
@@ -112,12 +112,12 @@ class Answers:
     ) -> TransactionResponse:
         wanted = [facts.account, facts.counterparty, *(line.account for line in facts.entries)]
         known = await self._known.all_of(wanted)
-        return responses.transaction(facts, view, known, caller)
+        return responses.transaction_response(facts, view, known, caller)
 
 
-def _event(call: Call[Any, Any], command: Command, currency: str) -> entries.Event:
+def _audit_event(call: Call[Any, Any], command: Command, currency: str) -> entries.Event:
     """The command's kind is the action; its outcome is the ledger's, under the transaction id."""
-    detail = {name: getattr(command, name, None) for name in _IN_THE_LOG}
+    detail = {name: getattr(command, name, None) for name in _AUDITED_FIELDS}
     known = {name: value for name, value in detail.items() if value is not None}
     if isinstance(command, commands.Post):
         debits = (each.amount for each in command.entries if each.direction == "debit")
@@ -129,38 +129,38 @@ def _event(call: Call[Any, Any], command: Command, currency: str) -> entries.Eve
     return entries.event(call, commands.kind(command), command.account, detail=known)
 
 
-def posted(found: Outcome) -> TransactionView:
+def posted_view(found: Outcome) -> TransactionView:
     assert found.facts is not None, "what was posted owns its id"
     return found.facts
 
 
-def replayed(found: Outcome) -> dict[str, str]:
-    return {REPLAYED: "true"} if found.replayed else {}
+def replay_headers(found: Outcome) -> dict[str, str]:
+    return {REPLAYED_HEADER: "true"} if found.replayed else {}
 
 
-def rejection(found: Outcome) -> HttpProblem:
+def rejection_problem(found: Outcome) -> HttpProblem:
     assert found.reason is not None, "a rejection has a reason"
     more = {} if found.transaction_id is None else {"transaction_id": found.transaction_id}
-    return HttpProblem(Reason(found.reason), found.detail, headers=replayed(found), more=more)
+    return HttpProblem(Reason(found.reason), found.detail, headers=replay_headers(found), more=more)
 
 
-def words(problem: HttpProblem) -> str:
+def problem_text(problem: HttpProblem) -> str:
     return problem.detail or problems.title(problem.code)
 
 
-def versioned(
+def with_etag(
     told: ResponseModel, version: int, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Answer:
     """With its ETag: the version, which If-Match takes, and a digest of all that is told, as a
     version does not count every change."""
     body = told.encoded()
-    tag = f'"{version}-{hashlib.sha256(body).hexdigest()[:DIGITS]}"'
+    tag = f'"{version}-{hashlib.sha256(body).hexdigest()[:ETAG_DIGEST_LENGTH]}"'
     return Answer(body, status, {"ETag": tag, **(headers or {})})
 
 
-def tagged(call: Call[Any, Any], told: ResponseModel, version: int) -> Answer:
+def with_etag_or_304(call: Call[Any, Any], told: ResponseModel, version: int) -> Answer:
     """With its ETag; 304 where who asks has it already."""
-    answer = versioned(told, version)
+    answer = with_etag(told, version)
     assert answer.headers is not None, "an ETag"
     given = call.request.headers.get("If-None-Match", "")
     known = [each.strip().removeprefix("W/") for each in given.split(",")]

@@ -15,10 +15,16 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import USERS, Scope, UserRole
 from ingress.http.routes import Answer, Body, Call, Caller, Route
 from ingress.ledger import dry_run, request_fields
-from ingress.ledger.account_directory import Accounts, Known, not_found
-from ingress.ledger.request_fields import AccountId, Amount, Currency, Described, UserReference
-from ingress.ledger.routes.submit import Answers
-from ingress.ledger.views.responses import Accepted, TransactionResponse
+from ingress.ledger.account_directory import AccountDirectory, KnownAccount, account_not_found
+from ingress.ledger.request_fields import (
+    AccountId,
+    Amount,
+    Currency,
+    TransactionFields,
+    UserReference,
+)
+from ingress.ledger.routes.submit import CommandSubmitter
+from ingress.ledger.views.responses import AcceptedResponse, TransactionResponse
 from ingress.settings import IngressSettings
 from ingress.wallets import Openings
 from plumbing.postgres.connection_pool import Pool
@@ -29,7 +35,7 @@ from schemas.reasons import Reason
 TAG: Final = "Transactions"
 
 
-class Funding(Described):
+class FundingRequest(TransactionFields):
     """Money comes into a wallet, or leaves it."""
 
     entry: Literal["credit", "debit"]
@@ -39,7 +45,7 @@ class Funding(Described):
     )
 
 
-class TransferRequest(Described):
+class TransferRequest(TransactionFields):
     """From a wallet of the caller's to another; the commission is paid by the sender beside it."""
 
     receiver_id: UserReference | None = None
@@ -57,7 +63,7 @@ class PostEntryRequest(Body):
     amount: Amount
 
 
-class PostRequest(Described):
+class PostRequest(TransactionFields):
     """Balanced entries of any accounts, for operators."""
 
     currency: Currency
@@ -78,8 +84,8 @@ def _shape(value: Any) -> str:
 # What begins so is left out of the names of bad fields.
 FUNDING, TRANSFER, POST = "shape:funding", "shape:transfer", "shape:post"
 RECEIVERS: Final = ("receiver_id", "receiver_email", "receiver_wallet_id")
-Asked = Annotated[
-    Annotated[Funding, Tag(FUNDING)]
+TransactionRequest = Annotated[
+    Annotated[FundingRequest, Tag(FUNDING)]
     | Annotated[TransferRequest, Tag(TRANSFER)]
     | Annotated[PostRequest, Tag(POST)],
     Discriminator(_shape),
@@ -107,14 +113,14 @@ MONEY_PROBLEMS: Final = (
 )
 
 
-class Transactions:
+class TransactionRoutes:
     def __init__(
         self,
         settings: IngressSettings,
         pool: Pool,
-        known: Accounts,
+        known: AccountDirectory,
         openings: Openings,
-        answers: Answers,
+        answers: CommandSubmitter,
     ) -> None:
         self._settings = settings
         self._pool = pool
@@ -132,10 +138,10 @@ class Transactions:
                 tag=TAG,
                 roles=USERS,
                 scope=Scope.MONEY,
-                body=Asked,
+                body=TransactionRequest,
                 query=request_fields.ValidateOnly,
                 headers=request_fields.MoneyHeaders,
-                answers={201: TransactionResponse, 202: Accepted, 204: None},
+                answers={201: TransactionResponse, 202: AcceptedResponse, 204: None},
                 problems=(
                     *MONEY_PROBLEMS,
                     Code.SELF_CREDIT_OFF,
@@ -155,7 +161,8 @@ class Transactions:
         ]
 
     async def submit(
-        self, call: Call[Funding | TransferRequest | PostRequest, request_fields.ValidateOnly]
+        self,
+        call: Call[FundingRequest | TransferRequest | PostRequest, request_fields.ValidateOnly],
     ) -> Answer:
         body = call.body
         given = body.trans_id
@@ -163,10 +170,10 @@ class Transactions:
             if given is not None and body.idempotency_key not in (None, given):
                 raise HttpProblem(Code.KEY_AND_TRANS_ID_DIFFER)
             given = given or body.idempotency_key
-        key = request_fields.key(call.request, given, self._settings.require_trans_id)
-        common = request_fields.common(call, body, key or str(uuid.uuid4()))
-        command: dry_run.Asked
-        if isinstance(body, Funding):
+        key = request_fields.idempotency_key(call.request, given, self._settings.require_trans_id)
+        common = request_fields.transaction_fields(call, body, key or str(uuid.uuid4()))
+        command: dry_run.MoneyCommand
+        if isinstance(body, FundingRequest):
             command, currency = await self._funding(call, body, common)
         elif isinstance(body, TransferRequest):
             command, currency = await self._transfer(call, body, common)
@@ -181,15 +188,15 @@ class Transactions:
         return await self._answers.of(call, command, currency)
 
     async def _funding(
-        self, call: Call[Any, Any], body: Funding, common: dict[str, Any]
+        self, call: Call[Any, Any], body: FundingRequest, common: dict[str, Any]
     ) -> tuple[commands.Credit | commands.Debit, str]:
         caller = call.caller
         operator = caller.role == UserRole.OPERATOR
         if body.entry == "credit" and not operator and not self._settings.self_credit:
             raise HttpProblem(Code.SELF_CREDIT_OFF)
         wallet = await self._known.chosen(caller, body.wallet_id)
-        await self._known.require_open(wallet, request_fields.WAIT_S)
-        amount = request_fields.minor(body.amount, wallet.currency)
+        await self._known.require_open(wallet, request_fields.DEFAULT_WAIT_S)
+        amount = request_fields.minor_units(body.amount, wallet.currency)
         kind = commands.Credit if body.entry == "credit" else commands.Debit
         return kind(account=wallet.id, amount=amount, **common), wallet.currency
 
@@ -198,13 +205,15 @@ class Transactions:
     ) -> tuple[commands.Transfer, str]:
         sender = await self._known.chosen(call.caller, body.wallet_id)
         receiver = await self.receiver(call.caller, sender, body)
-        await self._known.require_open(sender, request_fields.WAIT_S)
-        await self._known.require_open(receiver, request_fields.WAIT_S)
-        amount = request_fields.minor(body.amount, sender.currency)
+        await self._known.require_open(sender, request_fields.DEFAULT_WAIT_S)
+        await self._known.require_open(receiver, request_fields.DEFAULT_WAIT_S)
+        amount = request_fields.minor_units(body.amount, sender.currency)
         command = commands.Transfer(account=sender.id, to=receiver.id, amount=amount, **common)
         return command, sender.currency
 
-    async def receiver(self, caller: Caller, sender: Known, body: TransferRequest) -> Known:
+    async def receiver(
+        self, caller: Caller, sender: KnownAccount, body: TransferRequest
+    ) -> KnownAccount:
         """The wallet that is named, or the user's: the default one, or one of the currency."""
         named = [name for name in RECEIVERS if getattr(body, name) is not None]
         if len(named) != 1:
@@ -215,7 +224,7 @@ class Transactions:
         if body.receiver_wallet_id is not None:
             found = await self._known.find_receiver(caller, body.receiver_wallet_id)
             if found is None:
-                raise not_found(field, "There is no such wallet.")
+                raise account_not_found(field, "There is no such wallet.")
             if found.id == sender.id:
                 raise request_fields.bad_field(Reason.SELF_TRANSFER, field, "is the sender's own")
             return found
@@ -223,7 +232,7 @@ class Transactions:
             sender.currency, reference=body.receiver_id, email=body.receiver_email
         )
         if wallet is None:
-            raise not_found(field, "There is no such user.")
+            raise account_not_found(field, "There is no such user.")
         if wallet.user_id == sender.owner:
             raise request_fields.bad_field(Reason.SELF_TRANSFER, field, "is the sender")
         return await self._known.of_wallet(wallet)
@@ -237,7 +246,9 @@ class Transactions:
             commands.PostEntry(
                 account=each.account_id,
                 direction=each.direction,
-                amount=request_fields.minor(each.amount, body.currency, f"entries.{index}.amount"),
+                amount=request_fields.minor_units(
+                    each.amount, body.currency, f"entries.{index}.amount"
+                ),
             )
             for index, each in enumerate(body.entries)
         )

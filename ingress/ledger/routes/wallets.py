@@ -23,10 +23,10 @@ from ingress.http.routes import (
     Route,
 )
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import Accounts, Known
+from ingress.ledger.account_directory import AccountDirectory, KnownAccount
 from ingress.ledger.request_fields import Currency
 from ingress.ledger.routes import paged_lists, submit
-from ingress.ledger.routes.paged_lists import LOOKERS, Listing, Paged
+from ingress.ledger.routes.paged_lists import LIST_ROLES, PageQuery, TransactionLists
 from ingress.ledger.views import wallet_view
 from ingress.ledger.views.responses import PageMeta, TransactionResponse
 from ingress.ledger.views.wallet_view import WalletResponse
@@ -64,11 +64,11 @@ class WalletQuery(Query):
     user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
 
 
-class At(Query):
+class BalanceQuery(Query):
     at: paged_lists.Moment | None = Field(default=None, description="Now, where it is not given.")
 
 
-class Times(Paged):
+class StatementQuery(PageQuery):
     since: paged_lists.Moment | None = None
     until: paged_lists.Moment | None = None
 
@@ -95,15 +95,15 @@ class StatementResponse(ResponseModel):
     meta: PageMeta
 
 
-class Wallets:
+class WalletRoutes:
     def __init__(
         self,
         default_currency: str,
         pool: Pool,
-        known: Accounts,
+        known: AccountDirectory,
         people: People,
         openings: Openings,
-        lists: Listing,
+        lists: TransactionLists,
     ) -> None:
         self._default_currency = default_currency
         self._pool = pool
@@ -130,7 +130,7 @@ class Wallets:
                 self.browse,
                 "The wallets of the caller, the default one first",
                 TAG,
-                LOOKERS,
+                LIST_ROLES,
                 WalletList,
                 query=WalletQuery,
                 problems=(Code.NOT_FOUND,),
@@ -155,7 +155,7 @@ class Wallets:
                 self.show,
                 "One wallet",
                 TAG,
-                LOOKERS,
+                LIST_ROLES,
                 WalletResponse,
                 tagged=True,
                 params=WalletPath,
@@ -166,10 +166,10 @@ class Wallets:
                 self.balance,
                 "What a wallet has, or had at a time",
                 TAG,
-                LOOKERS,
+                LIST_ROLES,
                 BalanceResponse,
                 params=WalletPath,
-                query=At,
+                query=BalanceQuery,
                 problems=gone,
             ),
             routes.reading(
@@ -177,10 +177,10 @@ class Wallets:
                 self.statement,
                 "Balances at two times and the entries between them",
                 TAG,
-                LOOKERS,
+                LIST_ROLES,
                 StatementResponse,
                 params=WalletPath,
-                query=Times,
+                query=StatementQuery,
                 problems=(*gone, Code.PAGE_TOO_DEEP),
             ),
         ]
@@ -192,7 +192,7 @@ class Wallets:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
         both = OwnWallet(user=person_shown(user), wallet=told)
-        return submit.tagged(call, both, told.version)
+        return submit.with_etag_or_304(call, both, told.version)
 
     async def browse(self, call: Call[None, WalletQuery]) -> Answer:
         id, number = call.caller.id, call.caller.number
@@ -220,7 +220,7 @@ class Wallets:
         wallet = await self._openings.open(user.id, currency, call.trace, event)
         await self._openings.is_open(wallet.id, request_fields.wait_s(call.request))
         told = await self._shown(wallet, user)
-        return submit.versioned(told, told.version, 201)
+        return submit.with_etag(told, told.version, 201)
 
     async def show(self, call: Call[None, None]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
@@ -230,13 +230,13 @@ class Wallets:
         if wallet is None or user is None:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
         told = await self._shown(wallet, user)
-        return submit.tagged(call, told, told.version)
+        return submit.with_etag_or_304(call, told, told.version)
 
     async def _shown(self, wallet: Wallet, user: User) -> WalletResponse:
         async with self._pool.connection() as connection:
             return await wallet_view.read(connection, wallet, user)
 
-    async def balance(self, call: Call[None, At]) -> Answer:
+    async def balance(self, call: Call[None, BalanceQuery]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
         at = call.query.at
         async with self._pool.connection() as connection:
@@ -259,11 +259,11 @@ class Wallets:
             )
         )
 
-    async def statement(self, call: Call[None, Times]) -> Answer:
+    async def statement(self, call: Call[None, StatementQuery]) -> Answer:
         known = await self._known.may_use(call.caller, call.path["id"], "id")
         query = call.query
-        since = query.since or EARLIEST
-        until = query.until or LATEST
+        since = query.since or EARLIEST_TIME
+        until = query.until or LATEST_TIME
         async with self._pool.connection() as connection:
             found = await history.statement(connection, known.id, since, until)
         page = await self._lists.history(known, query, NO_FILTER, since, until)
@@ -271,12 +271,15 @@ class Wallets:
         return Answer(_statement(known, found, items, self._lists.meta(query, page)))
 
 
-EARLIEST = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
-LATEST = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
+EARLIEST_TIME = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
+LATEST_TIME = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
 
 
 def _statement(
-    known: Known, found: history.Statement | None, items: list[TransactionResponse], meta: PageMeta
+    known: KnownAccount,
+    found: history.Statement | None,
+    items: list[TransactionResponse],
+    meta: PageMeta,
 ) -> StatementResponse:
     opening = 0 if found is None else found.opening.balance
     closing = 0 if found is None else found.closing.balance

@@ -12,13 +12,13 @@ from pydantic import Field
 from ingress.http.problems import ProblemDocument
 from ingress.http.roles import READERS
 from ingress.http.routes import Caller, Instant, Meta, ResponseModel
-from ingress.ledger.account_directory import Known
+from ingress.ledger.account_directory import KnownAccount
 from ingress.ledger.views.transaction_view import TransactionView
 from schemas import ids, money
 
 Amount = int
 # Their entries may be of accounts that have nothing to do with each other.
-MANY_PARTIES = ("post", "reverse")
+MULTI_PARTY_KINDS = ("post", "reverse")
 
 
 class EntryResponse(ResponseModel):
@@ -83,7 +83,7 @@ class TransactionList(ResponseModel):
     meta: PageMeta
 
 
-class Accepted(ResponseModel):
+class AcceptedResponse(ResponseModel):
     """Kafka has it, and it is not decided yet: poll at `location`."""
 
     id: str
@@ -105,8 +105,8 @@ class CommandResponse(ResponseModel):
     problem: ProblemDocument | None = None
 
 
-def transaction(
-    facts: TransactionView, view: str | None, known: Mapping[str, Known], caller: Caller
+def transaction_response(
+    facts: TransactionView, view: str | None, known: Mapping[str, KnownAccount], caller: Caller
 ) -> TransactionResponse:
     """Operators and auditors see all of it. Others see the fee and all entries only from the
     sender's side, and reference, metadata and idempotency key only of what they sent themselves:
@@ -133,8 +133,8 @@ def transaction(
         wallet_id=seen_from,
         trans_id=facts.trans_id if private else None,
         actor=facts.actor if whole else None,
-        sender_id=_party(facts, "debit", known),
-        receiver_id=_party(facts, "credit", known),
+        sender_id=_user_number(facts, "debit", known),
+        receiver_id=_user_number(facts, "credit", known),
         counterparty=other,
         entry=entry,
         amount=amount,
@@ -154,7 +154,7 @@ def transaction(
                 amount_decimal=money.to_major(line.amount, currency),
             )
             for line in facts.entries
-            if whole or line.account == seen_from or (sent and facts.kind not in MANY_PARTIES)
+            if whole or line.account == seen_from or (sent and facts.kind not in MULTI_PARTY_KINDS)
         ],
         reference=facts.reference if private else None,
         description=facts.description,
@@ -170,7 +170,9 @@ def decimal(amount: int | None, currency: str) -> str | None:
     return None if amount is None else money.to_major(amount, currency)
 
 
-def _party(facts: TransactionView, direction: str, known: Mapping[str, Known]) -> int | None:
+def _user_number(
+    facts: TransactionView, direction: str, known: Mapping[str, KnownAccount]
+) -> int | None:
     """The user on that side, where there is one account on it."""
     found = [
         line.account

@@ -19,14 +19,14 @@ from sinks.reads.transactions import LedgerTransaction, TransactionEntry, Transa
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Kinds whose result alone tells all of it.
-TOLD_BY_RESULT: Final = (commands.Credit, commands.Debit, commands.Transfer, commands.Post)
+COMPLETE_IN_RESULT: Final = (commands.Credit, commands.Debit, commands.Transfer, commands.Post)
 
 # Kinds whose entries follow from their parties and amounts.
-USUAL: Final = ("credit", "debit", "transfer", "capture")
-TRANSIT: Final = ids.SYSTEM_PREFIX + ids.TRANSIT + ":"
+DERIVED_ENTRY_KINDS: Final = ("credit", "debit", "transfer", "capture")
+TRANSIT_PREFIX: Final = ids.SYSTEM_PREFIX + ids.TRANSIT + ":"
 
 
-class Line(Struct, frozen=True):
+class EntryLine(Struct, frozen=True):
     """An entry. A system account goes without its partition: people see the sum of the shards."""
 
     account: str
@@ -56,18 +56,18 @@ class TransactionView(Struct, frozen=True, kw_only=True):
     hold_id: str | None = None
     reverses: str | None = None
     reversed_by: str | None = None
-    entries: tuple[Line, ...] = ()
+    entries: tuple[EntryLine, ...] = ()
     balances: Mapping[str, int] = {}
     version: int = 0
 
 
-def of_result(
+def from_result(
     command: Command, transaction_id: str, currency: str, result: Result
 ) -> TransactionView:
     """Of one that was posted, and is no replay; of a kind that its result tells."""
     fee, counterparty, amount = 0, None, 0
     if isinstance(command, commands.Post):
-        entries = lines_of_post(command)
+        entries = post_entries(command)
         amount = sum(line.amount for line in entries if line.direction == "debit")
         ordinary = [line.account for line in entries if not ids.is_system(line.account)]
         if len(ordinary) == 2:
@@ -79,7 +79,7 @@ def of_result(
             counterparty = command.to
             paid = next(e.amount for e in result.entries if e.account == command.account)
             fee = paid - amount
-        entries = usual(
+        entries = derived_entries(
             commands.kind(command), command.account, counterparty, amount, fee, currency
         )
     return TransactionView(
@@ -103,16 +103,20 @@ def of_result(
     )
 
 
-def of_rows(
+def from_rows(
     row: LedgerTransaction, found: Sequence[TransactionEntry], currency: str
 ) -> TransactionView:
     posted = row.status == "posted"
-    entries: tuple[Line, ...] = ()
-    if posted and row.kind in USUAL and row.amount is not None:
-        entries = usual(row.kind, row.account, row.counterparty, row.amount, row.fee, currency)
+    entries: tuple[EntryLine, ...] = ()
+    if posted and row.kind in DERIVED_ENTRY_KINDS and row.amount is not None:
+        entries = derived_entries(
+            row.kind, row.account, row.counterparty, row.amount, row.fee, currency
+        )
     elif posted:
-        kept = (each for each in found if not each.account.startswith(TRANSIT))
-        entries = tuple(Line(_name(e.account), e.direction, e.amount) for e in kept)
+        kept = (each for each in found if not each.account.startswith(TRANSIT_PREFIX))
+        entries = tuple(
+            EntryLine(_public_account_id(e.account), e.direction, e.amount) for e in kept
+        )
     return TransactionView(
         id=row.id,
         kind=row.kind,
@@ -138,27 +142,30 @@ def of_rows(
     )
 
 
-def as_first_told(facts: TransactionView, command: Command) -> TransactionView:
+def as_first_answered(facts: TransactionView, command: Command) -> TransactionView:
     """As the first answer told it: what came later is left out, and a post's entries are in the
     order in which they were sent."""
     if isinstance(command, commands.Post):
-        facts = msgspec.structs.replace(facts, entries=lines_of_post(command))
+        facts = msgspec.structs.replace(facts, entries=post_entries(command))
     return msgspec.structs.replace(facts, reversed_by=None)
 
 
-def lines_of_post(command: commands.Post) -> tuple[Line, ...]:
-    return tuple(Line(each.account, each.direction, each.amount) for each in command.entries)
+def post_entries(command: commands.Post) -> tuple[EntryLine, ...]:
+    return tuple(EntryLine(each.account, each.direction, each.amount) for each in command.entries)
 
 
-def _name(account: str) -> str:
+def _public_account_id(account: str) -> str:
     return account.rpartition(":")[0] if ids.is_system(account) else account
 
 
-def usual(
+def derived_entries(
     kind: str, account: str, other: str | None, amount: int, fee: int, currency: str
-) -> tuple[Line, ...]:
+) -> tuple[EntryLine, ...]:
     funding = ids.system_name(ids.FUNDING, currency)
     if kind == "credit":
-        return Line(funding, "debit", amount), Line(account, "credit", amount)
-    moved = (Line(account, "debit", amount + fee), Line(other or funding, "credit", amount))
-    return (*moved, Line(ids.system_name(ids.FEES, currency), "credit", fee)) if fee else moved
+        return EntryLine(funding, "debit", amount), EntryLine(account, "credit", amount)
+    moved = (
+        EntryLine(account, "debit", amount + fee),
+        EntryLine(other or funding, "credit", amount),
+    )
+    return (*moved, EntryLine(ids.system_name(ids.FEES, currency), "credit", fee)) if fee else moved

@@ -35,7 +35,7 @@ class WalletResponse(ResponseModel):
     updated_at: Instant
 
 
-def amounts(balance: int, held: int, currency: str) -> dict[str, Any]:
+def amount_fields(balance: int, held: int, currency: str) -> dict[str, Any]:
     """What an account has, in both ways."""
     minor = {"balance": balance, "held": held, "available": balance - held}
     major = {f"{name}_decimal": money.to_major(has, currency) for name, has in minor.items()}
@@ -73,7 +73,7 @@ async def _read(
             id=row.id,
             user_id=number,
             currency=row.currency,
-            **amounts(row.balance, row.held, row.currency),
+            **amount_fields(row.balance, row.held, row.currency),
             version=row.version,
             status=row.status,
             created_at=row.created_at,

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from ingress.http.problems import Code, HttpProblem
-from ingress.ledger.client.ledger_client import Channel, Submission
-from ingress.ledger.client.outcome_lookup import Outcome, Outcomes
-from ingress.ledger.client.submission import Submissions, Undecided
+from ingress.ledger.client.ledger_client import LedgerClient, PendingCommand
+from ingress.ledger.client.outcome_lookup import Outcome, OutcomeLookup
+from ingress.ledger.client.submission import Submission, Undecided
 from plumbing.settings import KafkaSettings
 from plumbing.worker.crash_points import CrashPoints
 from schemas.commands import Command, Credit
@@ -22,7 +22,7 @@ CREDIT = Credit(account="ada", amount=5, idempotency_key="k")
 CRASH = CrashPoints("")
 
 
-class Books(Outcomes):
+class Books(OutcomeLookup):
     """They have a defect."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Books(Outcomes):
         raise KeyError(transaction_id)
 
 
-class Line(Channel):
+class Line(LedgerClient):
     """Not started: its commands go nowhere."""
 
     def __init__(self, *, taken: bool) -> None:
@@ -40,8 +40,8 @@ class Line(Channel):
         super().__init__(settings, "test", CRASH)
         self._taken = taken
 
-    def submit(self, command: Command) -> Submission:
-        made = Submission("label", ID)
+    def submit(self, command: Command) -> PendingCommand:
+        made = PendingCommand("label", ID)
         if self._taken:
             result = Result(
                 partition=3,
@@ -59,14 +59,14 @@ class Line(Channel):
 
 
 async def test_a_defect_after_the_handing_over_takes_nobodys_id_away() -> None:
-    told = await Submissions(Line(taken=True), Books(), CRASH).submit(CREDIT, "NGN", 2)
+    told = await Submission(Line(taken=True), Books(), CRASH).submit(CREDIT, "NGN", 2)
     assert told == Undecided(ID, (3, 14))
 
 
 @pytest.mark.parametrize("wait_s", [0, 2])
 async def test_what_the_producer_refuses_is_told_as_not_sent(wait_s: float) -> None:
     with pytest.raises(HttpProblem) as told:
-        await Submissions(Line(taken=False), Books(), CRASH).submit(CREDIT, "NGN", wait_s)
+        await Submission(Line(taken=False), Books(), CRASH).submit(CREDIT, "NGN", wait_s)
     assert told.value.code == Code.BUSY
 
 
@@ -83,16 +83,16 @@ def at(result: Result, offset: int) -> Result:
     return msgspec.structs.replace(result, offset=offset)
 
 
-class Answering(Channel):
+class Answering(LedgerClient):
     """Kafka and the ledger answer a command by these steps, one after the other."""
 
-    def __init__(self, *steps: Callable[[Submission], object]) -> None:
+    def __init__(self, *steps: Callable[[PendingCommand], object]) -> None:
         settings = KafkaSettings.model_validate({"KAFKA_BROKERS": "nowhere:1"})
         super().__init__(settings, "test", CRASH)
         self._steps = steps
 
-    def submit(self, command: Command) -> Submission:
-        made = Submission("label", ID)
+    def submit(self, command: Command) -> PendingCommand:
+        made = PendingCommand("label", ID)
         for step in self._steps:
             asyncio.get_running_loop().call_soon(step, made)
         return made
@@ -106,16 +106,16 @@ class Report:
         self.offset = lambda: offset
 
 
-def appended(partition: int | None, offset: int | None) -> Callable[[Submission], object]:
+def appended(partition: int | None, offset: int | None) -> Callable[[PendingCommand], object]:
     message: Any = Report(partition, offset)
     return lambda made: made.delivered(None, message)
 
 
-def told(result: Result) -> Callable[[Submission], object]:
+def told(result: Result) -> Callable[[PendingCommand], object]:
     return lambda made: made.answered(result)
 
 
-class Rejecting(Outcomes):
+class Rejecting(OutcomeLookup):
     """Books that have a rejection at each position, of these transactions."""
 
     def __init__(self, **ids: str | None) -> None:
@@ -135,9 +135,9 @@ NO_BOOKS = Rejecting()
 
 
 async def submitted(
-    wait_s: float, *steps: Callable[[Submission], object], books: Outcomes = NO_BOOKS
+    wait_s: float, *steps: Callable[[PendingCommand], object], books: OutcomeLookup = NO_BOOKS
 ) -> Outcome | Undecided:
-    return await Submissions(Answering(*steps), books, CRASH).submit(CREDIT, "NGN", wait_s)
+    return await Submission(Answering(*steps), books, CRASH).submit(CREDIT, "NGN", wait_s)
 
 
 @pytest.mark.parametrize(("partition", "offset"), [(3, None), (None, 14), (3, -1001), (-1, 14)])
@@ -186,7 +186,7 @@ async def test_a_refusal_that_comes_before_the_position_waits_for_it() -> None:
 async def test_what_the_books_have_of_another_command_is_no_answer() -> None:
     books = Rejecting(at_3_14=OTHER_ID)
     assert await submitted(0.05, appended(3, 14), books=books) == Undecided(ID, (3, 14))
-    submissions = Submissions(Answering(), books, CRASH)
+    submissions = Submission(Answering(), books, CRASH)
     deadline = asyncio.get_running_loop().time()
     assert await submissions.until_decided(ID, (3, 14), deadline) is None
     mine = await submissions.until_decided(OTHER_ID, (3, 14), deadline)
