@@ -64,7 +64,7 @@ def run(data: Path | None = None) -> None:
         cache_entries=settings.cache_entries,
         encode_transaction=transaction_encoding.transactions(settings, schemas),
     )
-    ledger.clock.wait_until_it_agrees()
+    ledger.clock.wait_until_brokers_agree()
     log.info("processor starting", rules=rules_build())
     uvloop.install()
     faust_app = app.make(

@@ -17,7 +17,7 @@ from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader
 from processor.lanes import batch_output
-from processor.lanes.broker_clock import AHEAD_MS
+from processor.lanes.broker_clock import MAX_AHEAD_MS
 from processor.state import record_digest
 from schemas import coordination
 from schemas.coordination import LogTime
@@ -70,7 +70,7 @@ def _check(reader: CommittedReader, names: Names, partition: int, decision: LogT
     where = f"partition {partition} of `{topic}`"
     if not 0 <= partition < reader.partitions(topic):
         raise Failure(f"`{topic}` has no partition {partition}")
-    if decision.time_ms > time.time() * 1_000 + AHEAD_MS:
+    if decision.time_ms > time.time() * 1_000 + MAX_AHEAD_MS:
         raise Failure(f"{shown(decision.time_ms)} lies in the future; a processor would refuse it")
     last = reader.last(names.state, partition)
     if last is None:

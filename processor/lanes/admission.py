@@ -12,7 +12,7 @@ from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin import log_time
-from processor.lanes.broker_clock import AHEAD_MS, Clock
+from processor.lanes.broker_clock import MAX_AHEAD_MS, WorkerClock
 from processor.rules import engine
 from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
@@ -37,7 +37,7 @@ def admit_all(partition: PartitionState, input: DecisionInput) -> Sequence[Decis
 class Admission:
     """Of the partitions of one lane."""
 
-    def __init__(self, config: ClientConfig, names: Names, clock: Clock) -> None:
+    def __init__(self, config: ClientConfig, names: Names, clock: WorkerClock) -> None:
         self._config = config
         self._names = names
         self._clock = clock
@@ -46,13 +46,13 @@ class Admission:
         reason = _unread(input)
         if reason is not None:
             raise Stopped(f"{self._where(partition, input)}: {reason}")
-        if input.time_ms <= self._clock.latest_ms():
+        if input.time_ms <= self._clock.latest_log_time_ms():
             return ()
         return self._too_late(partition, input)
 
     def _too_late(self, partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
         """A log time that cannot be. The operator's decision may lie behind the record."""
-        if engine.log_time(partition, input) <= self._clock.latest_ms():
+        if engine.log_time(partition, input) <= self._clock.latest_log_time_ms():
             return ()
         # By the type: an input of another topic brings no time of its own.
         topic: Literal["commands", "coordination"] = (
@@ -60,19 +60,23 @@ class Admission:
         )
         if isinstance(input.message, coordination.LogTime):
             return ()
-        number, latest_ms = partition.partition, self._clock.latest_ms()
+        number, latest_ms = partition.partition, self._clock.latest_log_time_ms()
         with CommittedReader(self._config) as reader:
             found = log_time.find(reader, self._names, number, topic, input.offset, latest_ms)
         if found is not None:
             place, value, decision = found
             return (input_of("operator", place, None, value, 0, decision),)
-        # Raises where it is this machine's clock that is wrong.
-        self._clock.check()
-        now = log_time.shown(latest_ms - AHEAD_MS)
+        # Raises if it is this machine's clock that is wrong.
+        disagreeing = self._clock.check()
+        blame = "; ".join(map(str, disagreeing)) or (
+            "this machine agrees with the clocks of all brokers that lead partitions of"
+            f" `{self._names.coordination}` now"
+        )
+        now = log_time.shown(latest_ms - MAX_AHEAD_MS)
         raise Stopped(
             f"{self._where(partition, input)}: its log time is {log_time.shown(input.time_ms)},"
-            f" more than an hour ahead of this worker's clock ({now}), which agrees with the"
-            " brokers'. Correct the clock of the broker that stamped it, then decide its time:"
+            f" more than an hour ahead of this worker's clock ({now}); {blame}. Correct the clock"
+            " of the broker that stamped it, then decide its time:"
             f" streamledger log-time {number}:{input.offset} --topic {topic} --time {now}"
             " (docs/operating.md)"
         )

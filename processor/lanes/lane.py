@@ -48,7 +48,7 @@ from plumbing.worker.lane_thread import LaneThread, StopRequested
 from processor.lanes import batch_output
 from processor.lanes.admission import Admission
 from processor.lanes.batch_reader import Batch, BatchReader
-from processor.lanes.broker_clock import Clock
+from processor.lanes.broker_clock import WorkerClock
 from processor.lanes.partition_writer import Outcomes, PartitionWriter, nowhere
 from processor.lanes.transaction_encoding import Encode
 from processor.metrics import ProcessorMetrics
@@ -114,7 +114,7 @@ class LaneProcessor(LaneThread):
         deliver: Callable[["LaneProcessor", list[Batch]], None],
         on_failure: Callable[[int, BaseException], None],
         encode_transaction: Encode,
-        clock: Clock,
+        clock: WorkerClock,
     ) -> None:
         super().__init__(lane, {**config, "error_cb": self._complain}, on_failure)
         self.partitions = partitions

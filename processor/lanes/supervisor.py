@@ -15,7 +15,7 @@ from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
 from plumbing.worker.fatal import CrashPolicy
 from processor.lanes.batch_reader import Batch
-from processor.lanes.broker_clock import Clock, ClockDisagrees
+from processor.lanes.broker_clock import ClockDisagrees, WorkerClock
 from processor.lanes.lane import LanePhase, LaneProcessor, LedgerIdentity
 from processor.lanes.transaction_encoding import Encode
 from processor.metrics import ProcessorMetrics
@@ -56,7 +56,7 @@ class LaneSupervisor:
         self._memory = Memory(rocksdb_mib)
         self._cache_entries = cache_entries
         self._encode_transaction = encode_transaction
-        self.clock = Clock(config, names, identity.partitions)
+        self.clock = WorkerClock(config, names, identity.partitions)
         # By lane. Other threads read it, so it is replaced and never changed.
         self._owners: dict[int, LaneProcessor] = {}
         self._share = cache_entries
