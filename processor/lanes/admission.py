@@ -43,7 +43,7 @@ class Admission:
         self._clock = clock
 
     def __call__(self, partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
-        reason = _unread(input)
+        reason = _unread(partition, input)
         if reason is not None:
             raise Stopped(f"{self._where(partition, input)}: {reason}")
         if input.time_ms <= self._clock.latest_log_time_ms():
@@ -86,7 +86,7 @@ class Admission:
         return f"partition {partition.partition} of `{topic}`, record at {input.offset}"
 
 
-def _unread(input: DecisionInput) -> str | None:
+def _unread(partition: PartitionState, input: DecisionInput) -> str | None:
     """Why this program cannot go on with what a record says; None if it can."""
     message = input.message
     if isinstance(message, coordination.Undecodable):
@@ -95,5 +95,5 @@ def _unread(input: DecisionInput) -> str | None:
             " this worker (docs/upgrading.md)"
         )
     if isinstance(message, coordination.Configure) and message.genesis is None:
-        return unsupported(message.settings)
+        return unsupported(message.settings, partition.partitions)
     return None

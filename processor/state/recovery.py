@@ -204,17 +204,11 @@ def check_owner(position: PartitionPosition, ledger_id: str, partitions: int) ->
         )
     if at.settings is None:
         raise TakeoverRefused(f"partition {at.partition} has a state but no settings")
-    if (reason := unsupported(at.settings)) is not None:
-        raise TakeoverRefused(reason)
-    lanes = topics.lanes(partitions)
-    if at.settings.lanes != lanes:
-        raise TakeoverRefused(
-            f"partition {at.partition} of the ledger is in lane layout {at.settings.lanes} (its"
-            f" partitions form {at.settings.lanes} lanes); this program has layout {lanes}"
-        )
+    if (reason := unsupported(at.settings, partitions)) is not None:
+        raise TakeoverRefused(f"partition {at.partition}: {reason}")
 
 
-def unsupported(settings: LedgerParameters) -> str | None:
+def unsupported(settings: LedgerParameters, partitions: int) -> str | None:
     """Why this program cannot go on with a partition that has these settings; None if it can."""
     if settings.format_level > FORMAT_LEVEL:
         return record_digest.too_new(settings.format_level)
@@ -222,5 +216,11 @@ def unsupported(settings: LedgerParameters) -> str | None:
         return (
             f"the ledger is decided by rules version {settings.rules_version}; this program has"
             f" {sorted(RULES_VERSIONS)}: upgrade it (docs/upgrading.md)"
+        )
+    lanes = topics.lanes(partitions)
+    if settings.lanes != lanes:
+        return (
+            f"the ledger is in lane layout {settings.lanes} (its partitions form {settings.lanes}"
+            f" lanes); this program has layout {lanes}"
         )
     return None

@@ -10,14 +10,18 @@ import pytest
 
 from plumbing.failures import Failure
 from processor.admin import running_workers
+from processor.lanes.admission import Admission, Stopped
+from processor.lanes.broker_clock import WorkerClock
+from processor.rules.journal_header import input_of
 from processor.settings import ProcessorSettings
 from processor.state import record_digest
 from processor.state.recovery import TakeoverRefused, check_owner
 from processor.streaming.assignor import LaneAssignor
-from schemas import topics
+from schemas import coordination, topics
 from schemas.journal import genesis_hash
 from schemas.ledger_parameters import FORMAT_LEVEL, LedgerParameters
 from schemas.state import InputPosition, PartitionPosition, PartitionState
+from schemas.topics import Names
 from sinks.journal_chain import BrokenJournal, Chain, ReadJournalRecord, beginning
 from sinks.worker.group_member import member_id
 
@@ -44,6 +48,15 @@ def test_a_higher_format_level_is_refused_by_name() -> None:
 def test_another_lane_layout_is_refused_by_name() -> None:
     with pytest.raises(TakeoverRefused, match=r"in lane layout 4 .*; this program has layout 3"):
         check_owner(position(lanes=4), "books", PARTITIONS)
+
+
+def test_a_running_worker_refuses_a_configure_message_with_another_lane_layout() -> None:
+    """Once it is journaled, no worker can take the partition over."""
+    message = coordination.Configure(settings=LedgerParameters(lanes=4))
+    configure = input_of("coordination", 12, None, b"{}", 0, message)
+    admission = Admission({}, Names(""), WorkerClock({}, Names(""), PARTITIONS))
+    with pytest.raises(Stopped, match=r"record at 12: .*lane layout 4 .*this program has layout 3"):
+        admission(position().partition, configure)
 
 
 def test_a_new_ledger_begins_with_the_level_and_the_layout_of_its_program() -> None:
