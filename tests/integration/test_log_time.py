@@ -209,9 +209,7 @@ def test_a_message_of_the_far_future_is_decided_though_its_decision_lies_behind_
         f"partition 0 of `{ledger.names.coordination}`, record at {offset}: its log time is" in told
     )
     said = decide(ledger, f"0:{offset}", "--topic", "coordination", "--time", now())
-    assert said.startswith(
-        f"written: partition 0 decides coordination {offset} to {offset} as of "
-    )
+    assert said.startswith(f"written: partition 0 decides coordination {offset} to {offset} as of ")
     ledger.ready(data="one")
     assert ledger.outcome(ledger.send(credit(account, "later"))).step == "posted"
     ledger.until(ledger.audit.settled, 20)
