@@ -16,21 +16,21 @@ from schemas.validation import command_validation
 
 
 def open_account(
-    asked: DecisionContext, command: OpenAccount, settings: LedgerParameters
+    context: DecisionContext, command: OpenAccount, parameters: LedgerParameters
 ) -> Decision:
     limit = command.min_balance
     if limit is None and command.type == "wallet":
         limit = 0
-    if _limit_out_of_bounds(command.type, limit, settings):
-        return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
-    if state_view.account(asked.of, command.account) is not None:
-        return outcomes.rejected(asked, Reason.ACCOUNT_EXISTS)
+    if _limit_out_of_bounds(command.type, limit, parameters):
+        return outcomes.rejected(context, Reason.LIMIT_OUT_OF_BOUNDS)
+    if state_view.account(context.state, command.account) is not None:
+        return outcomes.rejected(context, Reason.ACCOUNT_EXISTS)
     if command.wallets_only and command.type != "wallet":
-        return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
+        return outcomes.rejected(context, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
     if not outcomes.conditions_hold(command, version=0, available_after=0):
-        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+        return outcomes.rejected(context, Reason.CONDITION_FAILED)
     return outcomes.posted(
-        asked,
+        context,
         account=AccountChange(
             id=command.account,
             type=command.type,
@@ -61,63 +61,63 @@ def static_change(command: ChangeAccount) -> Reason | None:
 
 
 def set_limit(
-    asked: DecisionContext, command: SetLimit, account: AccountState, settings: LedgerParameters
+    context: DecisionContext, command: SetLimit, account: AccountState, parameters: LedgerParameters
 ) -> Decision:
     limit = command.min_balance
-    if _limit_out_of_bounds(account.type, limit, settings):
-        return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
+    if _limit_out_of_bounds(account.type, limit, parameters):
+        return outcomes.rejected(context, Reason.LIMIT_OUT_OF_BOUNDS)
     if account.status == "closed":
-        return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
+        return outcomes.rejected(context, Reason.ACCOUNT_CLOSED)
     if limit is not None and account.available < limit:
-        return outcomes.rejected(asked, Reason.INSUFFICIENT_FUNDS)
-    return _changed(asked, replace(account, min_balance=limit))
+        return outcomes.rejected(context, Reason.INSUFFICIENT_FUNDS)
+    return _changed(context, replace(account, min_balance=limit))
 
 
 def change(
-    asked: DecisionContext,
+    context: DecisionContext,
     command: ChangeAccount,
     account: AccountState,
-    settings: LedgerParameters,
+    parameters: LedgerParameters,
 ) -> Decision:
     limit, metadata = command.min_balance, _merged(account.metadata, command.metadata)
     limited = limit is not None or command.no_limit
     # A limit that is not asked for stays, also where the bound is narrower now.
-    if limited and _limit_out_of_bounds(account.type, limit, settings):
-        return outcomes.rejected(asked, Reason.LIMIT_OUT_OF_BOUNDS)
+    if limited and _limit_out_of_bounds(account.type, limit, parameters):
+        return outcomes.rejected(context, Reason.LIMIT_OUT_OF_BOUNDS)
     if account.status == "closed":
-        return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
+        return outcomes.rejected(context, Reason.ACCOUNT_CLOSED)
     if command_validation.metadata_bytes(metadata) > field_types.MAX_METADATA_BYTES:
-        return outcomes.rejected(asked, Reason.METADATA_TOO_LARGE)
+        return outcomes.rejected(context, Reason.METADATA_TOO_LARGE)
     if limit is not None and account.available < limit:
-        return outcomes.rejected(asked, Reason.INSUFFICIENT_FUNDS)
+        return outcomes.rejected(context, Reason.INSUFFICIENT_FUNDS)
     after = replace(account, metadata=metadata)
-    return _changed(asked, replace(after, min_balance=limit) if limited else after)
+    return _changed(context, replace(after, min_balance=limit) if limited else after)
 
 
-def freeze(asked: DecisionContext, command: Freeze, account: AccountState) -> Decision:
+def freeze(context: DecisionContext, command: Freeze, account: AccountState) -> Decision:
     if account.status == "closed":
-        return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
-    return _changed(asked, replace(account, status="frozen"))
+        return outcomes.rejected(context, Reason.ACCOUNT_CLOSED)
+    return _changed(context, replace(account, status="frozen"))
 
 
-def unfreeze(asked: DecisionContext, command: Unfreeze, account: AccountState) -> Decision:
+def unfreeze(context: DecisionContext, command: Unfreeze, account: AccountState) -> Decision:
     if account.status == "closed":
-        return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
-    return _changed(asked, replace(account, status="open"))
+        return outcomes.rejected(context, Reason.ACCOUNT_CLOSED)
+    return _changed(context, replace(account, status="open"))
 
 
-def close(asked: DecisionContext, command: Close, account: AccountState) -> Decision:
+def close(context: DecisionContext, command: Close, account: AccountState) -> Decision:
     if account.status == "closed":
-        return outcomes.rejected(asked, Reason.ACCOUNT_CLOSED)
+        return outcomes.rejected(context, Reason.ACCOUNT_CLOSED)
     if account.balance or account.held or account.incoming:
-        return outcomes.rejected(asked, Reason.ACCOUNT_NOT_EMPTY)
-    return _changed(asked, replace(account, status="closed"))
+        return outcomes.rejected(context, Reason.ACCOUNT_NOT_EMPTY)
+    return _changed(context, replace(account, status="closed"))
 
 
-def _limit_out_of_bounds(type: str, limit: int | None, settings: LedgerParameters) -> bool:
+def _limit_out_of_bounds(type: str, limit: int | None, parameters: LedgerParameters) -> bool:
     if limit is None:
         return type == "wallet"
-    return type == "wallet" and limit < -settings.max_overdraft
+    return type == "wallet" and limit < -parameters.max_overdraft
 
 
 def _merged(before: field_types.Metadata, given: field_types.Metadata) -> field_types.Metadata:
@@ -126,13 +126,13 @@ def _merged(before: field_types.Metadata, given: field_types.Metadata) -> field_
     return {name: text for name, text in {**before, **given}.items() if name not in taken_out}
 
 
-def _changed(asked: DecisionContext, after: AccountState) -> Decision:
-    if not outcomes.conditions_hold(asked.command, after.version, after.available):
-        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+def _changed(context: DecisionContext, after: AccountState) -> Decision:
+    if not outcomes.conditions_hold(context.command, after.version, after.available):
+        return outcomes.rejected(context, Reason.CONDITION_FAILED)
     return outcomes.posted(
-        asked,
+        context,
         account=AccountChange(
-            id=asked.command.account,
+            id=context.command.account,
             type=after.type,
             currency=after.currency,
             status=after.status,

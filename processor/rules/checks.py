@@ -54,6 +54,11 @@ def is_outgoing(account_type: str, direction: str) -> bool:
     return (direction == "credit") is (account_type in _GROWS_BY_DEBIT)
 
 
+def outgoing_amount(account_type: str, direction: str, amount: int) -> int:
+    """What a reservation takes from the available balance, and its release gives back."""
+    return amount if is_outgoing(account_type, direction) else 0
+
+
 def funds(account: AccountState, direction: str, amount: int) -> Reason | None:
     """Whether an account can bear an entry, beside all that is reserved on it."""
     if is_outgoing(account.type, direction):
@@ -79,7 +84,7 @@ def standing(account: AccountState | None, currency: str) -> Reason | None:
 
 
 def first_refusal(
-    of: state_view.StateView,
+    state: state_view.StateView,
     entries: Iterable[CoordinatedEntry],
     currency: str,
     types: frozenset[str],
@@ -93,7 +98,7 @@ def first_refusal(
     for entry in entries:
         if ids.is_system(entry.account):
             continue
-        account = state_view.account(of, entry.account)
+        account = state_view.account(state, entry.account)
         reason: Reason | None
         if account is not None and account.type not in types:
             reason = Reason.ACCOUNT_TYPE_NOT_ALLOWED

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from processor.rules import holds, outcomes, state_view
-from processor.rules.books import DecisionPostings
+from processor.rules import holds, journal_header, outcomes, state_view
 from processor.rules.checks import refusal
 from processor.rules.decision import (
     BrokenInvariant,
@@ -18,9 +17,9 @@ from processor.rules.decision import (
     DecisionContext,
     DecisionInput,
     Plan,
-    Published,
+    TransactionDetails,
 )
-from processor.rules.journal_header import header
+from processor.rules.postings import DecisionPostings
 from schemas import commands, coordination, ids, journal
 from schemas.commands import Command
 from schemas.coordination import CoordinatedEntry, CoordinationMessage, NumberedMessage
@@ -34,14 +33,14 @@ BY_FUNDS = frozenset({Reason.INSUFFICIENT_FUNDS, Reason.BALANCE_OVERFLOW})
 
 
 def split(
-    of: state_view.StateView, entries: tuple[CoordinatedEntry, ...]
+    state: state_view.StateView, entries: tuple[CoordinatedEntry, ...]
 ) -> tuple[tuple[CoordinatedEntry, ...], dict[int, list[CoordinatedEntry]]]:
     """Own entries, and those of each other partition. System entries are the coordinator's own."""
-    at = of.partition
+    at = state.partition
     own = []
     others: dict[int, list[CoordinatedEntry]] = defaultdict(list)
     for entry in entries:
-        if _is_own(of, entry):
+        if _is_own(state, entry):
             own.append(entry)
             continue
         partition = partition_of(entry.account, at.partitions)
@@ -52,10 +51,10 @@ def split(
     return tuple(own), others
 
 
-def _is_own(of: state_view.StateView, entry: CoordinatedEntry) -> bool:
+def _is_own(state: state_view.StateView, entry: CoordinatedEntry) -> bool:
     """An account that is known here was opened here: its partition need not be worked out."""
     account = entry.account
-    return ids.is_system(account) or state_view.account(of, account) is not None
+    return ids.is_system(account) or state_view.account(state, account) is not None
 
 
 def may_waive_fee(command: Command, account: AccountState, plan: Plan) -> bool:
@@ -83,48 +82,46 @@ def final_entries(pending: PendingTransaction, fee: int) -> tuple[CoordinatedEnt
 
 
 def begin(
-    asked: DecisionContext,
+    context: DecisionContext,
     account: AccountState,
     plan: Plan,
     own: tuple[CoordinatedEntry, ...],
     others: dict[int, list[CoordinatedEntry]],
     fee_reserved: bool,
-    settings: LedgerParameters,
+    parameters: LedgerParameters,
 ) -> Decision:
-    """The command's own step: reserve here, and ask each other partition once."""
-    command, of = asked.command, asked.of
-    books = DecisionPostings(of)
+    """The command's own step, which cannot fail: reserve here, and prepare each other partition."""
+    command, state = context.command, context.state
+    postings = DecisionPostings(state)
     hold = None
     if plan.hold is not None:
         assert isinstance(command, commands.Capture), "only a capture takes a hold"
         hold = holds.changed(command.hold_id, plan.hold, "capturing", plan.entries[0].amount)
     else:
-        _reserve(books, own if fee_reserved else without_fee(own, plan.fee))
-    if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
-        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
-    if of.partition.pending >= settings.max_pending:
-        return outcomes.rejected(asked, Reason.TOO_MANY_PENDING)
+        for entry in own:
+            if not ids.is_system(entry.account):
+                postings.reserve(entry.account, entry.direction, entry.amount)
     participants = tuple(sorted(others))
     pending = PendingTransaction(
         entries=plan.entries,
         participants=participants,
         waiting=participants,
         currency=plan.currency,
-        deadline_ms=asked.header.time_ms + settings.participant_timeout_ms,
-        offset=asked.header.source.offset,
+        deadline_ms=context.header.time_ms + parameters.participant_timeout_ms,
+        offset=context.header.source.offset,
         fee=plan.fee,
         commission_bps=plan.commission_bps,
         fee_reserved=fee_reserved,
     )
     owner = account.owner if may_waive_fee(command, account, plan) else None
-    at = of.partition
+    at = state.partition
     sent: list[tuple[int, NumberedMessage]] = [
         (
             partition,
             coordination.Prepare(
                 source=at.partition,
                 number=at.sent[partition] + 1,
-                transaction_id=asked.transaction_id,
+                transaction_id=context.transaction_id,
                 kind=commands.kind(command),
                 currency=plan.currency,
                 account=command.account,
@@ -135,24 +132,18 @@ def begin(
         )
         for partition in participants
     ]
-    told = replace(
-        asked.header,
+    record = replace(
+        context.header,
         step="pending",
         command=command,
-        transaction_id=asked.transaction_id,
-        body_hash=asked.body_hash,
-        reserved=tuple(books.reserved),
+        transaction_id=context.transaction_id,
+        body_hash=context.body_hash,
+        reserved=tuple(postings.reserved),
         hold=hold,
         pending=pending,
         sent=_numbers(sent),
     )
-    return Decision(told, tuple(sent))
-
-
-def _reserve(books: DecisionPostings, entries: tuple[CoordinatedEntry, ...]) -> None:
-    for entry in entries:
-        if not ids.is_system(entry.account):
-            books.reserve(entry.account, entry.direction, entry.amount)
+    return Decision(record, tuple(sent))
 
 
 def _numbers(sent: list[tuple[int, NumberedMessage]]) -> tuple[SentNumber, ...]:
@@ -160,18 +151,18 @@ def _numbers(sent: list[tuple[int, NumberedMessage]]) -> tuple[SentNumber, ...]:
 
 
 def answer(
-    of: state_view.StateView,
+    state: state_view.StateView,
     input: DecisionInput,
     message: coordination.Prepared | coordination.Refused,
     time_ms: int,
 ) -> Decision:
     """A participant's answer: noted while others are waited for, with the last one decided."""
-    head = header(of, input, time_ms)
-    asked = state_view.transaction(of, message.transaction_id)
-    before = None if asked is None else asked.pending
-    if asked is None or before is None or message.source not in before.waiting:
+    header = journal_header.for_input(state, input, time_ms)
+    transaction = state_view.transaction(state, message.transaction_id)
+    before = None if transaction is None else transaction.pending
+    if transaction is None or before is None or message.source not in before.waiting:
         return Decision(
-            replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
+            replace(header, step="ignored", message=message, transaction_id=message.transaction_id)
         )
     pending = replace(before, waiting=tuple(p for p in before.waiting if p != message.source))
     if isinstance(message, coordination.Refused):
@@ -182,7 +173,7 @@ def answer(
     if pending.waiting:
         return Decision(
             replace(
-                head,
+                header,
                 step="answered",
                 message=message,
                 transaction_id=message.transaction_id,
@@ -191,16 +182,16 @@ def answer(
         )
     reason = _reason(pending)
     if reason is not None:
-        return _reject(of, head, message.transaction_id, asked, pending, reason, message)
-    return _post(of, head, message.transaction_id, asked, pending, message)
+        return _reject(state, header, message.transaction_id, transaction, pending, reason, message)
+    return _post(state, header, message.transaction_id, transaction, pending, message)
 
 
-def time_out(of: state_view.StateView, head: JournalRecord, transaction_id: str) -> Decision:
-    asked = state_view.transaction(of, transaction_id)
-    if asked is None or asked.pending is None:
+def time_out(state: state_view.StateView, header: JournalRecord, transaction_id: str) -> Decision:
+    transaction = state_view.transaction(state, transaction_id)
+    if transaction is None or transaction.pending is None:
         raise BrokenInvariant(f"{transaction_id} is due but is not pending")
     reason = Reason.PARTICIPANT_TIMEOUT
-    return _reject(of, head, transaction_id, asked, asked.pending, reason, None)
+    return _reject(state, header, transaction_id, transaction, transaction.pending, reason, None)
 
 
 def _reason(pending: PendingTransaction) -> Reason | None:
@@ -212,79 +203,81 @@ def _reason(pending: PendingTransaction) -> Reason | None:
 
 
 def _post(
-    of: state_view.StateView,
-    head: JournalRecord,
+    state: state_view.StateView,
+    header: JournalRecord,
     transaction_id: str,
-    asked: TransactionState,
+    transaction: TransactionState,
     pending: PendingTransaction,
     message: CoordinationMessage,
 ) -> Decision:
-    command = _command(asked)
+    command = _command(transaction)
     fee = 0 if pending.same_owner else pending.fee
     entries = final_entries(pending, fee)
-    own = _own(of, pending)
-    books = DecisionPostings(of)
-    hold = _release(of, books, command, pending, own)
+    own = _own(state, pending)
+    postings = DecisionPostings(state)
+    hold = _release(state, postings, command, pending, own)
     if hold is not None:
         hold = replace(hold, status="captured")
-    books.post_all(tuple(entry for entry in entries if entry.account in own))
-    books.balance_by_transit(pending.currency)
-    told = outcomes.published(command, transaction_id, pending.currency, entries, fee)
-    sent = _tell(of, pending.participants, _commit(transaction_id, command, told))
+    postings.post_all(tuple(entry for entry in entries if entry.account in own))
+    postings.balance_by_transit(pending.currency)
+    details = outcomes.transaction_details(command, transaction_id, pending.currency, entries, fee)
+    sent = _numbered(state, pending.participants, _commit(transaction_id, command, details))
     return Decision(
         replace(
-            head,
+            header,
             step="posted",
             message=message,
             command=command,
             command_offset=pending.offset,
             transaction_id=transaction_id,
-            body_hash=asked.body_hash.hex(),
-            released=tuple(books.released),
-            entries=tuple(books.entries),
+            body_hash=transaction.body_hash.hex(),
+            released=tuple(postings.released),
+            entries=tuple(postings.entries),
             fee=fee,
             commission_bps=pending.commission_bps if fee else 0,
             hold=hold,
             sent=_numbers(sent),
         ),
         tuple(sent),
-        outcomes.transactions(head, books, told),
+        outcomes.transaction_records(header, postings, details),
     )
 
 
 def _reject(
-    of: state_view.StateView,
-    head: JournalRecord,
+    state: state_view.StateView,
+    header: JournalRecord,
     transaction_id: str,
-    asked: TransactionState,
+    transaction: TransactionState,
     pending: PendingTransaction,
     reason: Reason,
     message: CoordinationMessage | None,
 ) -> Decision:
-    command = _command(asked)
-    books = DecisionPostings(of)
-    hold = _captured_hold(of, command)
+    command = _command(transaction)
+    postings = DecisionPostings(state)
+    hold = _captured_hold(state, command)
     if hold is None:
-        _release(of, books, command, pending, _own(of, pending))
-    elif hold.expires_at_ms <= head.time_ms:
-        books.release(hold.account, "debit", hold.amount)
+        _release(state, postings, command, pending, _own(state, pending))
+    elif hold.expires_at_ms <= header.time_ms:
+        postings.release(hold.account, "debit", hold.amount)
         hold = replace(hold, status="expired")
     else:
         hold = replace(hold, status="open")
     refused = {refusal.partition for refusal in pending.refusals}
-    told = [partition for partition in pending.participants if partition not in refused]
-    sent = _tell(of, told, coordination.Abort(source=0, number=0, transaction_id=transaction_id))
+    recipients = [partition for partition in pending.participants if partition not in refused]
+    sent = _numbered(
+        state, recipients, coordination.Abort(source=0, number=0, transaction_id=transaction_id)
+    )
     return Decision(
         replace(
-            head,
+            header,
             step="rejected",
             message=message,
             command=command,
             command_offset=pending.offset,
             transaction_id=transaction_id,
-            body_hash=asked.body_hash.hex(),
+            body_hash=transaction.body_hash.hex(),
             reason=reason,
-            released=tuple(books.released),
+            released=tuple(postings.released),
             hold=hold,
             sent=_numbers(sent),
         ),
@@ -292,60 +285,62 @@ def _reject(
     )
 
 
-def _command(asked: TransactionState) -> Command:
-    assert asked.command is not None, "a pending transaction keeps its command"
-    return asked.command
+def _command(transaction: TransactionState) -> Command:
+    assert transaction.command is not None, "a pending transaction keeps its command"
+    return transaction.command
 
 
-def _captured_hold(of: state_view.StateView, command: Command) -> journal.HoldChange | None:
+def _captured_hold(state: state_view.StateView, command: Command) -> journal.HoldChange | None:
     if not isinstance(command, commands.Capture):
         return None
-    hold = state_view.hold(of, command.hold_id)
+    hold = state_view.hold(state, command.hold_id)
     assert hold is not None, "a hold is never forgotten"
     return holds.changed(command.hold_id, hold, hold.status)
 
 
-def _own(of: state_view.StateView, pending: PendingTransaction) -> frozenset[str]:
-    return frozenset(entry.account for entry in pending.entries if _is_own(of, entry))
+def _own(state: state_view.StateView, pending: PendingTransaction) -> frozenset[str]:
+    return frozenset(entry.account for entry in pending.entries if _is_own(state, entry))
 
 
 def _release(
-    of: state_view.StateView,
-    books: DecisionPostings,
+    state: state_view.StateView,
+    postings: DecisionPostings,
     command: Command,
     pending: PendingTransaction,
     own: frozenset[str],
 ) -> journal.HoldChange | None:
     """Give free what the command's step reserved; of a capture that is the whole hold."""
-    hold = _captured_hold(of, command)
+    hold = _captured_hold(state, command)
     if hold is not None:
-        books.release(hold.account, "debit", hold.amount)
+        postings.release(hold.account, "debit", hold.amount)
         return replace(hold, captured=pending.entries[0].amount)
     entries = pending.entries
     if not pending.fee_reserved:
         entries = without_fee(entries, pending.fee)
     for entry in entries:
         if entry.account in own and not ids.is_system(entry.account):
-            books.release(entry.account, entry.direction, entry.amount)
+            postings.release(entry.account, entry.direction, entry.amount)
     return None
 
 
-def _commit(transaction_id: str, command: Command, told: Published) -> coordination.Commit:
+def _commit(
+    transaction_id: str, command: Command, details: TransactionDetails
+) -> coordination.Commit:
     return coordination.Commit(
         source=0,
         number=0,
         transaction_id=transaction_id,
-        counterparty=command.account if told.parties else None,
+        counterparty=command.account if details.parties else None,
         reference=command.reference,
         description=command.description,
         metadata=command.metadata,
     )
 
 
-def _tell(
-    of: state_view.StateView, partitions: Iterable[int], message: NumberedMessage
+def _numbered(
+    state: state_view.StateView, partitions: Iterable[int], message: NumberedMessage
 ) -> list[tuple[int, NumberedMessage]]:
-    at = of.partition
+    at = state.partition
     return [
         (
             partition,

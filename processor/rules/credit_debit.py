@@ -17,7 +17,7 @@ from schemas.state import AccountState
 
 
 def move(
-    asked: DecisionContext,
+    context: DecisionContext,
     command: commands.Credit | commands.Debit,
     account: AccountState,
     direction: Direction,
@@ -27,16 +27,16 @@ def move(
     currency = command.currency or account.currency
     reason = checks.standing(account, currency) or checks.funds(account, direction, amount)
     if reason is not None:
-        return outcomes.rejected(asked, reason)
+        return outcomes.rejected(context, reason)
     outgoing = checks.is_outgoing(account.type, direction)
     balance = account.balance - amount if outgoing else account.balance + amount
     available = balance - account.held
     if not outcomes.conditions_hold(command, account.version, available):
-        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+        return outcomes.rejected(context, Reason.CONDITION_FAILED)
 
-    head, transaction_id = asked.header, asked.transaction_id
-    shard = ids.system_shard(ids.FUNDING, currency, head.partition)
-    before = state_view.system_account(asked.of, shard)
+    header, transaction_id = context.header, context.transaction_id
+    shard = ids.system_shard(ids.FUNDING, currency, header.partition)
+    before = state_view.system_account(context.state, shard)
     funded = int(before.balance) + (amount if opposite == "debit" else -amount)
     funding = Entry(shard, opposite, amount, str(funded), before.version + 1)
     version = account.version + 1
@@ -45,10 +45,10 @@ def move(
     )
     return Decision(
         replace(
-            head,
+            header,
             step="posted",
             command=command,
-            body_hash=asked.body_hash,
+            body_hash=context.body_hash,
             transaction_id=transaction_id,
             entries=(funding, own) if direction == "credit" else (own, funding),
         ),
@@ -58,7 +58,7 @@ def move(
                 direction,
                 amount,
                 balance,
-                outcomes.rfc3339(head.time_ms),
+                outcomes.rfc3339(header.time_ms),
                 command.account,
                 currency,
                 transaction_id,
@@ -71,8 +71,8 @@ def move(
                 command.reference,
                 command.description,
                 command.metadata,
-                head.partition,
-                head.sequence,
+                header.partition,
+                header.sequence,
             ),
         ),
     )

@@ -12,16 +12,15 @@ from msgspec.structs import replace
 from processor.rules import (
     accounts,
     checks,
-    coordinate,
     credit_debit,
     holds,
+    journal_header,
     outcomes,
     plans,
+    settle,
     state_view,
 )
-from processor.rules.books import DecisionPostings
-from processor.rules.decision import BrokenInvariant, Decision, DecisionContext, DecisionInput, Plan
-from processor.rules.journal_header import header
+from processor.rules.decision import BrokenInvariant, Decision, DecisionContext, DecisionInput
 from schemas import commands, field_types, ids, state_keys
 from schemas.commands import Command
 from schemas.journal import JournalRecord, RefusedInput
@@ -43,30 +42,30 @@ _LOOKS_UP = (
 
 
 def decide(
-    of: state_view.StateView,
+    state: state_view.StateView,
     input: DecisionInput,
     message: Command | UnreadableRecord,
     time_ms: int,
 ) -> Decision:
-    head = header(of, input, time_ms)
+    header = journal_header.for_input(state, input, time_ms)
     if isinstance(message, UnreadableRecord):
-        return _refused(head, input, message.reason, message.detail, message.id, None)
-    account = state_view.account(of, message.account)
-    if _misrouted(message, input.key, of.partition, account):
-        return _refused(head, input, Reason.MISROUTED, None, message.id, message)
+        return _refused(header, input, message.reason, message.detail, message.id, None)
+    account = state_view.account(state, message.account)
+    if _misrouted(message, input.key, state.partition, account):
+        return _refused(header, input, Reason.MISROUTED, None, message.id, message)
     transaction_id = state_keys.transaction_id_in(input.transaction_key)
     body_hash = input.body_hash
-    first = state_view.transaction_at(of, input.transaction_key)
+    first = state_view.transaction_at(state, input.transaction_key)
     if first is None:
-        asked = DecisionContext(of, head, message, transaction_id, body_hash.hex())
-        return _decide_owned(asked, message, account)
+        context = DecisionContext(state, header, message, transaction_id, body_hash.hex())
+        return _decide_owned(context, message, account)
     if first.body_hash != body_hash:
         return Decision(
-            replace(head, step="refused", command=message, reason=Reason.IDEMPOTENCY_KEY_REUSED)
+            replace(header, step="refused", command=message, reason=Reason.IDEMPOTENCY_KEY_REUSED)
         )
     return Decision(
         replace(
-            head,
+            header,
             step="replayed",
             command=message,
             transaction_id=transaction_id,
@@ -90,7 +89,7 @@ def _misrouted(
 
 
 def _refused(
-    head: JournalRecord,
+    header: JournalRecord,
     input: DecisionInput,
     reason: Reason,
     detail: str | None,
@@ -100,26 +99,26 @@ def _refused(
     """Answered by position; what could not be read, or came the wrong way, is told to people
     too.
     """
-    kept = refused_input(input, id)
-    told = replace(
-        head,
+    excerpt = refused_input(input, id)
+    record = replace(
+        header,
         step="refused",
         command=command,
-        refused=None if command else kept,
+        refused=None if command else excerpt,
         reason=reason,
         detail=detail,
     )
     letter = DeadLetter(
-        partition=head.partition,
+        partition=header.partition,
         offset=input.offset,
         reason=reason,
         detail=detail,
-        digest=head.digest or "",
-        size=kept.size,
-        head=kept.head,
+        digest=header.digest or "",
+        size=excerpt.size,
+        head=excerpt.head,
         id=id,
     )
-    return Decision(told, dead_letter=letter)
+    return Decision(record, dead_letter=letter)
 
 
 def refused_input(input: DecisionInput, id: str | None) -> RefusedInput:
@@ -128,24 +127,24 @@ def refused_input(input: DecisionInput, id: str | None) -> RefusedInput:
 
 
 def _decide_owned(
-    asked: DecisionContext, command: Command, account: AccountState | None
+    context: DecisionContext, command: Command, account: AccountState | None
 ) -> Decision:
-    settings = asked.of.partition.settings
-    if settings is None:
+    parameters = context.state.partition.settings
+    if parameters is None:
         raise BrokenInvariant("a command came before the partition's genesis")
     reason = _static(command)
     if reason is not None:
-        return outcomes.rejected(asked, reason)
+        return outcomes.rejected(context, reason)
     if isinstance(command, commands.OpenAccount):
-        return accounts.open_account(asked, command, settings)
+        return accounts.open_account(context, command, parameters)
     if account is None:
-        return outcomes.rejected(asked, Reason.ACCOUNT_NOT_FOUND)
-    return _decide_on(asked, command, account, settings)
+        return outcomes.rejected(context, Reason.ACCOUNT_NOT_FOUND)
+    return _decide_on(context, command, account, parameters)
 
 
-def _types_allowed(command: Command, settings: LedgerParameters) -> frozenset[str]:
+def _types_allowed(command: Command, parameters: LedgerParameters) -> frozenset[str]:
     return checks.types_allowed(
-        settings.rules_version, commands.kind(command), command.wallets_only is True
+        parameters.rules_version, commands.kind(command), command.wallets_only is True
     )
 
 
@@ -175,102 +174,48 @@ def _static(command: Command) -> Reason | None:
 
 
 def _decide_on(
-    asked: DecisionContext, command: Command, account: AccountState, settings: LedgerParameters
+    context: DecisionContext, command: Command, account: AccountState, parameters: LedgerParameters
 ) -> Decision:
-    of = asked.of
+    state = context.state
     alone = not isinstance(command, _LOOKS_UP)
-    if alone and account.type not in _types_allowed(command, settings):
-        return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
+    if alone and account.type not in _types_allowed(command, parameters):
+        return outcomes.rejected(context, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
     match command:
         case commands.Credit():
-            return credit_debit.move(asked, command, account, "credit", "debit")
+            return credit_debit.move(context, command, account, "credit", "debit")
         case commands.Debit():
-            return credit_debit.move(asked, command, account, "debit", "credit")
+            return credit_debit.move(context, command, account, "debit", "credit")
         case commands.Transfer():
-            return _settle(asked, account, plans.transfer(command, account, of, settings), settings)
+            return settle.settle(
+                context, account, plans.transfer(command, account, state, parameters), parameters
+            )
         case commands.Post():
-            return _settle(asked, account, plans.post(command, of.partition), settings)
+            return settle.settle(context, account, plans.post(command, state.partition), parameters)
         case commands.Hold():
-            return holds.place(asked, command, account, settings)
+            return holds.place(context, command, account, parameters)
         case commands.Capture():
-            capture = plans.capture(command, of, asked.header.time_ms)
+            capture = plans.capture(command, state, context.header.time_ms)
             if capture is None:
-                return outcomes.rejected(asked, Reason.HOLD_NOT_FOUND)
-            return _settle(asked, account, capture, settings)
+                return outcomes.rejected(context, Reason.HOLD_NOT_FOUND)
+            return settle.settle(context, account, capture, parameters)
         case commands.Void():
-            return holds.void(asked, command, account)
+            return holds.void(context, command, account)
         case commands.Reverse():
-            reversal = plans.reverse(command, of)
+            reversal = plans.reverse(command, state)
             if reversal is None:
-                return outcomes.rejected(asked, Reason.TRANSACTION_NOT_FOUND)
-            return _settle(asked, account, reversal, settings)
+                return outcomes.rejected(context, Reason.TRANSACTION_NOT_FOUND)
+            return settle.settle(context, account, reversal, parameters)
         case commands.SetLimit():
-            return accounts.set_limit(asked, command, account, settings)
+            return accounts.set_limit(context, command, account, parameters)
         case commands.ChangeAccount():
-            return accounts.change(asked, command, account, settings)
+            return accounts.change(context, command, account, parameters)
         case commands.Freeze():
-            return accounts.freeze(asked, command, account)
+            return accounts.freeze(context, command, account)
         case commands.Unfreeze():
-            return accounts.unfreeze(asked, command, account)
+            return accounts.unfreeze(context, command, account)
         case commands.Close():
-            return accounts.close(asked, command, account)
+            return accounts.close(context, command, account)
         case commands.OpenAccount():
             raise AssertionError("an account is opened before it is looked up")
         case _:
             assert_never(command)
-
-
-def _settle(
-    asked: DecisionContext, account: AccountState, plan: Plan, settings: LedgerParameters
-) -> Decision:
-    """Post a plan at once where every entry is in this partition, else reserve and ask the
-    others.
-    """
-    own, others = coordinate.split(asked.of, plan.entries)
-    covered = None if plan.hold is None else asked.command.account
-    types = _types_allowed(asked.command, settings)
-    found = checks.first_refusal(asked.of, own, plan.currency, types, covered)
-    fee_reserved = True
-    if found is not None and others and coordinate.may_waive_fee(asked.command, account, plan):
-        bare = coordinate.without_fee(own, plan.fee)
-        if found.reason in coordinate.BY_FUNDS and not checks.first_refusal(
-            asked.of, bare, plan.currency, types
-        ):
-            found, fee_reserved = None, False
-    if plan.refusal is not None:
-        found = plan.refusal if found is None else min(found, plan.refusal)
-    if found is not None:
-        return outcomes.rejected(asked, found.reason)
-    if others:
-        return coordinate.begin(asked, account, plan, own, others, fee_reserved, settings)
-    return _post(asked, account, plan)
-
-
-def _post(asked: DecisionContext, account: AccountState, plan: Plan) -> Decision:
-    command = asked.command
-    books = DecisionPostings(asked.of)
-    hold = None
-    if plan.hold is not None:
-        assert isinstance(command, commands.Capture), "only a capture takes a hold"
-        books.release(command.account, "debit", plan.hold.amount)
-        hold = holds.changed(command.hold_id, plan.hold, "captured", plan.entries[0].amount)
-    books.post_all(plan.entries)
-    assert books.net == 0, "the entries of a transaction balance"
-    if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
-        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
-    told = outcomes.published(command, asked.transaction_id, plan.currency, plan.entries, plan.fee)
-    return Decision(
-        replace(
-            asked.header,
-            step="posted",
-            command=command,
-            transaction_id=asked.transaction_id,
-            body_hash=asked.body_hash,
-            released=tuple(books.released),
-            entries=tuple(books.entries),
-            fee=plan.fee,
-            commission_bps=plan.commission_bps,
-            hold=hold,
-        ),
-        transactions=outcomes.transactions(asked.header, books, told),
-    )

@@ -88,17 +88,17 @@ class Decision:
 class DecisionContext:
     """A command that owns its transaction id, and what is being asked of which state."""
 
-    __slots__ = ("body_hash", "command", "header", "of", "transaction_id")
+    __slots__ = ("body_hash", "command", "header", "state", "transaction_id")
 
     def __init__(
         self,
-        of: StateView,
+        state: StateView,
         header: JournalRecord,
         command: Command,
         transaction_id: str,
         body_hash: str,
     ) -> None:
-        self.of: Final = of
+        self.state: Final = state
         self.header: Final = header
         self.command: Final = command
         self.transaction_id: Final = transaction_id
@@ -106,7 +106,7 @@ class DecisionContext:
 
 
 @final
-class Published:
+class TransactionDetails:
     """What every `transactions` record of a transaction tells alike."""
 
     __slots__ = (

@@ -8,10 +8,10 @@ from typing import assert_never, get_args
 
 from msgspec.structs import replace
 
-from processor.rules import coordinate, decide, expire, participate, state_view
+from processor.rules import coordinate, decide, expire, journal_header, participate, state_view
 from processor.rules.decision import BrokenInvariant, Decision, DecisionInput
 from processor.rules.evolve import evolve
-from processor.rules.journal_header import header, input_of
+from processor.rules.journal_header import input_of
 from schemas import coordination
 from schemas.ledger_parameters import LedgerParameters
 from schemas.state import PartitionState
@@ -22,19 +22,19 @@ DUE_AT_ONCE = 1_000
 _NUMBERED = frozenset(get_args(coordination.NumberedMessage))
 
 
-def apply(of: state_view.StateView, input: DecisionInput) -> list[Decision]:
+def apply(state: state_view.StateView, input: DecisionInput) -> list[Decision]:
     if isinstance(input.message, coordination.LogTime):
-        decided = _timed(of, input, input.message)
-        evolve(of, decided.record)
+        decided = _timed(state, input, input.message)
+        evolve(state, decided.record)
         return [decided]
-    time_ms = max(of.partition.time_ms, log_time(of.partition, input))
+    time_ms = max(state.partition.time_ms, log_time(state.partition, input))
     decisions = []
-    for key in of.due(time_ms, DUE_AT_ONCE):
-        decision = expire.expire(of, key, time_ms)
-        evolve(of, decision.record)
+    for key in state.due(time_ms, DUE_AT_ONCE):
+        decision = expire.expire(state, key, time_ms)
+        evolve(state, decision.record)
         decisions.append(decision)
-    decision = _decide(of, input, time_ms)
-    evolve(of, decision.record)
+    decision = _decide(state, input, time_ms)
+    evolve(state, decision.record)
     decisions.append(decision)
     return decisions
 
@@ -48,51 +48,51 @@ def log_time(at: PartitionState, input: DecisionInput) -> int:
 
 
 def _timed(
-    of: state_view.StateView, input: DecisionInput, message: coordination.LogTime
+    state: state_view.StateView, input: DecisionInput, message: coordination.LogTime
 ) -> Decision:
     """Lets no time pass: it may lie in a log whose times are wrong. It counts from when it is
     needed, so that it may come before it is read in its place: then it is known there."""
-    head = header(of, input, of.partition.time_ms)
+    header = journal_header.for_input(state, input, state.partition.time_ms)
     if (
         input.topic == "coordination"
         and message.topic == "coordination"
         and message.last < input.offset
     ):
-        return Decision(replace(head, step="ignored", message=message))
-    return Decision(replace(head, step="timed", message=message))
+        return Decision(replace(header, step="ignored", message=message))
+    return Decision(replace(header, step="timed", message=message))
 
 
-def _decide(of: state_view.StateView, input: DecisionInput, time_ms: int) -> Decision:
+def _decide(state: state_view.StateView, input: DecisionInput, time_ms: int) -> Decision:
     message = input.message
     if input.topic == "commands":
-        return decide.decide(of, input, message, time_ms)  # type: ignore[arg-type]  # by the topic
+        return decide.decide(state, input, message, time_ms)  # type: ignore[arg-type]  # by the topic
     if type(message) in _NUMBERED:
-        return _numbered(of, input, message, time_ms)  # type: ignore[arg-type]  # by its type
+        return _numbered(state, input, message, time_ms)  # type: ignore[arg-type]  # by its type
     if isinstance(message, UnreadableRecord):
-        return _ignored_bytes(of, input, message, time_ms)
+        return _ignored_bytes(state, input, message, time_ms)
     if isinstance(message, coordination.Undecodable):
         raise BrokenInvariant(f"a message of another version is decided: {message.detail}")
-    head = header(of, input, time_ms)
+    header = journal_header.for_input(state, input, time_ms)
     if isinstance(message, coordination.Tick):
-        return Decision(replace(head, step="ticked", message=message))
+        return Decision(replace(header, step="ticked", message=message))
     assert isinstance(message, coordination.Configure), "commands are read from their own topic"
-    before = of.partition.settings
+    before = state.partition.settings
     if message.genesis is None:
         if before is None:
             raise BrokenInvariant("a partition begins with its genesis")
-        settings = _never_back(before, message.settings)
-        return Decision(replace(head, step="configured", message=message, settings=settings))
+        parameters = _never_back(before, message.settings)
+        return Decision(replace(header, step="configured", message=message, settings=parameters))
     if before is None:
         return Decision(
             replace(
-                head,
+                header,
                 step="configured",
                 message=message,
                 settings=message.settings,
                 genesis=message.genesis,
             )
         )
-    return Decision(replace(head, step="ignored", message=message))
+    return Decision(replace(header, step="ignored", message=message))
 
 
 def _never_back(before: LedgerParameters, given: LedgerParameters) -> LedgerParameters:
@@ -105,16 +105,20 @@ def _never_back(before: LedgerParameters, given: LedgerParameters) -> LedgerPara
 
 
 def _numbered(
-    of: state_view.StateView,
+    state: state_view.StateView,
     input: DecisionInput,
     message: coordination.NumberedMessage,
     time_ms: int,
 ) -> Decision:
-    seen = of.partition.seen
+    seen = state.partition.seen
     if not 0 <= message.source < len(seen):
         raise BrokenInvariant(f"a message from partition {message.source}, of {len(seen)}")
     if message.number <= seen[message.source]:
-        return Decision(replace(header(of, input, time_ms), step="duplicate", message=message))
+        return Decision(
+            replace(
+                journal_header.for_input(state, input, time_ms), step="duplicate", message=message
+            )
+        )
     if message.number > seen[message.source] + 1:
         raise BrokenInvariant(
             f"message {message.number} of partition {message.source} came after "
@@ -122,24 +126,24 @@ def _numbered(
         )
     match message:
         case coordination.Prepare():
-            return participate.prepare(of, input, message, time_ms)
+            return participate.prepare(state, input, message, time_ms)
         case coordination.Prepared() | coordination.Refused():
-            return coordinate.answer(of, input, message, time_ms)
+            return coordinate.answer(state, input, message, time_ms)
         case coordination.Commit():
-            return participate.commit(of, input, message, time_ms)
+            return participate.commit(state, input, message, time_ms)
         case coordination.Abort():
-            return participate.abort(of, input, message, time_ms)
+            return participate.abort(state, input, message, time_ms)
         case _:
             assert_never(message)
 
 
 def _ignored_bytes(
-    of: state_view.StateView, input: DecisionInput, message: UnreadableRecord, time_ms: int
+    state: state_view.StateView, input: DecisionInput, message: UnreadableRecord, time_ms: int
 ) -> Decision:
     """Only processors write to `coordination`: any other record changes nothing."""
-    head = header(of, input, time_ms)
-    told = decide.refused_input(input, None)
-    return Decision(replace(head, step="ignored", refused=told, detail=message.detail))
+    header = journal_header.for_input(state, input, time_ms)
+    excerpt = decide.refused_input(input, None)
+    return Decision(replace(header, step="ignored", refused=excerpt, detail=message.detail))
 
 
 def genesis(partition: int, message: coordination.Configure, value: bytes) -> DecisionInput:

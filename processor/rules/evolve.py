@@ -31,42 +31,47 @@ _FUNDING = (commands.Credit, commands.Debit)
 _NUMBERED = get_args(coordination.NumberedMessage)
 
 
-def evolve(of: state_view.StateView, record: JournalRecord) -> None:
-    if record.sequence != of.partition.sequence + 1:
+def evolve(state: state_view.StateView, record: JournalRecord) -> None:
+    if record.sequence != state.partition.sequence + 1:
         raise BrokenInvariant(
-            f"journal record {record.sequence} follows on {of.partition.sequence}"
+            f"journal record {record.sequence} follows on {state.partition.sequence}"
         )
-    _transaction(of, record)
+    _transaction(state, record)
     for reservation in record.released:
-        _reservation(of, reservation)
+        _reservation(state, reservation)
     for reservation in record.reserved:
-        _reservation(of, reservation)
+        _reservation(state, reservation)
     for entry in record.entries:
-        _entry(of, entry)
+        _entry(state, entry)
     if record.account is not None:
-        _account(of, record.account)
+        _account(state, record.account)
     if record.hold is not None:
-        _hold(of, record.hold)
-    of.partition = _partition(of.partition, record)
+        _hold(state, record.hold)
+    state.partition = _partition(state.partition, record)
 
 
-def _reservation(of: state_view.StateView, reservation: journal.Reservation) -> None:
+def _reservation(state: state_view.StateView, reservation: journal.Reservation) -> None:
     key = state_keys.account(reservation.account)
-    of.put(key, replace(_known(of, key), held=reservation.held, incoming=reservation.incoming))
+    state.put(
+        key,
+        replace(_opened_account(state, key), held=reservation.held, incoming=reservation.incoming),
+    )
 
 
-def _entry(of: state_view.StateView, entry: journal.Entry) -> None:
+def _entry(state: state_view.StateView, entry: journal.Entry) -> None:
     balance = entry.balance
     if isinstance(balance, str):
-        of.put(state_keys.system_account(entry.account), SystemAccountState(balance, entry.version))
+        state.put(
+            state_keys.system_account(entry.account), SystemAccountState(balance, entry.version)
+        )
         return
     key = state_keys.account(entry.account)
-    account = _known(of, key)
+    account = _opened_account(state, key)
     if entry.version != account.version + 1:
         raise BrokenInvariant(
             f"version {entry.version} of {entry.account} follows on {account.version}"
         )
-    of.put(
+    state.put(
         key,
         AccountState(
             account.type,
@@ -83,16 +88,16 @@ def _entry(of: state_view.StateView, entry: journal.Entry) -> None:
     )
 
 
-def _known(of: state_view.StateView, key: bytes) -> AccountState:
-    account = of.get(key)
+def _opened_account(state: state_view.StateView, key: bytes) -> AccountState:
+    account = state.get(key)
     if account is None:
         raise BrokenInvariant(f"an entry on {key[1:].decode()}, which was never opened")
     return account  # type: ignore[return-value]  # told by the key
 
 
-def _account(of: state_view.StateView, change: journal.AccountChange) -> None:
-    before = state_view.account(of, change.id)
-    of.put(
+def _account(state: state_view.StateView, change: journal.AccountChange) -> None:
+    before = state_view.account(state, change.id)
+    state.put(
         state_keys.account(change.id),
         AccountState(
             change.type,
@@ -109,8 +114,8 @@ def _account(of: state_view.StateView, change: journal.AccountChange) -> None:
     )
 
 
-def _hold(of: state_view.StateView, change: journal.HoldChange) -> None:
-    of.put(
+def _hold(state: state_view.StateView, change: journal.HoldChange) -> None:
+    state.put(
         state_keys.hold(change.id),
         HoldState(
             change.account,
@@ -122,57 +127,59 @@ def _hold(of: state_view.StateView, change: journal.HoldChange) -> None:
         ),
     )
     due = Due("hold") if change.status == "open" else None
-    of.put(state_keys.due(change.expires_at_ms, change.id), due)
+    state.put(state_keys.due(change.expires_at_ms, change.id), due)
 
 
-def _transaction(of: state_view.StateView, record: JournalRecord) -> None:
+def _transaction(state: state_view.StateView, record: JournalRecord) -> None:
     id, step = record.transaction_id, record.step
     if id is None:
         return
     match step:
         case "posted" | "rejected" if record.command_offset is None:
-            _outcome(of, id, record)
+            _outcome(state, id, record)
         case "posted" | "rejected":
-            _later_outcome(of, id, record)
+            _later_outcome(state, id, record)
         case "pending":
-            _pending(of, id, record)
+            _pending(state, id, record)
         case "answered":
-            asked = state_view.transaction(of, id)
-            if asked is None or asked.pending is None:
+            transaction = state_view.transaction(state, id)
+            if transaction is None or transaction.pending is None:
                 raise BrokenInvariant(f"an answer about {id}, which is not pending")
-            of.put(state_keys.transaction(id), replace(asked, pending=record.pending))
+            state.put(state_keys.transaction(id), replace(transaction, pending=record.pending))
         case "prepared":
             message = record.message
             assert isinstance(message, coordination.Prepare), "a prepare is what is prepared"
-            of.put(
+            state.put(
                 state_keys.prepared(id),
                 states.PreparedTransaction(
                     message.source, message.kind, message.currency, message.account, message.entries
                 ),
             )
         case "committed" | "aborted":
-            of.put(state_keys.prepared(id), None)
+            state.put(state_keys.prepared(id), None)
         case _:
             pass
 
 
-def _outcome(of: state_view.StateView, id: str, record: JournalRecord) -> None:
+def _outcome(state: state_view.StateView, id: str, record: JournalRecord) -> None:
     """A command that was decided in its own step."""
     command, body_hash = record.command, record.body_hash
     assert command is not None and body_hash is not None, "an owned command is journaled whole"
-    of.put(state_keys.transaction(id), _outcome_of(of, command, bytes.fromhex(body_hash), record))
+    state.put(
+        state_keys.transaction(id), _outcome_state(state, command, bytes.fromhex(body_hash), record)
+    )
     if record.step == "posted" and isinstance(command, commands.Reverse):
-        _mark(of, command.transaction_id, id, reversed=True)
+        _mark(state, command.transaction_id, id, reversed=True)
 
 
-def _outcome_of(
-    of: state_view.StateView, command: Command, body_hash: bytes, record: JournalRecord
+def _outcome_state(
+    state: state_view.StateView, command: Command, body_hash: bytes, record: JournalRecord
 ) -> TransactionState:
     kind, account = commands.kind(command), command.account
     if not record.entries:
         status: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
         return TransactionState(body_hash, status, kind, account, record.reason)
-    currency = _known(of, state_keys.account(account)).currency
+    currency = _opened_account(state, state_keys.account(account)).currency
     if isinstance(command, _FUNDING):
         return TransactionState(body_hash, "posted", kind, account, None, currency, command.amount)
     return TransactionState(
@@ -190,10 +197,10 @@ def _outcome_of(
     )
 
 
-def _pending(of: state_view.StateView, id: str, record: JournalRecord) -> None:
+def _pending(state: state_view.StateView, id: str, record: JournalRecord) -> None:
     command, body_hash, pending = record.command, record.body_hash, record.pending
     assert command is not None and body_hash is not None and pending is not None
-    of.put(
+    state.put(
         state_keys.transaction(id),
         TransactionState(
             bytes.fromhex(body_hash),
@@ -204,24 +211,24 @@ def _pending(of: state_view.StateView, id: str, record: JournalRecord) -> None:
             pending=pending,
         ),
     )
-    of.put(state_keys.due(pending.deadline_ms, id), Due("pending"))
+    state.put(state_keys.due(pending.deadline_ms, id), Due("pending"))
     if isinstance(command, commands.Reverse):
-        _mark(of, command.transaction_id, id, reversed=False)
+        _mark(state, command.transaction_id, id, reversed=False)
 
 
-def _later_outcome(of: state_view.StateView, id: str, record: JournalRecord) -> None:
+def _later_outcome(state: state_view.StateView, id: str, record: JournalRecord) -> None:
     """The decision on what was pending."""
-    asked = state_view.transaction(of, id)
-    if asked is None or asked.pending is None or asked.command is None:
+    transaction = state_view.transaction(state, id)
+    if transaction is None or transaction.pending is None or transaction.command is None:
         raise BrokenInvariant(f"a decision on {id}, which is not pending")
-    pending, posted = asked.pending, record.step == "posted"
-    of.put(
+    pending, posted = transaction.pending, record.step == "posted"
+    state.put(
         state_keys.transaction(id),
         TransactionState(
-            asked.body_hash,
+            transaction.body_hash,
             "posted" if posted else "rejected",
-            asked.kind,
-            asked.account,
+            transaction.kind,
+            transaction.account,
             record.reason,
             currency=pending.currency if posted else None,
             entries=coordinate.final_entries(pending, record.fee) if posted else (),
@@ -229,16 +236,18 @@ def _later_outcome(of: state_view.StateView, id: str, record: JournalRecord) -> 
             commission_bps=record.commission_bps,
         ),
     )
-    of.put(state_keys.due(pending.deadline_ms, id), None)
-    if isinstance(asked.command, commands.Reverse):
-        original = asked.command.transaction_id
-        _mark(of, original, id if posted else None, reversed=posted)
+    state.put(state_keys.due(pending.deadline_ms, id), None)
+    if isinstance(transaction.command, commands.Reverse):
+        original = transaction.command.transaction_id
+        _mark(state, original, id if posted else None, reversed=posted)
 
 
-def _mark(of: state_view.StateView, original: str, reversal: str | None, *, reversed: bool) -> None:
-    transaction = state_view.transaction(of, original)
+def _mark(
+    state: state_view.StateView, original: str, reversal: str | None, *, reversed: bool
+) -> None:
+    transaction = state_view.transaction(state, original)
     assert transaction is not None, "what is reversed was posted"
-    of.put(
+    state.put(
         state_keys.transaction(original),
         replace(transaction, reversal=reversal, reversed=reversed),
     )
@@ -247,9 +256,9 @@ def _mark(of: state_view.StateView, original: str, reversal: str | None, *, reve
 def _partition(before: PartitionState, record: JournalRecord) -> PartitionState:
     if record.genesis is not None:
         before = _begin(before, record.genesis)
-    settings, version = before.settings, before.settings_version
+    parameters, version = before.settings, before.settings_version
     if record.settings is not None:
-        settings, version = record.settings, version + 1
+        parameters, version = record.settings, version + 1
     pending = before.pending
     if record.step == "pending":
         pending += 1
@@ -262,7 +271,7 @@ def _partition(before: PartitionState, record: JournalRecord) -> PartitionState:
         record.sequence,
         record.time_ms,
         version,
-        settings,
+        parameters,
         pending,
         _sent(before.sent, record) if record.sent else before.sent,
         before.seen if record.message is None else _seen(before.seen, record),

@@ -3,8 +3,8 @@ plans.
 """
 
 from processor.rules import checks, outcomes, plans, state_view
-from processor.rules.books import DecisionPostings
 from processor.rules.decision import Decision, DecisionContext
+from processor.rules.postings import DecisionPostings
 from schemas import commands
 from schemas import state as states
 from schemas.journal import HoldChange, HoldStatus
@@ -14,57 +14,63 @@ from schemas.state import AccountState
 
 
 def place(
-    asked: DecisionContext,
+    context: DecisionContext,
     command: commands.Hold,
     account: AccountState,
-    settings: LedgerParameters,
+    parameters: LedgerParameters,
 ) -> Decision:
-    time_ms = asked.header.time_ms
+    time_ms = context.header.time_ms
     currency = command.currency or account.currency
     reason = checks.standing(account, currency)
     expires_at_ms = command.expires_at_ms
     if expires_at_ms is None:
-        expires_at_ms = time_ms + settings.hold_ttl_ms
+        expires_at_ms = time_ms + parameters.hold_ttl_ms
     elif reason is None and expires_at_ms <= time_ms:
         reason = Reason.HOLD_EXPIRED
     reason = reason or checks.funds(account, "debit", command.amount)
     if reason is not None:
-        return outcomes.rejected(asked, reason)
-    books = DecisionPostings(asked.of)
-    books.reserve(command.account, "debit", command.amount)
-    if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
-        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+        return outcomes.rejected(context, reason)
+    left = account.available - checks.outgoing_amount(account.type, "debit", command.amount)
+    if not outcomes.conditions_hold(command, account.version, left):
+        return outcomes.rejected(context, Reason.CONDITION_FAILED)
+
+    # From here it must succeed.
+    postings = DecisionPostings(context.state)
+    postings.reserve(command.account, "debit", command.amount)
     return outcomes.posted(
-        asked,
+        context,
         hold=HoldChange(
-            id=asked.transaction_id,
+            id=context.transaction_id,
             account=command.account,
             currency=currency,
             amount=command.amount,
             expires_at_ms=expires_at_ms,
             status="open",
         ),
-        reserved=tuple(books.reserved),
+        reserved=tuple(postings.reserved),
     )
 
 
-def void(asked: DecisionContext, command: commands.Void, account: AccountState) -> Decision:
-    hold = state_view.hold(asked.of, command.hold_id)
+def void(context: DecisionContext, command: commands.Void, account: AccountState) -> Decision:
+    hold = state_view.hold(context.state, command.hold_id)
     if hold is None or hold.account != command.account:
-        return outcomes.rejected(asked, Reason.HOLD_NOT_FOUND)
+        return outcomes.rejected(context, Reason.HOLD_NOT_FOUND)
     if command.wallets_only and account.type != "wallet":
-        return outcomes.rejected(asked, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
-    reason = plans.hold_refusal(hold, asked.header.time_ms)
+        return outcomes.rejected(context, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
+    reason = plans.hold_refusal(hold, context.header.time_ms)
     if reason is not None:
-        return outcomes.rejected(asked, reason)
-    books = DecisionPostings(asked.of)
-    books.release(hold.account, "debit", hold.amount)
-    if not outcomes.conditions_hold(command, account.version, books.available(command.account)):
-        return outcomes.rejected(asked, Reason.CONDITION_FAILED)
+        return outcomes.rejected(context, reason)
+    available = account.available + checks.outgoing_amount(account.type, "debit", hold.amount)
+    if not outcomes.conditions_hold(command, account.version, available):
+        return outcomes.rejected(context, Reason.CONDITION_FAILED)
+
+    # From here it must succeed.
+    postings = DecisionPostings(context.state)
+    postings.release(hold.account, "debit", hold.amount)
     return outcomes.posted(
-        asked,
+        context,
         hold=changed(command.hold_id, hold, "voided"),
-        released=tuple(books.released),
+        released=tuple(postings.released),
     )
 
 

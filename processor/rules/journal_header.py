@@ -39,19 +39,19 @@ def input_of(
     )
 
 
-def header(of: state_view.StateView, input: DecisionInput, time_ms: int) -> JournalRecord:
+def for_input(state: state_view.StateView, input: DecisionInput, time_ms: int) -> JournalRecord:
     """The journal record but for what is decided, which replaces its step and adds to it."""
-    return _undecided(of, time_ms, InputSource(input.topic, input.offset), input.value_digest)
+    return _undecided(state, time_ms, InputSource(input.topic, input.offset), input.value_digest)
 
 
-def expiry_header(of: state_view.StateView, time_ms: int) -> JournalRecord:
-    return _undecided(of, time_ms, InputSource("expiry"), None)
+def for_expiry(state: state_view.StateView, time_ms: int) -> JournalRecord:
+    return _undecided(state, time_ms, InputSource("expiry"), None)
 
 
 def _undecided(
-    of: state_view.StateView, time_ms: int, source: InputSource, digest: str | None
+    state: state_view.StateView, time_ms: int, source: InputSource, digest: str | None
 ) -> JournalRecord:
-    at = of.partition
+    at = state.partition
     return JournalRecord(
         partition=at.partition,
         sequence=at.sequence + 1,

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from processor.rules.books import DecisionPostings
-from processor.rules.decision import Decision, DecisionContext, Published
+from processor.rules.decision import Decision, DecisionContext, TransactionDetails
+from processor.rules.postings import DecisionPostings
 from schemas import commands, ids, journal
 from schemas.commands import Command
 from schemas.coordination import CoordinatedEntry
@@ -17,14 +17,14 @@ from schemas.published_records import TransactionRecord
 from schemas.reasons import Reason
 
 
-def rejected(asked: DecisionContext, reason: Reason, detail: str | None = None) -> Decision:
+def rejected(context: DecisionContext, reason: Reason, detail: str | None = None) -> Decision:
     return Decision(
         replace(
-            asked.header,
+            context.header,
             step="rejected",
-            command=asked.command,
-            transaction_id=asked.transaction_id,
-            body_hash=asked.body_hash,
+            command=context.command,
+            transaction_id=context.transaction_id,
+            body_hash=context.body_hash,
             reason=reason,
             detail=detail,
         )
@@ -32,7 +32,7 @@ def rejected(asked: DecisionContext, reason: Reason, detail: str | None = None) 
 
 
 def posted(
-    asked: DecisionContext,
+    context: DecisionContext,
     *,
     account: journal.AccountChange | None = None,
     hold: journal.HoldChange | None = None,
@@ -42,11 +42,11 @@ def posted(
     """A command that moves no money."""
     return Decision(
         replace(
-            asked.header,
+            context.header,
             step="posted",
-            command=asked.command,
-            transaction_id=asked.transaction_id,
-            body_hash=asked.body_hash,
+            command=context.command,
+            transaction_id=context.transaction_id,
+            body_hash=context.body_hash,
             account=account,
             hold=hold,
             reserved=reserved,
@@ -67,14 +67,14 @@ def parties(entries: Iterable[CoordinatedEntry]) -> tuple[str, ...]:
     return ordinary if len(ordinary) == 2 else ()
 
 
-def published(
+def transaction_details(
     command: Command,
     transaction_id: str,
     currency: str,
     entries: tuple[CoordinatedEntry, ...],
     fee: int,
-) -> Published:
-    return Published(
+) -> TransactionDetails:
+    return TransactionDetails(
         transaction_id,
         commands.kind(command),
         currency,
@@ -87,14 +87,14 @@ def published(
     )
 
 
-def transactions(
-    header: journal.JournalRecord, books: DecisionPostings, told: Published
+def transaction_records(
+    header: journal.JournalRecord, postings: DecisionPostings, details: TransactionDetails
 ) -> tuple[TransactionRecord, ...]:
     """One record for each entry of an ordinary account, in the order of the journal."""
     timestamp = rfc3339(header.time_ms)
     records = []
-    for entry in books.entries:
-        account = books.accounts.get(entry.account)
+    for entry in postings.entries:
+        account = postings.accounts.get(entry.account)
         if account is None:
             continue
         balance = entry.balance
@@ -107,17 +107,17 @@ def transactions(
                 balance,
                 timestamp,
                 entry.account,
-                told.currency,
-                told.transaction_id,
-                told.kind,
+                details.currency,
+                details.transaction_id,
+                details.kind,
                 entry.held,
                 balance - entry.held,
                 entry.version,
-                _counterparty(told.parties, entry.account),
-                told.fee if entry.account == told.payer else 0,
-                told.reference,
-                told.description,
-                told.metadata,
+                _counterparty(details.parties, entry.account),
+                details.fee if entry.account == details.payer else 0,
+                details.reference,
+                details.description,
+                details.metadata,
                 header.partition,
                 header.sequence,
             )

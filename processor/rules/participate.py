@@ -6,10 +6,9 @@ happened to the accounts meanwhile.
 
 from msgspec.structs import replace
 
-from processor.rules import checks, outcomes, plans, state_view
-from processor.rules.books import DecisionPostings
-from processor.rules.decision import Decision, DecisionInput, Published
-from processor.rules.journal_header import header
+from processor.rules import checks, journal_header, outcomes, plans, state_view
+from processor.rules.decision import Decision, DecisionInput, TransactionDetails
+from processor.rules.postings import DecisionPostings
 from schemas import coordination
 from schemas import state as states
 from schemas.coordination import CoordinationMessage
@@ -17,14 +16,14 @@ from schemas.journal import SentNumber, Step
 
 
 def prepare(
-    of: state_view.StateView, input: DecisionInput, message: coordination.Prepare, time_ms: int
+    state: state_view.StateView, input: DecisionInput, message: coordination.Prepare, time_ms: int
 ) -> Decision:
-    head = header(of, input, time_ms)
-    at = of.partition
+    header = journal_header.for_input(state, input, time_ms)
+    at = state.partition
     number = at.sent[message.source] + 1
     assert at.settings is not None, "a partition begins with its genesis"
     types = checks.types_allowed(at.settings.rules_version, message.kind, message.wallets_only)
-    found = checks.first_refusal(of, message.entries, message.currency, types)
+    found = checks.first_refusal(state, message.entries, message.currency, types)
     reply: CoordinationMessage
     step: Step
     if found is not None:
@@ -41,51 +40,51 @@ def prepare(
             source=at.partition,
             number=number,
             transaction_id=message.transaction_id,
-            same_owner=_same_owner(of, message),
+            same_owner=_same_owner(state, message),
         )
         step = "prepared"
-    books = DecisionPostings(of)
+    postings = DecisionPostings(state)
     if found is None:
         for entry in message.entries:
-            books.reserve(entry.account, entry.direction, entry.amount)
+            postings.reserve(entry.account, entry.direction, entry.amount)
     return Decision(
         replace(
-            head,
+            header,
             step=step,
             message=message,
             transaction_id=message.transaction_id,
             reason=None if found is None else found.reason,
-            reserved=tuple(books.reserved),
+            reserved=tuple(postings.reserved),
             sent=(SentNumber(message.source, number),),
         ),
         ((message.source, reply),),
     )
 
 
-def _same_owner(of: state_view.StateView, message: coordination.Prepare) -> bool:
+def _same_owner(state: state_view.StateView, message: coordination.Prepare) -> bool:
     if message.owner is None:
         return False
-    account = state_view.account(of, message.entries[0].account)
+    account = state_view.account(state, message.entries[0].account)
     return account is not None and plans.same_owner(account, "wallet", message.owner)
 
 
 def commit(
-    of: state_view.StateView, input: DecisionInput, message: coordination.Commit, time_ms: int
+    state: state_view.StateView, input: DecisionInput, message: coordination.Commit, time_ms: int
 ) -> Decision:
-    head = header(of, input, time_ms)
-    reserved = state_view.prepared(of, message.transaction_id)
+    header = journal_header.for_input(state, input, time_ms)
+    reserved = state_view.prepared(state, message.transaction_id)
     if reserved is None:
         return Decision(
-            replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
+            replace(header, step="ignored", message=message, transaction_id=message.transaction_id)
         )
-    books = DecisionPostings(of)
-    _release(books, reserved)
-    books.post_all(reserved.entries)
-    books.balance_by_transit(reserved.currency)
+    postings = DecisionPostings(state)
+    _release(postings, reserved)
+    postings.post_all(reserved.entries)
+    postings.balance_by_transit(reserved.currency)
     parties = (
         () if message.counterparty is None else (message.counterparty, reserved.entries[0].account)
     )
-    told = Published(
+    details = TransactionDetails(
         message.transaction_id,
         reserved.kind,
         reserved.currency,
@@ -96,39 +95,39 @@ def commit(
     )
     return Decision(
         replace(
-            head,
+            header,
             step="committed",
             message=message,
             transaction_id=message.transaction_id,
-            released=tuple(books.released),
-            entries=tuple(books.entries),
+            released=tuple(postings.released),
+            entries=tuple(postings.entries),
         ),
-        transactions=outcomes.transactions(head, books, told),
+        transactions=outcomes.transaction_records(header, postings, details),
     )
 
 
 def abort(
-    of: state_view.StateView, input: DecisionInput, message: coordination.Abort, time_ms: int
+    state: state_view.StateView, input: DecisionInput, message: coordination.Abort, time_ms: int
 ) -> Decision:
-    head = header(of, input, time_ms)
-    reserved = state_view.prepared(of, message.transaction_id)
+    header = journal_header.for_input(state, input, time_ms)
+    reserved = state_view.prepared(state, message.transaction_id)
     if reserved is None:
         return Decision(
-            replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
+            replace(header, step="ignored", message=message, transaction_id=message.transaction_id)
         )
-    books = DecisionPostings(of)
-    _release(books, reserved)
+    postings = DecisionPostings(state)
+    _release(postings, reserved)
     return Decision(
         replace(
-            head,
+            header,
             step="aborted",
             message=message,
             transaction_id=message.transaction_id,
-            released=tuple(books.released),
+            released=tuple(postings.released),
         )
     )
 
 
-def _release(books: DecisionPostings, reserved: states.PreparedTransaction) -> None:
+def _release(postings: DecisionPostings, reserved: states.PreparedTransaction) -> None:
     for entry in reserved.entries:
-        books.release(entry.account, entry.direction, entry.amount)
+        postings.release(entry.account, entry.direction, entry.amount)

@@ -33,15 +33,18 @@ def static_transfer(command: Transfer) -> Reason | None:
 
 
 def transfer(
-    command: Transfer, account: AccountState, of: state_view.StateView, settings: LedgerParameters
+    command: Transfer,
+    account: AccountState,
+    state: state_view.StateView,
+    parameters: LedgerParameters,
 ) -> Plan:
-    at = of.partition
+    at = state.partition
     currency = command.currency or account.currency
-    bps = settings.commission_bps
+    bps = parameters.commission_bps
     fee = commission(command.amount, bps)
     if fee:
         # Of another partition it is not known here.
-        receiver = state_view.account(of, command.to)
+        receiver = state_view.account(state, command.to)
         if receiver is not None and same_owner(account, receiver.type, receiver.owner):
             fee = 0
     return Plan(
@@ -127,16 +130,16 @@ def static_capture(command: Capture) -> Reason | None:
     return None
 
 
-def capture(command: Capture, of: state_view.StateView, time_ms: int) -> Plan | None:
+def capture(command: Capture, state: state_view.StateView, time_ms: int) -> Plan | None:
     """None: the account has no such hold."""
-    hold = state_view.hold(of, command.hold_id)
+    hold = state_view.hold(state, command.hold_id)
     if hold is None or hold.account != command.account:
         return None
     amount = hold.amount if command.amount is None else command.amount
     reason = hold_refusal(hold, time_ms)
     if reason is None and amount > hold.amount:
         reason = Reason.CAPTURE_EXCEEDS_HOLD
-    to = command.to or ids.system_shard(ids.FUNDING, hold.currency, of.partition.partition)
+    to = command.to or ids.system_shard(ids.FUNDING, hold.currency, state.partition.partition)
     return Plan(
         (
             CoordinatedEntry(0, command.account, "debit", amount),
@@ -178,9 +181,9 @@ def entries_of(
     )
 
 
-def reverse(command: Reverse, of: state_view.StateView) -> Plan | None:
+def reverse(command: Reverse, state: state_view.StateView) -> Plan | None:
     """None: the account has no such transaction."""
-    original = state_view.transaction(of, command.transaction_id)
+    original = state_view.transaction(state, command.transaction_id)
     if original is None or original.account != command.account:
         return None
     reason: Reason | None = None
@@ -194,7 +197,7 @@ def reverse(command: Reverse, of: state_view.StateView) -> Plan | None:
         reason = Reason.ALREADY_REVERSED if original.reversed else Reason.REVERSAL_PENDING
     if reason is Reason.NOT_REVERSIBLE:
         return Plan((), "", refusal(reason))
-    original_entries = entries_of(original, of.partition.partition)
+    original_entries = entries_of(original, state.partition.partition)
     turned = tuple(
         CoordinatedEntry(
             e.index, e.account, "credit" if e.direction == "debit" else "debit", e.amount

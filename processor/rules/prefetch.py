@@ -62,20 +62,20 @@ def _command_keys(input: DecisionInput, command: commands.Command) -> list[Key]:
     return keys
 
 
-def keys_named(of: state_view.StateView, input: DecisionInput) -> list[Key]:
+def keys_named(state: state_view.StateView, input: DecisionInput) -> list[Key]:
     """The second round: entries of what the first round found."""
     message = input.message
     keys: list[Key] = []
     match message:
         case commands.Reverse() | coordination.Prepared() | coordination.Refused():
-            transaction = state_view.transaction(of, message.transaction_id)
+            transaction = state_view.transaction(state, message.transaction_id)
             if transaction is None:
                 return []
             pending = transaction.pending
             entries = transaction.entries if pending is None else pending.entries
             keys.extend(_named_by(transaction.command))
         case coordination.Commit() | coordination.Abort():
-            reserved = state_view.prepared(of, message.transaction_id)
+            reserved = state_view.prepared(state, message.transaction_id)
             if reserved is None:
                 return []
             entries = reserved.entries

@@ -8,7 +8,8 @@ it. Where the values are kept, and when they become durable, is not the rules' t
 from bisect import bisect_left, insort
 from typing import Protocol
 
-from schemas import state, state_keys
+from schemas import state as states
+from schemas import state_keys
 from schemas.state import StateValue
 
 
@@ -17,7 +18,7 @@ class StateView(Protocol):
     process.
     """
 
-    partition: state.PartitionState
+    partition: states.PartitionState
 
     def get(self, key: bytes, /) -> StateValue | None: ...
 
@@ -32,7 +33,7 @@ class MemoryState:
     """A partition's state in plain memory: for replays, audits and tests."""
 
     def __init__(self, partition: int) -> None:
-        self.partition = state.PartitionState(partition)
+        self.partition = states.PartitionState(partition)
         self._values: dict[bytes, StateValue] = {}
         self._due: list[bytes] = []
 
@@ -67,29 +68,29 @@ class MemoryState:
 # A key's first byte tells the type of its value: that is what the ignored errors cannot know.
 
 
-def account(of: StateView, id: str) -> state.AccountState | None:
-    return of.get(state_keys.account(id))  # type: ignore[return-value]  # told by the key
+def account(state: StateView, id: str) -> states.AccountState | None:
+    return state.get(state_keys.account(id))  # type: ignore[return-value]  # told by the key
 
 
-def system_account(of: StateView, shard: str) -> state.SystemAccountState:
-    found = of.get(state_keys.system_account(shard))
+def system_account(state: StateView, shard: str) -> states.SystemAccountState:
+    found = state.get(state_keys.system_account(shard))
     return _NEW_SYSTEM_ACCOUNT if found is None else found  # type: ignore[return-value]  # as above
 
 
-def transaction(of: StateView, id: str) -> state.TransactionState | None:
-    return transaction_at(of, state_keys.transaction(id))
+def transaction(state: StateView, id: str) -> states.TransactionState | None:
+    return transaction_at(state, state_keys.transaction(id))
 
 
-def transaction_at(of: StateView, key: bytes) -> state.TransactionState | None:
-    return of.get(key)  # type: ignore[return-value]  # told by the key
+def transaction_at(state: StateView, key: bytes) -> states.TransactionState | None:
+    return state.get(key)  # type: ignore[return-value]  # told by the key
 
 
-def hold(of: StateView, id: str) -> state.HoldState | None:
-    return of.get(state_keys.hold(id))  # type: ignore[return-value]  # told by the key
+def hold(state: StateView, id: str) -> states.HoldState | None:
+    return state.get(state_keys.hold(id))  # type: ignore[return-value]  # told by the key
 
 
-def prepared(of: StateView, id: str) -> state.PreparedTransaction | None:
-    return of.get(state_keys.prepared(id))  # type: ignore[return-value]  # told by the key
+def prepared(state: StateView, id: str) -> states.PreparedTransaction | None:
+    return state.get(state_keys.prepared(id))  # type: ignore[return-value]  # told by the key
 
 
-_NEW_SYSTEM_ACCOUNT = state.SystemAccountState()
+_NEW_SYSTEM_ACCOUNT = states.SystemAccountState()

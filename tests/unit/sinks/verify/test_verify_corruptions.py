@@ -27,8 +27,8 @@ from processor.rules import (
     plans,
 )
 from processor.rules import state_view as rules_state
-from processor.rules.books import DecisionPostings
 from processor.rules.decision import Decision, DecisionInput, Plan
+from processor.rules.postings import DecisionPostings
 from processor.rules.state_view import MemoryState
 from schemas import coordination, state, state_keys
 from schemas.coordination import CoordinatedEntry
@@ -213,7 +213,7 @@ def commit_is_ignored(patch: Patch, script: Script) -> None:
     def ignore(
         of: Any, input: DecisionInput, message: coordination.Commit, time_ms: int
     ) -> Decision:
-        head = journal_header.header(of, input, time_ms)
+        head = journal_header.for_input(of, input, time_ms)
         return Decision(
             replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
         )

@@ -15,10 +15,10 @@ _RAISED_BY_DEBIT = "funding"
 class DecisionPostings:
     """Release first, then reserve, then post: the order in which the journal tells them."""
 
-    __slots__ = ("_of", "_totals", "accounts", "entries", "net", "released", "reserved")
+    __slots__ = ("_state", "_totals", "accounts", "entries", "net", "released", "reserved")
 
-    def __init__(self, of: state_view.StateView) -> None:
-        self._of = of
+    def __init__(self, state: state_view.StateView) -> None:
+        self._state = state
         self._totals: dict[str, _Totals] = {}
         self.accounts: dict[str, AccountState] = {}
         self.released: list[journal.Reservation] = []
@@ -30,15 +30,11 @@ class DecisionPostings:
     def _account(self, id: str) -> "_Totals":
         totals = self._totals.get(id)
         if totals is None:
-            account = state_view.account(self._of, id)
+            account = state_view.account(self._state, id)
             assert account is not None, "entries stand on accounts that were checked"
             self.accounts[id] = account
             totals = self._totals[id] = _Totals(account)
         return totals
-
-    def available(self, id: str) -> int:
-        totals = self._account(id)
-        return totals.balance - totals.held
 
     def _reservation(
         self, id: str, direction: Direction, amount: int, sign: int
@@ -76,7 +72,7 @@ class DecisionPostings:
 
     def _post_system(self, shard: str, direction: Direction, amount: int) -> None:
         """At most once for each shard in a decision, so that no totals need be kept."""
-        before = state_view.system_account(self._of, shard)
+        before = state_view.system_account(self._state, shard)
         raised = (direction == "debit") is (shard.split(":", 2)[1] == _RAISED_BY_DEBIT)
         balance = int(before.balance) + (amount if raised else -amount)
         self.entries.append(
@@ -90,7 +86,7 @@ class DecisionPostings:
     def balance_by_transit(self, currency: str) -> None:
         """Make what was posted here balance by itself: what is missing is under way."""
         if self.net:
-            shard = ids.system_shard(ids.TRANSIT, currency, self._of.partition.partition)
+            shard = ids.system_shard(ids.TRANSIT, currency, self._state.partition.partition)
             self.post(shard, "credit" if self.net > 0 else "debit", abs(self.net))
 
 
