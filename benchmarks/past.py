@@ -236,7 +236,7 @@ def _keep_accounts(connection: Connection[TupleRow], books: _Books) -> None:
         ],
     )
     connection.cursor().executemany(
-        "INSERT INTO ledger.positions VALUES (%s, 'benchmark', %s, %s, repeat('0', 64), %s)",
+        "INSERT INTO ledger.positions VALUES (%s, 'benchmark', %s, %s, repeat('0', 64), %s, 1)",
         [
             (partition, sequence, sequence, BEGAN + SPAN)
             for partition, sequence in enumerate(books.sequences)

@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from plumbing.postgres.connection_pool import first_line
+from schemas.ledger_parameters import FORMAT_LEVEL
 from sinks.journal_chain import JournalPosition, beginning
 from sinks.postgres import copy_format, copy_pipeline, inserts, updates, write_connection
 from sinks.postgres.copy_pipeline import Copy
@@ -136,11 +137,16 @@ class LedgerWriter:
             row = connection.execute(self._queries["position"], {"partition": partition}).fetchone()
         if row is None:
             return beginning(self._ledger_id, partition)
-        ledger_id, *position = row
+        ledger_id, format_level, *position = row
         if ledger_id != self._ledger_id:
             raise Failure(
                 f"these tables hold the ledger {ledger_id!r}, not {self._ledger_id!r}: LEDGER_ID is"
                 " wrong, or DATABASE_URL"
+            )
+        if format_level > FORMAT_LEVEL:
+            raise Failure(
+                f"the ledger has format level {format_level}; this program supports {FORMAT_LEVEL}:"
+                " upgrade it (docs/upgrading.md)"
             )
         return JournalPosition(*position)
 
@@ -179,6 +185,7 @@ class LedgerWriter:
                 "partition": part.partition,
                 "ledger_id": self._ledger_id,
                 "time_ms": part.rows.last_ms,
+                "format_level": part.rows.format_level,
                 **part.after._asdict(),
                 **{f"before_{field}": value for field, value in part.before._asdict().items()},
             },

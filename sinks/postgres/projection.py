@@ -108,6 +108,8 @@ class Rows:
         self.partition = partition
         self.records = 0
         self.last_ms = 0
+        # None: no record of the batch sets it.
+        self.format_level: int | None = None
         # By account, in the order of their versions.
         self.entries: dict[str, list[bytes]] = {}
         self.system_entries: list[bytes] = []
@@ -127,6 +129,8 @@ class Rows:
     def add(self, record: SinkRecord) -> None:
         self.records += 1
         self.last_ms = record.time_ms
+        if record.settings is not None:
+            self.format_level = record.settings.format_level
         if record.source.topic == "commands":
             self._command(record)
         elif record.command_offset is not None:

@@ -39,7 +39,7 @@ HOLD: Final = (
     "id", "account", "currency", "amount", "captured", "status", "sequence", "placed_at",
     "changed_at", "expires_at",
 )  # fmt: skip
-POSITION: Final = ("ledger_id", "next_offset", "sequence", "last_hash", "time")
+POSITION: Final = ("ledger_id", "next_offset", "sequence", "last_hash", "time", "format_level")
 
 
 def moment(time_ms: int | None) -> datetime | None:

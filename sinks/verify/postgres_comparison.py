@@ -262,6 +262,7 @@ class PostgresComparison:
             books.sequence,
             books.hash,
             expected_rows.moment(books.time_ms),
+            None if books.settings is None else books.settings.format_level,
         ]
         if found is None:
             self._note("positions", "has no row", books.partition)

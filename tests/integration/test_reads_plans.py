@@ -28,7 +28,8 @@ BETWEEN = 10_000
 # with transfers between them alone.
 FILL = f"""
 INSERT INTO ledger.positions
-SELECT 0, 'plans', {MANY}, {MANY}, repeat('0', 64), '{BEGAN}'::timestamptz + n * interval '10 ms'
+SELECT 0, 'plans', {MANY}, {MANY}, repeat('0', 64), '{BEGAN}'::timestamptz + n * interval '10 ms',
+       1
 FROM (VALUES ({MANY})) AS last (n);
 INSERT INTO ledger.accounts (balance, held, incoming, version, sequence, min_balance, opened_at,
                              type, status, partition, currency, id, owner)

@@ -16,7 +16,7 @@ from processor.rules import chain
 from schemas import journal
 from schemas.journal import JournalRecord
 from tests.simulation.cluster import LEDGER_ID
-from tests.testkit import sink_rig
+from tests.testkit import programs, sink_rig
 from tests.testkit.sink_rig import Rig, Sink, history, records
 from tests.testkit.waiting import eventually
 
@@ -167,6 +167,49 @@ def test_tables_that_were_changed(rig: Rig) -> None:
     moves = next(r.sequence for r in records(history(), PARTITION)[200:] if r.entries)
     assert sequence == moves - 1
     assert "as the journal goes on from them" in sink.told()
+
+
+def raised_journal() -> tuple[list[bytes], int]:
+    """A journal in which an operator raises the format level to 2, and where."""
+    settings = records(history(), PARTITION)[0].settings
+    assert settings is not None, "a genesis has settings"
+    configured = msgspec.structs.replace(settings, format_level=2)
+    place = place_of(lambda record: record.step == "rejected")
+
+    def change(record: JournalRecord) -> JournalRecord:
+        return msgspec.structs.replace(record, settings=configured)
+
+    return sealed_again(place, change), place
+
+
+@pytest.fixture(scope="module")
+def newer_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("newer")
+    return programs.copy_sources(folder, [programs.FORMAT_LEVEL_2])
+
+
+def test_an_old_sink_is_refused_beyond_the_record_that_raised_the_format_level(
+    rig: Rig, newer_sources: Path
+) -> None:
+    values, configured = raised_journal()
+    rig.publish(PARTITION, values[: configured + 20])
+    newer = rig.sink(newer_sources).start()
+    eventually(lambda: rig.sequences() == {PARTITION: configured + 20}, 60)
+    assert newer.stop() == 0
+    old = rig.sink().start()
+    assert old.wait(60) == 1, old.tail()
+    assert "the ledger has format level 2; this program supports 1: upgrade it" in old.told()
+    rig.publish(PARTITION, values[configured + 20 :])
+    assert rig.sink().start().wait(60) == 1
+    assert rig.sequences() == {PARTITION: configured + 20}
+    rig.sink(newer_sources).start()
+    eventually(lambda: rig.sequences() == {PARTITION: len(values)}, 60)
+    assert rig.query("SELECT format_level FROM ledger.positions") == [{"format_level": 2}]
+
+
+def test_an_old_sink_stops_at_the_record_that_raises_the_format_level(rig: Rig) -> None:
+    values, configured = raised_journal()
+    ends(rig, values, configured, "raises the format level to 2; this program supports 1")
 
 
 def test_tables_made_by_a_newer_program(rig: Rig) -> None:

@@ -5,7 +5,6 @@ coordination message, both of format level 2.
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -20,11 +19,9 @@ from schemas import topics
 from schemas.ledger_parameters import FORMAT_LEVEL, LedgerParameters
 from tests.crash import worker_ledger as ledgers
 from tests.crash.worker_ledger import WorkerLedger
-from tests.testkit.programs import inherited
+from tests.testkit.programs import FORMAT_LEVEL_2, ROOT, copy_sources, inherited
 from tests.testkit.worker_processes import Worker
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("schemas", "plumbing", "processor", "sinks", "ingress", "compose")
 # One lane for each of two workers.
 PARTITIONS = 2
 CONFIRM_S = 20.0
@@ -32,7 +29,7 @@ NO_TRANSACTION = "00000000-0000-5000-8000-000000000000"
 
 # What version 2 has beside version 1: file, what is there, what is there instead.
 VERSION_2 = [
-    ("schemas/ledger_parameters.py", "FORMAT_LEVEL = 1\n", "FORMAT_LEVEL = 2\n"),
+    FORMAT_LEVEL_2,
     (
         "schemas/coordination.py",
         "    owner: field_types.Owner | None = None\n",
@@ -79,15 +76,7 @@ VERSION_2 = [
 @pytest.fixture(scope="module")
 def version_2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sources of a newer program."""
-    folder = tmp_path_factory.mktemp("version-2")
-    unwanted = shutil.ignore_patterns("__pycache__", ".compiled", "*.so")
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=unwanted)
-    for name, before, after in VERSION_2:
-        text = (folder / name).read_text("utf-8")
-        assert text.count(before) == 1, f"{name} has {before!r} {text.count(before)} times"
-        (folder / name).write_text(text.replace(before, after), "utf-8")
-    return folder
+    return copy_sources(tmp_path_factory.mktemp("version-2"), VERSION_2)
 
 
 @pytest.fixture

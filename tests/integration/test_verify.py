@@ -393,6 +393,10 @@ BY_HAND = {
         "UPDATE ledger.positions SET next_offset = next_offset + 1 WHERE partition = 0",
         "positions next_offset is",
     ),
+    "a partition's format level": (
+        "UPDATE ledger.positions SET format_level = 2 WHERE partition = 0",
+        "positions format_level is 2, by the journal 1",
+    ),
 }
 
 

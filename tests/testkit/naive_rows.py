@@ -40,9 +40,12 @@ class Rows:
 
     def fold(self, ledger_id: str, partition: int, records: Iterable[tuple[int, bytes]]) -> "Rows":
         """A partition's journal: offset and value of each record."""
+        format_level = None
         for offset, value in records:
             record = json.loads(value)
             self._record(partition, record)
+            if settings := record.get("settings"):
+                format_level = settings["format_level"]
             self.tables["positions"][partition] = {
                 "partition": partition,
                 "ledger_id": ledger_id,
@@ -50,6 +53,7 @@ class Rows:
                 "sequence": record["sequence"],
                 "last_hash": hashlib.sha256(value).hexdigest(),
                 "time": moment(record["time_ms"]),
+                "format_level": format_level,
             }
         return self
 

@@ -4,13 +4,14 @@ What it serves, and what it is made to suffer, is for others to say.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -22,11 +23,33 @@ from tests.testkit import brokers
 STOP_S = 20.0
 KILLED = -signal.SIGKILL
 INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("schemas", "plumbing", "processor", "sinks", "ingress", "compose")
+# A file of the sources, a text in it, and the text of another version.
+SourceEdit = tuple[str, str, str]
+# The least that another version differs in.
+FORMAT_LEVEL_2: SourceEdit = (
+    "schemas/ledger_parameters.py",
+    "FORMAT_LEVEL = 1\n",
+    "FORMAT_LEVEL = 2\n",
+)
 
 
 def inherited() -> dict[str, str]:
     """What a program that is started by hand has from its shell, and no setting of anything."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
+def copy_sources(folder: Path, edits: Iterable[SourceEdit]) -> Path:
+    """The sources of another version, in a folder of their own."""
+    unwanted = shutil.ignore_patterns("__pycache__", "*.so")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=unwanted)
+    for name, before, after in edits:
+        text = (folder / name).read_text("utf-8")
+        assert text.count(before) == 1, f"{name} has {before!r} {text.count(before)} times"
+        (folder / name).write_text(text.replace(before, after), "utf-8")
+    return folder
 
 
 class Program:

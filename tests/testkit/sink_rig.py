@@ -33,6 +33,7 @@ from compose.embedded import ports
 from schemas import ids
 from schemas import state as states
 from schemas.journal import JournalRecord
+from schemas.ledger_parameters import FORMAT_LEVEL
 from schemas.topics import JOURNAL, RESULTS, Names, Topic
 from tests.simulation.cluster import LEDGER_ID, Cluster
 from tests.simulation.run import Run
@@ -183,11 +184,13 @@ class Rig:
         for partition in cluster.partitions:
             self.publish(partition.number, partition.whole)
 
-    def sink(self, **settings: str) -> Sink:
+    def sink(self, code: Path | None = None, **settings: str) -> Sink:
+        """`code`: the sources of another version."""
         number = len(self._sinks)
-        made = Sink(number, self._folder / f"sink-{number}", {**self.settings, **settings})
-        self._sinks.append(made)
-        return made
+        folder = self._folder / f"sink-{number}"
+        sink = Sink(number, folder, {**self.settings, **settings}, code)
+        self._sinks.append(sink)
+        return sink
 
     def close(self) -> None:
         for sink in self._sinks:
@@ -319,9 +322,12 @@ def check_tables(rig: Rig, cluster: Cluster) -> None:
     for partition in cluster.partitions:
         _check_commands(rig, cluster, partition.number)
         _check_entries(rig, cluster, partition.number)
-    positions = rig.query("SELECT partition, sequence, last_hash, time FROM ledger.positions")
-    assert {r["partition"]: (r["sequence"], r["last_hash"], _ms(r["time"])) for r in positions} == {
-        p.number: (p.state.partition.sequence, p.hash, p.state.partition.time_ms)
+    positions = rig.query("SELECT * FROM ledger.positions")
+    assert {
+        r["partition"]: (r["sequence"], r["last_hash"], _ms(r["time"]), r["format_level"])
+        for r in positions
+    } == {
+        p.number: (p.state.partition.sequence, p.hash, p.state.partition.time_ms, FORMAT_LEVEL)
         for p in cluster.partitions
     }
 

@@ -1,3 +1,3 @@
-SELECT ledger_id, next_offset, sequence, last_hash
+SELECT ledger_id, format_level, next_offset, sequence, last_hash
 FROM positions
 WHERE partition = %(partition)s

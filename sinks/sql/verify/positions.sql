@@ -1,3 +1,3 @@
-SELECT partition, ledger_id, next_offset, sequence, last_hash, time
+SELECT partition, ledger_id, next_offset, sequence, last_hash, time, format_level
 FROM ledger.positions
 ORDER BY partition
