@@ -47,15 +47,17 @@ QUICK_1 := $(addprefix tests/integration/test_,embedded_processes.py embedded_st
 	processor_cli.py sink_refusals.py sink_writes.py)
 QUICK := test-quick-1 test-quick-2
 
-# The tests that use a broker mostly wait: they run in three parts side by side, each with a Kafka
-# and a Postgres of its own. Parts take about the same time; what is in no list is in the third.
-REAL_1 := $(addprefix tests/integration/test_,processor_*.py topics_command.py migrations.py sink_[!kl]*.py)
-REAL_2 := tests/crash $(addprefix tests/integration/test_,embedded_*.py ingress_*.py \
-	metrics_endpoints.py broker_limits.py sink_[kl]*.py wheel.py)
+# The tests that use a broker mostly wait: they run in four parts side by side, each with a Kafka and
+# a Postgres of its own. Parts take about the same time; what is in no list is in the fourth.
+REAL_1 := $(addprefix tests/integration/test_,processor_*.py log_time.py)
+REAL_2 := tests/crash $(addprefix tests/integration/test_,sink_*.py securing.py broker_limits.py \
+	wheel.py)
+REAL_3 := $(addprefix tests/integration/test_,backups.py embedded_*.py ingress_*.py \
+	metrics_endpoints.py producing_page.py verify_live.py)
 but = tests $(patsubst %,--ignore-glob='%',$(PURE) $(1))
-REAL := test-real-1 test-real-2 test-real-3
+REAL := test-real-1 test-real-2 test-real-3 test-real-4
 
-TOGETHER := --jobs=4
+TOGETHER := --jobs=5
 
 .PHONY: run test test-quick $(QUICK) $(REAL) test-pure check bench chaos wheel lint types lock \
 	reference clean
@@ -91,7 +93,10 @@ test-real-2: $(STAMP_DEV)
 	$(PART) $(REAL_2)
 
 test-real-3: $(STAMP_DEV)
-	$(PART) $(call but,$(REAL_1) $(REAL_2))
+	$(PART) $(REAL_3)
+
+test-real-4: $(STAMP_DEV)
+	$(PART) $(call but,$(REAL_1) $(REAL_2) $(REAL_3))
 
 test-pure: $(STAMP_DEV)
 	$(PART) $(PURE)

@@ -21,6 +21,8 @@ from tests.testkit.worker_processes import Worker
 
 CONFIRM_S = 30.0
 START_S = 40.0
+# Whoever takes over from a worker that was killed waits for as long.
+SESSION_MS = 3_000
 
 
 class AllWorkersEnded(Exception):
@@ -87,6 +89,7 @@ class WorkerLedger:
             "TOPIC_PREFIX": self.prefix,
             "PARTITIONS": str(self.partitions),
             "DATA": str(self._folder / (data or f"data-{number}")),
+            "SESSION_TIMEOUT_MS": str(SESSION_MS),
         }
         made = Worker(number, self._folder / f"worker-{number}", {**told, **settings}, code)
         self.workers.append(made)

@@ -11,8 +11,6 @@ import pytest
 from tests.crash import worker_ledger as ledgers
 from tests.crash.worker_ledger import WorkerLedger
 
-# As short as brokers allow that are not told otherwise.
-SESSION = {"SESSION_TIMEOUT_MS": "6000"}
 TAKEN_OVER_S = 60.0
 CRASHED = 70
 
@@ -30,7 +28,7 @@ def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
     account = freeze_at(ledger, step)
     zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
     ledger.until(zombie.frozen, TAKEN_OVER_S)
-    ledger.ready(**SESSION)
+    ledger.ready()
     assert ledger.outcome(credit, TAKEN_OVER_S).step == "posted"
     zombie.send(signal.SIGCONT)
     # Frozen for so long that its client gives the batch up first, it begins anew, in vain.
@@ -49,7 +47,7 @@ def test_what_was_committed_is_not_decided_again(ledger: WorkerLedger) -> None:
     account = freeze_at(ledger, "after_commit")
     zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
     ledger.until(zombie.frozen, TAKEN_OVER_S)
-    other = ledger.ready(**SESSION)
+    other = ledger.ready()
     assert ledger.outcome(ledger.send(credit_of(account, "after")), TAKEN_OVER_S).step == "posted"
     zombie.send(signal.SIGCONT)
     assert ledger.outcome(credit).step == "posted"
@@ -66,7 +64,7 @@ def test_what_was_committed_is_not_decided_again(ledger: WorkerLedger) -> None:
 
 def freeze_at(ledger: WorkerLedger, step: str) -> str:
     """A worker that has opened an account and will freeze in its next batch; the account."""
-    first = ledger.ready(data="own", **SESSION)
+    first = ledger.ready(data="own")
     account = ledger.open(0)
     ledger.until(ledger.audit.settled, TAKEN_OVER_S)
     assert first.stop() == 0

@@ -38,7 +38,7 @@ def sink(kafka: str, topic_prefix: str, database: str, tmp_path: Path) -> Iterat
         "TOPIC_PREFIX": topic_prefix,
         "PARTITIONS": str(PARTITIONS),
         "DATABASE_URL": database,
-        "SESSION_TIMEOUT_MS": "6000",
+        "SESSION_TIMEOUT_MS": "3000",
     }
     made = Sink(1, tmp_path / "sink", settings)
     yield made

@@ -18,6 +18,8 @@ KAFKA_IMAGE = "apache/kafka:4.2.1"
 POSTGRES_IMAGE = "postgres:17.11"
 PORTS = range(15_000, 30_000)
 PORTS_OF_A_RUN = 1_000
+# Lets a member of a group that was killed be declared dead after a second: tests wait for it.
+SHORT_SESSIONS = {"group.min.session.timeout.ms": "1000"}
 RUNS = Path(tempfile.gettempdir(), f"streamledger-tests-{os.getuid()}")
 
 
@@ -90,7 +92,9 @@ def sweep(left: data_dir.DataFolder) -> None:
 @contextmanager
 def embedded_kafka(where: data_dir.DataFolder) -> Iterator[str]:
     never = threading.Event()
-    options = kafka.KafkaOptions(first_port=some_port(), fast_start=True)
+    options = kafka.KafkaOptions(
+        first_port=some_port(), fast_start=True, properties=SHORT_SESSIONS
+    )
     cluster = programs.cluster(where, options, never)
     try:
         yield cluster.start(never)
@@ -116,7 +120,7 @@ def kafka_container() -> Iterator[str]:
 
     port = ports.next_free(some_port())
     its = {1: kafka.Ports(port, 9093)}
-    settings = kafka.settings(1, its, Path("/tmp/kafka-logs"), kafka.KafkaOptions())
+    settings = kafka.settings(1, its, Path("/tmp/kafka-logs"), kafka.KafkaOptions(properties=SHORT_SESSIONS))
     settings["listeners"] = f"PLAINTEXT://:{port},CONTROLLER://:9093"
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
     for name, value in settings.items():

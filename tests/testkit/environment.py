@@ -94,7 +94,7 @@ def running_kafka(folder: DataFolder, count: int) -> Iterator[kafka.Cluster]:
         brokers=count,
         first_port=brokers.some_port(),
         fast_start=True,
-        properties={"group.min.session.timeout.ms": "1000"},
+        properties=brokers.SHORT_SESSIONS,
     )
     cluster = programs.cluster(folder, options, NEVER)
     try:

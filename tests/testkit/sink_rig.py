@@ -128,7 +128,7 @@ class Rig:
             "PARTITIONS": str(PARTITIONS),
             "LEDGER_ID": LEDGER_ID,
             "DATABASE_URL": database,
-            "SESSION_TIMEOUT_MS": "6000",
+            "SESSION_TIMEOUT_MS": "3000",
         }
         values = {"KAFKA_BROKERS": kafka, "TOPIC_PREFIX": prefix, "PARTITIONS": PARTITIONS}
         settings = provisioning.ProvisionSettings.model_validate(values)

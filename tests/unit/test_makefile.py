@@ -118,7 +118,7 @@ def test_the_long_benchmarks_are_asked_for(checkout: Path) -> None:
 @pytest.mark.parametrize("target", ["check", "test"])
 def test_each_test_is_in_one_part(target: str) -> None:
     parts = pytests(target)
-    assert len(parts) == 4
+    assert len(parts) == 5
     for path in ROOT.glob("tests/**/test_*.py"):
         where = [n for n, words in enumerate(parts) if runs(words, path.relative_to(ROOT))]
         assert len(where) == 1, f"{path} is in {where}"
@@ -181,13 +181,13 @@ def test_parts_that_go_well_are_a_success(checkout: Path) -> None:
     run = check(checkout, fails="nothing", lasts="0.1")
     told, _ = run.communicate(timeout=60)
     assert run.returncode == 0, told
-    assert len(started(checkout)) == 7
+    assert len(started(checkout)) == 8
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_check_leaves_no_part(checkout: Path, number: signal.Signals) -> None:
     run = check(checkout, fails="nothing", lasts="600")
-    eventually(lambda: len(started(checkout)) == 4, 60)
+    eventually(lambda: len(started(checkout)) == 5, 60)
     # As Ctrl-C in a terminal does, which reaches all; as a supervisor does, who knows of one.
     if number == signal.SIGINT:
         os.killpg(run.pid, number)
