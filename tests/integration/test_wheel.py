@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"schemas", "plumbing", "ingress", "processor", "sinks", "compose"}
+# What generates files of the repository: no service and no command needs it.
+FOR_DEVELOPERS = ("schemas/publishing/", "compose/reference_docs/", "compose/embedded/update_lock")
 # The hash of each partition's journal, after a run that meets all kinds of commands and faults.
 PLAY = """
 from processor.rules_build import rules_build
@@ -76,6 +78,8 @@ def test_it_holds_the_packages_and_their_data_and_nothing_else(wheel: Path) -> N
         assert files
         assert set(files) <= set(names)
     assert [name for name in names if "__pycache__" in name or "/tests/" in name] == []
+    assert [name for name in names if name.startswith(FOR_DEVELOPERS)] == []
+    assert all(list(ROOT.glob(f"{path.rstrip('/')}*")) for path in FOR_DEVELOPERS)
 
 
 def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
