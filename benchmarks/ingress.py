@@ -37,7 +37,7 @@ from benchmarks.machine import Ledger, Machine
 from benchmarks.processor import at_least, at_most, percentile, tell
 from benchmarks.sink import Sink
 from benchmarks.users import Asked, Person, Told
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import ports, postgres, programs
 from plumbing.kafka import clients
 from schemas.partitioning import partition_of

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import children
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import kafka, programs
 from schemas.topics import Names
 from tests.testkit import brokers

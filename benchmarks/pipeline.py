@@ -29,7 +29,7 @@ from benchmarks.load import Account, Command
 from benchmarks.machine import Ledger, Machine
 from benchmarks.processor import at_most, percentile, tell
 from benchmarks.sink import GROWING, Sink
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import postgres, programs
 from schemas.topics import RESULTS
 from tests.testkit import brokers

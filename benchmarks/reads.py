@@ -33,7 +33,7 @@ from benchmarks.past import (
     SHARED_REFERENCE,
     SPAN,
 )
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import postgres, programs
 from sinks.reads import accounts, history, pages, transactions
 from sinks.reads.history import NO_FILTER, EntryFilter

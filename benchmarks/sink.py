@@ -38,7 +38,7 @@ from psycopg.rows import TupleRow
 
 from benchmarks import children, load, machine
 from benchmarks.load import Account, Command
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import kafka, postgres, programs
 from processor.rules import chain, engine
 from processor.rules.decision import DecisionInput

@@ -80,7 +80,7 @@ def topic_prefix(kafka: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template(postgres: str) -> Iterator[str]:
     """The name of a database that has every migration and no rows."""
-    from compose.cli import provisioning
+    from compose import provisioning
 
     name = f"template_{secrets.token_hex(5)}"
     create(postgres, name)

@@ -95,7 +95,7 @@ def configure(
     ] = None,
 ) -> None:
     """Change the settings that decide, in every partition of the ledger."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from plumbing.kafka import clients
     from processor.admin import configure as service
     from processor.admin.running_workers import Groups
@@ -133,7 +133,7 @@ def log_time(
     data: up.Data = up.DATA,
 ) -> None:
     """Decide the time of records that a broker stamped far in the future."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from processor.admin import dead_letters as service_of_positions
     from processor.admin import log_time as service
     from schemas.coordination import LogTime
@@ -172,7 +172,7 @@ def produce(
     data: up.Data = up.DATA,
 ) -> None:
     """Send commands, one of JSON on each line, by the key and partition of their accounts."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from compose.cli import produce as service
 
     settings = embedded_connection.settings(data)
@@ -206,7 +206,7 @@ def transfer(
     were posted."""
     from collections import Counter
 
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from compose.cli import transfer as service
 
     where = url or embedded_connection.url(data)
@@ -238,8 +238,8 @@ def consume(
     """Show what is committed in a topic of the ledger."""
     from itertools import islice
 
-    from compose import embedded_connection
     from compose.cli import consume as service
+    from compose.cli import embedded_connection
 
     settings = embedded_connection.settings(data)
     client_id = f"{settings.ledger_id}-consume"
@@ -270,7 +270,7 @@ def verify(
     data: up.Data = up.DATA,
 ) -> None:
     """Prove that journal, commands, state and Postgres agree: exit code 0 if all do."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from sinks.verify import progress_bar, verification
 
     settings = embedded_connection.settings(data)
@@ -295,7 +295,7 @@ def rebuild_postgres(
     data: up.Data = up.DATA,
 ) -> None:
     """Make the books in Postgres anew from the journal, beside the live ones, and switch."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from sinks import rebuild as service
     from sinks.verify import progress_bar
 
@@ -355,7 +355,7 @@ def rebuild_state_topic(
 
 def _state_sources(data: Path) -> "StateSources":
     """By the processor's own client id: who rewrites its state takes its place."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from processor.admin.rebuild_state import StateSources
 
     settings = embedded_connection.settings(data)
@@ -371,7 +371,7 @@ def create_admin(
     data: up.Data = up.DATA,
 ) -> None:
     """Make an admin, who can give others their roles. Asks for the password, or reads a line."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from ingress.users import first_admin
 
     if sys.stdin.isatty():
@@ -392,7 +392,7 @@ app.add_typer(dead_letters, name="dead-letters", help="What could not be read, a
 @dead_letters.command("list")
 def list_dead_letters(data: up.Data = up.DATA) -> None:
     """A line for each: position, reason, size, label."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from plumbing.kafka import clients
     from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
@@ -417,7 +417,7 @@ def show_dead_letter(position: Position, data: up.Data = up.DATA) -> None:
     """The letter as JSON, then the command as it was written."""
     import msgspec
 
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from plumbing.kafka import clients
     from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
@@ -440,7 +440,7 @@ def resubmit_dead_letter(
     data: up.Data = up.DATA,
 ) -> None:
     """Write the command anew, by the key and partition of its account."""
-    from compose import embedded_connection
+    from compose.cli import embedded_connection
     from plumbing.kafka import clients
     from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
@@ -460,8 +460,8 @@ def resubmit_dead_letter(
 @topics.command("create")
 def create_topics(data: up.Data = up.DATA) -> None:
     """Make the topics that are missing."""
-    from compose import embedded_connection
-    from compose.cli import provisioning
+    from compose import provisioning
+    from compose.cli import embedded_connection
 
     settings = embedded_connection.settings(data)
     created = provisioning.create_topics(settings.brokers, settings)
@@ -471,8 +471,8 @@ def create_topics(data: up.Data = up.DATA) -> None:
 @topics.command("check")
 def check_topics(data: up.Data = up.DATA) -> None:
     """Name whatever is not as the ledger needs it."""
-    from compose import embedded_connection
-    from compose.cli import provisioning
+    from compose import provisioning
+    from compose.cli import embedded_connection
 
     settings = embedded_connection.settings(data)
     provisioning.check_topics(settings.brokers, settings)
@@ -493,7 +493,8 @@ def topic_acls(
     data: up.Data = up.DATA,
 ) -> None:
     """Show the ACLs of each user of a secured Kafka, as commands of its own tool."""
-    from compose import acls, embedded_connection
+    from compose import acls
+    from compose.cli import embedded_connection
     from plumbing.kafka import clients, topic_check
 
     wanted = acls.wanted(role, user)
@@ -510,8 +511,8 @@ def topic_acls(
 @app.command()
 def migrate(data: up.Data = up.DATA) -> None:
     """Bring the Postgres schema to this version."""
-    from compose import embedded_connection
-    from compose.cli import provisioning
+    from compose import provisioning
+    from compose.cli import embedded_connection
 
     settings = embedded_connection.settings(data)
     applied = provisioning.migrate(settings.database, settings.role_passwords())

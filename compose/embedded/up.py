@@ -22,8 +22,8 @@ from urllib.parse import urlsplit
 import psycopg
 from pydantic import SecretStr
 
+from compose import provisioning
 from compose.acls import KafkaUser
-from compose.cli import provisioning
 from compose.embedded import data_dir as folders
 from compose.embedded import demo, kafka, ports, postgres, processes, programs, report, security
 from compose.embedded.artifacts import Progress

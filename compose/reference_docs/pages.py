@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from compose.cli.provisioning import ProvisionSettings
+from compose.provisioning import ProvisionSettings
 from compose.reference_docs import api_pages
 from ingress.settings import IngressSettings
 from plumbing import metrics, setting_names

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from compose.cli import provisioning
+from compose import provisioning
 from schemas import partitioning, topics
 from tests.crash.audit import Audit
 from tests.crash.audited_books import AuditedOutcome

@@ -5,7 +5,7 @@ compression it came. No client could read one of more than 2 GiB.
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
 
-from compose.cli import provisioning
+from compose import provisioning
 
 MIB = 1024 * 1024
 # lz4 makes 255 bytes into one at best.

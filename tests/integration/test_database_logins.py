@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import postgres as servers
 from plumbing.failures import Failure
 from sinks.postgres.migrations import INGRESS_ROLE, SINK_ROLE

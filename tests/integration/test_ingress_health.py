@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import postgres as servers
 from plumbing import setting_names
 from tests.testkit.waiting import eventually

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from compose.cli import provisioning
+from compose import provisioning
 from plumbing.failures import Failure
 from sinks.postgres import migrations
 from sinks.postgres.migrations import Migration, MigrationRefused

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 
-from compose.cli import provisioning
+from compose import provisioning
 from processor.lanes import batch_reader as reading
 from processor.lanes.batch_reader import Batch, BatchReader
 from schemas.encoding.codecs import AvroSchemas

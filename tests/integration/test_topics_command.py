@@ -12,7 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 from confluent_kafka.cimpl import NewPartitions
 
-from compose.cli import provisioning
+from compose import provisioning
 from plumbing.kafka import clients as kafka_clients
 from plumbing.kafka import topic_check
 from plumbing.kafka.topic_check import KafkaUnreachable, TopicsUnsafe

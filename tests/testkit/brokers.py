@@ -92,9 +92,7 @@ def sweep(left: data_dir.DataFolder) -> None:
 @contextmanager
 def embedded_kafka(where: data_dir.DataFolder) -> Iterator[str]:
     never = threading.Event()
-    options = kafka.KafkaOptions(
-        first_port=some_port(), fast_start=True, properties=SHORT_SESSIONS
-    )
+    options = kafka.KafkaOptions(first_port=some_port(), fast_start=True, properties=SHORT_SESSIONS)
     cluster = programs.cluster(where, options, never)
     try:
         yield cluster.start(never)
@@ -120,7 +118,9 @@ def kafka_container() -> Iterator[str]:
 
     port = ports.next_free(some_port())
     its = {1: kafka.Ports(port, 9093)}
-    settings = kafka.settings(1, its, Path("/tmp/kafka-logs"), kafka.KafkaOptions(properties=SHORT_SESSIONS))
+    settings = kafka.settings(
+        1, its, Path("/tmp/kafka-logs"), kafka.KafkaOptions(properties=SHORT_SESSIONS)
+    )
     settings["listeners"] = f"PLAINTEXT://:{port},CONTROLLER://:9093"
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
     for name, value in settings.items():

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from confluent_kafka.admin import AdminClient
 
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import kafka, postgres, programs
 from compose.embedded.data_dir import DataFolder
 from schemas.topics import Names

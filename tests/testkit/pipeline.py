@@ -19,7 +19,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import java, programs
 from compose.embedded.artifacts import Silent
 from schemas.topics import Names

@@ -28,7 +28,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not marked so
 from psycopg.rows import dict_row
 
-from compose.cli import provisioning
+from compose import provisioning
 from compose.embedded import ports
 from schemas import ids
 from schemas import state as states

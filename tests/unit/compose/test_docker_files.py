@@ -18,8 +18,8 @@ import jsonschema
 import pytest
 import yaml
 
-from compose.cli.provisioning import ProvisionSettings
 from compose.embedded import postgres, services
+from compose.provisioning import ProvisionSettings
 from ingress.settings import IngressSettings
 from plumbing import settings
 from processor.settings import ProcessorSettings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compose import embedded_connection
+from compose.cli import embedded_connection
 from compose.embedded import data_dir, report
 from compose.embedded import up as embedded
 from compose.embedded.report import PartReport

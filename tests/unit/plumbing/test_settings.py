@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.cli.provisioning import ProvisionSettings
+from compose.provisioning import ProvisionSettings
 from ingress.settings import IngressSettings
 from plumbing import setting_names
 from plumbing.settings import SettingsError

@@ -7,7 +7,7 @@ beside `up`. It starts nothing and makes no folder.
 from pathlib import Path
 from urllib.parse import quote
 
-from compose.cli.provisioning import ProvisionSettings
+from compose.provisioning import ProvisionSettings
 from ingress.settings import IngressSettings
 from plumbing.kafka import clients, topic_check
 from plumbing.kafka.clients import ClientConfig
