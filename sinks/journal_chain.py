@@ -1,8 +1,8 @@
-"""A partition's journal, record by record: decoded as far as rows and results need it, and only as
-long as each record follows on the one before.
+"""A partition's journal, record by record: decodes what rows and results need, and checks that each
+record follows the one before.
 
-A record that cannot be read, that is missing or that is not what its successor says stops the sink
-there, by name. It knows no table and no topic but the journal.
+A record that cannot be decoded, is missing or breaks the hash chain stops the sink; the error names
+it. It knows no table and no topic but the journal.
 """
 
 from typing import Literal, NamedTuple
@@ -16,14 +16,14 @@ from schemas.ledger_parameters import FORMAT_LEVEL, Genesis
 
 
 class BrokenJournal(Exception):
-    """A record that cannot be; nothing after it may be written."""
+    """An invalid record. Nothing after it may be written."""
 
     def __init__(self, partition: int, offset: int, what: str) -> None:
         super().__init__(f"journal partition {partition}, record at offset {offset}: {what}")
 
 
 class ReadJournalRecord(Struct, frozen=True, gc=False):
-    """A record as it lies in the topic."""
+    """A record as it is in the topic."""
 
     offset: int
     value: bytes
@@ -36,14 +36,14 @@ class JournaledPostEntry(Struct, frozen=True, gc=False):
 
 
 class JournaledCommand(Struct, frozen=True, gc=False, kw_only=True):
-    """What rows and results tell of a command. Whether it is one was decided when it was read."""
+    """The fields of a command that rows and results need. The processor has validated it."""
 
     kind: str
     account: str
     id: str | None = None
     reference: str | None = None
     description: str | None = None
-    # Handed on as it is.
+    # Written to Postgres without decoding.
     metadata: msgspec.Raw = msgspec.Raw()
     actor: str | None = None
     trace: str | None = None
@@ -56,8 +56,8 @@ class JournaledCommand(Struct, frozen=True, gc=False, kw_only=True):
     transaction_id: str | None = None
 
 
-class Labelled(Struct, frozen=True, gc=False):
-    """A command that could not be read."""
+class RefusedCommand(Struct, frozen=True, gc=False):
+    """A command that failed validation."""
 
     id: str | None = None
 
@@ -75,14 +75,14 @@ class JournaledPending(Struct, frozen=True, gc=False):
     commission_bps: int = 0
 
 
-class Level(Struct, frozen=True, gc=False):
-    """Of a ledger's settings, what a reader must know."""
+class JournaledParameters(Struct, frozen=True, gc=False):
+    """The one ledger parameter that a sink needs."""
 
     format_level: int
 
 
 class SinkRecord(Struct, frozen=True, gc=False, kw_only=True):
-    """A `JournalRecord`, without what nobody here asks for."""
+    """A `JournalRecord` without the fields that rows and results do not need."""
 
     previous_hash: str
     partition: int
@@ -91,7 +91,7 @@ class SinkRecord(Struct, frozen=True, gc=False, kw_only=True):
     source: InputSource
     step: Step
     command: JournaledCommand | None = None
-    refused: Labelled | None = None
+    refused: RefusedCommand | None = None
     transaction_id: str | None = None
     command_offset: int | None = None
     first_status: Literal["pending", "posted", "rejected"] | None = None
@@ -106,14 +106,14 @@ class SinkRecord(Struct, frozen=True, gc=False, kw_only=True):
     hold: HoldChange | None = None
     pending: JournaledPending | None = None
     genesis: Genesis | None = None
-    settings: Level | None = None
+    settings: JournaledParameters | None = None
 
 
 _decode = msgspec.json.Decoder(SinkRecord).decode
 
 
 class JournalPosition(NamedTuple):
-    """How far a journal is read: where to go on, and the last record's number and hash."""
+    """The offset to read next, and the sequence and hash of the last record."""
 
     next_offset: int
     sequence: int
@@ -124,9 +124,8 @@ def beginning(ledger_id: str, partition: int) -> JournalPosition:
     return JournalPosition(0, 0, journal.genesis_hash(ledger_id, partition))
 
 
-class Chain:
-    """Follows one partition's journal from a position. Each record is tested once, when it is
-    read."""
+class JournalChain:
+    """Follows one partition's journal from a position, and checks each record once."""
 
     def __init__(self, ledger_id: str, partition: int, position: JournalPosition) -> None:
         self._ledger_id = ledger_id
@@ -141,35 +140,37 @@ class Chain:
     def position(self, position: JournalPosition) -> None:
         self._next_offset, self._sequence, self._last_hash = position
 
-    def follow(self, read: ReadJournalRecord) -> SinkRecord:
-        offset = read.offset
+    def follow(self, journal_record: ReadJournalRecord) -> SinkRecord:
+        offset = journal_record.offset
         try:
-            record = _decode(read.value)
+            record = _decode(journal_record.value)
         except ValueError as error:
             raise self._broken(offset, f"cannot be decoded: {error}") from None
         if record.partition != self._partition:
-            raise self._broken(offset, f"is of partition {record.partition}")
+            raise self._broken(offset, f"belongs to partition {record.partition}")
         sequence = record.sequence
         if sequence != self._sequence + 1:
-            raise self._broken(offset, f"is number {sequence}, after {self._sequence}")
+            raise self._broken(offset, f"has sequence {sequence} after {self._sequence}")
         if record.previous_hash != self._last_hash:
             raise self._broken(
-                offset, f"follows on the hash {record.previous_hash}, not on {self._last_hash}"
+                offset, f"has previous_hash {record.previous_hash}; expected {self._last_hash}"
             )
-        level = 0 if record.settings is None else record.settings.format_level
-        if level > FORMAT_LEVEL:
+        settings = record.settings
+        if settings is not None and settings.format_level > FORMAT_LEVEL:
             raise self._broken(
                 offset,
-                f"raises the format level to {level}; this program supports {FORMAT_LEVEL}: upgrade"
-                " it (docs/upgrading.md)",
+                f"raises the format level to {settings.format_level}; this program supports"
+                f" {FORMAT_LEVEL}: upgrade it (docs/upgrading.md)",
             )
         genesis = record.genesis
         if genesis is not None and genesis.ledger_id != self._ledger_id:
-            raise self._broken(offset, f"begins the ledger {genesis.ledger_id!r}")
+            raise self._broken(offset, f"is the genesis of ledger {genesis.ledger_id!r}")
         if (genesis is None) is (sequence == 1):
-            raise self._broken(offset, "a partition begins with its genesis, and has one")
+            raise self._broken(
+                offset, "the first record of a partition, and no other, is its genesis"
+            )
         self._next_offset, self._sequence = offset + 1, sequence
-        self._last_hash = journal.hash_of(read.value)
+        self._last_hash = journal.hash_of(journal_record.value)
         return record
 
     def _broken(self, offset: int, what: str) -> BrokenJournal:

@@ -30,7 +30,7 @@ from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.postgres.connection_pool import failure, first_line
 from schemas.topics import Names
-from sinks.journal_chain import BrokenJournal, Chain, ReadJournalRecord
+from sinks.journal_chain import BrokenJournal, JournalChain, ReadJournalRecord
 from sinks.postgres import write_connection
 from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, RowsRefused
 from sinks.postgres.projection import BrokenRecord, Rows
@@ -120,7 +120,7 @@ class _Writer:
             connections, queries, sources.ledger_id, threading.Event(), lambda step: None
         )
         self._position = self._ledger.position(number)
-        self._chain = Chain(sources.ledger_id, number, self._position)
+        self._chain = JournalChain(sources.ledger_id, number, self._position)
 
     @property
     def sequence(self) -> int:

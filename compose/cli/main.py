@@ -74,9 +74,9 @@ def processor(
 @app.command()
 def sink() -> None:
     """Write the journal to Postgres, and results to Kafka, until told to stop."""
-    from sinks import __main__ as service
+    from sinks import service
 
-    service.main()
+    service.run()
 
 
 @app.command()

@@ -1,6 +1,6 @@
-"""What a sink reads: the journals of a lane, from the offsets that the tables and the results name.
+"""Reads the journals of a lane, from the positions of the tables and the results.
 
-One consumer for one lane, never in a group: where to read is for them to say.
+One consumer per lane, in no consumer group: those positions alone say where to read.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from plumbing.kafka.partition_consumer import PartitionConsumer, Place
 from schemas.topics import Names
 from sinks.journal_chain import JournalPosition, ReadJournalRecord
 
-# Enough that a batch's fixed costs vanish; rows of as many are still a small transaction.
+# Large enough that the fixed costs of a batch vanish, small enough for one Postgres transaction.
 MAX_RECORDS = 16_000
 TIMEOUT_S = 20.0
 KIB = 1024
 
 
-# A partition, and what was read of it.
-Taken = tuple[int, ReadJournalRecord]
+# With its partition.
+PartitionRecord = tuple[int, ReadJournalRecord]
 
 
 def records_between(next_offset: int, end: int) -> int:
-    """How many records of a journal may lie there. The last offset before a journal's end is the
-    marker of a transaction; those of earlier ones count as records."""
+    """An upper bound: the last offset before the end is a transaction marker and is subtracted,
+    earlier markers count as records."""
     return max(0, end - next_offset - 1)
 
 
@@ -47,39 +47,39 @@ class JournalConsumer:
             self._places,
         )
         self._next_offsets: dict[int, int] = {}
-        # Where each journal ended when reading began.
+        # The journals' ends at `start`.
         self._first_ends: dict[int, int] = {}
         self._at_end: set[int] = set()
 
     def start(self, positions: Mapping[int, JournalPosition]) -> None:
         for partition, position in positions.items():
-            at = position.next_offset
-            there = OffsetRange(*self._reader.watermarks((self._topic, partition), TIMEOUT_S))
-            if not there.start <= at <= there.end:
+            next_offset = position.next_offset
+            journal = OffsetRange(*self._reader.watermarks((self._topic, partition), TIMEOUT_S))
+            if not journal.start <= next_offset <= journal.end:
                 raise Failure(
-                    f"partition {partition} of `{self._topic}` has offsets {there.start} to"
-                    f" {there.end}; the tables or the results are at {at}"
+                    f"partition {partition} of `{self._topic}` has offsets {journal.start} to"
+                    f" {journal.end}; the tables or the results are at {next_offset}"
                 )
-            self._next_offsets[partition] = at
-            self._first_ends[partition] = there.end
+            self._next_offsets[partition] = next_offset
+            self._first_ends[partition] = journal.end
         self._reader.start()
 
-    def take(self, timeout_s: float) -> list[Taken]:
-        """All that has arrived, as soon as anything has; nothing if nothing did in time."""
+    def take(self, timeout_s: float) -> list[PartitionRecord]:
+        """Whatever has arrived, as soon as there is anything; empty after the time-out."""
         first = self._reader.poll(timeout_s)
         if first is None:
             return []
-        taken = self._noted([first])
-        taken += self._noted(self._reader.consume(MAX_RECORDS - 1, 0))
-        return taken
+        records = self._note([first])
+        records += self._note(self._reader.consume(MAX_RECORDS - 1, 0))
+        return records
 
-    def _noted(self, messages: list[Message]) -> list[Taken]:
-        taken = []
+    def _note(self, messages: list[Message]) -> list[PartitionRecord]:
+        records = []
         for message in messages:
             error, offset, partition = message.error(), message.offset(), message.partition()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
                 raise KafkaException(error)
-            assert partition is not None, "a message is of a partition, and so is an end"
+            assert partition is not None, "messages and partition ends have a partition"
             if error is not None:
                 self._at_end.add(partition)
                 self._reader.note_end(self._topic, message)
@@ -87,17 +87,16 @@ class JournalConsumer:
             assert offset is not None, "a message without error has an offset"
             self._at_end.discard(partition)
             self._next_offsets[partition] = offset + 1
-            taken.append((partition, ReadJournalRecord(offset, message.value() or b"")))
-        return taken
+            records.append((partition, ReadJournalRecord(offset, message.value() or b"")))
+        return records
 
     def caught_up(self, partition: int) -> bool:
-        """Whether all that was there when reading began was taken. More may have come since."""
-        at = self._next_offsets[partition]
-        return partition in self._at_end or at >= self._first_ends[partition]
+        """Whether everything that was there at `start` is taken. More may have come since."""
+        next_offset = self._next_offsets[partition]
+        return partition in self._at_end or next_offset >= self._first_ends[partition]
 
     def lag(self, partition: int) -> int:
-        """Offsets that are known to be there and were not taken; 0 where no record was left; -1 if
-        not known."""
+        """Offsets not taken yet; 0 if no record is left; -1 if the end is not known."""
         if partition in self._at_end:
             return 0
         end = self._reader.known_end((self._topic, partition))
@@ -107,4 +106,7 @@ class JournalConsumer:
         self._reader.close()
 
     def _places(self) -> dict[Place, int]:
-        return {(self._topic, partition): at for partition, at in self._next_offsets.items()}
+        return {
+            (self._topic, partition): next_offset
+            for partition, next_offset in self._next_offsets.items()
+        }

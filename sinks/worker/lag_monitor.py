@@ -1,8 +1,8 @@
-"""Goes on telling how far behind the tables are while owners cannot: they wait for Postgres.
+"""Reports the lag of lanes that wait for Postgres.
 
-An owner tells its lag between two batches, and a batch takes for as long as Postgres is away. Here
-only the journal's ends are asked for; nothing is read, moved or decided, and Kafka being away, too,
-is for the owners to tell.
+A lane reports its lag between two batches, and a batch takes as long as Postgres is away. The
+monitor reads only the journal's end offsets. It moves and decides nothing. If Kafka is away too,
+the lanes report that.
 """
 
 import threading
@@ -17,19 +17,19 @@ from plumbing.kafka import clients
 from plumbing.kafka.clients import ClientConfig
 from sinks.worker.lane import SinkLane
 
-EVERY_S = 2.0
-ANSWER_S = 2.0
+INTERVAL_S = 2.0
+REQUEST_TIMEOUT_S = 2.0
 
 
 class LagMonitor:
     """In a thread of its own, from `start` until `stop`."""
 
     def __init__(
-        self, config: ClientConfig, topic: str, owners: Callable[[], Sequence[SinkLane]]
+        self, config: ClientConfig, topic: str, lanes: Callable[[], Sequence[SinkLane]]
     ) -> None:
         self._config: dict[str, Any] = {**config}
         self._topic = topic
-        self._owners = owners
+        self._lanes = lanes
         self._admin: AdminClient | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lag")
@@ -42,24 +42,24 @@ class LagMonitor:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(EVERY_S):
-            waiting = [owner for owner in self._owners() if owner.waits()]
-            if waiting:
-                self._tell(waiting)
+        while not self._stopping.wait(INTERVAL_S):
+            blocked = [lane for lane in self._lanes() if lane.is_blocked()]
+            if blocked:
+                self._report(blocked)
 
-    def _tell(self, waiting: list[SinkLane]) -> None:
+    def _report(self, blocked: list[SinkLane]) -> None:
         # Most sinks never need it.
         self._admin = self._admin or AdminClient(self._config)
-        partitions = [number for owner in waiting for number in owner.partitions]
-        where = [TopicPartition(self._topic, number) for number in partitions]
-        asked = clients.ask_ends(self._admin, where, ANSWER_S)
-        ends = {where.partition: _end(answer) for where, answer in asked.items()}
-        for owner in waiting:
-            owner.tell_waiting(ends)
+        partitions = [number for lane in blocked for number in lane.partitions]
+        journals = [TopicPartition(self._topic, number) for number in partitions]
+        requests = clients.ask_ends(self._admin, journals, REQUEST_TIMEOUT_S)
+        ends = {journal.partition: _end(request) for journal, request in requests.items()}
+        for lane in blocked:
+            lane.report_while_blocked(ends)
 
 
-def _end(answer: Future[Any]) -> int | None:
+def _end(request: Future[Any]) -> int | None:
     try:
-        return int(answer.result().offset)
+        return int(request.result().offset)
     except KafkaException:
         return None

@@ -1,4 +1,4 @@
-"""What a sink tells of itself: fed by the owners' threads, read at /metrics."""
+"""A sink's metrics: set by the lanes' threads, read at /metrics."""
 
 import time
 
@@ -20,9 +20,9 @@ class SinkMetrics:
         self._lag = metrics.gauge(registry, metrics.SINK_LAG_RECORDS)
         self._phase = metrics.gauge(registry, metrics.SINK_PHASE)
 
-    def phase(self, partition: int, before: str, now: str) -> None:
+    def phase(self, partition: int, before: str, after: str) -> None:
         self._phase.labels(partition, before).set(0)
-        self._phase.labels(partition, now).set(1)
+        self._phase.labels(partition, after).set(1)
 
     def batch(self, records: int) -> None:
         self._records.inc(records)
@@ -46,13 +46,13 @@ class SinkMetrics:
         self._results.inc(count)
 
     def age(self, partition: int, last_ms: int) -> None:
-        """A partition that has only its genesis, which has no time, is not behind."""
+        """A partition with only its genesis, which has no time, is not behind."""
         self._age.labels(partition).set(time.time() - last_ms / 1_000 if last_ms else 0)
 
     def lag(self, partition: int, records: int) -> None:
         self._lag.labels(partition).set(records)
 
-    def gone(self, partition: int) -> None:
-        """Nothing is told of a partition that others own."""
+    def released(self, partition: int) -> None:
+        """Another sink reports the partition from here on."""
         self._lag.labels(partition).set(0)
         self._age.labels(partition).set(0)

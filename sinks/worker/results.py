@@ -1,6 +1,7 @@
 """Outcomes as their producers see them: one result for each record of `commands`.
 
-Written in one Kafka transaction with how far they are; the teller says when. Knows no table.
+Results and their positions are produced within one Kafka transaction, which `result_publisher`
+begins and ends. It knows no table.
 """
 
 import threading
@@ -23,14 +24,14 @@ from sinks.journal_chain import JournalPosition, SinkRecord, beginning
 # Longer than any broker leaves a dead producer's transaction open.
 STABLE_TIMEOUT_S = 60.0
 POLL_S = 0.1
-# How far before the end of `results.positions` the last ones are looked for, in turn.
-WINDOWS = (1_000, 100_000)
+# The last positions are searched in windows of so many offsets before the end, in turn.
+SEARCH_WINDOWS = (1_000, 100_000)
 
 _encode = msgspec.json.Encoder().encode
 
 
 class ResultPosition(Struct, frozen=True, gc=False):
-    """How far the results of one partition of the journal are: the value in `results.positions`."""
+    """Up to where one journal partition has results: the value in `results.positions`."""
 
     next_offset: int
     sequence: int
@@ -41,7 +42,7 @@ _decode = msgspec.json.Decoder(ResultPosition).decode
 
 
 def result_of(record: SinkRecord) -> Result | None:
-    """What the record answers; None where it is no outcome of a command."""
+    """None if the record is not the outcome of a command."""
     step, command = record.step, record.command
     offset, replay, reason = record.source.offset, False, record.reason
     outcome: str | None
@@ -59,7 +60,7 @@ def result_of(record: SinkRecord) -> Result | None:
     return Result(
         partition=record.partition,
         offset=offset,
-        outcome=outcome,  # type: ignore[arg-type]  # steps that are outcomes are these
+        outcome=outcome,  # type: ignore[arg-type]  # these steps are the outcomes
         id=label,
         transaction_id=record.transaction_id,
         kind=None if command is None else command.kind,
@@ -74,11 +75,11 @@ def result_of(record: SinkRecord) -> Result | None:
 
 
 class Results:
-    """What one batch will tell of one partition, gathered while it is read."""
+    """The results of one partition in one batch."""
 
     def __init__(self, partition: int) -> None:
-        # That of the journal modulo theirs.
-        self._where = partition % RESULTS.count(partitions=1)
+        # The journal's partition modulo the number of partitions of `results`.
+        self._partition = partition % RESULTS.count(partitions=1)
         self._messages: list[dict[str, object]] = []
 
     def __len__(self) -> int:
@@ -91,22 +92,22 @@ class Results:
             self._messages.append({"key": key, "value": _encode(result)})
 
     def produce(self, producer: Producer, names: Names) -> None:
-        """Within a transaction."""
-        transactional_producer.produce_all(producer, names.results, self._messages, self._where)
+        """Called within a transaction."""
+        transactional_producer.produce_all(producer, names.results, self._messages, self._partition)
 
 
-def tell(
-    producer: Producer, names: Names, lane: int, reached: Mapping[int, JournalPosition]
+def produce_positions(
+    producer: Producer, names: Names, lane: int, positions: Mapping[int, JournalPosition]
 ) -> None:
-    """Within a transaction, after its results: how far they are, of each partition of the lane."""
-    for partition, position in reached.items():
+    """Called within a transaction, after its results, for every partition of the lane."""
+    for partition, position in positions.items():
         if position.sequence:
             value = _encode(ResultPosition(*position))
             producer.produce(names.results_positions, value, str(partition), lane)
 
 
-class Positions:
-    """Reads how far the results of partitions are."""
+class ResultPositionReader:
+    """Reads up to where partitions have results."""
 
     def __init__(
         self, config: ClientConfig, names: Names, ledger_id: str, stopping: threading.Event
@@ -116,23 +117,25 @@ class Positions:
         self._ledger_id = ledger_id
         self._stopping = stopping
 
-    def of(self, lane: int, partitions: Sequence[int]) -> dict[int, JournalPosition]:
-        """Asked for once the lane's producer is initialised: nobody else can commit any for it
+    def read(self, lane: int, partitions: Sequence[int]) -> dict[int, JournalPosition]:
+        """Called after the lane's producer is initialised: no other sink can commit a position
         after that."""
         with CommittedReader(self._config) as reader:
             self._wait_until_stable(reader, lane)
-            last = self._last_of(reader, lane, {str(number).encode() for number in partitions})
+            last = self._last_positions(
+                reader, lane, {str(number).encode() for number in partitions}
+            )
         return {number: self._position(number, last) for number in partitions}
 
     def _position(self, partition: int, last: Mapping[bytes, ResultPosition]) -> JournalPosition:
-        at = last.get(str(partition).encode())
-        if at is None:
+        position = last.get(str(partition).encode())
+        if position is None:
             return beginning(self._ledger_id, partition)
-        return JournalPosition(at.next_offset, at.sequence, at.last_hash)
+        return JournalPosition(position.next_offset, position.sequence, position.last_hash)
 
     def _wait_until_stable(self, reader: CommittedReader, lane: int) -> None:
-        """A lane's partition has one writer, whose last transaction has ended by now. A reader sees
-        what it wrote only once nothing before that is open to the brokers, either."""
+        """The lane's only writer has ended its last transaction by now. A reader sees it only after
+        the brokers have ended it too."""
         deadline = time.monotonic() + STABLE_TIMEOUT_S
         while reader.open_from(self._topic, lane) is not None:
             if time.monotonic() > deadline:
@@ -140,12 +143,12 @@ class Positions:
             if self._stopping.wait(POLL_S):
                 raise StopRequested
 
-    def _last_of(
+    def _last_positions(
         self, reader: CommittedReader, lane: int, keys: Set[bytes]
     ) -> dict[bytes, ResultPosition]:
-        """The last one of each key that has any."""
+        """By key; keys without a position are missing."""
         start, end = reader.range(self._topic, lane)
-        for window in (*WINDOWS, end):
+        for window in (*SEARCH_WINDOWS, end):
             first = max(start, end - window)
             last = {
                 record.key or b"": _decode(record.value or b"")

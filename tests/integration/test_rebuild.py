@@ -10,7 +10,7 @@ import pytest
 
 from plumbing.failures import Failure
 from sinks import rebuild
-from sinks.journal_chain import Chain, JournalPosition, ReadJournalRecord
+from sinks.journal_chain import JournalChain, JournalPosition, ReadJournalRecord
 from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, Superseded
 from sinks.postgres.projection import Rows
 from sinks.postgres.write_connection import Connections
@@ -103,7 +103,7 @@ class Sink:
             lambda step: None,
         )
         self._position = self._ledger.position(kept.number)
-        self._chain = Chain(histories.LEDGER_ID, kept.number, self._position)
+        self._chain = JournalChain(histories.LEDGER_ID, kept.number, self._position)
 
     def write(self, count: int) -> JournalPosition:
         """So many more records."""
@@ -191,7 +191,7 @@ def test_a_broken_journal_replaces_nothing(kafka: str, postgres: str, template: 
             rebuild.rebuild(sources(made), quiet)
         assert query(made.database, "SELECT 'ledger.entries'::regclass::oid") == before
         wrong = sources(made)._replace(ledger_id="another")
-        with pytest.raises(Failure, match=r"nothing was replaced.*follows on the hash"):
+        with pytest.raises(Failure, match=r"nothing was replaced.*has previous_hash"):
             rebuild.rebuild(wrong, quiet)
 
 

@@ -85,26 +85,26 @@ def test_a_record_that_was_changed(rig: Rig) -> None:
     place = place_of(lambda record: bool(record.entries) and record.fee > 0)
     values[place] = values[place].replace(b'"fee":', b'"fee":1', 1)
     # Its successor says so; it itself, with another fee, is a record like any other.
-    ends(rig, values, place + 1, "follows on the hash")
+    ends(rig, values, place + 1, "has previous_hash")
 
 
 def test_a_record_that_is_missing(rig: Rig) -> None:
     values = whole()
     del values[300]
-    ends(rig, values, 300, "is number 302, after 300")
+    ends(rig, values, 300, "has sequence 302 after 300")
 
 
 def test_a_record_that_is_there_twice(rig: Rig) -> None:
     values = whole()
     values.insert(300, values[299])
-    ends(rig, values, 300, "is number 300, after 300")
+    ends(rig, values, 300, "has sequence 300 after 300")
 
 
 def test_a_journal_of_another_ledger(rig: Rig) -> None:
     rig.publish(PARTITION, whole())
     sink = rig.sink(LEDGER_ID="another").start()
     assert sink.wait(60) == 1
-    assert "follows on the hash" in sink.told()
+    assert "has previous_hash" in sink.told()
     assert rig.sequences() == {}
 
 

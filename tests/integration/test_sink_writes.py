@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from sinks.journal_chain import Chain, ReadJournalRecord, beginning
+from sinks.journal_chain import JournalChain, ReadJournalRecord, beginning
 from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, Superseded
 from sinks.postgres.projection import Rows
 from sinks.postgres.write_connection import Connections
@@ -70,7 +70,7 @@ def reads(partition: int) -> Iterator[ReadJournalRecord]:
     return (ReadJournalRecord(2 * number, value) for number, value in enumerate(values))
 
 
-def taken(chain: Chain, batch: Iterable[ReadJournalRecord]) -> PartitionBatch:
+def taken(chain: JournalChain, batch: Iterable[ReadJournalRecord]) -> PartitionBatch:
     before, rows = chain.position, None
     for read in batch:
         record = chain.follow(read)
@@ -87,7 +87,7 @@ def test_batches_of_any_size_make_the_same_tables(
     """Each of them has records of every partition that has any left."""
     writer = ledger(connections)
     given = [reads(partition) for partition in range(PARTITIONS)]
-    chains = [Chain(LEDGER_ID, n, beginning(LEDGER_ID, n)) for n in range(PARTITIONS)]
+    chains = [JournalChain(LEDGER_ID, n, beginning(LEDGER_ID, n)) for n in range(PARTITIONS)]
     while parts := [
         taken(chain, batch)
         for chain, each in zip(chains, given, strict=True)
@@ -113,7 +113,7 @@ def test_an_account_has_the_metadata_that_the_journal_left_it(
         credit b 1
         change a meta=name:A\\da
     """)
-    chain = Chain(stories.LEDGER_ID, 0, beginning(stories.LEDGER_ID, 0))
+    chain = JournalChain(stories.LEDGER_ID, 0, beginning(stories.LEDGER_ID, 0))
     writer, given = ledger(connections, stories.LEDGER_ID), iter(stage.places[0].journal)
     while batch := list(islice(given, size)):
         first = chain.position.next_offset
@@ -129,7 +129,7 @@ def test_an_account_has_the_metadata_that_the_journal_left_it(
 def test_a_zombie_writes_nothing(connections: Connections, size: int) -> None:
     """Two that believe the partition is theirs, with the same batch or with others."""
     living, zombie = ledger(connections), ledger(connections)
-    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    chain = JournalChain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     given = reads(0)
     for _ in range(3):
         part = taken(chain, islice(given, size))
@@ -143,7 +143,7 @@ def test_one_partition_that_is_not_where_it_was_keeps_the_others_from_being_writ
     connections: Connections,
 ) -> None:
     writer = ledger(connections)
-    chains = [Chain(LEDGER_ID, n, beginning(LEDGER_ID, n)) for n in range(2)]
+    chains = [JournalChain(LEDGER_ID, n, beginning(LEDGER_ID, n)) for n in range(2)]
     one, two = (taken(chain, islice(reads(n), 20)) for n, chain in enumerate(chains))
     writer.write([two])
     with pytest.raises(Superseded, match="partition 1"):
@@ -180,7 +180,7 @@ def test_what_passes_is_waited_for(
                 FOR EACH ROW EXECUTE FUNCTION ledger.trouble();
             """
         )
-    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    chain = JournalChain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     part = taken(chain, islice(reads(0), 50))
     writer = ledger(connections)
     writer.write([part])
@@ -193,7 +193,7 @@ def test_what_passes_is_waited_for(
 def test_one_that_froze_in_a_batch_holds_up_its_successor_for_seconds(
     connections: Connections, database: str, amid: str
 ) -> None:
-    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    chain = JournalChain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     given = reads(0)
     writer = ledger(connections)
     writer.write([taken(chain, islice(given, 20))])

@@ -53,7 +53,7 @@ def test_a_commit_is_given_up_before_the_client_could_ask_for_it_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     socket_timeout_s = 60
-    assert socket_timeout_s > transactional_producer.END_TIMEOUT_S + 2 * result_publisher.OPEN_S
+    assert socket_timeout_s > transactional_producer.END_TIMEOUT_S + 2 * result_publisher.MAX_OPEN_S
     monkeypatch.setattr(transactional_producer, "END_TIMEOUT_S", transactional_producer.TRY_S)
     producer: Any = Refusing(fails(retriable=True))
     with pytest.raises(KafkaException):

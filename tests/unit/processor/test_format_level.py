@@ -22,7 +22,7 @@ from schemas.journal import genesis_hash
 from schemas.ledger_parameters import FORMAT_LEVEL, LedgerParameters
 from schemas.state import InputPosition, PartitionPosition, PartitionState
 from schemas.topics import Names
-from sinks.journal_chain import BrokenJournal, Chain, ReadJournalRecord, beginning
+from sinks.journal_chain import BrokenJournal, JournalChain, ReadJournalRecord, beginning
 from sinks.worker.group_member import member_id
 
 PARTITIONS = 12
@@ -104,7 +104,7 @@ def test_a_sink_stops_where_the_level_is_raised_above_its_own() -> None:
         "genesis": {"ledger_id": "books", "partitions": 1},
         "settings": {**settings, "unheard_of": 1},
     }
-    chain = Chain("books", 0, beginning("books", 0))
+    chain = JournalChain("books", 0, beginning("books", 0))
     with pytest.raises(BrokenJournal, match="raises the format level to 2; this program supports"):
         chain.follow(ReadJournalRecord(0, msgspec.json.encode(record)))
 

@@ -3,7 +3,13 @@
 import pytest
 
 from schemas import journal
-from sinks.journal_chain import BrokenJournal, Chain, ReadJournalRecord, SinkRecord, beginning
+from sinks.journal_chain import (
+    BrokenJournal,
+    JournalChain,
+    ReadJournalRecord,
+    SinkRecord,
+    beginning,
+)
 from tests.simulation.cluster import LEDGER_ID
 from tests.testkit.sink_rig import PARTITIONS, history, records
 
@@ -14,7 +20,7 @@ def values(partition: int = 0) -> list[bytes]:
 
 def follow(given: list[bytes], partition: int = 0, ledger_id: str = LEDGER_ID) -> list[SinkRecord]:
     # Transaction markers take offsets, too.
-    chain = Chain(ledger_id, partition, beginning(ledger_id, partition))
+    chain = JournalChain(ledger_id, partition, beginning(ledger_id, partition))
     return [chain.follow(ReadJournalRecord(2 * n, value)) for n, value in enumerate(given)]
 
 
@@ -52,11 +58,11 @@ def test_it_reads_every_record_as_it_was_written(partition: int) -> None:
 
 
 def test_the_position_is_where_to_go_on() -> None:
-    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    chain = JournalChain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     for n, value in enumerate(values()[:3]):
         chain.follow(ReadJournalRecord(10 + 2 * n, value))
     assert chain.position == (15, 3, journal.hash_of(values()[2]))
-    again = Chain(LEDGER_ID, 0, chain.position)
+    again = JournalChain(LEDGER_ID, 0, chain.position)
     assert again.follow(ReadJournalRecord(16, values()[3])).sequence == 4
 
 
@@ -72,11 +78,11 @@ def changed(at: int, value: bytes) -> list[bytes]:
         (changed(5, b""), 10, "cannot be decoded"),
         (changed(5, b"[]"), 10, "cannot be decoded"),
         (changed(5, values()[5].replace(b'"step":"', b'"step":"un')), 10, "cannot be decoded"),
-        (changed(5, values()[5] + b" "), 12, "follows on the hash"),
-        (changed(5, values(1)[5]), 10, "is of partition 1"),
-        ([*values()[:5], *values()[6:]], 10, "is number 7, after 5"),
-        ([*values()[:5], values()[4]], 10, "is number 5, after 5"),
-        (values()[1:], 0, "is number 2, after 0"),
+        (changed(5, values()[5] + b" "), 12, "has previous_hash"),
+        (changed(5, values(1)[5]), 10, "belongs to partition 1"),
+        ([*values()[:5], *values()[6:]], 10, "has sequence 7 after 5"),
+        ([*values()[:5], values()[4]], 10, "has sequence 5 after 5"),
+        (values()[1:], 0, "has sequence 2 after 0"),
     ],
 )
 def test_it_stops_where_something_is_wrong(given: list[bytes], offset: int, reason: str) -> None:
@@ -87,5 +93,5 @@ def test_it_stops_where_something_is_wrong(given: list[bytes], offset: int, reas
 
 
 def test_another_ledgers_journal() -> None:
-    with pytest.raises(BrokenJournal, match="record at offset 0: follows on the hash"):
+    with pytest.raises(BrokenJournal, match="record at offset 0: has previous_hash"):
         follow(values(), ledger_id="another")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sinks.journal_chain import Chain, ReadJournalRecord, beginning
+from sinks.journal_chain import JournalChain, ReadJournalRecord, beginning
 from sinks.postgres import inserts, updates
 from sinks.postgres.projection import BrokenRecord, Rows
 from tests.testkit.builders import account_id, transaction
@@ -11,7 +11,7 @@ from tests.testkit.stories import LEDGER_ID, Stage, play
 
 def rows_of(stage: Stage, partition: int = 0, start: int = 0) -> Rows:
     """Of what the partition's journal has from there on."""
-    chain = Chain(LEDGER_ID, partition, beginning(LEDGER_ID, partition))
+    chain = JournalChain(LEDGER_ID, partition, beginning(LEDGER_ID, partition))
     rows = Rows(partition)
     for offset, value in enumerate(stage.places[partition].journal):
         record = chain.follow(ReadJournalRecord(offset, value))
@@ -165,7 +165,7 @@ def test_amount_and_counterparty(
 
 def test_a_second_own_step_of_a_command_is_refused() -> None:
     stage = play("a=0; credit a 5 key=k")
-    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    chain = JournalChain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     every = [
         chain.follow(ReadJournalRecord(n, value)) for n, value in enumerate(stage.places[0].journal)
     ]

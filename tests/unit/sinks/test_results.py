@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from sinks.journal_chain import Chain, ReadJournalRecord, SinkRecord, beginning
+from sinks.journal_chain import JournalChain, ReadJournalRecord, SinkRecord, beginning
 from sinks.worker import results
 from tests.testkit.builders import transaction
 from tests.testkit.stories import LEDGER_ID, Stage, play
@@ -13,7 +13,7 @@ def told(stage: Stage) -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
     for place in stage.places:
         partition = place.state.partition.partition
-        chain = Chain(LEDGER_ID, partition, beginning(LEDGER_ID, partition))
+        chain = JournalChain(LEDGER_ID, partition, beginning(LEDGER_ID, partition))
         for offset, value in enumerate(place.journal):
             result = results.result_of(chain.follow(ReadJournalRecord(offset, value)))
             if result is not None and result.kind != "open_account":
@@ -73,7 +73,7 @@ def test_what_could_not_be_read_is_told_by_its_label() -> None:
     stage = play("a=0")
     stage.send(b'{"kind":"credit","id":"mine"}', partition=0)
     place = stage.places[0]
-    chain = Chain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
+    chain = JournalChain(LEDGER_ID, 0, beginning(LEDGER_ID, 0))
     every = [chain.follow(ReadJournalRecord(n, value)) for n, value in enumerate(place.journal)]
     result = results.result_of(every[-1])
     assert result is not None

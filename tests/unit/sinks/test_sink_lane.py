@@ -30,20 +30,20 @@ def test_what_is_behind_arrives_where_the_other_one_stands(behind: str) -> None:
     records, other = read(STORY), read(STORY.replace("credit a 6", "credit a 9"))
     first, ahead = beginning(LEDGER_ID, 0), after(records, AHEAD)
     tables_at, results_at = (first, ahead) if behind == "tables" else (ahead, first)
-    share = lane._Share(lane._PartitionProgress(0, LEDGER_ID, tables_at, results_at))
+    builder = lane._BatchBuilder(lane._PartitionProgress(0, LEDGER_ID, tables_at, results_at))
     for each in records:
-        share.add(each)
-    assert share.of.chain.position == after(records, len(records))
+        builder.add(each)
+    assert builder.progress.chain.position == after(records, len(records))
     # Of what is ahead only the rest is taken.
-    assert share.rows.records == len(records) - (0 if behind == "tables" else AHEAD)
+    assert builder.rows.records == len(records) - (0 if behind == "tables" else AHEAD)
     # Another journal, whole in itself: it is noticed at that record, before anything is written.
-    share = lane._Share(lane._PartitionProgress(0, LEDGER_ID, tables_at, results_at))
+    builder = lane._BatchBuilder(lane._PartitionProgress(0, LEDGER_ID, tables_at, results_at))
     for each in other[: AHEAD - 1]:
-        share.add(each)
+        builder.add(each)
     where = "the results" if behind == "tables" else "the tables"
-    noticed = f"offset {AHEAD - 1}: is another record than the one that {where} ended at"
+    noticed = f"offset {AHEAD - 1}: is not the record that {where} ended at"
     with pytest.raises(BrokenJournal, match=noticed):
-        share.add(other[AHEAD - 1])
+        builder.add(other[AHEAD - 1])
 
 
 def test_tables_and_results_that_read_equally_far_of_two_journals_are_refused() -> None:
