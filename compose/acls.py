@@ -81,7 +81,7 @@ def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
     rights = [Right(("Describe",), Kind.GROUP, NO_GROUP)]
     if role in (KafkaUser.PROCESSOR, KafkaUser.SINK, KafkaUser.INGRESS, KafkaUser.OPERATOR):
         # For the check at the start.
-        rights += _topics(("Describe", "DescribeConfigs"), *map(names.of, ALL))
+        rights += _topics(("Describe", "DescribeConfigs"), *map(names.name_of, ALL))
         rights.append(Right(("DescribeConfigs",), Kind.CLUSTER, CLUSTER))
     if role is KafkaUser.PROCESSOR:
         written = (names.journal, names.transactions, names.state, names.commands_dead)
@@ -96,14 +96,14 @@ def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
         rights += _topics(("Write",), names.commands)
         rights += _topics(("Read",), names.results)
     elif role is KafkaUser.OPERATOR:
-        rights += _topics(("Create", "Read"), *map(names.of, ALL))
+        rights += _topics(("Create", "Read"), *map(names.name_of, ALL))
         rights += _topics(("Write",), names.commands, names.coordination)
         # `configure` asks which workers run, and what they support.
         for service in (KafkaUser.PROCESSOR, KafkaUser.SINK):
             members = ids.service_ids(names.prefix, ledger_id, service)
             rights.append(Right(("Describe",), Kind.GROUP, members, True))
     elif role is KafkaUser.AUDITOR:
-        rights += _topics(("Read",), *map(names.of, ALL))
+        rights += _topics(("Read",), *map(names.name_of, ALL))
         # What is still to be there depends on how long the topic keeps it.
         rights += _topics(("DescribeConfigs",), names.transactions, names.results)
     elif role is KafkaUser.PRODUCER:

@@ -58,7 +58,7 @@ def create_topics(brokers: str, settings: KafkaSettings | None = None) -> list[s
     admin = clients.admin(settings, CLIENT_ID)
     layout = topic_check.cluster_layout(admin, settings)
     replicas = settings.replication_factor or min(MOST_REPLICAS, len(layout.brokers))
-    missing = [topic for topic in ALL if settings.topics.of(topic) not in layout.topics]
+    missing = [topic for topic in ALL if settings.topics.name_of(topic) not in layout.topics]
     if not missing:
         return []
     new = [_new(topic, settings, replicas) for topic in missing]
@@ -90,7 +90,7 @@ def migrate(database_url: str, passwords: Mapping[str, str] | None = None) -> li
 
 def _new(topic: Topic, settings: KafkaSettings, replicas: int) -> NewTopic:
     return NewTopic(
-        settings.topics.of(topic),
+        settings.topics.name_of(topic),
         num_partitions=topic.count(settings.partitions),
         replication_factor=replicas,
         config=topic.config(replicas),
@@ -126,7 +126,7 @@ def _create(admin: AdminClient, topics: list[NewTopic]) -> list[str]:
 
 def _wait_until_known(admin: clients.Admin, settings: KafkaSettings) -> None:
     """Brokers learn of a new topic a moment after it was made; who starts next must find it."""
-    names = {settings.topics.of(topic) for topic in ALL}
+    names = {settings.topics.name_of(topic) for topic in ALL}
     deadline = time.monotonic() + TIMEOUT_S
     while missing := names - topic_check.cluster_layout(admin, settings).topics.keys():
         if time.monotonic() > deadline:

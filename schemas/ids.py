@@ -42,11 +42,11 @@ _SHA1 = hashlib.sha1(usedforsecurity=False)
 def _uuid5(namespace: bytes | bytearray, name: bytes) -> bytearray:
     hash = _SHA1.copy()
     hash.update(namespace + name)
-    made = bytearray(hash.digest()[:16])
+    digest = bytearray(hash.digest()[:16])
     # The version and the variant of a name-based UUID.
-    made[6] = made[6] & 0x0F | 0x50
-    made[8] = made[8] & 0x3F | 0x80
-    return made
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    return digest
 
 
 def transaction_id(

@@ -33,7 +33,7 @@ _MAJOR = re.compile(r"(0|[1-9][0-9]{0,15})(?:\.([0-9]+))?", re.ASCII)
 
 
 class AmountInvalid(ValueError):
-    """The text is no positive amount of the currency."""
+    """The text is not a positive amount of the currency."""
 
 
 def from_major(text: str, currency: str) -> int:
@@ -47,7 +47,7 @@ def from_major(text: str, currency: str) -> int:
         raise AmountInvalid(f"{currency} has at most {exponent} decimals")
     amount = int(whole + fraction.ljust(exponent, "0"))
     if not 0 < amount <= MAX_AMOUNT:
-        raise AmountInvalid(f"an amount is from 1 to {MAX_AMOUNT} minor units")
+        raise AmountInvalid(f"an amount must be from 1 to {MAX_AMOUNT} minor units")
     return amount
 
 

@@ -62,41 +62,39 @@ class ReasonMeaning(NamedTuple):
 
 CATALOGUE: Final[dict[Reason, ReasonMeaning]] = {
     Reason.TOO_LARGE: ReasonMeaning(413, False, "The command is larger than 64 KiB."),
-    Reason.SCHEMA_UNKNOWN: ReasonMeaning(
-        400, True, "The Avro schema that the command names is not known."
-    ),
-    Reason.MALFORMED: ReasonMeaning(
-        400, False, "The command cannot be read as any kind of command."
-    ),
+    Reason.SCHEMA_UNKNOWN: ReasonMeaning(400, True, "The command names an unknown Avro schema."),
+    Reason.MALFORMED: ReasonMeaning(400, False, "The record is not a valid command."),
     Reason.UNKNOWN_FIELD: ReasonMeaning(
-        422, False, "The command has a field that its kind does not have."
+        422, False, "The command has a field that is unknown for its kind."
     ),
     Reason.AMOUNT_INVALID: ReasonMeaning(
-        422, False, "An amount is an integer from 1 to 9007199254740991 minor units."
+        422, False, "An amount must be an integer from 1 to 9007199254740991 minor units."
     ),
     Reason.TIME_OUT_OF_RANGE: ReasonMeaning(
-        422, False, "A time lies outside the years 2000 to 2200."
+        422, False, "A time must lie in the years 2000 to 2200."
     ),
     Reason.MISROUTED: ReasonMeaning(
-        400, False, "The command's key or partition is not that of the account that coordinates it."
+        400, False, "The command's key or partition does not match its coordinating account."
     ),
     Reason.IDEMPOTENCY_KEY_REUSED: ReasonMeaning(
-        409, False, "The idempotency key was used before with another body."
+        409, False, "The idempotency key was already used with a different body."
     ),
-    Reason.CURRENCY_UNKNOWN: ReasonMeaning(422, False, "The currency is not one of ISO 4217."),
-    Reason.SYSTEM_ACCOUNT: ReasonMeaning(
-        403, False, "A system account cannot be used in this way."
+    Reason.CURRENCY_UNKNOWN: ReasonMeaning(422, False, "The currency is not an ISO 4217 currency."),
+    Reason.SYSTEM_ACCOUNT: ReasonMeaning(403, False, "A system account cannot be used this way."),
+    Reason.TOO_FEW_ENTRIES: ReasonMeaning(422, False, "A transaction needs at least 2 entries."),
+    Reason.TOO_MANY_ENTRIES: ReasonMeaning(
+        422, False, "A transaction may have at most 100 entries."
     ),
-    Reason.TOO_FEW_ENTRIES: ReasonMeaning(422, False, "A transaction has at least 2 entries."),
-    Reason.TOO_MANY_ENTRIES: ReasonMeaning(422, False, "A transaction has at most 100 entries."),
     Reason.DUPLICATE_ACCOUNT: ReasonMeaning(
-        422, False, "An account stands twice among the entries."
+        422, False, "An account appears twice among the entries."
     ),
     Reason.SELF_TRANSFER: ReasonMeaning(422, False, "Sender and receiver are the same account."),
     Reason.UNBALANCED: ReasonMeaning(422, False, "Debits and credits are not equal."),
-    Reason.LIMIT_OUT_OF_BOUNDS: ReasonMeaning(422, False, "The limit is outside what is allowed."),
-    Reason.ACCOUNT_EXISTS: ReasonMeaning(409, False, "An account with this id was opened before."),
-    Reason.ACCOUNT_NOT_FOUND: ReasonMeaning(404, True, "There is no such account."),
+    Reason.LIMIT_OUT_OF_BOUNDS: ReasonMeaning(
+        422, False, "The limit is outside the allowed range."
+    ),
+    Reason.ACCOUNT_EXISTS: ReasonMeaning(409, False, "An account with this id already exists."),
+    Reason.ACCOUNT_NOT_FOUND: ReasonMeaning(404, True, "Account not found."),
     Reason.TRANSACTION_NOT_FOUND: ReasonMeaning(404, True, "The account has no such transaction."),
     Reason.HOLD_NOT_FOUND: ReasonMeaning(404, True, "The account has no such hold."),
     Reason.ACCOUNT_TYPE_NOT_ALLOWED: ReasonMeaning(
@@ -104,31 +102,37 @@ CATALOGUE: Final[dict[Reason, ReasonMeaning]] = {
     ),
     Reason.ACCOUNT_CLOSED: ReasonMeaning(409, False, "The account is closed."),
     Reason.ACCOUNT_FROZEN: ReasonMeaning(409, True, "The account is frozen."),
-    Reason.CURRENCY_MISMATCH: ReasonMeaning(422, False, "The currency is not that of the account."),
-    Reason.NOT_REVERSIBLE: ReasonMeaning(409, False, "This transaction cannot be reversed."),
-    Reason.ALREADY_REVERSED: ReasonMeaning(409, False, "The transaction was reversed before."),
-    Reason.REVERSAL_PENDING: ReasonMeaning(
-        409, True, "Another reversal of the transaction is under way."
+    Reason.CURRENCY_MISMATCH: ReasonMeaning(
+        422, False, "The currency differs from the account's currency."
     ),
-    Reason.HOLD_CLOSED: ReasonMeaning(409, False, "The hold was captured or voided before."),
-    Reason.HOLD_BUSY: ReasonMeaning(409, True, "A capture of the hold is under way."),
+    Reason.NOT_REVERSIBLE: ReasonMeaning(409, False, "This transaction cannot be reversed."),
+    Reason.ALREADY_REVERSED: ReasonMeaning(
+        409, False, "The transaction has already been reversed."
+    ),
+    Reason.REVERSAL_PENDING: ReasonMeaning(
+        409, True, "Another reversal of the transaction is in progress."
+    ),
+    Reason.HOLD_CLOSED: ReasonMeaning(409, False, "The hold has already been captured or voided."),
+    Reason.HOLD_BUSY: ReasonMeaning(409, True, "A capture of the hold is in progress."),
     Reason.HOLD_EXPIRED: ReasonMeaning(409, False, "The hold has expired."),
-    Reason.CAPTURE_EXCEEDS_HOLD: ReasonMeaning(422, False, "The capture is larger than the hold."),
+    Reason.CAPTURE_EXCEEDS_HOLD: ReasonMeaning(
+        422, False, "The capture exceeds the amount of the hold."
+    ),
     Reason.ACCOUNT_NOT_EMPTY: ReasonMeaning(
-        409, True, "The account has a balance, a hold or a transaction under way."
+        409, True, "The account has a balance, an open hold or a pending transaction."
     ),
     Reason.METADATA_TOO_LARGE: ReasonMeaning(
-        422, True, "The account's metadata would have more than 4096 bytes."
+        422, True, "The account's metadata would exceed 4096 bytes."
     ),
     Reason.INSUFFICIENT_FUNDS: ReasonMeaning(
         422, True, "The available balance would fall below the account's limit."
     ),
     Reason.BALANCE_OVERFLOW: ReasonMeaning(
-        422, True, "The balance would leave the range of exact amounts."
+        422, True, "The balance would exceed the range of exact amounts."
     ),
-    Reason.CONDITION_FAILED: ReasonMeaning(409, True, "A condition of the command does not hold."),
+    Reason.CONDITION_FAILED: ReasonMeaning(409, True, "A condition of the command is not met."),
     Reason.TOO_MANY_PENDING: ReasonMeaning(
-        409, True, "Too many transactions of the partition wait for other partitions."
+        409, True, "Too many transactions of the partition are waiting for other partitions."
     ),
     Reason.PARTICIPANT_TIMEOUT: ReasonMeaning(
         409, True, "Another partition did not answer before the deadline."

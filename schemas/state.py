@@ -91,7 +91,7 @@ class Due(Struct, frozen=True, gc=False, array_like=True):
     what: Literal["hold", "pending"]
 
 
-class LogTime(Struct, frozen=True, gc=False, array_like=True):
+class LogTimeDecision(Struct, frozen=True, gc=False, array_like=True):
     """The time that an operator gave the records of a range, where the log's own is later."""
 
     topic: Literal["commands", "coordination"]
@@ -114,7 +114,7 @@ class PartitionState(Struct, frozen=True, gc=False, array_like=True):
     sent: tuple[int, ...] = ()
     seen: tuple[int, ...] = ()
     # Of records that were not decided yet; the last one counts.
-    log_times: tuple[LogTime, ...] = ()
+    log_times: tuple[LogTimeDecision, ...] = ()
 
 
 class InputPosition(Struct, frozen=True, gc=False, array_like=True):

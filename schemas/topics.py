@@ -172,38 +172,38 @@ class Names:
     prefix: str = ""
     transactions_name: str = TRANSACTIONS.role
 
-    def of(self, topic: Topic) -> str:
+    def name_of(self, topic: Topic) -> str:
         own = self.transactions_name if topic is TRANSACTIONS else topic.role
         return self.prefix + own
 
     @property
     def commands(self) -> str:
-        return self.of(COMMANDS)
+        return self.name_of(COMMANDS)
 
     @property
     def coordination(self) -> str:
-        return self.of(COORDINATION)
+        return self.name_of(COORDINATION)
 
     @property
     def journal(self) -> str:
-        return self.of(JOURNAL)
+        return self.name_of(JOURNAL)
 
     @property
     def transactions(self) -> str:
-        return self.of(TRANSACTIONS)
+        return self.name_of(TRANSACTIONS)
 
     @property
     def state(self) -> str:
-        return self.of(STATE)
+        return self.name_of(STATE)
 
     @property
     def results(self) -> str:
-        return self.of(RESULTS)
+        return self.name_of(RESULTS)
 
     @property
     def results_positions(self) -> str:
-        return self.of(RESULTS_POSITIONS)
+        return self.name_of(RESULTS_POSITIONS)
 
     @property
     def commands_dead(self) -> str:
-        return self.of(COMMANDS_DEAD)
+        return self.name_of(COMMANDS_DEAD)

@@ -99,10 +99,10 @@ def records(
         }
     )
     try:
-        ranges = _ranges(consumer, settings.topics.of(topic), topic, key)
+        ranges = _ranges(consumer, settings.topics.name_of(topic), topic, key)
         starts = {number: start if from_beginning else end for number, start, end in ranges}
         consumer.assign(
-            [TopicPartition(settings.topics.of(topic), *each) for each in starts.items()]
+            [TopicPartition(settings.topics.name_of(topic), *each) for each in starts.items()]
         )
         ends = {number: end for number, _, end in ranges if end > starts[number]}
         wanted = None if key is None else key.encode()

@@ -152,6 +152,6 @@ def _may_pay(caller: Caller, account: KnownAccount) -> bool:
     )
 
 
-def account_not_found(field: str, detail: str = "There is no such account.") -> HttpProblem:
+def account_not_found(field: str, detail: str = "Account not found.") -> HttpProblem:
     error = FieldError(field=field, code=Reason.ACCOUNT_NOT_FOUND, detail=detail)
     return HttpProblem(Reason.ACCOUNT_NOT_FOUND, errors=[error])

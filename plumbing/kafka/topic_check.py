@@ -73,7 +73,7 @@ def wait_for_topics(admin: clients.Admin, settings: KafkaSettings) -> None:
 
 def differences(admin: clients.Admin, settings: KafkaSettings) -> list[str]:
     layout = cluster_layout(admin, settings)
-    names = {settings.topics.of(topic): topic for topic in ALL}
+    names = {settings.topics.name_of(topic): topic for topic in ALL}
     there = {name: topic for name, topic in names.items() if name in layout.topics}
     # To those who may not describe a topic it is not shown.
     may = "" if settings.kafka_security_protocol == "PLAINTEXT" else ", or this user may not see it"

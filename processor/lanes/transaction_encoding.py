@@ -12,7 +12,7 @@ from plumbing.failures import Failure
 from processor.settings import ProcessorSettings
 from schemas.encoding import avro, codecs
 from schemas.encoding.avro_schema_cache import AvroSchemas
-from schemas.encoding.schema_registry import RegistryAway, RegistryRefused
+from schemas.encoding.schema_registry import RegistryRefused, RegistryUnreachable
 from schemas.published_records import TransactionRecord
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ def transactions(settings: ProcessorSettings, schemas: AvroSchemas) -> Encode:
     subject = f"{settings.topics.transactions}-value"
     try:
         id = schemas.registered(subject, avro.transaction_schema())
-    except (RegistryAway, RegistryRefused) as error:
+    except (RegistryUnreachable, RegistryRefused) as error:
         raise Failure(
             f"TRANSACTIONS_ENCODING=confluent needs an id for the schema of {subject}: {error}"
         ) from None

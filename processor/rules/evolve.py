@@ -20,7 +20,7 @@ from schemas.state import (
     AccountState,
     Due,
     HoldState,
-    LogTime,
+    LogTimeDecision,
     PartitionState,
     SystemAccountState,
     TransactionState,
@@ -279,7 +279,9 @@ def _partition(before: PartitionState, record: JournalRecord) -> PartitionState:
     )
 
 
-def _log_times(before: tuple[LogTime, ...], record: JournalRecord) -> tuple[LogTime, ...]:
+def _log_times(
+    before: tuple[LogTimeDecision, ...], record: JournalRecord
+) -> tuple[LogTimeDecision, ...]:
     """Those of records that are still to come."""
     source = record.source
     left = tuple(each for each in before if each.topic != source.topic or each.last > source.offset)
@@ -287,7 +289,7 @@ def _log_times(before: tuple[LogTime, ...], record: JournalRecord) -> tuple[LogT
         return left
     message = record.message
     assert isinstance(message, coordination.LogTime), "an operator gave the time"
-    given = LogTime(message.topic, message.first, message.last, message.time_ms)
+    given = LogTimeDecision(message.topic, message.first, message.last, message.time_ms)
     return (*(each for each in left if each != given), given)
 
 

@@ -69,7 +69,7 @@ class Schema:
         try:
             record = fastavro.schemaless_reader(file, self.parsed, None)
         except (EOFError, LookupError, ValueError, TypeError, OverflowError) as error:
-            raise AvroUnreadable("the bytes are not a record of the Avro schema") from error
+            raise AvroUnreadable("the bytes do not match the Avro schema") from error
         if file.tell() != len(payload):
             raise AvroUnreadable(f"{len(payload) - file.tell()} bytes follow the Avro record")
         if not isinstance(record, dict):
@@ -95,7 +95,7 @@ def parse(text: str) -> Schema:
     except Unusable:
         raise
     except (*_NOT_A_SCHEMA, fastavro.schema.SchemaParseException) as error:
-        raise Unusable("the schema is not an Avro schema") from error
+        raise Unusable("not a valid Avro schema") from error
     return Schema(text, parsed, bytes.fromhex(mark))
 
 
@@ -107,7 +107,7 @@ def _without_logical_type(part: Json) -> Json:
 def _least_bytes(part: Any, named: dict[str, Any], left: Iterator[int]) -> int:
     """0 where a value of this part may take no bytes, else 1; refuses what recurs or is vast."""
     if next(left, None) is None:
-        raise Unusable(f"the schema has more than {MAX_SCHEMA_PARTS} parts, or contains itself")
+        raise Unusable(f"the schema has more than {MAX_SCHEMA_PARTS} parts or is recursive")
     if isinstance(part, list):
         for branch in part:
             _least_bytes(branch, named, left)
@@ -116,7 +116,7 @@ def _least_bytes(part: Any, named: dict[str, Any], left: Iterator[int]) -> int:
         if part in named:
             return _least_bytes(named[part], named, left)
         if part not in _SIMPLE:
-            raise Unusable(f"the schema has the type {part[:64]}, which no message has")
+            raise Unusable(f"unsupported type {part[:64]} in the schema")
         return 0 if part == "null" else 1
     kind = part["type"]
     if kind == "record":
@@ -168,19 +168,19 @@ def generate_command() -> Json:
         info = inspect.type_info(kind)
         assert isinstance(info, inspect.StructType)
         for field in info.fields:
-            made = _field(field)
+            avro_field = _field(field)
             kinds_with.setdefault(field.encode_name, []).append(str(info.tag))
-            known = merged.setdefault(field.encode_name, made)
-            if "default" in made:
-                known |= {"type": made["type"], "default": made["default"]}
+            merged_field = merged.setdefault(field.encode_name, avro_field)
+            if "default" in avro_field:
+                merged_field |= {"type": avro_field["type"], "default": avro_field["default"]}
     tags = ", ".join(str(inspect.type_info(kind).tag) for kind in kinds)  # type: ignore[attr-defined] # all are structs
     fields: list[Json] = [{"name": "kind", "type": "string", "doc": f"one of {tags}"}]
-    for name, made in merged.items():
+    for name, avro_field in merged.items():
         if len(kinds_with[name]) < len(kinds):
-            if "default" not in made:
-                made |= {"type": ["null", made["type"]], "default": None}
-            made["doc"] = "of " + ", ".join(kinds_with[name])
-        fields.append(made)
+            if "default" not in avro_field:
+                avro_field |= {"type": ["null", avro_field["type"]], "default": None}
+            avro_field["doc"] = "of " + ", ".join(kinds_with[name])
+        fields.append(avro_field)
     return _record("Command", fields)
 
 
@@ -195,15 +195,15 @@ def _record(name: str, fields: list[Json]) -> Json:
 
 
 def _field(field: inspect.Field) -> Json:
-    made: Json = {"name": field.encode_name, "type": _type(field.type)}
+    avro_field: Json = {"name": field.encode_name, "type": _type(field.type)}
     default = field.default
     if field.default_factory is not NODEFAULT:
         default = field.default_factory()
     if default is not NODEFAULT:
-        made["default"] = list(default) if isinstance(default, tuple) else default
-    elif isinstance(made["type"], list) and made["type"][0] == "null":
-        made["default"] = None
-    return made
+        avro_field["default"] = list(default) if isinstance(default, tuple) else default
+    elif isinstance(avro_field["type"], list) and avro_field["type"][0] == "null":
+        avro_field["default"] = None
+    return avro_field
 
 
 def _type(type: inspect.Type) -> Any:

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Final
 
 from schemas.encoding import avro
-from schemas.encoding.schema_registry import RegistryAway, RegistryRefused, SchemaRegistry
+from schemas.encoding.schema_registry import RegistryRefused, RegistryUnreachable, SchemaRegistry
 
 PUBLISHED: Final = Path(__file__).parents[1] / "published" / "versions"
-QUESTIONS_PER_PAUSE: Final = 20
+MAX_REQUESTS_PER_PAUSE: Final = 20
 
 
 class SchemaUnknown(Exception):
-    """No schema is known by this id or fingerprint, or the one that is cannot be used."""
+    """There is no schema with this id or fingerprint, or it is unusable."""
 
 
 class AvroSchemas:
-    """`folder` belongs to one registry: schemas from another one's would be read as this one's."""
+    """`folder` belongs to one registry: schema ids of two registries would collide in it."""
 
     def __init__(
         self,
@@ -40,15 +40,15 @@ class AvroSchemas:
         self._by_id: dict[int, avro.Schema] = {}
         self._by_fingerprint: dict[bytes, avro.Schema] = {}
         self._unusable: dict[int, str] = {}
-        self._asked: set[int] = set()
+        self._requested: set[int] = set()
         self._pause_ends = 0.0
-        self._away = False
+        self._unreachable = False
         for path in sorted(PUBLISHED.glob("*.avsc")):
             schema = avro.parse(path.read_text("utf-8"))
             self._by_fingerprint[schema.fingerprint] = schema
 
     def load(self, subjects: Iterable[str]) -> str | None:
-        """What the disk has, then what the registry has; why the registry could not tell, if so."""
+        """Load the schemas on disk, then the registry's; return why the registry failed, if so."""
         with self._lock:
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -62,60 +62,64 @@ class AvroSchemas:
                     for id, text in self._registry.versions(subject).items():
                         self._take(id, text)
                         self._keep(id, text)
-            except (RegistryAway, RegistryRefused) as error:
+            except (RegistryUnreachable, RegistryRefused) as error:
                 return str(error)
             return None
 
     def by_id(self, id: int) -> avro.Schema:
-        known = self._by_id.get(id)
-        if known is not None:
-            return known
+        schema = self._by_id.get(id)
+        if schema is not None:
+            return schema
         with self._lock:
             if id not in self._by_id and id not in self._unusable:
-                self._ask(id)
+                self._fetch(id)
             if id in self._by_id:
                 return self._by_id[id]
-            raise SchemaUnknown(self._unusable.get(id, f"no schema with the id {id} is known"))
+            raise SchemaUnknown(self._unusable.get(id, f"unknown schema id {id}"))
 
     def by_fingerprint(self, fingerprint: bytes) -> avro.Schema:
-        known = self._by_fingerprint.get(fingerprint)
-        if known is None:
-            raise SchemaUnknown(f"no schema with the fingerprint {fingerprint.hex()} is known")
-        return known
+        schema = self._by_fingerprint.get(fingerprint)
+        if schema is None:
+            raise SchemaUnknown(f"unknown schema fingerprint {fingerprint.hex()}")
+        return schema
 
     def registered(self, subject: str, schema: avro.Schema) -> int:
-        """The id to write by: the registry's, or where that is away the one that it gave before.
-        May raise RegistryAway or RegistryRefused."""
+        """The id to write with: from the registry or, while that is unreachable, an earlier answer.
+        May raise RegistryUnreachable or RegistryRefused."""
         with self._lock:
             if self._registry is None:
-                raise RegistryAway("there is no registry")
+                raise RegistryUnreachable("no schema registry is configured")
             try:
                 id = self._registry.register(subject, schema.text)
-            except RegistryAway:
-                for known, its in self._by_id.items():
-                    if its.fingerprint == schema.fingerprint:
-                        return known
+            except RegistryUnreachable:
+                for known_id, known_schema in self._by_id.items():
+                    if known_schema.fingerprint == schema.fingerprint:
+                        return known_id
                 raise
             self._take(id, schema.text)
             self._keep(id, schema.text)
             return id
 
-    def _ask(self, id: int) -> None:
+    def _fetch(self, id: int) -> None:
         if self._registry is None:
             return
         now = self._clock()
         if now >= self._pause_ends:
-            self._asked.clear()
-            self._away = False
+            self._requested.clear()
+            self._unreachable = False
             self._pause_ends = now + self._pause_s
-        if self._away or id in self._asked or len(self._asked) >= QUESTIONS_PER_PAUSE:
+        if (
+            self._unreachable
+            or id in self._requested
+            or len(self._requested) >= MAX_REQUESTS_PER_PAUSE
+        ):
             return
-        self._asked.add(id)
+        self._requested.add(id)
         try:
             text = self._registry.schema(id)
-        except (RegistryAway, RegistryRefused):
-            self._away = True
-            # The pause begins when the answer failed to come.
+        except (RegistryUnreachable, RegistryRefused):
+            self._unreachable = True
+            # The pause starts when the request fails.
             self._pause_ends = self._clock() + self._pause_s
             return
         if text is not None:
@@ -123,12 +127,12 @@ class AvroSchemas:
             self._keep(id, text)
 
     def _take(self, id: int, text: str) -> None:
-        """The registry is asked after the disk: where they differ, it is right."""
+        """The registry is read after the disk: where they differ, the registry wins."""
         try:
             schema = avro.parse(text)
         except avro.Unusable as unusable:
             self._by_id.pop(id, None)
-            self._unusable[id] = f"the schema with the id {id} cannot be used: {unusable}"
+            self._unusable[id] = f"schema id {id} is unusable: {unusable}"
             return
         self._by_id[id] = schema
         self._by_fingerprint.setdefault(schema.fingerprint, schema)

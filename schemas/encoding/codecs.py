@@ -42,7 +42,7 @@ encode_json = msgspec.json.Encoder().encode
 
 def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | UnreadableRecord:
     if not value:
-        return UnreadableRecord(Reason.MALFORMED, "no value")
+        return UnreadableRecord(Reason.MALFORMED, "the record has no value")
     if len(value) > field_types.MAX_COMMAND_BYTES:
         return _too_large(
             len(value), None if value[0] in _AVRO_FIRST else command_validation.scan_label(value)
@@ -52,32 +52,32 @@ def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | Unrea
     try:
         command = _decode(value)
     except (ValueError, RecursionError):
-        return command_validation.diagnose_json(value) or _UNTOLD
+        return command_validation.diagnose_json(value) or _UNDIAGNOSED
     if command.id is None and command.idempotency_key is None:
-        return command_validation.diagnose_json(value) or _UNTOLD
+        return command_validation.diagnose_json(value) or _UNDIAGNOSED
     # JSON never takes fewer bytes than the text that it stands for.
     if (
         len(value) > field_types.MAX_METADATA_BYTES
         and command_validation.metadata_bytes(command.metadata) > field_types.MAX_METADATA_BYTES
     ):
-        return command_validation.diagnose_json(value) or _UNTOLD
+        return command_validation.diagnose_json(value) or _UNDIAGNOSED
     # A name that stands twice leaves more colons in the input than there are in the command; only
     # an escaped colon could hide that.
     escapes = b"\\" in value
     if (escapes or value.count(b":") != encode_json(command).count(b":")) and (
-        command_validation.repeats_a_name(value)
+        command_validation.has_duplicate_field(value)
         or (escapes and b"\\u0000" in value and _unfit(command))
     ):
-        return command_validation.diagnose_json(value) or _UNTOLD
+        return command_validation.diagnose_json(value) or _UNDIAGNOSED
     return command
 
 
 # The door finds a reason for all that the decoder refuses; if not, the input still has one.
-_UNTOLD: Final = UnreadableRecord(Reason.MALFORMED, "the command cannot be read")
+_UNDIAGNOSED: Final = UnreadableRecord(Reason.MALFORMED, "the command cannot be read")
 
 
 def _too_large(size: int, label: str | None) -> UnreadableRecord:
-    detail = f"{size} bytes are more than {field_types.MAX_COMMAND_BYTES}"
+    detail = f"{size} bytes exceed the limit of {field_types.MAX_COMMAND_BYTES}"
     return UnreadableRecord(Reason.TOO_LARGE, detail, label)
 
 
@@ -88,13 +88,13 @@ def _unfit(command: Command) -> bool:
 def _read_avro(value: bytes, schemas: AvroSchemas) -> dict[str, Any]:
     if value[0] == avro.CONFLUENT[0]:
         if len(value) < avro.CONFLUENT_HEADER_BYTES:
-            raise avro.AvroUnreadable("the Avro header is cut short")
+            raise avro.AvroUnreadable("truncated Avro header")
         schema = schemas.by_id(int.from_bytes(value[1:5], "big"))
         return schema.read(value[avro.CONFLUENT_HEADER_BYTES :])
     if value[:2] != avro.SINGLE_OBJECT:
-        raise avro.AvroUnreadable("the first bytes are those of no encoding")
+        raise avro.AvroUnreadable("unknown encoding in the first bytes")
     if len(value) < avro.SINGLE_OBJECT_HEADER_BYTES:
-        raise avro.AvroUnreadable("the Avro header is cut short")
+        raise avro.AvroUnreadable("truncated Avro header")
     schema = schemas.by_fingerprint(value[2:10])
     return schema.read(value[avro.SINGLE_OBJECT_HEADER_BYTES :])
 
@@ -113,7 +113,7 @@ def _decode_avro(value: bytes, schemas: AvroSchemas) -> Command | UnreadableReco
     try:
         command = _decode(encoded)
     except (ValueError, RecursionError):
-        return command_validation.diagnose(given) or _UNTOLD
+        return command_validation.diagnose(given) or _UNDIAGNOSED
     if (
         (command.id is None and command.idempotency_key is None)
         or (
@@ -122,7 +122,7 @@ def _decode_avro(value: bytes, schemas: AvroSchemas) -> Command | UnreadableReco
         )
         or (b"\\u0000" in encoded and command_validation.unfit_text(given))
     ):
-        return command_validation.diagnose(given) or _UNTOLD
+        return command_validation.diagnose(given) or _UNDIAGNOSED
     return command
 
 

@@ -1,7 +1,7 @@
-"""A client of any Confluent-compatible schema registry, as small as its port.
+"""A minimal client of any Confluent-compatible schema registry.
 
-Each call ends by its deadline whatever the network does, in name resolution and slow answers too.
-Must not know what a schema is used for.
+Each call ends by its deadline whatever the network does, slow name resolution and slow answers
+included. It must not know what a schema is used for.
 """
 
 import json
@@ -16,39 +16,39 @@ from urllib.parse import quote, unquote, urlsplit
 T = TypeVar("T")
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
-_NO_SUCH_THING: Final = 404
+_NOT_FOUND: Final = 404
 _CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
 
-class RegistryAway(Exception):
-    """The registry gave no answer that could be used, in time; it may later."""
+class RegistryUnreachable(Exception):
+    """The registry gave no usable answer in time; a retry may succeed."""
 
 
 class RegistryRefused(Exception):
-    """The registry said no: the schema is not compatible or not valid, or the caller may not."""
+    """The registry rejected the request: incompatible or invalid schema, or no permission."""
 
 
 class SchemaRegistry(Protocol):
-    """Where Avro schemas have numbers. Each verb may block up to a deadline for each question it
-    asks, and may raise RegistryAway or RegistryRefused."""
+    """The port to a schema registry. Each verb may block up to a deadline for each request, and may
+    raise RegistryUnreachable or RegistryRefused."""
 
     def schema(self, id: int) -> str | None:
-        """The text of the Avro schema with this id; None if there is none."""
+        """The text of the Avro schema with this id; None if it does not exist."""
 
     def versions(self, subject: str) -> dict[int, str]:
         """Ids and texts of all versions of the subject; empty if there is no such subject."""
 
     def register(self, subject: str, schema: str) -> int:
-        """The id of the schema, registered if it was not. Refused where it is not compatible."""
+        """The id of the schema, which is registered if it is new. Raises RegistryRefused."""
 
 
 class HttpRegistry:
-    """A registry by its URL: `http` or `https`, user and password in it where it wants them."""
+    """A registry by its URL: `http` or `https`, optionally with user and password."""
 
     def __init__(self, url: str, deadline_s: float = 2.0) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("a registry's URL begins with http:// or https:// and names a host")
+            raise ValueError("a registry URL must start with http:// or https:// and name a host")
         self._secure = parts.scheme == "https"
         self._host = parts.hostname
         self._port = parts.port
@@ -58,16 +58,16 @@ class HttpRegistry:
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
-        self._known: dict[int, str] = {}
+        self._schemas_by_id: dict[int, str] = {}
 
     def __repr__(self) -> str:
         return f"HttpRegistry({self._host!r})"
 
     def schema(self, id: int) -> str | None:
-        known = self._known.get(id)
-        if known is not None:
-            return known
-        answer = self._ask("GET", f"/schemas/ids/{id}")
+        schema = self._schemas_by_id.get(id)
+        if schema is not None:
+            return schema
+        answer = self._request("GET", f"/schemas/ids/{id}")
         if answer is None or answer.get("schemaType", "AVRO") != "AVRO":
             return None
         return self._keep(id, _text(answer))
@@ -75,38 +75,38 @@ class HttpRegistry:
     def versions(self, subject: str) -> dict[int, str]:
         path = f"/subjects/{quote(subject, safe='')}/versions"
         found = {}
-        for version in self._ask("GET", path) or []:
-            answer = self._ask("GET", f"{path}/{version}")
+        for version in self._request("GET", path) or []:
+            answer = self._request("GET", f"{path}/{version}")
             if answer is not None and answer.get("schemaType", "AVRO") == "AVRO":
                 found[_id(answer)] = self._keep(_id(answer), _text(answer))
         return found
 
     def register(self, subject: str, schema: str) -> int:
         path = f"/subjects/{quote(subject, safe='')}/versions"
-        answer = self._ask("POST", path, {"schema": schema})
+        answer = self._request("POST", path, {"schema": schema})
         if answer is None:
-            raise RegistryRefused(f"the registry has no place for the subject {subject}")
+            raise RegistryRefused(f"the registry does not accept the subject {subject}")
         return _id(answer)
 
     def _keep(self, id: int, text: str) -> str:
-        # An id means one schema for ever.
-        return self._known.setdefault(id, text)
+        # An id never changes its schema.
+        return self._schemas_by_id.setdefault(id, text)
 
-    def _ask(self, method: str, path: str, body: object = None) -> Any:
+    def _request(self, method: str, path: str, body: object = None) -> Any:
         status, content = _within(self._deadline_s, lambda: self._exchange(method, path, body))
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
             answer = None
-        if status == _NO_SUCH_THING:
+        if status == _NOT_FOUND:
             return None
-        said = answer.get("message") if isinstance(answer, dict) else None
+        message = answer.get("message") if isinstance(answer, dict) else None
         if 400 <= status < 500 and status not in (408, 429):
             raise RegistryRefused(
-                f"the registry refused {method} {path}: {status} {said or ''}".rstrip()
+                f"the registry refused {method} {path}: {status} {message or ''}".rstrip()
             )
         if status != 200 or not isinstance(answer, (dict, list)):
-            raise RegistryAway(f"the registry answered {method} {path} with {status}")
+            raise RegistryUnreachable(f"the registry answered {method} {path} with {status}")
         return answer
 
     def _exchange(self, method: str, path: str, body: object) -> tuple[int, bytes]:
@@ -122,30 +122,32 @@ class HttpRegistry:
             response = connection.getresponse()
             content = response.read(MAX_ANSWER_BYTES + 1)
         except (OSError, HTTPException, UnicodeError) as error:
-            raise RegistryAway(f"the registry is away: {error}") from error
+            raise RegistryUnreachable(f"the registry is unreachable: {error}") from error
         finally:
             connection.close()
         if len(content) > MAX_ANSWER_BYTES:
-            raise RegistryAway(f"the registry's answer is larger than {MAX_ANSWER_BYTES} bytes")
+            raise RegistryUnreachable(
+                f"the registry's answer is larger than {MAX_ANSWER_BYTES} bytes"
+            )
         return response.status, content
 
 
 def _text(answer: dict[str, Any]) -> str:
     text = answer.get("schema")
     if not isinstance(text, str):
-        raise RegistryAway("the registry's answer has no schema")
+        raise RegistryUnreachable("the registry's answer has no schema")
     return text
 
 
 def _id(answer: dict[str, Any]) -> int:
     number = answer.get("id")
     if not isinstance(number, int):
-        raise RegistryAway("the registry's answer has no id")
+        raise RegistryUnreachable("the registry's answer has no id")
     return number
 
 
 def _within(deadline_s: float, call: Callable[[], T]) -> T:
-    """The call's outcome, if it comes in time. A socket's time-out bounds each wait, not all."""
+    """The call's outcome, if it is in time. A socket time-out bounds each wait, not the sum."""
     outcome: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -158,7 +160,7 @@ def _within(deadline_s: float, call: Callable[[], T]) -> T:
     try:
         value, error = outcome.get(timeout=deadline_s)
     except queue.Empty:
-        raise RegistryAway(f"the registry gave no answer in {deadline_s} s") from None
+        raise RegistryUnreachable(f"the registry did not answer within {deadline_s} s") from None
     if error is not None:
         raise error
     return value  # type: ignore[return-value] # without an error there is a value

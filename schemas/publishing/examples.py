@@ -196,7 +196,7 @@ JOURNAL: Final[dict[str, journal.JournalRecord]] = {
         refused=journal.RefusedInput(size=10, head="eyJpZCI6ICJ4", id="x"),
         digest=_BODY_HASH,
         reason=Reason.MALFORMED,
-        detail="not JSON near character 10",
+        detail="invalid JSON near character 10",
     ),
     "pending": _record(
         6,
@@ -318,7 +318,7 @@ DEAD_LETTER: Final = published_records.DeadLetter(
     partition=7,
     offset=41,
     reason=Reason.MALFORMED,
-    detail="not JSON near character 10",
+    detail="invalid JSON near character 10",
     digest=_BODY_HASH,
     size=10,
     head="eyJpZCI6ICJ4",

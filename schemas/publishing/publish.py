@@ -73,9 +73,9 @@ _HAS_KEY: Final = [
 
 
 def json_schemas() -> dict[str, Json]:
-    made = {name: _json_schema(name, type) for name, type in _MESSAGES.items()}
-    made["state"] = _state_schema()
-    return made
+    files = {name: _json_schema(name, type) for name, type in _MESSAGES.items()}
+    files["state"] = _state_schema()
+    return files
 
 
 def avro_schemas() -> dict[str, Json]:
@@ -135,37 +135,39 @@ def _polished(part: Any, field: str = "") -> Any:
         return [_polished(p, field) for p in part]
     if not isinstance(part, dict):
         return part
-    made: Json = {}
+    polished: Json = {}
     for name, value in part.items():
         if name in ("properties", "$defs"):
-            made[name] = {inner: _polished(p, inner) for inner, p in value.items()}
+            polished[name] = {inner: _polished(p, inner) for inner, p in value.items()}
         elif name == "pattern":
-            made[name] = re.sub(r"\\Z$", "$", value)
+            polished[name] = re.sub(r"\\Z$", "$", value)
         elif name in ("default", "enum", "required"):
-            made[name] = value
+            polished[name] = value
         elif name == "description":
-            made[name] = " ".join(value.split())
+            polished[name] = " ".join(value.split())
         else:
-            made[name] = _polished(value, field)
-    if made.get("type") == "string":
-        made |= _FORMATS.get(field, {})
-    if made.get("type") == "integer":
-        made = {**_BOUNDS.get(field, {}), **made}
-    return made
+            polished[name] = _polished(value, field)
+    if polished.get("type") == "string":
+        polished |= _FORMATS.get(field, {})
+    if polished.get("type") == "integer":
+        polished = {**_BOUNDS.get(field, {}), **polished}
+    return polished
 
 
 def example_files() -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    made |= {f"command.{kind}": command for kind, command in examples.COMMANDS.items()}
-    made |= {f"coordination.{kind}": message for kind, message in examples.COORDINATION.items()}
-    made |= {f"journal.{step}": record for step, record in examples.JOURNAL.items()}
-    made |= {
+    examples_by_name: dict[str, Any] = {}
+    examples_by_name |= {f"command.{kind}": command for kind, command in examples.COMMANDS.items()}
+    examples_by_name |= {
+        f"coordination.{kind}": message for kind, message in examples.COORDINATION.items()
+    }
+    examples_by_name |= {f"journal.{step}": record for step, record in examples.JOURNAL.items()}
+    examples_by_name |= {
         "transaction": examples.TRANSACTION,
         "result": examples.RESULT,
         "dead_letter": examples.DEAD_LETTER,
     }
-    made |= {f"state.{kind}": {kind: value} for kind, value in examples.STATE.items()}
-    return made
+    examples_by_name |= {f"state.{kind}": {kind: value} for kind, value in examples.STATE.items()}
+    return examples_by_name
 
 
 def vectors() -> Json:

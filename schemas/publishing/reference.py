@@ -64,7 +64,7 @@ field of it that the kind does not have must be null.
 A command is at most {field_types.MAX_COMMAND_BYTES} bytes, in the topic and as JSON. JSON is UTF-8
 without byte-order mark, no object in it has two fields of one name, and it is nested at most
 {command_validation.MAX_DEPTH} deep. A field that the kind does not have is refused, not dropped.
-No text has U+0000 or half of a surrogate pair. `metadata` has at most
+No text may contain U+0000 or an unpaired surrogate. `metadata` has at most
 {field_types.MAX_METADATA_BYTES} bytes of UTF-8 in names and values together.
 
 `id` or `idempotency_key` is required; where the key is absent the id is the key.
@@ -125,7 +125,7 @@ def messages_page() -> str:
             journal.ParticipantRefusal,
             journal.SentNumber,
             state.PartitionState,
-            state.LogTime,
+            state.LogTimeDecision,
             state.InputPosition,
             ledger_parameters.LedgerParameters,
             ledger_parameters.Genesis,
@@ -136,11 +136,11 @@ def messages_page() -> str:
 
 def _commands() -> str:
     by_kind = {kind: msgspec.structs.fields(kind) for kind in COMMAND_TYPES}
-    every = set.intersection(*({f.name for f in known} for known in by_kind.values()))
+    every = set.intersection(*({f.name for f in fields} for fields in by_kind.values()))
     shared = [f for f in by_kind[COMMAND_TYPES[0]] if f.name in every]
     parts = ["Every kind has:\n", _table(shared)]
-    for kind, known in by_kind.items():
-        own = [f for f in known if f.name not in every]
+    for kind, fields in by_kind.items():
+        own = [f for f in fields if f.name not in every]
         parts.append(f"### `{kind.__struct_config__.tag}`\n")
         if words := kind.__dict__.get("__doc__"):
             parts.append(f"{' '.join(words.split())}\n")
@@ -157,15 +157,15 @@ def _tables(*types: type[Struct]) -> list[str]:
         parts.append(f"### {name}\n")
         if own := type.__dict__.get("__doc__"):
             parts.append(f"{' '.join(own.split())}\n")
-        known = msgspec.structs.fields(type)
-        parts.append(_table(known, config.array_like) if known else "No fields.\n")
+        fields = msgspec.structs.fields(type)
+        parts.append(_table(fields, config.array_like) if fields else "No fields.\n")
     return parts
 
 
-def _table(known: Any, array_like: bool = False) -> str:
+def _table(fields: Any, array_like: bool = False) -> str:
     head = "element" if array_like else "field"
     lines = [f"| {head} | type | default |", "| --- | --- | --- |"]
-    for field in known:
+    for field in fields:
         info = inspect.type_info(field.type)
         lines.append(f"| `{field.encode_name}` | {_type(info)} | {_default(field)} |")
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
-"""The door: why a command cannot be read, in the order of reasons that docs/rules.md gives.
+"""Command validation: why a record is not a valid command, in the order of docs/rules.md.
 
-The slow path, taken only when the decoder has refused or a cheap test is in doubt. It decodes
-loosely and finds the reason itself, whatever words the decoder used. It judges form alone: no key,
-no partition, no state.
+This is the slow path. It runs only after the decoder has failed or a cheap test is inconclusive. It
+decodes loosely and finds the reason itself, whatever the decoder reported. It checks form alone and
+must not know keys, partitions or state.
 """
 
 import json
@@ -19,7 +19,7 @@ from schemas import field_types, ids, money
 from schemas.commands import Command, PostEntry
 from schemas.reasons import Reason
 
-# A command is at most three deep; deeper input is not followed, however far it goes.
+# A command is at most three levels deep; deeper input is not followed.
 MAX_DEPTH: Final = 32
 
 _TIMES: Final = frozenset({"expires_at_ms", "effective_at_ms"})
@@ -27,62 +27,62 @@ _PATTERNS: Final = {
     ids.ACCOUNT_ID_PATTERN: "1 to 64 of A-Z a-z 0-9 : _ -",
     r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z": "a UUID in lower case",
 }
-# Longer integers are out of every bound; Python refuses to read some of them.
-_MOST_DIGITS: Final = 20
+# Longer integers exceed every bound; Python refuses to parse some of them.
+_MAX_DIGITS: Final = 20
 _STRINGS = re.compile(r'"(?:[^"\\]+|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS = re.compile(r"[^{}\[\]]+")
-# Opening is a step of 2 - 1, closing one of 0 - 1.
+# An opening bracket adds 2 - 1 to the depth, a closing one 0 - 1.
 _STEPS = bytes.maketrans(b"{[}]", b"\2\2\0\0")
 _TOKENS = re.compile(r'"(?:[^"\\]+|\\.)*+"?|[{}\[\]:,]|[^\s"{}\[\]:,]+', re.DOTALL)
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
 class UnreadableRecord(NamedTuple):
-    """What is said of a value that is no command: why, in words, and its label if it has one."""
+    """A record that is not a valid command: the reason, a text, and its label if it has one."""
 
     reason: Reason
     detail: str
     id: str | None = None
 
 
-class _Refused(Exception):
+class _Invalid(Exception):
     def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason
         self.detail = detail
 
 
 def _malformed(detail: str) -> NoReturn:
-    raise _Refused(Reason.MALFORMED, detail)
+    raise _Invalid(Reason.MALFORMED, detail)
 
 
 def diagnose_json(value: bytes) -> UnreadableRecord | None:
-    """Why the value is no command; None if nothing is wrong with it."""
+    """Why the value is not a valid command; None if it is valid."""
     try:
         command = _loads(value)
-    except _Refused as refused:
-        return UnreadableRecord(refused.reason, refused.detail, scan_label(value))
+    except _Invalid as invalid:
+        return UnreadableRecord(invalid.reason, invalid.detail, scan_label(value))
     return diagnose(command)
 
 
 def diagnose(command: object) -> UnreadableRecord | None:
-    """Why a loosely decoded value is no command; None if nothing is wrong with it."""
+    """Why a loosely decoded value is not a valid command; None if it is valid."""
     try:
         _check(command)
-    except _Refused as refused:
-        return UnreadableRecord(refused.reason, refused.detail, label(command))
+    except _Invalid as invalid:
+        return UnreadableRecord(invalid.reason, invalid.detail, label(command))
     return None
 
 
 def label(command: object) -> str | None:
-    """The command's own name for itself, where it has a usable one."""
-    given = command.get("id") if isinstance(command, dict) else None
-    if isinstance(given, str) and 1 <= len(given) <= 200 and not _UNFIT.search(given):
-        return given
+    """The producer's own name for the command, if it is usable."""
+    id = command.get("id") if isinstance(command, dict) else None
+    if isinstance(id, str) and 1 <= len(id) <= 200 and not _UNFIT.search(id):
+        return id
     return None
 
 
 def scan_label(value: bytes) -> str | None:
-    """The label of what cannot be decoded: the object's first `id`, if it can be made out."""
+    """The label of an undecodable value: the object's first `id`, if it can be found."""
     text = value[: field_types.MAX_REFUSED_BYTES].decode("utf-8", "surrogateescape")
     depth, key, before = 0, "", ""
     for match in _TOKENS.finditer(text):
@@ -104,17 +104,17 @@ def scan_label(value: bytes) -> str | None:
     return None
 
 
-def repeats_a_name(value: bytes) -> bool:
-    """Whether an object of this JSON, which is well-formed, has two fields of one name."""
+def has_duplicate_field(value: bytes) -> bool:
+    """Whether an object in this well-formed JSON has two fields of one name."""
     try:
         json.loads(value, object_pairs_hook=_object, parse_int=_integer)
-    except _Refused:
+    except _Invalid:
         return True
     return False
 
 
 def unfit_text(value: object) -> bool:
-    """Whether a text in here has U+0000 or half of a surrogate pair, which Postgres cannot hold."""
+    """Whether a text in the value has U+0000 or an unpaired surrogate, which Postgres rejects."""
     if isinstance(value, str):
         return _UNFIT.search(value) is not None
     if isinstance(value, dict):
@@ -123,7 +123,7 @@ def unfit_text(value: object) -> bool:
 
 
 def metadata_bytes(metadata: dict[str, str]) -> int:
-    # Half a surrogate pair is refused elsewhere; here it only counts.
+    # An unpaired surrogate is refused elsewhere; here it is only counted.
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in chain(*metadata.items()))
 
 
@@ -131,16 +131,16 @@ def _loads(value: bytes) -> object:
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
-        _malformed(f"not UTF-8 at byte {error.start}")
+        _malformed(f"invalid UTF-8 at byte {error.start}")
     brackets = value.count(b"[") + value.count(b"{")
     if brackets > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-        _malformed(f"nested more than {MAX_DEPTH} deep")
+        _malformed(f"nested deeper than {MAX_DEPTH} levels")
     try:
         return json.loads(
             text, object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant
         )
     except json.JSONDecodeError as error:
-        _malformed(f"not JSON near character {error.pos}")
+        _malformed(f"invalid JSON near character {error.pos}")
 
 
 def _depth(text: str) -> int:
@@ -149,30 +149,30 @@ def _depth(text: str) -> int:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        times = Counter(name for name, _ in pairs)
-        twice = next(name for name, count in times.items() if count > 1)
-        _malformed(f"the field {_shown(twice)} stands twice")
-    return made
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        duplicate = next(name for name, count in counts.items() if count > 1)
+        _malformed(f"duplicate field {_quoted(duplicate)}")
+    return fields
 
 
 def _integer(digits: str) -> int:
-    if len(digits) <= _MOST_DIGITS:
+    if len(digits) <= _MAX_DIGITS:
         return int(digits)
-    return -(10**_MOST_DIGITS) if digits[0] == "-" else 10**_MOST_DIGITS
+    return -(10**_MAX_DIGITS) if digits[0] == "-" else 10**_MAX_DIGITS
 
 
 def _constant(name: str) -> NoReturn:
-    _malformed(f"not JSON: {name} is not a number")
+    _malformed(f"invalid JSON: {name} is not a number")
 
 
-def _shown(name: str) -> str:
-    """A name from outside, short and without anything that text cannot hold."""
+def _quoted(name: str) -> str:
+    """A name from outside, shortened and escaped."""
     return repr(name if len(name) <= 64 else name[:61] + "...")
 
 
-# What is tested, in order.
+# The checks, in order.
 
 
 def _check(command: object) -> None:
@@ -192,19 +192,18 @@ def _check(command: object) -> None:
     if command.get("id") is None and command.get("idempotency_key") is None:
         _malformed("id or idempotency_key is required")
     if metadata_bytes(command.get("metadata", {})) > field_types.MAX_METADATA_BYTES:
-        _malformed(
-            f"metadata has more than {field_types.MAX_METADATA_BYTES} bytes in keys and values"
-        )
+        _malformed(f"metadata exceeds {field_types.MAX_METADATA_BYTES} bytes in keys and values")
     if unfit_text(command):
-        _malformed("a text has U+0000 or half of a surrogate pair")
-    for place, part, known in [("", command, form), *((p, e, _entry_form()) for p, e in entries)]:
+        _malformed("a text contains U+0000 or an unpaired surrogate")
+    for place, part, fields in [("", command, form), *((p, e, _entry_form()) for p, e in entries)]:
         for name in part:
-            if name not in known:
-                raise _Refused(Reason.UNKNOWN_FIELD, f"{place}{_shown(name)} is no field of {kind}")
+            if name not in fields:
+                detail = f"unknown field {_quoted(name)} for {kind}"
+                raise _Invalid(Reason.UNKNOWN_FIELD, f"{place[:-1]}: {detail}" if place else detail)
     for place, part in [("", command), *entries]:
         amount = part.get("amount")
         if amount is not None and not _is_integer(amount, 1, money.MAX_AMOUNT):
-            raise _Refused(
+            raise _Invalid(
                 Reason.AMOUNT_INVALID,
                 f"{place}amount must be an integer from 1 to {money.MAX_AMOUNT} minor units",
             )
@@ -213,9 +212,9 @@ def _check(command: object) -> None:
         if time is not None and not _is_integer(
             time, field_types.EARLIEST_MS, field_types.LATEST_MS
         ):
-            raise _Refused(
+            raise _Invalid(
                 Reason.TIME_OUT_OF_RANGE,
-                f"{name} must lie from {field_types.EARLIEST_MS} to {field_types.LATEST_MS} "
+                f"{name} must be from {field_types.EARLIEST_MS} to {field_types.LATEST_MS} "
                 "milliseconds",
             )
 
@@ -231,13 +230,13 @@ class _Field(NamedTuple):
 
 
 def _entries(command: dict[str, Any], form: dict[str, _Field]) -> list[Any]:
-    """The entries of a post, judged one by one; their number is judged with the command."""
+    """The entries of a post, each checked by itself; their number is checked with the command."""
     entries = command.get("entries")
     return entries if "entries" in form and isinstance(entries, list) else []
 
 
 def _check_form(place: str, part: dict[str, Any], form: dict[str, _Field]) -> None:
-    """Required fields are there, known ones are of their type; amounts and times come later."""
+    """Required fields are present and fields have their type; amounts and times come later."""
     for name, field in form.items():
         value = part.get(name)
         if value is None and field.required:
@@ -274,14 +273,14 @@ def _form(type: type[Struct]) -> dict[str, _Field]:
         hint = hints[field.name]
         info = inspect.type_info(hint)
         if isinstance(info, inspect.VarTupleType):
-            # Their number counts here; each is judged for itself, so that it can be named.
+            # Only their number is checked here; each is checked by itself, so that it can be named.
             hint = Annotated[list[Any], Meta(max_length=info.max_length)]
         form[field.name] = _Field(hint, field.required, describe(info))
     return form
 
 
 def describe(type: inspect.Type) -> str:
-    """What a field takes, in words."""
+    """The values that a field accepts, as text."""
     match type:
         case inspect.Metadata():
             return describe(type.type)
@@ -313,8 +312,8 @@ def describe(type: inspect.Type) -> str:
         case inspect.StructType():
             return f"`{type.cls.__name__}`"
         case inspect.UnionType(types=(inspect.StructType(tag_field=str(tag)), *_)):
-            return f"an object, told apart by `{tag}`"
+            return f"an object, distinguished by `{tag}`"
         case inspect.UnionType():
             parts = [describe(t) for t in type.types if not isinstance(t, inspect.NoneType)]
             return " or ".join(parts)
-    raise TypeError(f"no words for {type}")
+    raise TypeError(f"no description for {type}")

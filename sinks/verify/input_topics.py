@@ -42,10 +42,11 @@ class LogTimes:
         if record.step == "timed" and isinstance(decision, LogTime):
             self._given = [*(each for each in self._given if each != decision), decision]
 
-    def to_come(self) -> tuple[state.LogTime, ...]:
+    def to_come(self) -> tuple[state.LogTimeDecision, ...]:
         """As the state must have them."""
         return tuple(
-            state.LogTime(each.topic, each.first, each.last, each.time_ms) for each in self._given
+            state.LogTimeDecision(each.topic, each.first, each.last, each.time_ms)
+            for each in self._given
         )
 
     def of(self, topic: str, offset: int, time_ms: int) -> int:

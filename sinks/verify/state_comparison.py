@@ -135,7 +135,7 @@ class StateComparison:
         inputs: dict[Literal["commands", "coordination"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
-        log_times: tuple[state.LogTime, ...],
+        log_times: tuple[state.LogTimeDecision, ...],
     ) -> None:
         """Once the books have just the records that the state has."""
         digests, values = self._read()
@@ -261,7 +261,7 @@ class StateComparison:
         inputs: dict[Literal["commands", "coordination"], InputPosition],
         sent: tuple[int, ...],
         seen: tuple[int, ...],
-        log_times: tuple[state.LogTime, ...],
+        log_times: tuple[state.LogTimeDecision, ...],
     ) -> None:
         position = self._position
         if position is None:

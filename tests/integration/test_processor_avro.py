@@ -1,5 +1,5 @@
 """Commands in Avro at a running processor: by our own schema's fingerprint, and by a registry's id,
-also when the registry is away."""
+also while the registry is unreachable."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.testkit.fake_registry import FakeRegistry
 SCHEMA_OF_NO_ONE = 4_711
 
 
-def test_avro_by_fingerprint_and_by_a_registry_that_goes_away(
+def test_avro_by_fingerprint_and_by_a_registry_that_becomes_unreachable(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     fake = FakeRegistry()

@@ -148,4 +148,4 @@ def test_confluent_without_an_id_does_not_start(
             said = ledger.refused(SCHEMA_REGISTRY_URL=url, **confluent)
         assert "it is incompatible with 1" in said
         said = ledger.refused(SCHEMA_REGISTRY_URL=url, **confluent)
-        assert "the registry is away" in said
+        assert "the registry is unreachable" in said

@@ -63,7 +63,7 @@ def test_they_are_made_once_and_are_as_they_must_be(
     settings: provisioning.ProvisionSettings,
 ) -> None:
     made = provisioning.create_topics(settings.brokers, settings)
-    assert made == [settings.topics.of(topic) for topic in topics.ALL]
+    assert made == [settings.topics.name_of(topic) for topic in topics.ALL]
     assert provisioning.create_topics(settings.brokers, settings) == []
     provisioning.check_topics(settings.brokers, settings)
 
@@ -72,7 +72,7 @@ def test_many_may_make_them_at_once(settings: provisioning.ProvisionSettings) ->
     with ThreadPoolExecutor(4) as pool:
         each = pool.map(lambda _: provisioning.create_topics(settings.brokers, settings), range(4))
         made = [name for names in each for name in names]
-    assert sorted(made) == sorted(settings.topics.of(topic) for topic in topics.ALL)
+    assert sorted(made) == sorted(settings.topics.name_of(topic) for topic in topics.ALL)
     provisioning.check_topics(settings.brokers, settings)
 
 
@@ -142,7 +142,7 @@ def test_a_topic_that_is_not_safe_is_refused(
     admin: kafka_clients.Admin,
 ) -> None:
     provisioning.create_topics(settings.brokers, settings)
-    name = settings.topics.of(topic)
+    name = settings.topics.name_of(topic)
     change(admin, name, key, unsafe)
     (line,) = differences(settings)
     assert line.startswith(f"topic {name}: {key} is {unsafe}, must be ")

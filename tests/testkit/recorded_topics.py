@@ -32,7 +32,7 @@ def make(bootstrap: str, prefix: str, partitions: int) -> Names:
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
     new = [
         NewTopic(
-            names.of(topic),
+            names.name_of(topic),
             num_partitions=topic.count(partitions),
             replication_factor=1,
             config={

@@ -162,7 +162,7 @@ class Rig:
         just have come back."""
         admin = AdminClient({"bootstrap.servers": self.kafka})
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
-        name, count = self.names.of(topic), topic.count(PARTITIONS)
+        name, count = self.names.name_of(topic), topic.count(PARTITIONS)
         asked = {TopicPartition(name, p): latest for p in range(count)}
         ends = []
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):

@@ -1,4 +1,4 @@
-"""The registry client against a registry on loopback, and what readers do when it is away."""
+"""The registry client against a loopback registry, and readers while it is unreachable."""
 
 import threading
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from schemas.encoding import avro, codecs
-from schemas.encoding.avro_schema_cache import QUESTIONS_PER_PAUSE, AvroSchemas, SchemaUnknown
-from schemas.encoding.schema_registry import HttpRegistry, RegistryAway, RegistryRefused
+from schemas.encoding.avro_schema_cache import MAX_REQUESTS_PER_PAUSE, AvroSchemas, SchemaUnknown
+from schemas.encoding.schema_registry import HttpRegistry, RegistryRefused, RegistryUnreachable
 from schemas.publishing import examples
 from tests.testkit import fake_registry
 from tests.testkit.fake_registry import FakeRegistry, Handler
@@ -60,7 +60,7 @@ def test_a_schema_is_registered_once_and_read_back_by_id(registry: HttpRegistry)
     assert registry.versions(SUBJECT) == {id: COMMAND}
 
 
-def test_a_schema_that_was_read_is_not_asked_for_again(
+def test_a_schema_that_was_read_is_not_requested_again(
     registry: HttpRegistry, fake: FakeRegistry
 ) -> None:
     id = fake.add(SUBJECT, COMMAND)
@@ -121,23 +121,23 @@ def test_a_path_in_the_url_and_odd_subjects(fake: FakeRegistry, address: str) ->
         (200, b" " * (4 * 1024 * 1024 + 1)),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_a_registry_that_is_away(
+def test_an_unusable_answer_counts_as_an_unreachable_registry(
     registry: HttpRegistry, fake: FakeRegistry, instead: tuple[int, bytes]
 ) -> None:
     fake.instead = instead
-    with pytest.raises(RegistryAway):
+    with pytest.raises(RegistryUnreachable):
         registry.schema(1)
-    with pytest.raises(RegistryAway):
+    with pytest.raises(RegistryUnreachable):
         registry.register(SUBJECT, COMMAND)
 
 
 def test_nobody_there(nobody: HttpRegistry) -> None:
-    with pytest.raises(RegistryAway):
+    with pytest.raises(RegistryUnreachable):
         nobody.schema(1)
 
 
 def test_tls_where_none_is_spoken(address: str) -> None:
-    with pytest.raises(RegistryAway):
+    with pytest.raises(RegistryUnreachable):
         HttpRegistry(f"https://{address}", deadline_s=5).schema(1)
 
 
@@ -145,7 +145,7 @@ def test_an_answer_that_does_not_come_ends_at_the_deadline(
     address: str, fake: FakeRegistry
 ) -> None:
     fake.gate.clear()
-    with pytest.raises(RegistryAway):
+    with pytest.raises(RegistryUnreachable):
         HttpRegistry(f"http://{address}", deadline_s=0.05).schema(1)
 
 
@@ -159,11 +159,11 @@ def test_what_is_no_url_of_a_registry(url: str) -> None:
 
 
 def test_what_we_published_is_known_without_a_registry() -> None:
-    known = AvroSchemas()
+    schemas = AvroSchemas()
     command = examples.COMMANDS["credit"]
-    assert codecs.decode_command(codecs.encode_single_object(command), known) == command
+    assert codecs.decode_command(codecs.encode_single_object(command), schemas) == command
     with pytest.raises(SchemaUnknown):
-        known.by_id(1)
+        schemas.by_id(1)
 
 
 def test_schemas_are_loaded_at_start_and_kept_on_disk(
@@ -173,21 +173,21 @@ def test_schemas_are_loaded_at_start_and_kept_on_disk(
     assert AvroSchemas(tmp_path, registry).load([SUBJECT, "nothing"]) is None
 
     later = AvroSchemas(tmp_path, nobody)
-    assert "away" in (later.load([SUBJECT]) or "")
+    assert "unreachable" in (later.load([SUBJECT]) or "")
     assert [later.by_id(id).text for id in ids] == [INT, TEXT]
     assert later.by_fingerprint(avro.parse(INT).fingerprint).text == INT
 
 
-def test_an_unknown_id_is_asked_for_and_then_known_and_kept(
+def test_an_unknown_id_is_fetched_once_and_kept(
     tmp_path: Path, registry: HttpRegistry, fake: FakeRegistry, nobody: HttpRegistry
 ) -> None:
-    known = AvroSchemas(tmp_path, registry)
-    known.load([])
+    schemas = AvroSchemas(tmp_path, registry)
+    schemas.load([])
     id = fake.add(SUBJECT, COMMAND)
     command = examples.COMMANDS["transfer"]
     value = codecs.encode_confluent(command, id)
-    assert codecs.decode_command(value, known) == command
-    assert codecs.decode_command(value, known) == command
+    assert codecs.decode_command(value, schemas) == command
+    assert codecs.decode_command(value, schemas) == command
     assert len(fake.requests) == 1
 
     later = AvroSchemas(tmp_path, nobody)
@@ -195,64 +195,64 @@ def test_an_unknown_id_is_asked_for_and_then_known_and_kept(
     assert codecs.decode_command(value, later) == command
 
 
-def test_an_id_that_is_not_there_is_asked_for_once_in_a_pause(
+def test_a_missing_id_is_requested_once_per_pause(
     registry: HttpRegistry, fake: FakeRegistry
 ) -> None:
     clock = Clock()
-    known = AvroSchemas(registry=registry, pause_s=30, clock=clock)
+    schemas = AvroSchemas(registry=registry, pause_s=30, clock=clock)
     for _ in range(5):
-        with pytest.raises(SchemaUnknown, match="id 99 is known"):
-            known.by_id(99)
+        with pytest.raises(SchemaUnknown, match="unknown schema id 99"):
+            schemas.by_id(99)
     assert len(fake.requests) == 1
     fake.schemas[99] = INT
     clock.now = 29
     with pytest.raises(SchemaUnknown):
-        known.by_id(99)
+        schemas.by_id(99)
     clock.now = 30
-    assert known.by_id(99).text == INT
+    assert schemas.by_id(99).text == INT
 
 
 def test_a_flood_of_unknown_ids_asks_a_few_times(
     registry: HttpRegistry, fake: FakeRegistry
 ) -> None:
-    known = AvroSchemas(registry=registry, clock=Clock())
+    schemas = AvroSchemas(registry=registry, clock=Clock())
     for id in range(1_000, 1_500):
         with pytest.raises(SchemaUnknown):
-            known.by_id(id)
-    assert len(fake.requests) == QUESTIONS_PER_PAUSE
+            schemas.by_id(id)
+    assert len(fake.requests) == MAX_REQUESTS_PER_PAUSE
 
 
-def test_a_registry_that_is_away_is_asked_once_in_a_pause_for_whatever_id(
+def test_an_unreachable_registry_gets_one_request_per_pause_whatever_the_id(
     registry: HttpRegistry, fake: FakeRegistry
 ) -> None:
     clock = Clock()
-    known = AvroSchemas(registry=registry, pause_s=30, clock=clock)
+    schemas = AvroSchemas(registry=registry, pause_s=30, clock=clock)
     fake.instead = (503, b"")
     for id in range(100):
         with pytest.raises(SchemaUnknown):
-            known.by_id(id)
+            schemas.by_id(id)
     assert len(fake.requests) == 1
     fake.instead = None
     id = fake.add(SUBJECT, INT)
     clock.now = 30
-    assert known.by_id(id).text == INT
+    assert schemas.by_id(id).text == INT
 
 
 def test_known_schemas_are_there_while_the_registry_does_not_answer(
     address: str, fake: FakeRegistry
 ) -> None:
     id = fake.add(SUBJECT, INT)
-    known = AvroSchemas(registry=HttpRegistry(f"http://{address}", deadline_s=30))
-    known.load([SUBJECT])
+    schemas = AvroSchemas(registry=HttpRegistry(f"http://{address}", deadline_s=30))
+    schemas.load([SUBJECT])
     fake.gate.clear()
 
     def ask() -> None:
         with pytest.raises(SchemaUnknown):
-            known.by_id(99)
+            schemas.by_id(99)
 
     asking = threading.Thread(target=ask)
     asking.start()
-    assert known.by_id(id).text == INT
+    assert schemas.by_id(id).text == INT
     assert asking.is_alive()
     fake.gate.set()
     asking.join(30)
@@ -266,24 +266,24 @@ def test_the_registry_is_right_where_the_disk_differs(
     (tmp_path / f"{id}.avsc").write_text(INT)
     (tmp_path / "11.avsc").write_text("cut o")
     (tmp_path / "notes.avsc").write_text("not ours")
-    known = AvroSchemas(tmp_path, registry)
-    assert known.load([SUBJECT]) is None
-    assert known.by_id(id).text == TEXT
-    with pytest.raises(SchemaUnknown, match="11 cannot be used"):
-        known.by_id(11)
+    schemas = AvroSchemas(tmp_path, registry)
+    assert schemas.load([SUBJECT]) is None
+    assert schemas.by_id(id).text == TEXT
+    with pytest.raises(SchemaUnknown, match="11 is unusable"):
+        schemas.by_id(11)
     again = AvroSchemas(tmp_path)
     again.load([])
     assert again.by_id(id).text == TEXT
 
 
-def test_a_schema_that_is_not_allowed_is_not_asked_for_again(
+def test_a_schema_that_is_not_allowed_is_not_requested_again(
     registry: HttpRegistry, fake: FakeRegistry
 ) -> None:
     id = fake.add(SUBJECT, '{"type": "array", "items": "null"}')
     clock = Clock()
-    known = AvroSchemas(registry=registry, clock=clock)
+    schemas = AvroSchemas(registry=registry, clock=clock)
     for _ in range(3):
         with pytest.raises(SchemaUnknown, match="take no bytes"):
-            known.by_id(id)
+            schemas.by_id(id)
         clock.now += 100
     assert len(fake.requests) == 1

@@ -12,7 +12,7 @@ MIB = 1_048_576
 
 def test_their_names_without_prefix_are_their_roles() -> None:
     names = topics.Names()
-    assert [names.of(topic) for topic in topics.ALL] == [
+    assert [names.name_of(topic) for topic in topics.ALL] == [
         "commands",
         "coordination",
         "journal",
@@ -26,7 +26,7 @@ def test_their_names_without_prefix_are_their_roles() -> None:
 
 def test_a_prefix_goes_before_all_and_one_can_be_renamed() -> None:
     names = topics.Names("t1.", "posted")
-    assert all(names.of(topic).startswith("t1.") for topic in topics.ALL)
+    assert all(names.name_of(topic).startswith("t1.") for topic in topics.ALL)
     assert names.transactions == "t1.posted"
     assert names.results_positions == "t1.results.positions"
     assert names.commands_dead == "t1.commands.dead"

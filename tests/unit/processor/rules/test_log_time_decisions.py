@@ -6,7 +6,7 @@ import pytest
 from processor.rules.journal_header import input_of
 from schemas import coordination
 from schemas.coordination import LogTime
-from schemas.state import LogTime as Given
+from schemas.state import LogTimeDecision
 from tests.testkit import builders, stories
 from tests.testkit.builders import START_MS
 from tests.testkit.stories import Stage
@@ -95,7 +95,7 @@ def test_one_that_is_kept_is_there_once() -> None:
     early(stage, 0, given)
     stage.message(0, stories.encode(given))
     at = stage.places[0].state.partition
-    assert at.log_times == (Given("commands", 50, 60, START_MS + 10),)
+    assert at.log_times == (LogTimeDecision("commands", 50, 60, START_MS + 10),)
 
 
 @pytest.mark.parametrize("due_ms", [10, 11])

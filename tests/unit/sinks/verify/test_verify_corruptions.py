@@ -1118,7 +1118,7 @@ POSITIONS: dict[str, tuple[Callable[[PartitionPosition], PartitionPosition], str
     "messages sent": (lambda at: moved(at, sent=(0, 9)), "coordination messages sent is (0, 9)"),
     "messages seen": (lambda at: moved(at, seen=(0, 9)), "coordination messages seen is (0, 9)"),
     "log times": (
-        lambda at: moved(at, log_times=(state.LogTime("commands", 9, 9, 7),)),
+        lambda at: moved(at, log_times=(state.LogTimeDecision("commands", 9, 9, 7),)),
         "log times is (LogTime(",
     ),
     "ledger": (lambda at: moved(at, ledger_id="another"), "ledger is another"),
