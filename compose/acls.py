@@ -57,7 +57,7 @@ ABOUT = {
 }
 
 
-class Kind(StrEnum):
+class ResourceKind(StrEnum):
     """Of what a right is one; the words are the options of `kafka-acls`."""
 
     TOPIC = "topic"
@@ -70,7 +70,7 @@ class Right(NamedTuple):
     """Operations on everything of one kind that has this name, or one that begins with it."""
 
     operations: tuple[str, ...]
-    kind: Kind
+    kind: ResourceKind
     name: str
     prefixed: bool = False
 
@@ -78,11 +78,11 @@ class Right(NamedTuple):
 def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
     """All rights of one role. Those who are not ours have their groups by their own name."""
     ours = ids.service_ids(names.prefix, ledger_id, role)
-    rights = [Right(("Describe",), Kind.GROUP, NO_GROUP)]
+    rights = [Right(("Describe",), ResourceKind.GROUP, NO_GROUP)]
     if role in (KafkaUser.PROCESSOR, KafkaUser.SINK, KafkaUser.INGRESS, KafkaUser.OPERATOR):
         # For the check at the start.
         rights += _topics(("Describe", "DescribeConfigs"), *map(names.name_of, ALL))
-        rights.append(Right(("DescribeConfigs",), Kind.CLUSTER, CLUSTER))
+        rights.append(Right(("DescribeConfigs",), ResourceKind.CLUSTER, CLUSTER))
     if role is KafkaUser.PROCESSOR:
         written = (names.journal, names.transactions, names.state, names.commands_dead)
         rights += _topics(("Read",), names.commands, names.state, names.journal)
@@ -101,7 +101,7 @@ def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
         # `configure` asks which workers run, and what they support.
         for service in (KafkaUser.PROCESSOR, KafkaUser.SINK):
             members = ids.service_ids(names.prefix, ledger_id, service)
-            rights.append(Right(("Describe",), Kind.GROUP, members, True))
+            rights.append(Right(("Describe",), ResourceKind.GROUP, members, True))
     elif role is KafkaUser.AUDITOR:
         rights += _topics(("Read",), *map(names.name_of, ALL))
         # What is still to be there depends on how long the topic keeps it.
@@ -112,14 +112,14 @@ def of(role: KafkaUser, user: str, names: Names, ledger_id: str) -> list[Right]:
     else:
         rights += _topics(("Read",), names.transactions)
     if role in (KafkaUser.PROCESSOR, KafkaUser.SINK):
-        rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, ours, True))
-        rights.append(Right(("Read",), Kind.GROUP, ours, True))
+        rights.append(Right(("Describe", "Write"), ResourceKind.TRANSACTIONAL_ID, ours, True))
+        rights.append(Right(("Read",), ResourceKind.GROUP, ours, True))
     elif role is KafkaUser.INGRESS:
-        rights.append(Right(("Read",), Kind.GROUP, ours, True))
+        rights.append(Right(("Read",), ResourceKind.GROUP, ours, True))
     elif role in (KafkaUser.PRODUCER, KafkaUser.ANALYST):
-        rights.append(Right(("Read",), Kind.GROUP, f"{user}-", True))
+        rights.append(Right(("Read",), ResourceKind.GROUP, f"{user}-", True))
     if role is KafkaUser.PRODUCER:
-        rights.append(Right(("Describe", "Write"), Kind.TRANSACTIONAL_ID, f"{user}-", True))
+        rights.append(Right(("Describe", "Write"), ResourceKind.TRANSACTIONAL_ID, f"{user}-", True))
     return rights
 
 
@@ -154,7 +154,7 @@ def commands(wanted: Iterable[Wanted], names: Names, ledger_id: str) -> Iterator
             words += ["--allow-principal", shlex.quote(f"User:{user}")]
             words += [word for each in right.operations for word in ("--operation", each)]
             words.append(f"--{right.kind}")
-            if right.kind is not Kind.CLUSTER:
+            if right.kind is not ResourceKind.CLUSTER:
                 words.append(right.name)
             if right.prefixed:
                 words += ["--resource-pattern-type", "prefixed"]
@@ -180,14 +180,14 @@ def apply(admin: AdminClient, wanted: Iterable[Wanted], names: Names, ledger_id:
 
 
 def _topics(operations: tuple[str, ...], *names: str) -> list[Right]:
-    return [Right(operations, Kind.TOPIC, name) for name in names]
+    return [Right(operations, ResourceKind.TOPIC, name) for name in names]
 
 
 _KINDS = {
-    Kind.TOPIC: ResourceType.TOPIC,
-    Kind.GROUP: ResourceType.GROUP,
-    Kind.TRANSACTIONAL_ID: ResourceType.TRANSACTIONAL_ID,
-    Kind.CLUSTER: ResourceType.BROKER,
+    ResourceKind.TOPIC: ResourceType.TOPIC,
+    ResourceKind.GROUP: ResourceType.GROUP,
+    ResourceKind.TRANSACTIONAL_ID: ResourceType.TRANSACTIONAL_ID,
+    ResourceKind.CLUSTER: ResourceType.BROKER,
 }
 _OPERATIONS = {
     "Create": AclOperation.CREATE,

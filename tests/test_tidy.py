@@ -31,6 +31,24 @@ MAY_IMPORT = {
     "sinks": ("schemas", "plumbing", "processor.rules"),
     "compose": ("schemas", "plumbing", "ingress", "processor", "sinks"),
 }
+# The rooms of each package, lowest first: a room imports from those before it alone. A module or a
+# folder that is not named here belongs to the nearest room above it.
+ROOMS = {
+    "schemas": ("schemas", "schemas.validation", "schemas.encoding", "schemas.publishing"),
+    "plumbing": ("plumbing", "plumbing.kafka", "plumbing.postgres", "plumbing.worker"),
+    "sinks": (
+        "sinks.settings",
+        "sinks.journal_chain",
+        "sinks.reads",
+        "sinks.postgres",
+        "sinks.worker",
+        "sinks.verify",
+        "sinks",
+    ),
+    "compose": ("compose", "compose.embedded", "compose.cli", "compose.reference_docs"),
+}
+MAX_ROOMS = 12
+
 # The rules know the messages, what these are made of, and the standard library.
 PURE_MAY_IMPORT = ("schemas", "processor.rules", "msgspec")
 IMPURE_MODULES = (
@@ -115,8 +133,12 @@ def sources(*packages: str) -> Iterator[Path]:
         yield from sorted((ROOT / package).rglob("*.py"))
 
 
-def shown(path: Path) -> str:
+def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -125,7 +147,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{shown(path)}:{node.lineno} imports by a relative name"
+            assert node.level == 0, f"{relative(path)}:{node.lineno} imports by a relative name"
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
@@ -136,7 +158,7 @@ def under(name: str, allowed: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_imports_go_one_way(package: str) -> None:
     wrong = [
-        f"{shown(path)}:{line} imports {name}"
+        f"{relative(path)}:{line} imports {name}"
         for path in sources(package)
         for line, name in imports(path)
         if name.partition(".")[0] in (*PACKAGES, "tests", "benchmarks")
@@ -145,9 +167,66 @@ def test_imports_go_one_way(package: str) -> None:
     assert wrong == []
 
 
+def room_of(name: str, rooms: tuple[str, ...]) -> str:
+    return max((room for room in rooms if under(name, (room,))), key=len)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_room_imports_from_a_room_above_it(package: str) -> None:
+    rooms = ROOMS[package]
+    assert len(rooms) <= MAX_ROOMS
+    for room in rooms:
+        place = ROOT / room.replace(".", "/")
+        assert place.is_dir() or place.with_suffix(".py").is_file(), f"there is no {room}"
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in sources(package)
+        for line, name in imports(path)
+        if under(name, (package,))
+        and rooms.index(room_of(name, rooms)) > rooms.index(room_of(module_of(path), rooms))
+    ]
+    assert wrong == []
+
+
+def test_benchmarks_import_no_test() -> None:
+    """What they share with tests is in the testkit."""
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in sources("benchmarks")
+        for line, name in imports(path)
+        if under(name, ("tests",)) and not under(name, ("tests.testkit",))
+    ]
+    assert wrong == []
+
+
+def test_no_class_name_exists_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sources(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{relative(path)}:{node.lineno}")
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert twice == {}
+
+
+def test_the_glossary_names_every_module() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    table = text.partition("## Rooms and modules")[2]
+    rows = {
+        cells[1].strip(" `"): set(re.findall(r"`([^`]+)`", cells[3]))
+        for line in table.splitlines()
+        if len(cells := line.split("|")) == 5 and cells[1].strip().startswith("`")
+    }
+    modules: dict[str, set[str]] = {}
+    for path in sources(*PACKAGES):
+        if not path.name.startswith("__"):
+            modules.setdefault(str(path.parent.relative_to(ROOT)), set()).add(path.stem)
+    assert rows == modules
+
+
 def test_the_rules_import_nothing_but_messages_and_the_standard_library() -> None:
     wrong = [
-        f"{shown(path)}:{line} imports {name}"
+        f"{relative(path)}:{line} imports {name}"
         for path in sorted(PURE.rglob("*.py"))
         for line, name in imports(path)
         if (top := name.partition(".")[0]) in IMPURE_MODULES
@@ -158,14 +237,14 @@ def test_the_rules_import_nothing_but_messages_and_the_standard_library() -> Non
 
 def test_the_rules_call_no_clock_no_chance_and_no_file() -> None:
     wrong = [
-        f"{shown(path)}:{node.lineno} calls {name}"
+        f"{relative(path)}:{node.lineno} calls {name}"
         for path in sorted(PURE.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and (name := ast.unparse(node.func)).removeprefix("datetime.") in IMPURE_CALLS
     ]
     wrong += [
-        f"{shown(path)}: is asynchronous"
+        f"{relative(path)}: is asynchronous"
         for path in sorted(PURE.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
@@ -177,7 +256,7 @@ def test_each_record_of_the_rules_names_its_step() -> None:
     """They are made of a header by `replace`, whose names no type checker looks at."""
     steps = get_args(journal.Step)
     made = [
-        (shown(path), node)
+        (relative(path), node)
         for path in sorted(PURE.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
@@ -208,7 +287,7 @@ def test_the_rules_load_without_faust_and_without_clients() -> None:
 
 def test_package_init_files_are_empty() -> None:
     full = [
-        shown(path)
+        relative(path)
         for path in sources(*PACKAGES)
         if path.name == "__init__.py" and path.stat().st_size > 0
     ]
@@ -217,7 +296,7 @@ def test_package_init_files_are_empty() -> None:
 
 def test_every_module_opens_with_what_it_is() -> None:
     bare = [
-        shown(path)
+        relative(path)
         for path in sources(*PACKAGES, "tests", "benchmarks")
         if path.stat().st_size > 0
         and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
@@ -253,7 +332,7 @@ def test_metric_names_are_in_one_place() -> None:
     pattern = re.compile(r"""["'](streamledger_[a-z_]+)["']""")
     roles = {migrations.INGRESS_ROLE, migrations.SINK_ROLE}
     elsewhere = [
-        shown(path)
+        relative(path)
         for path in sources(*PACKAGES)
         if path != ROOT / "plumbing" / "metrics.py"
         and set(pattern.findall(path.read_text(encoding="utf-8"))) - roles
@@ -269,18 +348,18 @@ def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        found += [f"{shown(path)}: {match.group()}" for match in banned.finditer(text)]
+        found += [f"{relative(path)}: {match.group()}" for match in banned.finditer(text)]
     assert found == []
 
 
 def test_locks_hold_versions_and_hashes_and_no_addresses() -> None:
     for path in sorted((ROOT / "requirements").glob("*.txt")):
         text = path.read_text(encoding="utf-8")
-        assert "://" not in text, shown(path)
+        assert "://" not in text, relative(path)
         pinned = re.findall(r"^([a-z0-9][a-z0-9._-]*)(.*)$", text, re.MULTILINE)
-        assert pinned, shown(path)
-        assert all(rest.startswith("==") for _, rest in pinned), shown(path)
-        assert text.count("--hash=sha256:") >= len(pinned), shown(path)
+        assert pinned, relative(path)
+        assert all(rest.startswith("==") for _, rest in pinned), relative(path)
+        assert text.count("--hash=sha256:") >= len(pinned), relative(path)
 
 
 def test_what_runs_is_what_is_tested() -> None:
@@ -297,4 +376,4 @@ def test_each_decision_record_has_its_own_number() -> None:
     numbers = [path.name[:4] for path in records]
     assert numbers == [f"{number:04}" for number in range(1, len(records) + 1)]
     for path, number in zip(records, numbers, strict=True):
-        assert path.read_text(encoding="utf-8").startswith(f"# {number}: "), shown(path)
+        assert path.read_text(encoding="utf-8").startswith(f"# {number}: "), relative(path)

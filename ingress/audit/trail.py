@@ -103,7 +103,7 @@ def _of_request(error: BaseException) -> BaseException:
     return error if isinstance(error, Exception) else TimeoutError("the ingress stops")
 
 
-class Kind(NamedTuple):
+class RefusalKind(NamedTuple):
     """Refusals that differ in nothing of this are one row."""
 
     action: str
@@ -113,7 +113,7 @@ class Kind(NamedTuple):
     address: str | None
 
 
-class _Counted(NamedTuple):
+class _RefusalCount(NamedTuple):
     times: int
     trace: str | None  # of the first
 
@@ -127,18 +127,18 @@ class Refusals:
         self._at_once = at_once
         self._per_s = per_day / _DAY_S
         self._rows_left = float(at_once)
-        self._counted: dict[Kind, _Counted] = {}
+        self._counted: dict[RefusalKind, _RefusalCount] = {}
         self._others: Counter[str] = Counter()
         self._looked_at = now
         self._others_at = now
 
     def add(self, event: Event) -> None:
-        kind = Kind(event.action, event.user_id, event.key_id, event.subject, event.address)
+        kind = RefusalKind(event.action, event.user_id, event.key_id, event.subject, event.address)
         before = self._counted.get(kind)
         if before is not None:
             self._counted[kind] = before._replace(times=before.times + event.count)
         elif len(self._counted) < self._at_once and event.subject != OTHERS:
-            self._counted[kind] = _Counted(event.count, event.trace)
+            self._counted[kind] = _RefusalCount(event.count, event.trace)
         else:
             self._others[event.action] += event.count
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from compose import acls
-from compose.acls import KafkaUser, Kind, Right, Wanted
+from compose.acls import KafkaUser, ResourceKind, Right, Wanted
 from plumbing.kafka import transactional_producer
 from schemas import ids, topics
 from schemas.topics import Names
@@ -17,10 +17,12 @@ EVERYONE = [Wanted(role, str(role)) for role in KafkaUser]
 def shown(role: KafkaUser) -> str:
     """As a row of the page's table has it."""
     rights = acls.of(role, "<user>", Names("<p>"), "<l>")
-    topic_names = {each.name.removeprefix("<p>") for each in rights if each.kind is Kind.TOPIC}
+    topic_names = {
+        each.name.removeprefix("<p>") for each in rights if each.kind is ResourceKind.TOPIC
+    }
     may: dict[str, list[str]] = {}
     for each in rights:
-        if each.kind is Kind.TOPIC:
+        if each.kind is ResourceKind.TOPIC:
             for operation in each.operations:
                 may.setdefault(operation, []).append(each.name.removeprefix("<p>"))
     cells = []
@@ -31,7 +33,7 @@ def shown(role: KafkaUser) -> str:
     others = [
         f"{', '.join(each.operations)} {each.kind} `{each.name}{'*' * each.prefixed}`"
         for each in rights
-        if each.kind is not Kind.TOPIC
+        if each.kind is not ResourceKind.TOPIC
     ]
     return f"| `{role}` | {acls.ABOUT[role]} | {'; '.join(cells)} | {'; '.join(others)} |"
 
@@ -51,7 +53,7 @@ def test_each_topic_but_two_has_one_writer() -> None:
     writers: dict[str, list[KafkaUser]] = {}
     for role in KafkaUser:
         for right in acls.of(role, role, Names(), "books"):
-            if right.kind is Kind.TOPIC and "Write" in right.operations:
+            if right.kind is ResourceKind.TOPIC and "Write" in right.operations:
                 writers.setdefault(right.name, []).append(role)
     shared = {name: roles for name, roles in writers.items() if len(roles) > 1}
     # The operator sends `configure` as a message, and dead letters again.
@@ -63,14 +65,14 @@ def test_each_topic_but_two_has_one_writer() -> None:
 
 
 def test_two_ledgers_share_no_name_but_that_of_no_group() -> None:
-    def named(prefix: str, ledger: str) -> set[tuple[Kind, str]]:
+    def named(prefix: str, ledger: str) -> set[tuple[ResourceKind, str]]:
         rights: list[Right] = []
         for role in KafkaUser:
             rights += acls.of(role, f"{ledger}-{role}", Names(prefix), ledger)
         return {(right.kind, right.name) for right in rights}
 
     both = named("a.", "one") & named("b.", "two")
-    assert both == {(Kind.GROUP, acls.NO_GROUP), (Kind.CLUSTER, acls.CLUSTER)}
+    assert both == {(ResourceKind.GROUP, acls.NO_GROUP), (ResourceKind.CLUSTER, acls.CLUSTER)}
 
 
 def test_a_role_that_is_none_is_named() -> None:
@@ -96,14 +98,14 @@ LEDGERS = [
 ]
 
 
-def names_of(prefix: str, ledger: str) -> set[tuple[Kind, str]]:
+def names_of(prefix: str, ledger: str) -> set[tuple[ResourceKind, str]]:
     """Groups and transactional ids of its services."""
     found = set()
     for service in ("processor", "sink"):
         id = ids.service_id(prefix, ledger, service)
-        found.add((Kind.GROUP, id))
+        found.add((ResourceKind.GROUP, id))
         found |= {
-            (Kind.TRANSACTIONAL_ID, transactional_producer.transactional_id(id, lane))
+            (ResourceKind.TRANSACTIONAL_ID, transactional_producer.transactional_id(id, lane))
             for lane in (1, 11)
         }
     return found
@@ -130,8 +132,8 @@ def test_a_services_own_names_are_in_its_rights() -> None:
     for role in (KafkaUser.PROCESSOR, KafkaUser.SINK):
         id = ids.service_id("p.", "books", role)
         names = {
-            Kind.GROUP: id,
-            Kind.TRANSACTIONAL_ID: transactional_producer.transactional_id(id, 3),
+            ResourceKind.GROUP: id,
+            ResourceKind.TRANSACTIONAL_ID: transactional_producer.transactional_id(id, 3),
         }
         for right in acls.of(role, role, Names("p."), "books"):
             if right.kind in names and right.name != acls.NO_GROUP:
