@@ -1,9 +1,9 @@
-"""The messages between partitions: what the sender's journal says it sent, what the receiver's
-journal says it read, and what still lies in `coordination` between the two.
+"""Compares the messages between partitions: those that the sender's journal sent, those that the
+receiver's journal read, and those in `coordination` that are still unread.
 
-Messages between two partitions are numbered without gaps. A message that was sent and not read is
-in flight only if it is in `coordination` beyond the receiver's position. Over all partitions,
-transit holds what the commit messages in flight carry.
+Messages between two partitions are numbered without gaps. A sent message that is unread must be in
+`coordination` beyond the receiver's position. Over all partitions, transit equals the net amount of
+the commit messages in flight. It must not know how the processor sends or reads.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ _KINDS: Final[dict[type, str]] = {
     coordination.Commit: "commit",
     coordination.Abort: "abort",
 }
-# What a step sends; a duplicate or an ignored one sends nothing.
-_SENT: Final = {
+# Duplicate and ignored messages send nothing.
+SENT_KIND_BY_STEP: Final = {
     "pending": "prepare",
     "prepared": "prepared",
     "declined": "refused",
@@ -43,33 +43,34 @@ _SENT: Final = {
     "rejected": "abort",
 }
 _NUMBERED: Final = get_args(coordination.NumberedMessage)
-_NAMES: Final = tuple(_KINDS.values())
-_CODES: Final = {name: code for code, name in enumerate(_NAMES)}
+_KIND_NAMES: Final = tuple(_KINDS.values())
+_KIND_CODES: Final = {name: code for code, name in enumerate(_KIND_NAMES)}
 _REASONS: Final = frozenset(Reason)
 _DIGEST_BYTES: Final = 8
-_UNKNOWN: Final = bytes(_DIGEST_BYTES)
+NO_DIGEST: Final = bytes(_DIGEST_BYTES)
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode_message: Final = msgspec.json.Decoder(CoordinationMessage).decode
 _decode_record: Final = msgspec.json.Decoder(JournalRecord).decode
 
-Way = tuple[int, int]
+Channel = tuple[int, int]
 
 
-class _Message(NamedTuple):
+class _MessageDigest(NamedTuple):
     kind: str
     digest: bytes
-    # Debits less credits that a commit makes the receiver post.
+    # Of a commit: debits less credits that the receiver posts.
     net: int = 0
     currency: int = 0
 
-    def differs(self, other: "_Message") -> bool:
-        known = _UNKNOWN not in (self.digest, other.digest)
-        return self.kind != other.kind or (known and self.digest != other.digest)
+    def differs(self, other: "_MessageDigest") -> bool:
+        comparable = NO_DIGEST not in (self.digest, other.digest)
+        return self.kind != other.kind or (comparable and self.digest != other.digest)
 
 
-class _Side:
-    """One side's account of the messages from one partition to another, by number from 1."""
+class _MessageLog:
+    """The messages from one partition to another as one of their journals has them, numbered from
+    1."""
 
     def __init__(self) -> None:
         self.kinds = bytearray()
@@ -80,15 +81,20 @@ class _Side:
     def __len__(self) -> int:
         return len(self.kinds)
 
-    def __getitem__(self, number: int) -> _Message:
-        at = number - 1
-        digest = self.digests[at * _DIGEST_BYTES : number * _DIGEST_BYTES]
-        return _Message(_NAMES[self.kinds[at]], bytes(digest), self.nets[at], self.currencies[at])
+    def __getitem__(self, number: int) -> _MessageDigest:
+        position = number - 1
+        digest = self.digests[position * _DIGEST_BYTES : number * _DIGEST_BYTES]
+        return _MessageDigest(
+            _KIND_NAMES[self.kinds[position]],
+            bytes(digest),
+            self.nets[position],
+            self.currencies[position],
+        )
 
     def add(self, kind: str, digest: bytes, net: int, currency: int) -> None:
-        self.kinds.append(_CODES[kind])
+        self.kinds.append(_KIND_CODES[kind])
         self.digests += digest
-        # What does not fit is wrong by itself, and reported with the books.
+        # The books report an amount that does not fit.
         self.nets.append(net if abs(net) < 2**63 else 0)
         self.currencies.append(currency)
 
@@ -96,17 +102,17 @@ class _Side:
 class CoordinationChannels:
     def __init__(self, differences: Differences) -> None:
         self._differences = differences
-        self._sent: dict[Way, _Side] = {}
-        self._read: dict[Way, _Side] = {}
+        self._sent: dict[Channel, _MessageLog] = {}
+        self._read: dict[Channel, _MessageLog] = {}
         self._currencies: list[str] = []
-        # Sent and not read, as of the two ends; and found where it must be.
+        # By currency code: the net amount of messages in flight that are in the topic.
         self._in_flight: Counter[int] = Counter()
 
     def before_fold(
         self, books: ReplayedBooks, offset: int, record: JournalRecord, effects: Effects | None
     ) -> None:
-        """Called before the books have the record: what is pending and prepared is there still.
-        `effects`: what it must change and send, where that can be told."""
+        """Call it before the books fold the record, while they still have what is pending and
+        prepared. `effects`: what the record must change and send, if that can be derived."""
         if record.sent or (effects is not None and effects.messages):
             self._send(books, offset, record, effects)
         message = record.message
@@ -114,56 +120,62 @@ class CoordinationChannels:
             self._receive(books, offset, record, message)
 
     def sent_by(self, partition: int, partitions: int) -> tuple[int, ...]:
-        return self._lengths(self._sent, [(partition, other) for other in range(partitions)])
+        return self._lengths(self._sent, [(partition, receiver) for receiver in range(partitions)])
 
     def read_by(self, partition: int, partitions: int) -> tuple[int, ...]:
-        return self._lengths(self._read, [(other, partition) for other in range(partitions)])
+        return self._lengths(self._read, [(sender, partition) for sender in range(partitions)])
 
-    def _lengths(self, sides: dict[Way, _Side], ways: list[Way]) -> tuple[int, ...]:
-        return tuple(len(sides[way]) if way in sides else 0 for way in ways)
+    def _lengths(
+        self, message_logs: dict[Channel, _MessageLog], channels: list[Channel]
+    ) -> tuple[int, ...]:
+        return tuple(
+            len(message_logs[channel]) if channel in message_logs else 0 for channel in channels
+        )
 
     def _send(
         self, books: ReplayedBooks, offset: int, record: JournalRecord, effects: Effects | None
     ) -> None:
-        kind = _SENT.get(record.step)
+        kind = SENT_KIND_BY_STEP.get(record.step)
         if kind is None:
-            self._note(books, offset, record, f"sends messages, though it is {record.step}")
+            self._note(books, offset, record, f"is {record.step}, but sends messages")
             return
         expected = dict(effects.messages) if effects is not None else {}
-        to = [sent.partition for sent in record.sent]
-        if effects is not None and to != list(expected):
-            what = f"sends to partitions {to}, but must send to {list(expected)}"
+        receivers = [sent.partition for sent in record.sent]
+        if effects is not None and receivers != list(expected):
+            what = f"sends to partitions {receivers}, but must send to {list(expected)}"
             self._note(books, offset, record, what)
         currency = ""
         entries: tuple[CoordinatedEntry, ...] = ()
-        waited = books.open.get(record.transaction_id or "")
-        if kind == "commit" and waited is not None:
-            currency, entries = waited.pending.currency, waited.pending.entries
+        open_transaction = books.open.get(record.transaction_id or "")
+        if kind == "commit" and open_transaction is not None:
+            currency, entries = open_transaction.pending.currency, open_transaction.pending.entries
         for sent in record.sent:
-            side = self._sent.setdefault((books.partition, sent.partition), _Side())
-            if sent.number != len(side) + 1:
+            message_log = self._sent.setdefault((books.partition, sent.partition), _MessageLog())
+            if sent.number != len(message_log) + 1:
                 self._note(
                     books,
                     offset,
                     record,
-                    f"sends message {sent.number} to partition {sent.partition} after {len(side)}",
+                    f"sends message {sent.number} to partition {sent.partition}, expected"
+                    f" {len(message_log) + 1}",
                 )
-            # Without a genesis nobody knows where an account belongs; that is noted elsewhere.
+            # Without a genesis the partition of an account is unknown; the books note that.
             net = _net_of(entries, sent.partition, books.partitions) if books.partitions else 0
             message = expected.get(sent.partition)
-            digest = _UNKNOWN if message is None else _digest(replace(message, number=sent.number))
-            side.add(kind, digest, net, self._code(currency))
+            digest = NO_DIGEST if message is None else _digest(replace(message, number=sent.number))
+            message_log.add(kind, digest, net, self._code(currency))
 
     def _receive(
         self, books: ReplayedBooks, offset: int, record: JournalRecord, message: NumberedMessage
     ) -> None:
-        side = self._read.setdefault((message.source, books.partition), _Side())
-        if message.number != len(side) + 1:
+        message_log = self._read.setdefault((message.source, books.partition), _MessageLog())
+        if message.number != len(message_log) + 1:
             self._note(
                 books,
                 offset,
                 record,
-                f"reads message {message.number} of partition {message.source} after {len(side)}",
+                f"reads message {message.number} of partition {message.source}, expected"
+                f" {len(message_log) + 1}",
             )
         net, currency = 0, ""
         if record.step == "committed":
@@ -175,167 +187,191 @@ class CoordinationChannels:
             prepared = books.prepared.get(record.transaction_id or "")
             if prepared is not None and isinstance(prepared[0].message, coordination.Prepare):
                 currency = prepared[0].message.currency
-        side.add(_KINDS[type(message)], _digest(message), net, self._code(currency))
+        message_log.add(_KINDS[type(message)], _digest(message), net, self._code(currency))
 
     # At the end
 
     def compare(self) -> None:
-        """What both sides have, message by message."""
-        for way in sorted({*self._sent, *self._read}):
-            sent, read = self._sides(way)
-            both = min(len(sent), len(read))
+        """Compares the messages that both journals have."""
+        for channel in sorted({*self._sent, *self._read}):
+            sent, read = self._message_logs(channel)
+            common = min(len(sent), len(read))
             if (
-                sent.kinds[:both] != read.kinds[:both]
-                or sent.digests[: both * _DIGEST_BYTES] != read.digests[: both * _DIGEST_BYTES]
-                or sent.nets[:both] != read.nets[:both]
-                or sent.currencies[:both] != read.currencies[:both]
+                sent.kinds[:common] != read.kinds[:common]
+                or sent.digests[: common * _DIGEST_BYTES] != read.digests[: common * _DIGEST_BYTES]
+                or sent.nets[:common] != read.nets[:common]
+                or sent.currencies[:common] != read.currencies[:common]
             ):
-                self._note_each_difference(way, sent, read, both)
+                self._note_each_difference(channel, sent, read, common)
 
-    def _note_each_difference(self, way: Way, sent: _Side, read: _Side, both: int) -> None:
-        for number in range(1, both + 1):
-            one, other = sent[number], read[number]
-            if one.differs(other) or one[2:] != other[2:]:
-                self._different(way, number, one, other, "read")
-
-    def _different(
-        self, way: Way, number: int, sent: _Message, found: _Message, where: str
+    def _note_each_difference(
+        self, channel: Channel, sent: _MessageLog, read: _MessageLog, common: int
     ) -> None:
-        what = f"message {number} from partition {way[0]} to {way[1]} was sent as"
-        if (sent.kind, *sent[2:]) != (found.kind, *found[2:]):
-            text = f"{self._text(sent)} and {where} as {self._text(found)}"
-        else:
-            text = f"{self._text(sent)} and {where} with other contents"
-        self._differences.note("coordination", f"{what} {text}", partition=way[1])
+        for number in range(1, common + 1):
+            sent_message, read_message = sent[number], read[number]
+            if sent_message.differs(read_message) or sent_message[2:] != read_message[2:]:
+                self._note_difference(channel, number, sent_message, read_message, "read")
 
-    def _text(self, message: _Message) -> str:
+    def _note_difference(
+        self,
+        channel: Channel,
+        number: int,
+        sent: _MessageDigest,
+        present: _MessageDigest,
+        place: str,
+    ) -> None:
+        what = f"message {number} from partition {channel[0]} to {channel[1]} was sent as"
+        if (sent.kind, *sent[2:]) != (present.kind, *present[2:]):
+            text = f"{self._text(sent)} and {place} as {self._text(present)}"
+        else:
+            text = f"{self._text(sent)} and {place} with different contents"
+        self._differences.note("coordination", f"{what} {text}", partition=channel[1])
+
+    def _text(self, message: _MessageDigest) -> str:
         if not message.net:
             return message.kind
         return f"{message.kind} of {message.net} {self._currencies[message.currency]}"
 
-    def _sides(self, way: Way) -> tuple[_Side, _Side]:
-        return self._sent.get(way, _Side()), self._read.get(way, _Side())
+    def _message_logs(self, channel: Channel) -> tuple[_MessageLog, _MessageLog]:
+        return self._sent.get(channel, _MessageLog()), self._read.get(channel, _MessageLog())
 
-    def find(self, receiver: "UnreadMessages", journals: Callable[[int], "LaterJournal"]) -> None:
-        """What one partition has still to read in `coordination`, and what it read of messages that
-        were sent beyond the senders' ends. `journals`: what a partition has journaled since its
-        end."""
-        sources = {way[0] for way in (*self._sent, *self._read) if way[1] == receiver.partition}
-        wanted: dict[tuple[int, int], _Message] = {}
+    def compare_unread(
+        self, receiver: "UnreadMessages", later_journal: Callable[[int], "LaterJournal"]
+    ) -> None:
+        """Compares one partition's unread messages, and the messages that it read though they were
+        sent after the end of the sender's journal. `later_journal`: what a partition has journaled
+        after its end."""
+        sources = {
+            channel[0] for channel in (*self._sent, *self._read) if channel[1] == receiver.partition
+        }
+        in_flight: dict[tuple[int, int], _MessageDigest] = {}
         last_sent: dict[int, int] = {}
         for source in sorted(sources):
-            way = source, receiver.partition
-            sent, read = self._sides(way)
+            channel = source, receiver.partition
+            sent, read = self._message_logs(channel)
             last_sent[source] = len(sent)
-            wanted |= {(source, n): sent[n] for n in range(len(read) + 1, len(sent) + 1)}
-            self._sent_since(way, sent, read, journals)
-        self._wait_for(receiver, wanted, journals)
-        for at, message in wanted.items():
-            self._unread(receiver, at, message)
+            in_flight |= {(source, n): sent[n] for n in range(len(read) + 1, len(sent) + 1)}
+            self._compare_messages_sent_later(channel, sent, read, later_journal)
+        self._read_until_complete(receiver, in_flight, later_journal)
+        for position, message in in_flight.items():
+            self._compare_message_in_flight(receiver, position, message)
         for offset, reason in receiver.stops.items():
             what = f"record at {offset} of the topic {reason}: the processor stops there"
             self._differences.note("coordination", what, partition=receiver.partition)
-        # One that was read before is a duplicate: it changes nothing.
-        others = [at for at in receiver.found if not 1 <= at[1] <= last_sent.get(at[0], 0)]
-        for source, number in sorted(self._never_sent(receiver, others, journals)):
+        # A repeated message that was read before is a duplicate and changes nothing.
+        others = [
+            position
+            for position in receiver.present
+            if not 1 <= position[1] <= last_sent.get(position[0], 0)
+        ]
+        for source, number in sorted(self._await_senders(receiver, others, later_journal)):
             what = f"message {number} of partition {source} is in the topic, but was never sent"
             self._differences.note("coordination", what, partition=receiver.partition)
 
-    def find_decisions(
+    def compare_log_time_decisions(
         self,
         receiver: "UnreadMessages",
-        ahead: dict[int, coordination.LogTime],
-        journals: Callable[[int], "LaterJournal"],
+        decided_ahead: dict[int, coordination.LogTime],
+        later_journal: Callable[[int], "LaterJournal"],
     ) -> None:
-        """Operators' decisions that counted already, and have still to be read in their place, or
-        were read since."""
-        for offset, decision in ahead.items():
-            found = receiver.decisions.get(offset)
-            if found is None:
-                since = journals(receiver.partition)
-                since.read()
-                found = since.decisions.get(offset)
-            if found != decision:
-                what = f"the decision on log times at {offset} of `coordination` is not there"
+        """Compares log-time decisions that took effect before the processor read them."""
+        for offset, decision in decided_ahead.items():
+            present = receiver.decisions.get(offset)
+            if present is None:
+                later = later_journal(receiver.partition)
+                later.read()
+                present = later.decisions.get(offset)
+            if present != decision:
+                what = f"no log-time decision at offset {offset} of `coordination`"
                 self._differences.note("coordination", what, partition=receiver.partition)
 
-    def _sent_since(
-        self, way: Way, sent: _Side, read: _Side, journals: Callable[[int], "LaterJournal"]
+    def _compare_messages_sent_later(
+        self,
+        channel: Channel,
+        sent: _MessageLog,
+        read: _MessageLog,
+        later_journal: Callable[[int], "LaterJournal"],
     ) -> None:
         for number in range(len(sent) + 1, len(read) + 1):
             message = read[number]
-            kind = journals(way[0]).sent.get((way[1], number))
+            kind = later_journal(channel[0]).sent.get((channel[1], number))
             if kind is None:
-                what = f"message {number} of partition {way[0]} was read, but was never sent"
-                self._differences.note("coordination", what, partition=way[1])
+                what = f"message {number} of partition {channel[0]} was read, but was never sent"
+                self._differences.note("coordination", what, partition=channel[1])
             elif kind != message.kind:
-                self._different(way, number, _Message(kind, _UNKNOWN), message, "read")
+                self._note_difference(
+                    channel, number, _MessageDigest(kind, NO_DIGEST), message, "read"
+                )
             else:
                 self._in_flight[message.currency] -= message.net
 
-    def _wait_for(
+    def _read_until_complete(
         self,
         receiver: "UnreadMessages",
-        wanted: dict[tuple[int, int], _Message],
-        journals: Callable[[int], "LaterJournal"],
+        in_flight: dict[tuple[int, int], _MessageDigest],
+        later_journal: Callable[[int], "LaterJournal"],
     ) -> None:
-        """A commit is seen in one topic a moment before it is in another, and what was read
-        meanwhile is deleted."""
+        """Waits for messages in flight. A transaction becomes visible in one topic before another,
+        and the receiver deletes a message that it has read."""
         deadline = time.monotonic() + topic_reader.CATCH_UP_S
         while True:
             receiver.read()
-            wanted_keys = wanted.keys() - receiver.undecodable
-            if wanted_keys <= receiver.found.keys():
+            decodable = in_flight.keys() - receiver.undecodable
+            if decodable <= receiver.present.keys():
                 return
-            since = journals(receiver.partition)
-            since.read()
-            receiver.found.update(since.read_of(wanted_keys - receiver.found.keys()))
-            if wanted_keys <= receiver.found.keys() or time.monotonic() > deadline:
+            later = later_journal(receiver.partition)
+            later.read()
+            receiver.present.update(later.messages_read(decodable - receiver.present.keys()))
+            if decodable <= receiver.present.keys() or time.monotonic() > deadline:
                 return
             time.sleep(topic_reader.PAUSE_S)
 
-    def _unread(self, receiver: "UnreadMessages", at: tuple[int, int], sent: _Message) -> None:
-        source, number = at
-        if at in receiver.undecodable:
-            # It lies there; that it cannot be decoded is noted by itself.
+    def _compare_message_in_flight(
+        self, receiver: "UnreadMessages", position: tuple[int, int], sent: _MessageDigest
+    ) -> None:
+        source, number = position
+        if position in receiver.undecodable:
+            # The message is in the topic. `receiver.stops` has the difference.
             self._in_flight[sent.currency] += sent.net
             return
-        found = receiver.found.get(at)
-        if found is None:
+        present = receiver.present.get(position)
+        if present is None:
             what = (
                 f"message {number} of partition {source}, {self._text(sent)}, was sent, but is"
-                " neither in the topic nor read"
+                " neither in the topic nor in the receiver's journal"
             )
             self._differences.note("coordination", what, partition=receiver.partition)
             return
-        if sent.differs(found):
-            self._different((source, receiver.partition), number, sent, found, "is in the topic")
+        if sent.differs(present):
+            self._note_difference(
+                (source, receiver.partition), number, sent, present, "is in the topic"
+            )
             return
         self._in_flight[sent.currency] += sent.net
 
-    def _never_sent(
+    def _await_senders(
         self,
         receiver: "UnreadMessages",
-        found: list[tuple[int, int]],
-        journals: Callable[[int], "LaterJournal"],
+        present: list[tuple[int, int]],
+        later_journal: Callable[[int], "LaterJournal"],
     ) -> set[tuple[int, int]]:
-        """Those that no journal has by now, either."""
+        """The messages that no sender has journaled by now."""
         deadline = time.monotonic() + topic_reader.CATCH_UP_S
-        missing = set(found)
+        missing = set(present)
         while True:
-            waited = {source for source, _ in missing if 0 <= source < receiver.partitions}
+            senders = {source for source, _ in missing if 0 <= source < receiver.partitions}
             for source, number in list(missing):
-                if source in waited and (receiver.partition, number) in journals(source).sent:
+                if source in senders and (receiver.partition, number) in later_journal(source).sent:
                     missing.discard((source, number))
-            waited &= {source for source, _ in missing}
-            if not waited or time.monotonic() > deadline:
+            senders &= {source for source, _ in missing}
+            if not senders or time.monotonic() > deadline:
                 return missing
             time.sleep(topic_reader.PAUSE_S)
-            for source in waited:
-                journals(source).read()
+            for source in senders:
+                later_journal(source).read()
 
-    def under_way(self) -> Counter[str]:
-        """By currency what transit must hold over all partitions, once all was found."""
+    def net_in_flight(self) -> Counter[str]:
+        """By currency: what transit must be over all partitions. Valid after `compare_unread`."""
         total = {self._currencies[code]: net for code, net in self._in_flight.items() if net}
         return Counter(total)
 
@@ -356,47 +392,47 @@ class CoordinationChannels:
 
 
 class UnreadMessages:
-    """What lies in one partition of `coordination` beyond its reader's position."""
+    """The messages of one partition of `coordination` beyond the processor's position."""
 
     def __init__(
-        self, of: topic_reader.TopicPartitionReader, next_offset: int, partitions: int
+        self, reader: topic_reader.TopicPartitionReader, next_offset: int, partitions: int
     ) -> None:
-        self.partition = of.partition
+        self.partition = reader.partition
         self.partitions = partitions
-        self.found: dict[tuple[int, int], _Message] = {}
+        self.present: dict[tuple[int, int], _MessageDigest] = {}
         self.decisions: dict[int, coordination.LogTime] = {}
         # By offset: why a processor of this version does not decide the record.
         self.stops: dict[int, str] = {}
         # By source and number: messages that are there and cannot be decoded.
         self.undecodable: set[tuple[int, int]] = set()
-        self._of = of
+        self._reader = reader
         self._next = next_offset
 
     def read(self) -> None:
-        start, end = self._of.range()
-        for record in self._of.records(max(start, self._next), end):
+        start, end = self._reader.range()
+        for record in self._reader.records(max(start, self._next), end):
             value = record.value or b""
             try:
                 message = _decode_message(value)
             except (ValueError, RecursionError) as error:
-                self._undecodable(record.offset, value, str(error))
+                self._add_undecodable(record.offset, value, str(error))
                 continue
             if isinstance(message, coordination.Refused) and message.reason not in _REASONS:
                 reason = f"unknown reason {message.reason!r}"
-                self._undecodable(record.offset, value, reason)
+                self._add_undecodable(record.offset, value, reason)
             elif isinstance(message, coordination.Configure) and message.genesis is None:
                 unsupported = _unsupported(message.settings)
                 if unsupported is not None:
                     self.stops[record.offset] = unsupported
             elif isinstance(message, _NUMBERED):
-                self.found.setdefault((message.source, message.number), _message(message))
+                self.present.setdefault((message.source, message.number), _message(message))
             elif isinstance(message, coordination.LogTime):
                 self.decisions[record.offset] = message
         self._next = max(self._next, end)
 
-    def _undecodable(self, offset: int, value: bytes, reason: str) -> None:
-        """Another version's message has an effect that is unknown here, so the processor stops at
-        it. It ignores bytes that are no message."""
+    def _add_undecodable(self, offset: int, value: bytes, reason: str) -> None:
+        """The effect of another version's message is unknown, so the processor stops at it. It
+        ignores bytes that are not a message."""
         try:
             fields = msgspec.json.decode(value)
         except (ValueError, RecursionError):
@@ -411,37 +447,41 @@ class UnreadMessages:
 
 
 class LaterJournal:
-    """What one partition has journaled since the end up to which it was folded."""
+    """The records that one partition journaled after the end of the fold."""
 
-    def __init__(self, of: topic_reader.TopicPartitionReader, next_offset: int) -> None:
+    def __init__(self, reader: topic_reader.TopicPartitionReader, next_offset: int) -> None:
         # By receiving partition and number: the kind.
         self.sent: dict[tuple[int, int], str] = {}
         self.decisions: dict[int, coordination.LogTime] = {}
-        self._read: dict[tuple[int, int], _Message] = {}
-        self._of = of
+        self._read: dict[tuple[int, int], _MessageDigest] = {}
+        self._reader = reader
         self._next = next_offset
         self.read()
 
     def read(self) -> None:
-        _, end = self._of.range()
-        for record in self._of.records(self._next, end):
+        _, end = self._reader.range()
+        for topic_record in self._reader.records(self._next, end):
             try:
-                said = _decode_record(record.value or b"")
+                record = _decode_record(topic_record.value or b"")
             except ValueError:
                 continue
-            for sent in said.sent:
-                self.sent[sent.partition, sent.number] = _SENT.get(said.step, said.step)
-            if isinstance(said.message, _NUMBERED) and said.step != "duplicate":
-                self._read[said.message.source, said.message.number] = _message(said.message)
+            for sent in record.sent:
+                self.sent[sent.partition, sent.number] = SENT_KIND_BY_STEP.get(
+                    record.step, record.step
+                )
+            if isinstance(record.message, _NUMBERED) and record.step != "duplicate":
+                self._read[record.message.source, record.message.number] = _message(record.message)
             elif (
-                isinstance(said.message, coordination.LogTime)
-                and said.source.topic == "coordination"
+                isinstance(record.message, coordination.LogTime)
+                and record.source.topic == "coordination"
             ):
-                self.decisions[said.source.offset] = said.message
+                self.decisions[record.source.offset] = record.message
         self._next = max(self._next, end)
 
-    def read_of(self, wanted: Iterable[tuple[int, int]]) -> dict[tuple[int, int], _Message]:
-        return {at: self._read[at] for at in wanted if at in self._read}
+    def messages_read(
+        self, in_flight: Iterable[tuple[int, int]]
+    ) -> dict[tuple[int, int], _MessageDigest]:
+        return {position: self._read[position] for position in in_flight if position in self._read}
 
 
 def _unsupported(parameters: LedgerParameters) -> str | None:
@@ -459,13 +499,13 @@ def _unsupported(parameters: LedgerParameters) -> str | None:
     return None
 
 
-def _message(message: NumberedMessage) -> _Message:
-    return _Message(_KINDS[type(message)], _digest(message))
+def _message(message: NumberedMessage) -> _MessageDigest:
+    return _MessageDigest(_KINDS[type(message)], _digest(message))
 
 
 def _digest(message: NumberedMessage) -> bytes:
     if isinstance(message, coordination.Refused):
-        # Which entry was refused is not in its sender's journal.
+        # The sender's journal does not hold the index of the refused entry.
         message = replace(message, index=0)
     return hashlib.blake2b(_encode(message), digest_size=_DIGEST_BYTES).digest()
 

@@ -1,7 +1,7 @@
-"""How far the copies are behind the journal, and whether they are on their way.
+"""Measures how far the copies lag behind the journal: work in flight, or a stalled copy.
 
-Where the journal stands is asked first. A copy that is not there yet is waited for; work in flight
-arrives, or at least moves. One that stands still has lost something, or nobody writes it.
+It reads the ends of the journal first, then waits for the copies to reach them. A copy that moves
+is work in flight. One that does not has lost records, or its writer is not running.
 """
 
 import time
@@ -19,20 +19,20 @@ from sinks.verify import expected_messages, postgres_comparison, topic_reader
 from sinks.verify.published_topics import ResultPositions
 from sinks.verify.report import Differences, LaggingCopy
 
-Waited = Literal["results", "postgres", "state"]
+CopyName = Literal["results", "postgres", "state"]
 _decode_record: Final = msgspec.json.Decoder(JournalRecord).decode
 _decode_position: Final = msgspec.msgpack.Decoder(PartitionPosition).decode
 
 
-class _End(Struct):
-    """Where a partition's journal stands: its records, and the last of them with an outcome."""
+class _JournalEnd(Struct):
+    """The last sequence of a partition's journal, and the last one that has an outcome."""
 
     sequence: int = 0
-    outcome: int = 0
+    outcome_sequence: int = 0
 
 
 class CopyLag:
-    """Of all partitions. `close` it."""
+    """Covers all partitions. The caller closes it."""
 
     def __init__(
         self, config: ClientConfig, names: Names, partitions: int, database_url: str | None
@@ -40,13 +40,13 @@ class CopyLag:
         self.results = ResultPositions(config, names, partitions)
         self._database_url = database_url
         self._states = [
-            topic_reader.TopicPartitionReader(config, names.state, each)
-            for each in range(partitions)
+            topic_reader.TopicPartitionReader(config, names.state, number)
+            for number in range(partitions)
         ]
         self._ends = []
         for number in range(partitions):
             journal = topic_reader.TopicPartitionReader(config, names.journal, number)
-            self._ends.append(_end(journal))
+            self._ends.append(_journal_end(journal))
             journal.close()
 
     def close(self) -> None:
@@ -55,66 +55,75 @@ class CopyLag:
             state.close()
 
     def wait(self, differences: Differences) -> tuple[LaggingCopy, ...]:
-        """For all copies together, for a while. Those that moved and have not arrived."""
+        """Waits once for all copies together. Notes those that stalled, and returns those that
+        moved but still lag."""
         deadline = time.monotonic() + topic_reader.CATCH_UP_S
-        first = now = self._look()
-        while behind := {at: missing for at in now if (missing := self._missing(at, now[at])) > 0}:
+        first = now = self._read_sequences()
+        while lagging := self._lagging(now):
             if time.monotonic() > deadline:
                 break
             time.sleep(topic_reader.PAUSE_S)
-            now = self._look()
-        moving = []
-        for (copy, number), records in sorted(behind.items()):
-            # What the processor writes with the journal, in one transaction, is never behind it.
+            now = self._read_sequences()
+        lagging_copies = []
+        for (copy, number), records in sorted(lagging.items()):
+            # The processor writes state and journal in one transaction, so state never lags.
             if copy != "state" and now[copy, number] > first[copy, number]:
-                moving.append(LaggingCopy(copy=copy, partition=number, records=records))
+                lagging_copies.append(LaggingCopy(copy=copy, partition=number, records=records))
             else:
                 what = (
-                    f"stands still at sequence {now[copy, number]}, {records:,} journal records"
-                    " behind: it lost them, or nobody writes it"
+                    f"stalled at sequence {now[copy, number]}, {records:,} journal records behind:"
+                    " it lost records, or its writer is not running"
                 )
                 differences.note(copy, what, partition=number)
-        return tuple(moving)
+        return tuple(lagging_copies)
 
-    def _look(self) -> dict[tuple[Waited, int], int]:
-        """By copy and partition: how many journal records it has. Results first, as they follow on
-        what Postgres has."""
+    def _read_sequences(self) -> dict[tuple[CopyName, int], int]:
+        """By copy and partition: the sequence that it has reached. Results come first, because the
+        sink writes them after Postgres."""
         self.results.read()
-        there: dict[tuple[Waited, int], int] = {}
+        sequences: dict[tuple[CopyName, int], int] = {}
         for number in range(len(self._ends)):
             try:
-                there["results", number] = self.results.at(number).sequence
+                sequences["results", number] = self.results.position(number).sequence
             except ValueError:
-                there["results", number] = 0
+                sequences["results", number] = 0
         if self._database_url is not None:
-            rows = postgres_comparison.sequences(self._database_url)
+            postgres_sequences = postgres_comparison.sequences(self._database_url)
             for number in range(len(self._ends)):
-                there["postgres", number] = rows.get(number, 0)
+                sequences["postgres", number] = postgres_sequences.get(number, 0)
         for number, state in enumerate(self._states):
-            there["state", number] = _state_sequence(state)
-        return there
+            sequences["state", number] = _state_sequence(state)
+        return sequences
 
-    def _missing(self, at: tuple[Waited, int], sequence: int) -> int:
-        end = self._ends[at[1]]
-        return (end.outcome if at[0] == "results" else end.sequence) - sequence
+    def _lagging(
+        self, sequences: dict[tuple[CopyName, int], int]
+    ) -> dict[tuple[CopyName, int], int]:
+        """By copy and partition: how many journal records it is behind, if any."""
+        lagging = {}
+        for (copy, number), sequence in sequences.items():
+            end = self._ends[number]
+            records = (end.outcome_sequence if copy == "results" else end.sequence) - sequence
+            if records > 0:
+                lagging[copy, number] = records
+        return lagging
 
 
-def _end(journal: topic_reader.TopicPartitionReader) -> _End:
-    """Only what has an outcome has a result: the last one may lie well before the end."""
+def _journal_end(journal: topic_reader.TopicPartitionReader) -> _JournalEnd:
+    """Only a record with an outcome has a result, and the last one may be far before the end."""
     start, end = journal.range()
-    found, back = _End(), 8
+    journal_end, look_back = _JournalEnd(), 8
     while True:
-        for record in journal.records(max(start, end - back), end):
+        for record in journal.records(max(start, end - look_back), end):
             try:
-                said = _decode_record(record.value or b"")
+                journal_record = _decode_record(record.value or b"")
             except ValueError:
                 continue
-            found.sequence = said.sequence
-            if expected_messages.result(said) is not None:
-                found.outcome = said.sequence
-        if found.outcome or end - back <= start:
-            return found
-        back *= 8
+            journal_end.sequence = journal_record.sequence
+            if expected_messages.result(journal_record) is not None:
+                journal_end.outcome_sequence = journal_record.sequence
+        if journal_end.outcome_sequence or end - look_back <= start:
+            return journal_end
+        look_back *= 8
 
 
 def _state_sequence(state: topic_reader.TopicPartitionReader) -> int:

@@ -1,6 +1,7 @@
-"""The dead letters, beside the refusals in the journals: each has its own, and there is no other.
+"""Compares the dead letters with the refusals in the journals, one for one.
 
-One topic for all partitions, in no order of theirs: of each that is expected a digest is kept.
+The topic has one partition for the whole ledger, in no order of its own, so this keeps a digest of
+each expected dead letter. It must not know the code that writes them.
 """
 
 import hashlib
@@ -16,18 +17,19 @@ from schemas.published_records import DeadLetter
 from sinks.verify import expected_messages, topic_reader
 from sinks.verify.report import Differences
 
-_decode_letter: Final = msgspec.json.Decoder(DeadLetter).decode
+_decode_dead_letter: Final = msgspec.json.Decoder(DeadLetter).decode
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class DeadLetterComparison:
-    """All of them, by what they answer; a digest of each is kept."""
+    """Folds all journals, then reads the topic once."""
 
-    def __init__(self, of: topic_reader.TopicPartitionReader, differences: Differences) -> None:
+    def __init__(self, reader: topic_reader.TopicPartitionReader, differences: Differences) -> None:
         self.compared = 0
-        self._of = of
+        self._reader = reader
         self._differences = differences
-        # By partition and offset: the digest, if it can be known; the journal's offset, sequence.
+        # By the command's partition and offset: the digest, if it can be derived, and the journal
+        # record's offset and sequence.
         self._expected: dict[tuple[int, int], tuple[bytes | None, int, int]] = {}
         self._found: set[tuple[int, int]] = set()
 
@@ -36,60 +38,60 @@ class DeadLetterComparison:
         journal_offset: int,
         key: bytes | None,
         record: JournalRecord,
-        answered: bytes | None,
+        input_value: bytes | None,
     ) -> None:
         if expected_messages.has_dead_letter(record):
-            letter = expected_messages.dead_letter(record, answered)
-            digest = None if letter is None else _digest(key, letter)
-            at = record.partition, record.source.offset
-            self._expected[at] = digest, journal_offset, record.sequence
+            dead_letter = expected_messages.dead_letter(record, input_value)
+            digest = None if dead_letter is None else _digest(key, dead_letter)
+            position = record.partition, record.source.offset
+            self._expected[position] = digest, journal_offset, record.sequence
 
-    def finish(self, gone_on: Callable[[int], bool]) -> None:
-        """`gone_on` says whether the journal of a partition has more by now than was folded."""
-        start, end = self._of.range()
+    def finish(self, has_grown: Callable[[int], bool]) -> None:
+        """`has_grown` says whether a partition's journal has records that were not folded."""
+        start, end = self._reader.range()
         deadline = time.monotonic() + topic_reader.CATCH_UP_S
         while True:
-            for record in self._of.records(start, end):
-                self._compare(record, gone_on)
+            for record in self._reader.records(start, end):
+                self._compare(record, has_grown)
             missing = self._expected.keys() - self._found
             if not missing or time.monotonic() > deadline:
                 break
             time.sleep(topic_reader.PAUSE_S)
-            start, end = end, self._of.range()[1]
-        self._of.close()
-        for at in sorted(missing):
-            self._note(at, "is not there")
+            start, end = end, self._reader.range()[1]
+        self._reader.close()
+        for position in sorted(missing):
+            self._note(position, "is missing")
 
-    def _compare(self, record: CommittedRecord, gone_on: Callable[[int], bool]) -> None:
+    def _compare(self, record: CommittedRecord, has_grown: Callable[[int], bool]) -> None:
         try:
-            letter = _decode_letter(record.value or b"")
+            dead_letter = _decode_dead_letter(record.value or b"")
         except msgspec.MsgspecError as error:
-            what = f"offset {record.offset} cannot be read: {error}"
+            what = f"offset {record.offset} cannot be decoded: {error}"
             self._differences.note("commands.dead", what)
             return
-        at = letter.partition, letter.offset
-        if at not in self._expected:
-            if not gone_on(letter.partition):
-                self._note(at, "is there, though the journal refuses no such command")
+        position = dead_letter.partition, dead_letter.offset
+        if position not in self._expected:
+            if not has_grown(dead_letter.partition):
+                self._note(position, "is unexpected: the journal refuses no such command")
             return
-        digest = self._expected[at][0]
+        digest = self._expected[position][0]
         self.compared += 1
-        if at in self._found:
-            self._note(at, "is there twice")
-        elif digest is not None and _digest(record.key, letter) != digest:
-            self._note(at, "says something else than the journal")
-        self._found.add(at)
+        if position in self._found:
+            self._note(position, "is repeated")
+        elif digest is not None and _digest(record.key, dead_letter) != digest:
+            self._note(position, "differs from the journal")
+        self._found.add(position)
 
-    def _note(self, at: tuple[int, int], what: str) -> None:
-        _, offset, sequence = self._expected.get(at, (None, None, None))
+    def _note(self, position: tuple[int, int], what: str) -> None:
+        _, offset, sequence = self._expected.get(position, (None, None, None))
         self._differences.note(
             "commands.dead",
-            f"the letter of {at[0]}:{at[1]} {what}",
-            partition=at[0],
+            f"the dead letter of {position[0]}:{position[1]} {what}",
+            partition=position[0],
             offset=offset,
             sequence=sequence,
         )
 
 
-def _digest(key: bytes | None, letter: DeadLetter) -> bytes:
-    return hashlib.blake2b(_encode([repr(key), letter]), digest_size=12).digest()
+def _digest(key: bytes | None, dead_letter: DeadLetter) -> bytes:
+    return hashlib.blake2b(_encode([repr(key), dead_letter]), digest_size=12).digest()

@@ -1,7 +1,6 @@
-"""What an account is after a command that opens or changes it, worked out from the command alone.
+"""An account after a command that opens or changes it, derived from the command alone.
 
-It takes for granted that the ledger posted the command; whether it might is not asked. It shares no
-code with what decides.
+It takes as given that the ledger posted the command. It must not know the rules.
 """
 
 from typing import Final
@@ -35,7 +34,7 @@ def opened(command: commands.OpenAccount) -> AccountChange:
 
 
 def changed(before: AccountChange, command: Command | None) -> AccountChange:
-    """Of a command that changes no account all stays as it was."""
+    """Unchanged if the command changes no account."""
     if isinstance(command, commands.SetLimit):
         return replace(before, min_balance=command.min_balance)
     if isinstance(command, commands.ChangeAccount):

@@ -1,8 +1,7 @@
-"""What a journal record must change, worked out from the command or message that it answers and
-from the books before it.
+"""What a journal record must change, derived from its command or message and the books before it.
 
-It takes the decision for granted: whether a command may be posted is for the rules to say. What
-follows from a decision is compared field by field. Pure, and no code of what decides.
+It takes the decision as given: only the rules say whether a command may be posted. It compares what
+follows from the decision, field by field. It is pure, and must not know the rules.
 """
 
 from collections.abc import Iterable
@@ -16,8 +15,14 @@ from schemas.coordination import CoordinatedEntry, NumberedMessage
 from schemas.journal import HoldChange, JournalRecord, ParticipantRefusal, PendingTransaction
 from schemas.partitioning import partition_of
 from schemas.reasons import Reason
-from sinks.verify import replayed_books as kept
-from sinks.verify.replayed_books import ReplayedBooks, Triple, digest_of, final_entries, without_fee
+from sinks.verify import replayed_books
+from sinks.verify.replayed_books import (
+    EntryTriple,
+    ReplayedBooks,
+    entries_digest,
+    final_entries,
+    without_fee,
+)
 from sinks.verify.report import Differences
 
 _NUMBERED: Final = get_args(coordination.NumberedMessage)
@@ -32,20 +37,20 @@ _CHANGE_ACCOUNTS: Final = (
 
 
 class EffectsUnknown(ValueError):
-    """What the record changes cannot be worked out: something that it rests on is missing."""
+    """The effects cannot be derived, because something that they depend on is missing."""
 
 
 class Effects(NamedTuple):
-    entries: tuple[Triple, ...] = ()
-    released: tuple[Triple, ...] = ()
-    reserved: tuple[Triple, ...] = ()
+    entries: tuple[EntryTriple, ...] = ()
+    released: tuple[EntryTriple, ...] = ()
+    reserved: tuple[EntryTriple, ...] = ()
     hold: HoldChange | None = None
     pending: PendingTransaction | None = None
     fee: int = 0
     commission_bps: int = 0
     # The account that it opens or changes.
     account: str | None = None
-    # By receiving partition; without their numbers, which are the channel's.
+    # By receiving partition. `CoordinationChannels` adds the message numbers.
     messages: tuple[tuple[int, NumberedMessage], ...] = ()
 
 
@@ -55,8 +60,8 @@ NOTHING: Final = Effects()
 def compare(
     books: ReplayedBooks, offset: int, record: JournalRecord, differences: Differences
 ) -> Effects | None:
-    """Call it before the books have the record. Gives what was expected, for its messages; None
-    where that cannot be worked out."""
+    """Call it before the books fold the record. Returns the expected effects, or None if they
+    cannot be derived."""
 
     def note(what: str) -> None:
         differences.note(
@@ -74,7 +79,7 @@ def compare(
     except EffectsUnknown as error:
         note(str(error))
         return None
-    found = Effects(
+    actual = Effects(
         tuple((each.account, each.direction, each.amount) for each in record.entries),
         tuple((each.account, each.direction, each.amount) for each in record.released),
         tuple((each.account, each.direction, each.amount) for each in record.reserved),
@@ -85,13 +90,14 @@ def compare(
         None if record.account is None else record.account.id,
     )
     origin = "command" if record.source.topic == "commands" else record.step
-    for name, one, other in zip(Effects._fields, found, expected, strict=True):
-        if name != "messages" and one != other:
-            note(f"{name}: {_text(one)}, but its {origin} calls for {_text(other)}")
+    for name, actual_value, expected_value in zip(Effects._fields, actual, expected, strict=True):
+        if name != "messages" and actual_value != expected_value:
+            wanted = _describe(expected_value)
+            note(f"{name}: {_describe(actual_value)}, but its {origin} calls for {wanted}")
     return expected
 
 
-def _text(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(" ".join(map(str, each)) for each in value) or "none"
     return "none" if value is None else str(value)
@@ -111,28 +117,28 @@ def expected_effects(books: ReplayedBooks, record: JournalRecord) -> Effects:
     if step in ("posted", "pending") and record.command_offset is None:
         if record.command is None:
             raise EffectsUnknown(f"is {step} without a command")
-        return _begun(books, record, record.command)
+        return _posted_or_pending(books, record, record.command)
     if step in ("posted", "rejected") and record.command_offset is not None:
-        return _decided(books, record)
+        return _decision(books, record)
     if step == "answered":
         return Effects(pending=_answered(books, record))
     if step == "expired":
         return _expired(books, record)
     if step == "prepared" or step == "declined":
-        return _by_prepare(books, record)
+        return _prepared_or_declined(books, record)
     if step == "committed" or step == "aborted":
-        return _by_decision(books, record)
+        return _committed_or_aborted(books, record)
     if (step == "timed") is not isinstance(message, coordination.LogTime) and step != "ignored":
-        raise EffectsUnknown(f"is {step} by another message")
+        raise EffectsUnknown(f"is {step}, which its message does not allow")
     if step == "ignored":
-        _not_ours(books, record)
+        _check_ignored(books, record)
     return NOTHING
 
 
 # A command's own step
 
 
-def _begun(books: ReplayedBooks, record: JournalRecord, command: Command) -> Effects:
+def _posted_or_pending(books: ReplayedBooks, record: JournalRecord, command: Command) -> Effects:
     if isinstance(command, _CHANGE_ACCOUNTS):
         return Effects(account=command.account)
     if isinstance(command, commands.Hold):
@@ -143,12 +149,12 @@ def _begun(books: ReplayedBooks, record: JournalRecord, command: Command) -> Eff
             released=((hold.account, "debit", hold.amount),),
             hold=replace(hold, status="voided", captured=0),
         )
-    entries, fee, bps = _plan(books, record, command)
+    entries, fee, commission_bps = _planned_entries(books, record, command)
     triples = _triples(entries)
     if record.step == "pending":
-        return _pending(books, record, command, entries, fee, bps)
+        return _pending(books, record, command, entries, fee, commission_bps)
     if not isinstance(command, commands.Capture):
-        return Effects(entries=triples, fee=fee, commission_bps=bps)
+        return Effects(entries=triples, fee=fee, commission_bps=commission_bps)
     hold = _open_hold(books, command.hold_id, command.account)
     return Effects(
         entries=triples,
@@ -176,10 +182,10 @@ def _hold(books: ReplayedBooks, record: JournalRecord, command: commands.Hold) -
     )
 
 
-def _plan(
+def _planned_entries(
     books: ReplayedBooks, record: JournalRecord, command: Command
 ) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
-    """The entries that a command asks for, its commission and the rate of that."""
+    """The entries that a command requests, its commission and the commission rate."""
     account = _account(books, command.account)
     currency: str = getattr(command, "currency", None) or account.change.currency
     own = command.account
@@ -208,43 +214,48 @@ def _plan(
 
 
 def _transfer(
-    books: ReplayedBooks, command: commands.Transfer, account: kept.ReplayedAccount, currency: str
+    books: ReplayedBooks,
+    command: commands.Transfer,
+    account: replayed_books.ReplayedAccount,
+    currency: str,
 ) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
     if books.settings is None:
         raise EffectsUnknown("a transfer comes before the genesis")
-    bps = books.settings.commission_bps
-    fee = (command.amount * bps + 5_000) // 10_000
+    commission_bps = books.settings.commission_bps
+    fee = (command.amount * commission_bps + 5_000) // 10_000
     receiver = books.accounts.get(command.to)
     if receiver is not None and _same_owner(receiver, _wallet_owner(account)):
         fee = 0
-    entries: list[Triple] = [
+    entries: list[EntryTriple] = [
         (command.account, "debit", command.amount + fee),
         (command.to, "credit", command.amount),
     ]
     if fee:
         shard = ids.system_shard(ids.FEES, currency, books.partition)
         entries.append((shard, "credit", fee))
-    return _numbered(*entries)[0], fee, bps if fee else 0
+    return _numbered(*entries)[0], fee, commission_bps if fee else 0
 
 
 def _reversal(
     books: ReplayedBooks, record: JournalRecord, command: commands.Reverse
 ) -> tuple[CoordinatedEntry, ...]:
-    """As the record has them, where they are the original's turned round: of that a digest is
-    kept."""
+    """The record's entries, once they match the reversed original. The books keep a digest of that
+    only."""
     if record.pending is not None:
         entries = record.pending.entries
     else:
         entries = _numbered(*((e.account, e.direction, e.amount) for e in record.entries))[0]
-    turned = digest_of(
+    reversed_digest = entries_digest(
         (each.account, "debit" if each.direction == "credit" else "credit", each.amount)
         for each in entries
     )
     original = books.owned.get(ids.to_key(command.transaction_id))
     if original is None or original.status != "posted":
         raise EffectsUnknown(f"reverses {command.transaction_id}, which is not posted")
-    if original.entries != turned:
-        raise EffectsUnknown(f"its entries are not those of {command.transaction_id}, turned round")
+    if original.entries != reversed_digest:
+        raise EffectsUnknown(
+            f"its entries are not the reversed entries of {command.transaction_id}"
+        )
     return entries
 
 
@@ -254,21 +265,21 @@ def _pending(
     command: Command,
     entries: tuple[CoordinatedEntry, ...],
     fee: int,
-    bps: int,
+    commission_bps: int,
 ) -> Effects:
     settings = books.settings
     if settings is None or record.pending is None:
         raise EffectsUnknown("is pending without a plan, or before the genesis")
-    others: dict[int, list[CoordinatedEntry]] = {}
+    participant_entries: dict[int, list[CoordinatedEntry]] = {}
     for entry in entries:
         partition = _partition(books, entry.account)
         if partition != books.partition:
-            others.setdefault(partition, []).append(entry)
-    participants = tuple(sorted(others))
+            participant_entries.setdefault(partition, []).append(entry)
+    participants = tuple(sorted(participant_entries))
     account = _account(books, command.account)
     owner = _wallet_owner(account)
     waivable = isinstance(command, commands.Transfer) and fee > 0 and owner is not None
-    # Whether the sender can pay the commission only the rules can tell.
+    # Only the rules can tell whether the sender can pay the commission.
     fee_reserved = record.pending.fee_reserved or not waivable
     hold, reserved = None, entries if fee_reserved else without_fee(entries, fee)
     if isinstance(command, commands.Capture):
@@ -285,7 +296,7 @@ def _pending(
                 kind=commands.kind(command),
                 currency=currency,
                 account=command.account,
-                entries=tuple(others[partition]),
+                entries=tuple(participant_entries[partition]),
                 owner=owner if waivable else None,
                 wallets_only=bool(command.wallets_only),
             ),
@@ -293,7 +304,7 @@ def _pending(
         for partition in participants
     ]
     return Effects(
-        reserved=_own(books, reserved, system=False),
+        reserved=_own_partition_entries(books, reserved, system=False),
         hold=hold,
         pending=PendingTransaction(
             entries=entries,
@@ -303,24 +314,26 @@ def _pending(
             deadline_ms=record.time_ms + settings.participant_timeout_ms,
             offset=record.source.offset,
             fee=fee,
-            commission_bps=bps,
+            commission_bps=commission_bps,
             fee_reserved=fee_reserved,
         ),
         messages=tuple(prepares),
     )
 
 
-# What became of a pending transaction, at its coordinator
+# Answers and decisions, at the coordinator
 
 
 def _answered(books: ReplayedBooks, record: JournalRecord) -> PendingTransaction:
-    waited, message = books.open.get(record.transaction_id or ""), record.message
-    if waited is None or not isinstance(message, coordination.Prepared | coordination.Refused):
-        raise EffectsUnknown("answers what is not pending")
-    before = waited.pending
+    open_transaction, message = books.open.get(record.transaction_id or ""), record.message
+    if open_transaction is None or not isinstance(
+        message, coordination.Prepared | coordination.Refused
+    ):
+        raise EffectsUnknown("answers a transaction that is not pending")
+    before = open_transaction.pending
     if message.source not in before.waiting:
         raise EffectsUnknown(
-            f"counts an answer of partition {message.source}, which is not waited for"
+            f"counts an answer of partition {message.source}, which is not expected"
         )
     after = replace(
         before, waiting=tuple(each for each in before.waiting if each != message.source)
@@ -331,32 +344,32 @@ def _answered(books: ReplayedBooks, record: JournalRecord) -> PendingTransaction
     return replace(after, same_owner=after.same_owner or message.same_owner)
 
 
-def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
-    waited = books.open.get(record.transaction_id or "")
-    if waited is None or waited.record.command is None:
-        raise EffectsUnknown("decides on what is not pending")
-    command = waited.record.command
-    came_due = record.source.topic == "expiry"
-    pending = waited.pending if came_due else _answered(books, record)
+def _decision(books: ReplayedBooks, record: JournalRecord) -> Effects:
+    open_transaction = books.open.get(record.transaction_id or "")
+    if open_transaction is None or open_transaction.record.command is None:
+        raise EffectsUnknown("decides a transaction that is not pending")
+    command = open_transaction.record.command
+    timed_out = record.source.topic == "expiry"
+    pending = open_transaction.pending if timed_out else _answered(books, record)
     if record.step == "posted":
-        return _decided_to_post(books, record, waited, pending, command)
+        return _decision_to_post(books, record, open_transaction, pending, command)
     refused = {refusal.partition for refusal in pending.refusals}
     reasons: set[Reason] = {refusal.reason for refusal in pending.refusals}
-    if came_due:
+    if timed_out:
         reasons = {Reason.PARTICIPANT_TIMEOUT}
         if pending.deadline_ms > record.time_ms:
             raise EffectsUnknown(
-                f"times out at {record.time_ms}, though it may take to {pending.deadline_ms}"
+                f"times out at {record.time_ms}, before its deadline {pending.deadline_ms}"
             )
     elif pending.waiting:
-        raise EffectsUnknown(f"is rejected while it waits for {pending.waiting}")
+        raise EffectsUnknown(f"is rejected while it waits for partitions {pending.waiting}")
     elif not reasons and pending.fee and not pending.fee_reserved and not pending.same_owner:
         reasons = {Reason.INSUFFICIENT_FUNDS}
     if record.reason not in reasons:
-        raise EffectsUnknown(f"is rejected for {record.reason}, which nobody answered")
-    hold, released = None, waited.reserved
+        raise EffectsUnknown(f"is rejected for {record.reason}, which no participant gave")
+    hold, released = None, open_transaction.reserved
     if isinstance(command, commands.Capture):
-        before = _known_hold(books, command.hold_id)
+        before = _placed_hold(books, command.hold_id)
         hold, released = replace(before, status="open", captured=0), ()
         if before.expires_at_ms <= record.time_ms:
             hold = replace(hold, status="expired")
@@ -364,7 +377,7 @@ def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
     return Effects(
         released=released,
         hold=hold,
-        messages=_to_each(
+        messages=_addressed_to(
             [each for each in pending.participants if each not in refused],
             coordination.Abort(
                 source=books.partition, number=0, transaction_id=record.transaction_id or ""
@@ -373,22 +386,22 @@ def _decided(books: ReplayedBooks, record: JournalRecord) -> Effects:
     )
 
 
-def _decided_to_post(
+def _decision_to_post(
     books: ReplayedBooks,
     record: JournalRecord,
-    waited: kept.OpenTransaction,
+    open_transaction: replayed_books.OpenTransaction,
     pending: PendingTransaction,
     command: Command,
 ) -> Effects:
     if record.source.topic == "expiry" or pending.waiting or pending.refusals:
-        raise EffectsUnknown("is posted though not all participants have prepared it")
+        raise EffectsUnknown("is posted, but not all participants have prepared it")
     if pending.fee and not pending.fee_reserved and not pending.same_owner:
-        raise EffectsUnknown("is posted though its commission was not reserved")
+        raise EffectsUnknown("is posted, but its commission was not reserved")
     fee = 0 if pending.same_owner else pending.fee
     entries = final_entries(pending, fee)
-    hold, released = None, waited.reserved
+    hold, released = None, open_transaction.reserved
     if isinstance(command, commands.Capture):
-        before = _known_hold(books, command.hold_id)
+        before = _placed_hold(books, command.hold_id)
         hold = replace(before, status="captured", captured=pending.entries[0].amount)
         released = ((before.account, "debit", before.amount),)
     ordinary = [each for each in entries if not ids.is_system(each.account)]
@@ -402,23 +415,23 @@ def _decided_to_post(
         metadata=command.metadata,
     )
     return Effects(
-        entries=_with_transit(books, _own(books, entries), pending.currency),
+        entries=_with_transit(books, _own_partition_entries(books, entries), pending.currency),
         released=released,
         hold=hold,
         fee=fee,
         commission_bps=pending.commission_bps if fee else 0,
-        messages=_to_each(pending.participants, commit),
+        messages=_addressed_to(pending.participants, commit),
     )
 
 
-def _to_each(
+def _addressed_to(
     partitions: Iterable[int], message: NumberedMessage
 ) -> tuple[tuple[int, NumberedMessage], ...]:
     return tuple((partition, message) for partition in partitions)
 
 
 def _expired(books: ReplayedBooks, record: JournalRecord) -> Effects:
-    hold = _known_hold(books, record.transaction_id or "")
+    hold = _placed_hold(books, record.transaction_id or "")
     if hold.status != "open" or hold.expires_at_ms > record.time_ms:
         raise EffectsUnknown(
             f"hold {hold.id}, {hold.status} until {hold.expires_at_ms}, expires at {record.time_ms}"
@@ -432,7 +445,7 @@ def _expired(books: ReplayedBooks, record: JournalRecord) -> Effects:
 # At a participant
 
 
-def _by_prepare(books: ReplayedBooks, record: JournalRecord) -> Effects:
+def _prepared_or_declined(books: ReplayedBooks, record: JournalRecord) -> Effects:
     message = record.message
     if not isinstance(message, coordination.Prepare):
         raise EffectsUnknown(f"is {record.step} without a prepare message")
@@ -452,8 +465,8 @@ def _by_prepare(books: ReplayedBooks, record: JournalRecord) -> Effects:
     return Effects(reserved=_triples(message.entries), messages=((message.source, prepared),))
 
 
-def _by_decision(books: ReplayedBooks, record: JournalRecord) -> Effects:
-    """The coordinator's decision, and nothing but what was prepared."""
+def _committed_or_aborted(books: ReplayedBooks, record: JournalRecord) -> Effects:
+    """Applies the coordinator's decision to exactly what was prepared."""
     before = books.prepared.get(record.transaction_id or "")
     kind = coordination.Commit if record.step == "committed" else coordination.Abort
     if before is None or not isinstance(before[0].message, coordination.Prepare):
@@ -471,15 +484,15 @@ def _by_decision(books: ReplayedBooks, record: JournalRecord) -> Effects:
     return Effects(entries=entries, released=reserved)
 
 
-def _not_ours(books: ReplayedBooks, record: JournalRecord) -> None:
-    """Only a message that nobody waits for may be ignored."""
+def _check_ignored(books: ReplayedBooks, record: JournalRecord) -> None:
+    """Only an unexpected message may be ignored."""
     message, id = record.message, record.transaction_id or ""
     if isinstance(message, coordination.Commit | coordination.Abort) and id in books.prepared:
-        raise EffectsUnknown("ignores a decision on what is prepared")
+        raise EffectsUnknown("ignores the decision on a prepared transaction")
     if isinstance(message, coordination.Prepared | coordination.Refused):
-        waited = books.open.get(id)
-        if waited is not None and message.source in waited.pending.waiting:
-            raise EffectsUnknown("ignores an answer that is waited for")
+        open_transaction = books.open.get(id)
+        if open_transaction is not None and message.source in open_transaction.pending.waiting:
+            raise EffectsUnknown("ignores an expected answer")
     if isinstance(message, coordination.Prepare):
         raise EffectsUnknown("ignores a prepare message")
     if isinstance(message, coordination.LogTime) and (
@@ -487,24 +500,24 @@ def _not_ours(books: ReplayedBooks, record: JournalRecord) -> None:
         or message.last >= record.source.offset
         or record.source.topic != "coordination"
     ):
-        raise EffectsUnknown("ignores a decision on log times that are to come")
+        raise EffectsUnknown("ignores a log-time decision on later records")
 
 
-# What entries are
+# Entries
 
 
-def _numbered(*entries: Triple) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
-    """Without commission."""
+def _numbered(*entries: EntryTriple) -> tuple[tuple[CoordinatedEntry, ...], int, int]:
+    """The entries of a command without commission."""
     return tuple(CoordinatedEntry(n, *entry) for n, entry in enumerate(entries)), 0, 0
 
 
-def _triples(entries: Iterable[CoordinatedEntry]) -> tuple[Triple, ...]:
+def _triples(entries: Iterable[CoordinatedEntry]) -> tuple[EntryTriple, ...]:
     return tuple((each.account, each.direction, each.amount) for each in entries)
 
 
-def _own(
+def _own_partition_entries(
     books: ReplayedBooks, entries: Iterable[CoordinatedEntry], *, system: bool = True
-) -> tuple[Triple, ...]:
+) -> tuple[EntryTriple, ...]:
     return tuple(
         (each.account, each.direction, each.amount)
         for each in entries
@@ -514,9 +527,9 @@ def _own(
 
 
 def _with_transit(
-    books: ReplayedBooks, entries: tuple[Triple, ...], currency: str
-) -> tuple[Triple, ...]:
-    """What does not balance by itself is in transit."""
+    books: ReplayedBooks, entries: tuple[EntryTriple, ...], currency: str
+) -> tuple[EntryTriple, ...]:
+    """Adds the transit entry that balances the others."""
     net = sum(amount if direction == "debit" else -amount for _, direction, amount in entries)
     if not net:
         return entries
@@ -525,7 +538,7 @@ def _with_transit(
 
 
 def _partition(books: ReplayedBooks, account: str) -> int:
-    """System accounts are the coordinator's own."""
+    """System accounts belong to the coordinator."""
     return books.partition if ids.is_system(account) else partition_of(account, books.partitions)
 
 
@@ -536,30 +549,30 @@ def _shard(books: ReplayedBooks, account: str) -> str:
     return ids.system_shard(role, currency, books.partition)
 
 
-def _account(books: ReplayedBooks, id: str) -> kept.ReplayedAccount:
+def _account(books: ReplayedBooks, id: str) -> replayed_books.ReplayedAccount:
     account = books.accounts.get(id)
     if account is None:
-        raise EffectsUnknown(f"is about {id}, which was never opened")
+        raise EffectsUnknown(f"refers to account {id}, which was never opened")
     return account
 
 
-def _wallet_owner(account: kept.ReplayedAccount) -> str | None:
+def _wallet_owner(account: replayed_books.ReplayedAccount) -> str | None:
     return account.change.owner if account.change.type == "wallet" else None
 
 
-def _same_owner(receiver: kept.ReplayedAccount, owner: str | None) -> bool:
+def _same_owner(receiver: replayed_books.ReplayedAccount, owner: str | None) -> bool:
     return owner is not None and _wallet_owner(receiver) == owner
 
 
-def _known_hold(books: ReplayedBooks, id: str) -> HoldChange:
+def _placed_hold(books: ReplayedBooks, id: str) -> HoldChange:
     hold = books.holds.get(id)
     if hold is None:
-        raise EffectsUnknown(f"is about hold {id}, which was never placed")
+        raise EffectsUnknown(f"refers to hold {id}, which was never placed")
     return hold.change
 
 
 def _open_hold(books: ReplayedBooks, id: str, account: str) -> HoldChange:
-    hold = _known_hold(books, id)
+    hold = _placed_hold(books, id)
     if hold.account != account:
-        raise EffectsUnknown(f"takes hold {id}, which is of {hold.account}")
+        raise EffectsUnknown(f"uses hold {id}, which belongs to {hold.account}")
     return hold

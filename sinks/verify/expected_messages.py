@@ -1,8 +1,7 @@
-"""What readers must be told of a journal record: its entries in `transactions`, its result, its
-dead letter.
+"""The records that must be published for a journal record: entries, a result, a dead letter.
 
-Its own reading of what each field means, as docs/producing.md and docs/analytics.md describe it.
-Pure, and no code of those who write these topics.
+It follows the fields as docs/producing.md and docs/analytics.md describe them. It is pure, and must
+not know the code that writes these topics.
 """
 
 import base64
@@ -22,15 +21,15 @@ _REJECTED: Final = frozenset({"rejected", "refused"})
 
 
 def transactions(books: ReplayedBooks, record: JournalRecord) -> list[TransactionRecord]:
-    """Asked before the books have the record: what was pending or prepared is there still."""
+    """Call it before the books fold the record, while they have what is pending or prepared."""
     ordinary = [entry for entry in record.entries if isinstance(entry.balance, int)]
     if not ordinary:
         return []
-    moment = expected_rows.moment(record.time_ms)
-    assert moment is not None, "a record has a time"
-    timestamp = f"{moment:%Y-%m-%dT%H:%M:%S.%f}Z"
-    kind, parties, said = _what_it_is(books, record)
-    told = []
+    decided_at = expected_rows.timestamp(record.time_ms)
+    assert decided_at is not None, "a record has a time"
+    timestamp = f"{decided_at:%Y-%m-%dT%H:%M:%S.%f}Z"
+    kind, parties, references = _published_fields(books, record)
+    records = []
     for entry in ordinary:
         account = books.accounts[entry.account].change
         assert isinstance(entry.balance, int), "only a system account's balance is text"
@@ -38,7 +37,7 @@ def transactions(books: ReplayedBooks, record: JournalRecord) -> list[Transactio
         if len(parties) == 2:
             counterparty = parties[1] if parties[0] == entry.account else parties[0]
         payer = record.command is not None and record.command.account == entry.account
-        told.append(
+        records.append(
             TransactionRecord(
                 user_id=account.owner,
                 entry=entry.direction,
@@ -54,40 +53,45 @@ def transactions(books: ReplayedBooks, record: JournalRecord) -> list[Transactio
                 version=entry.version,
                 counterparty=counterparty,
                 fee=record.fee if payer else 0,
-                reference=said[0],
-                description=said[1],
-                metadata=said[2],
+                reference=references[0],
+                description=references[1],
+                metadata=references[2],
                 partition=record.partition,
                 sequence=record.sequence,
             )
         )
-    return told
+    return records
 
 
-def _what_it_is(
+def _published_fields(
     books: ReplayedBooks, record: JournalRecord
 ) -> tuple[str, list[str], tuple[str | None, str | None, Metadata]]:
-    """Kind, the ordinary accounts as far as they are told, and what its command said of it."""
+    """The kind, the ordinary accounts that are published, and the command's reference, description
+    and metadata."""
     message, command = record.message, record.command
     if isinstance(message, coordination.Commit):
-        asked = books.prepared[record.transaction_id or ""][0].message
-        assert isinstance(asked, coordination.Prepare), "what is prepared was asked for"
-        parties = (
-            [] if message.counterparty is None else [message.counterparty, asked.entries[0].account]
+        prepare = books.prepared[record.transaction_id or ""][0].message
+        assert isinstance(prepare, coordination.Prepare), (
+            "a transaction is prepared by a prepare message"
         )
-        return asked.kind, parties, (message.reference, message.description, message.metadata)
-    assert command is not None, "who posts has a command"
-    waited = books.open.get(record.transaction_id or "")
-    named: Iterable[str] = (entry.account for entry in record.entries)
-    if waited is not None:
-        named = (entry.account for entry in waited.pending.entries)
-    parties = [account for account in named if not ids.is_system(account)]
-    said = command.reference, command.description, command.metadata
-    return commands.kind(command), parties, said
+        parties = (
+            []
+            if message.counterparty is None
+            else [message.counterparty, prepare.entries[0].account]
+        )
+        return prepare.kind, parties, (message.reference, message.description, message.metadata)
+    assert command is not None, "a posted record has a command"
+    open_transaction = books.open.get(record.transaction_id or "")
+    accounts: Iterable[str] = (entry.account for entry in record.entries)
+    if open_transaction is not None:
+        accounts = (entry.account for entry in open_transaction.pending.entries)
+    parties = [account for account in accounts if not ids.is_system(account)]
+    references = command.reference, command.description, command.metadata
+    return commands.kind(command), parties, references
 
 
 def result(record: JournalRecord) -> Result | None:
-    """None where the record is no outcome of a command."""
+    """None if the record is not the outcome of a command."""
     offset: int | None = record.source.offset
     if record.command_offset is not None:
         offset = record.command_offset
@@ -116,22 +120,22 @@ def result(record: JournalRecord) -> Result | None:
     )
 
 
-def result_key(told: Result) -> bytes:
-    return (told.transaction_id or f"{told.partition}:{told.offset}").encode()
+def result_key(result: Result) -> bytes:
+    return (result.transaction_id or f"{result.partition}:{result.offset}").encode()
 
 
 def has_dead_letter(record: JournalRecord) -> bool:
-    """Refused at the door or misrouted; a key that was used again is a well-routed command's."""
+    """Refused by validation or misrouted. A reused key belongs to a valid command."""
     return record.step == "refused" and record.reason != Reason.IDEMPOTENCY_KEY_REUSED
 
 
-def dead_letter(record: JournalRecord, answered: bytes | None) -> DeadLetter | None:
-    """None where neither the record nor `commands` has the bytes any more."""
+def dead_letter(record: JournalRecord, input_value: bytes | None) -> DeadLetter | None:
+    """None if neither the record nor `commands` has the bytes any more."""
     command, refused = record.command, record.refused
     if refused is not None:
         size, head, id = refused.size, refused.head, refused.id
-    elif answered is not None:
-        size, head, id = len(answered), head_of(answered), _label(command)
+    elif input_value is not None:
+        size, head, id = len(input_value), head_of(input_value), _command_id(command)
     else:
         return None
     return DeadLetter(
@@ -147,9 +151,9 @@ def dead_letter(record: JournalRecord, answered: bytes | None) -> DeadLetter | N
 
 
 def head_of(value: bytes) -> str:
-    """What is kept of an input that could not be read."""
+    """The part of an undecodable input that is kept, as base64."""
     return base64.b64encode(value[: field_types.MAX_REFUSED_BYTES]).decode()
 
 
-def _label(command: Command | None) -> str | None:
+def _command_id(command: Command | None) -> str | None:
     return None if command is None else command.id

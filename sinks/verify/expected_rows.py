@@ -1,6 +1,6 @@
-"""The rows that the journal makes, column by column: what verify expects Postgres to hold.
+"""The rows that Postgres must hold for a journal, column by column.
 
-Its own reading of what each column means, as the migrations describe it. Pure.
+It follows the columns as the migrations describe them. It is pure, and must not know the sink.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 Values = list[Any]
 
-# The columns after partition and, in a history, sequence: as sql/verify has them.
+# The columns of sql/verify after `partition` and, in a history, `sequence`.
 ENTRY: Final = (
     "account", "version", "direction", "amount", "balance", "held", "time", "transaction_id",
 )  # fmt: skip
@@ -42,7 +42,7 @@ HOLD: Final = (
 POSITION: Final = ("ledger_id", "next_offset", "sequence", "last_hash", "time", "format_level")
 
 
-def moment(time_ms: int | None) -> datetime | None:
+def timestamp(time_ms: int | None) -> datetime | None:
     return None if time_ms is None else _EPOCH + timedelta(milliseconds=time_ms)
 
 
@@ -63,7 +63,7 @@ def command_row(record: JournalRecord) -> Values:
         record.detail,
         None if record.step == "refused" else record.transaction_id,
         record.first_status,
-        moment(record.time_ms),
+        timestamp(record.time_ms),
         None if command is None else commands.kind(command),
         None if command is None else command.account,
         command.id if command is not None else refused.id if refused is not None else None,
@@ -75,25 +75,25 @@ def command_row(record: JournalRecord) -> Values:
 def transaction_row(record: JournalRecord, command: Command) -> Values:
     pending = record.pending
     decided = record.step != "pending"
-    asked = _asked(record, command)
+    requested = _requested_entries(record, command)
     return [
         record.transaction_id,
         record.step,
         record.reason,
         record.sequence if decided else None,
-        moment(record.time_ms) if decided else None,
+        timestamp(record.time_ms) if decided else None,
         record.fee if pending is None else pending.fee,
         record.commission_bps if pending is None else pending.commission_bps,
         None,
         record.source.offset,
-        _amount(command, asked),
-        moment(record.time_ms),
-        moment(command.effective_at_ms),
+        _amount(command, requested),
+        timestamp(record.time_ms),
+        timestamp(command.effective_at_ms),
         getattr(command, "hold_id", None),
         command.transaction_id if isinstance(command, commands.Reverse) else None,
         commands.kind(command),
         command.account,
-        _counterparty(command, asked),
+        _counterparty(command, requested),
         command.id,
         command.reference,
         command.description,
@@ -103,8 +103,8 @@ def transaction_row(record: JournalRecord, command: Command) -> Values:
     ]
 
 
-def _asked(record: JournalRecord, command: Command) -> list[tuple[str, str, int]]:
-    """The entries that were asked for, as far as the record tells: account, direction, amount."""
+def _requested_entries(record: JournalRecord, command: Command) -> list[tuple[str, str, int]]:
+    """The entries that the command requests, if the record has them: account, direction, amount."""
     if isinstance(command, commands.Post):
         return [(each.account, each.direction, each.amount) for each in command.entries]
     if record.pending is not None:
@@ -112,21 +112,21 @@ def _asked(record: JournalRecord, command: Command) -> list[tuple[str, str, int]
     return [(each.account, each.direction, each.amount) for each in record.entries]
 
 
-def _amount(command: Command, asked: list[tuple[str, str, int]]) -> int | None:
+def _amount(command: Command, requested: list[tuple[str, str, int]]) -> int | None:
     if isinstance(command, (commands.Post, commands.Reverse)):
-        return sum(amount for _, side, amount in asked if side == "debit") or None
+        return sum(amount for _, side, amount in requested if side == "debit") or None
     amount: int | None = getattr(command, "amount", None)
-    if amount is None and isinstance(command, commands.Capture) and asked:
-        return asked[0][2]
+    if amount is None and isinstance(command, commands.Capture) and requested:
+        return requested[0][2]
     return amount
 
 
-def _counterparty(command: Command, asked: list[tuple[str, str, int]]) -> str | None:
+def _counterparty(command: Command, requested: list[tuple[str, str, int]]) -> str | None:
     to: str | None = getattr(command, "to", None)
     if to is not None:
         return to
-    named = [account for account, _, _ in asked if account != command.account]
-    others = [account for account in named if not ids.is_system(account)]
+    accounts_named = [account for account, _, _ in requested if account != command.account]
+    others = [account for account in accounts_named if not ids.is_system(account)]
     return others[0] if len(others) == 1 else None
 
 
@@ -145,7 +145,7 @@ def accounts(books: ReplayedBooks) -> dict[str, Values]:
             account.balance - account.held,
             account.version,
             account.sequence,
-            moment(account.opened_ms),
+            timestamp(account.opened_ms),
             account.change.metadata,
         ]
         for id, account in books.accounts.items()
@@ -169,9 +169,9 @@ def holds(books: ReplayedBooks) -> dict[str, Values]:
             hold.change.captured,
             hold.change.status,
             hold.sequence,
-            moment(hold.placed_ms),
-            moment(hold.changed_ms),
-            moment(hold.change.expires_at_ms),
+            timestamp(hold.placed_ms),
+            timestamp(hold.changed_ms),
+            timestamp(hold.change.expires_at_ms),
         ]
         for id, hold in books.holds.items()
     }

@@ -1,7 +1,8 @@
-"""What a partition has read, beside what its journal says of it: each command by its digest, each
-message that is still kept too, and where its reading stands.
+"""Compares a partition's inputs with its journal: each command, and each message that was not
+deleted.
 
-A command that the journal passes over has no outcome, and is told.
+It also derives the input position that the state must hold, and notes an input that the journal
+skips. It must not know the rules.
 """
 
 import hashlib
@@ -22,37 +23,41 @@ from sinks.verify.report import Differences
 
 _decode_command: Final = msgspec.json.Decoder(Command).decode
 _decode_message: Final = msgspec.json.Decoder(CoordinationMessage).decode
-_JSON: Final = b"{"
-# Anyone may write a key of any size to `commands`; the journal has its first bytes.
-_KEY_BYTES: Final = 256
+JSON_FIRST_BYTE: Final = b"{"
+# A producer may write a key of any size to `commands`; the journal keeps its first bytes.
+JOURNALED_KEY_BYTES: Final = 256
 
 
 class LogTimes:
-    """The times that operators gave to records of one partition, as its journal has them."""
+    """The log times that operators decided for records of one partition, from its journal."""
 
     def __init__(self) -> None:
-        self._given: list[LogTime] = []
+        self._decisions: list[LogTime] = []
 
     def fold(self, record: JournalRecord) -> None:
-        """Those of records that are still to come; of two on one record the last one counts."""
-        source, decision = record.source, record.message
-        self._given = [
-            each for each in self._given if each.topic != source.topic or each.last > source.offset
+        """Keeps the decisions on records that are still to be read."""
+        source, message = record.source, record.message
+        self._decisions = [
+            decision
+            for decision in self._decisions
+            if decision.topic != source.topic or decision.last > source.offset
         ]
-        if record.step == "timed" and isinstance(decision, LogTime):
-            self._given = [*(each for each in self._given if each != decision), decision]
+        if record.step == "timed" and isinstance(message, LogTime):
+            others = [decision for decision in self._decisions if decision != message]
+            self._decisions = [*others, message]
 
-    def to_come(self) -> tuple[state.LogTimeDecision, ...]:
-        """As the state must have them."""
+    def pending(self) -> tuple[state.LogTimeDecision, ...]:
+        """As the state must hold them."""
         return tuple(
-            state.LogTimeDecision(each.topic, each.first, each.last, each.time_ms)
-            for each in self._given
+            state.LogTimeDecision(decision.topic, decision.first, decision.last, decision.time_ms)
+            for decision in self._decisions
         )
 
-    def of(self, topic: str, offset: int, time_ms: int) -> int:
-        for given in reversed(self._given):
-            if given.topic == topic and given.first <= offset <= given.last:
-                return min(given.time_ms, time_ms)
+    def log_time(self, topic: str, offset: int, time_ms: int) -> int:
+        """The record's own log time, or an earlier decided one; the latest decision counts."""
+        for decision in reversed(self._decisions):
+            if decision.topic == topic and decision.first <= offset <= decision.last:
+                return min(decision.time_ms, time_ms)
         return time_ms
 
 
@@ -62,36 +67,35 @@ class InputTopic:
     def __init__(
         self,
         topic: Literal["commands", "coordination"],
-        of: topic_reader.TopicPartitionReader,
+        reader: topic_reader.TopicPartitionReader,
         differences: Differences,
         log_times: LogTimes,
     ) -> None:
         self.compared = 0
         self._log_times = log_times
         self._topic = topic
-        self._of = of
+        self._reader = reader
         self._differences = differences
-        self._start, self._end = of.range()
-        self._records: Iterator[CommittedRecord] = of.records(self._start, self._end)
-        self._ahead: CommittedRecord | None = None
-        self._last: CommittedRecord | None = None
+        self._start, self._end = reader.range()
+        self._records: Iterator[CommittedRecord] = reader.records(self._start, self._end)
+        self._next_record: CommittedRecord | None = None
+        self._last_record: CommittedRecord | None = None
         self._last_offset = -1
-        self._patience_s = topic_reader.CATCH_UP_S
+        self._catch_up_s = topic_reader.CATCH_UP_S
 
-    def answered(
+    def compare(
         self, journal_offset: int, journal_key: bytes | None, record: JournalRecord, time_ms: int
     ) -> bytes | None:
-        """The value that a journal record answers, compared with it; None where it is no longer
-        kept. `time_ms` is the partition's time before it.
-        """
+        """Compares a journal record with its input and returns the input's value; None if that is
+        deleted or missing. `time_ms` is the partition's time before the record."""
         offset = record.source.offset
-        self._last_offset, self._last = offset, None
+        self._last_offset, self._last_record = offset, None
 
         def note(what: str) -> None:
             self._differences.note(
                 self._topic,
                 what,
-                partition=self._of.partition,
+                partition=self._reader.partition,
                 offset=journal_offset,
                 sequence=record.sequence,
                 transaction_id=record.transaction_id,
@@ -99,92 +103,90 @@ class InputTopic:
 
         if offset < self._start:
             if self._topic == "commands":
-                note(f"the topic begins at {self._start}: command {offset} is not kept")
+                note(f"the topic starts at offset {self._start}: command {offset} is missing")
             return None
-        found = self._at(offset)
-        if found is None and self._topic == "coordination":
-            # Coordination messages that were read are deleted, beside a live system at any time.
-            self._start = self._of.range()[0]
+        input_record = self._read_offset(offset)
+        if input_record is None and self._topic == "coordination":
+            # The processor deletes messages that it has read, also while verify runs.
+            self._start = self._reader.range()[0]
             if offset < self._start:
                 return None
-        if found is None:
-            note(f"the journal answers {self._topic} {offset}, which is not there")
+        if input_record is None:
+            note(f"{self._topic} {offset} is in the journal, but not in the topic")
             return None
-        self._last = found
+        self._last_record = input_record
         self.compared += 1
-        value = found.value or b""
+        value = input_record.value or b""
         digest = hashlib.sha256(value).hexdigest()
         if digest != record.digest:
-            note(f"{self._topic} {offset} has the digest {digest}, in the journal {record.digest}")
-        elif not self._same_message(value, record):
-            note(f"{self._topic} {offset} says something else than the journal has of it")
-        log_time = self._log_times.of(self._topic, offset, found.time_ms)
+            note(f"{self._topic} {offset} has digest {digest}, in the journal {record.digest}")
+        elif not self._has_same_contents(value, record):
+            note(f"{self._topic} {offset} has different contents in the journal")
+        log_time = self._log_times.log_time(self._topic, offset, input_record.time_ms)
         if isinstance(record.message, LogTime):
-            # It lets no time pass.
+            # A log-time decision does not move the partition's time.
             log_time = time_ms
         if record.time_ms != max(time_ms, log_time):
-            note(f"{self._topic} {offset} is of {log_time}, in the journal {record.time_ms}")
-        key = None if found.key is None else found.key[:_KEY_BYTES]
+            note(f"{self._topic} {offset} has log time {log_time}, in the journal {record.time_ms}")
+        key = None if input_record.key is None else input_record.key[:JOURNALED_KEY_BYTES]
         if key != journal_key:
-            note(f"{self._topic} {offset} has the key {key!r}, in the journal {journal_key!r}")
+            note(f"{self._topic} {offset} has key {key!r}, in the journal {journal_key!r}")
         return value
 
-    def _same_message(self, value: bytes, record: JournalRecord) -> bool:
-        """As far as JSON tells; other encodings are judged by their digest."""
+    def _has_same_contents(self, value: bytes, record: JournalRecord) -> bool:
+        """Compares JSON only; the digest covers the other encodings."""
         if self._topic == "coordination":
             return record.message is None or bool(_decode_message(value) == record.message)
         refused = record.refused
         if refused is not None:
             return refused.size == len(value) and refused.head == expected_messages.head_of(value)
-        if record.command is None or value[:1] != _JSON:
+        if record.command is None or value[:1] != JSON_FIRST_BYTE:
             return True
         try:
             return bool(_decode_command(value) == record.command)
         except ValueError:
             return False
 
-    def _at(self, offset: int) -> CommittedRecord | None:
+    def _read_offset(self, offset: int) -> CommittedRecord | None:
         while True:
-            if self._ahead is None:
-                self._ahead = next(self._records, None)
-            if self._ahead is None and offset >= self._end and self._more(offset):
+            if self._next_record is None:
+                self._next_record = next(self._records, None)
+            if self._next_record is None and offset >= self._end and self._read_appended(offset):
                 continue
-            ahead = self._ahead
-            if ahead is None or ahead.offset > offset:
+            next_record = self._next_record
+            if next_record is None or next_record.offset > offset:
                 return None
-            self._ahead = None
-            if ahead.offset == offset:
-                return ahead
-            self._passed_over(ahead)
+            self._next_record = None
+            if next_record.offset == offset:
+                return next_record
+            self._note_without_outcome(next_record)
 
-    def _more(self, offset: int) -> bool:
-        """Whether the topic goes on to an offset by now: beside a live system the journal may be
-        read further than to the end that was taken here. A topic that is cut is waited for once."""
-        deadline = time.monotonic() + self._patience_s
+    def _read_appended(self, offset: int) -> bool:
+        """Whether the topic has grown beyond an offset: on a live system the journal may be read
+        further than this topic's first end. After one time-out it no longer waits."""
+        deadline = time.monotonic() + self._catch_up_s
         while True:
-            end = self._of.range()[1]
+            end = self._reader.range()[1]
             if end > offset:
-                self._records = self._of.records(self._end, end)
+                self._records = self._reader.records(self._end, end)
                 self._end = end
                 return True
             if time.monotonic() >= deadline:
-                self._patience_s = 0.0
+                self._catch_up_s = 0.0
                 return False
             time.sleep(topic_reader.PAUSE_S)
 
-    def _passed_over(self, record: CommittedRecord) -> None:
-        # The last message that was read before the others were deleted is kept as a proof.
+    def _note_without_outcome(self, record: CommittedRecord) -> None:
         self._differences.note(
             self._topic,
-            f"{self._topic} {record.offset} has no outcome, though a later one has",
-            partition=self._of.partition,
+            f"{self._topic} {record.offset} has no outcome, but a later one has",
+            partition=self._reader.partition,
         )
 
     def position(self) -> InputPosition:
-        """As the state must have it, once this far; without digest where the record is not
-        kept.
-        """
-        last = self._last
+        """The input position that the state must hold here; without a digest if the record is
+        deleted."""
+        last = self._last_record
         if last is None:
             return InputPosition(self._last_offset + 1, self._last_offset)
         key, value = last.key or b"", last.value or b""
@@ -192,7 +194,7 @@ class InputTopic:
         digest = hashlib.sha256(head + key + value).digest()[:16]
         return InputPosition(last.offset + 1, last.offset, digest)
 
-    def waiting(self) -> int:
-        """How many records come after the last one that was answered."""
-        ahead = 0 if self._ahead is None else 1
-        return ahead + sum(1 for _ in self._records)
+    def count_waiting(self) -> int:
+        """How many records follow the last one that the journal has."""
+        buffered = 0 if self._next_record is None else 1
+        return buffered + sum(1 for _ in self._records)

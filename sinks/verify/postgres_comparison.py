@@ -1,8 +1,8 @@
-"""The rows of Postgres beside what the journal makes of them, in one snapshot.
+"""Compares the rows of Postgres, in one snapshot, with those that the journal gives.
 
-History comes in the journal's order and is compared record by record, so that little of it is in
-memory; what is only now, accounts and holds, is compared once the books stand where Postgres does.
-It shares no code with the sink.
+It reads history in the journal's order and compares it record by record, to keep memory small. It
+compares current rows, accounts and holds, when the books reach the sequence of Postgres. It must
+not know the sink.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,18 +23,18 @@ from sinks.verify.replayed_books import ReplayedBooks
 from sinks.verify.report import Differences
 
 CONNECT_TIMEOUT_S: Final = 10
-CHUNK: Final = 5_000
-_OWNS: Final = frozenset({"posted", "rejected", "pending"})
+FETCH_ROWS: Final = 5_000
+_OWNING_STEPS: Final = frozenset({"posted", "rejected", "pending"})
 
 
 class _Rows:
-    """A table's rows in their order, a few at a time."""
+    """Reads a table's rows in order, in small fetches."""
 
     def __init__(self, connection: Connection[TupleRow], table: str) -> None:
         self.table = table
         self.count = 0
         self._cursor = connection.cursor(name=f"verify_{table}")
-        self._cursor.itersize = CHUNK
+        self._cursor.itersize = FETCH_ROWS
         self._cursor.execute(_sql(table))
         self._rows: Iterator[TupleRow] = iter(self._cursor)
         self.head: TupleRow | None = next(self._rows, None)
@@ -44,22 +44,22 @@ class _Rows:
 
     def next(self) -> TupleRow:
         row = self.head
-        assert row is not None, "asked only where there is one"
+        assert row is not None, "the caller checks `head`"
         self.head = next(self._rows, None)
         self.count += 1
         return row
 
     def below(self, *key: int) -> Iterator[TupleRow]:
-        """The rows that stand before a key, and were not taken."""
+        """Takes the rows before a key: rows that the journal does not have."""
         while self.head is not None and self.head[: len(key)] < key:
             yield self.next()
 
-    def at(self, *key: int) -> list[Values]:
-        """The rows of a key, without it."""
-        found = []
+    def take(self, *key: int) -> list[Values]:
+        """Takes the rows with a key, without the key."""
+        rows = []
         while self.head is not None and self.head[: len(key)] == key:
-            found.append(list(self.next()[len(key) :]))
-        return found
+            rows.append(list(self.next()[len(key) :]))
+        return rows
 
 
 def _connect(database_url: str) -> Connection[TupleRow]:
@@ -76,15 +76,15 @@ def _connect(database_url: str) -> Connection[TupleRow]:
 
 def _positions(connection: Connection[TupleRow]) -> dict[int, Values]:
     try:
-        found = connection.execute(_sql("positions")).fetchall()
+        rows = connection.execute(_sql("positions")).fetchall()
     except psycopg.errors.UndefinedTable:
         connection.close()
-        raise Failure("the database has no ledger: `streamledger migrate` makes it") from None
-    return {partition: list(rest) for partition, *rest in found}
+        raise Failure("the database has no ledger tables: run `streamledger migrate`") from None
+    return {partition: list(rest) for partition, *rest in rows}
 
 
 def sequences(database_url: str) -> dict[int, int]:
-    """By partition how many journal records the tables have now."""
+    """By partition: the journal sequence that the tables have now."""
     connection = _connect(database_url)
     try:
         return {number: int(rest[2]) for number, rest in _positions(connection).items()}
@@ -101,60 +101,64 @@ class PostgresComparison:
             name: _Rows(connection, name)
             for name in ("entries", "system_entries", "transactions", "commands")
         }
-        self._now = {
+        self._current = {
             name: _Rows(connection, name) for name in ("accounts", "system_accounts", "holds")
         }
-        # What may still change: by transaction its row, if any, and what must stand there.
-        self._undecided: dict[str, tuple[Values | None, Values]] = {}
-        self._asked: dict[str, tuple[Values | None, Values]] = {}
-        # By the original: the reversals that rows name, and those that the journal posted.
-        self._told_reversals: dict[str, str] = {}
+        # By transaction id: rows that a decision may still change, as stored and as expected.
+        self._undecided_transactions: dict[str, tuple[Values | None, Values]] = {}
+        self._undecided_commands: dict[str, tuple[Values | None, Values]] = {}
+        # By original transaction: the reversals in stored rows, and those that the journal posted.
+        self._row_reversals: dict[str, str] = {}
         self._reversals: dict[str, str] = {}
 
     def close(self) -> None:
-        for rows_of in (*self._history.values(), *self._now.values()):
-            rows_of.close()
+        for table_rows in (*self._history.values(), *self._current.values()):
+            table_rows.close()
         self._connection.close()
 
     def sequence(self, partition: int) -> int:
-        """How many journal records of a partition are in the tables."""
+        """The journal sequence of a partition that the tables have reached."""
         position = self._positions.get(partition)
         return 0 if position is None else int(position[2])
 
     @property
     def compared(self) -> int:
-        return sum(each.count for each in (*self._history.values(), *self._now.values()))
+        return sum(each.count for each in (*self._history.values(), *self._current.values()))
 
     def check_partitions(self, partitions: int) -> None:
         for partition in self._positions:
             if not 0 <= partition < partitions:
-                self._note("positions", f"has partition {partition} of {partitions}", partition)
+                self._note(
+                    "positions",
+                    f"has partition {partition} of a ledger of {partitions}",
+                    partition,
+                )
 
     # History
 
     def fold(self, partition: int, offset: int, record: JournalRecord) -> None:
-        """Called for each record that the tables have, in order, after the books have it."""
-        at = (partition, record.sequence)
+        """Call it with each record that the tables have, in order, after the books fold it."""
+        key = (partition, record.sequence)
         for each in self._history.values():
-            for extra in each.below(*at):
+            for extra in each.below(*key):
                 self._extra(each.table, extra)
-        place = partition, offset, record
-        self._entries(place)
+        location = partition, offset, record
+        self._entries(location)
         if record.source.topic == "commands":
-            self._command(place)
+            self._command(location)
         else:
-            self._none("transactions", at)
-            self._none("commands", at)
+            self._expect_none("transactions", key)
+            self._expect_none("commands", key)
         if record.command_offset is not None:
-            self._decision(place)
+            self._decision(location)
         if record.step == "posted" and isinstance(record.command, commands.Reverse):
             self._reversals[record.command.transaction_id] = record.transaction_id or ""
 
-    def _entries(self, place: tuple[int, int, JournalRecord]) -> None:
-        partition, _, record = place
-        at, time, id = (
+    def _entries(self, location: tuple[int, int, JournalRecord]) -> None:
+        partition, _, record = location
+        key, time, id = (
             (partition, record.sequence),
-            expected_rows.moment(record.time_ms),
+            expected_rows.timestamp(record.time_ms),
             record.transaction_id,
         )
         expected: dict[str, list[Values]] = {"entries": [], "system_entries": []}
@@ -172,165 +176,196 @@ class PostgresComparison:
                     id,
                 ]
             )
-        for table, wanted in expected.items():
-            found = self._history[table].at(*at)
-            if wanted or found:
-                wanted.sort(key=expected_rows.account_version)
-                self._same_list(table, expected_rows.ENTRY, found, wanted, place)
+        for table, expected_entries in expected.items():
+            stored_rows = self._history[table].take(*key)
+            if expected_entries or stored_rows:
+                expected_entries.sort(key=expected_rows.account_version)
+                self._expect_rows(
+                    table, expected_rows.ENTRY, stored_rows, expected_entries, location
+                )
 
-    def _command(self, place: tuple[int, int, JournalRecord]) -> None:
-        partition, _, record = place
-        at, id = (partition, record.sequence), record.transaction_id or ""
-        found = self._history["commands"].at(*at)
-        wanted = expected_rows.command_row(record)
+    def _command(self, location: tuple[int, int, JournalRecord]) -> None:
+        partition, _, record = location
+        key, id = (partition, record.sequence), record.transaction_id or ""
+        stored_rows = self._history["commands"].take(*key)
+        expected_row = expected_rows.command_row(record)
         if record.step == "pending":
-            self._asked[id] = (found.pop(0) if found else None), wanted
-            self._extras("commands", found, at)
+            self._undecided_commands[id] = (
+                (stored_rows.pop(0) if stored_rows else None),
+                expected_row,
+            )
+            self._extras("commands", stored_rows, key)
         else:
-            self._same_list("commands", expected_rows.COMMAND, found, [wanted], place)
-        found = self._history["transactions"].at(*at)
-        if record.step not in _OWNS or record.command is None:
-            self._extras("transactions", found, at)
+            self._expect_rows(
+                "commands", expected_rows.COMMAND, stored_rows, [expected_row], location
+            )
+        stored_rows = self._history["transactions"].take(*key)
+        if record.step not in _OWNING_STEPS or record.command is None:
+            self._extras("transactions", stored_rows, key)
             return
-        for row in found:
+        for row in stored_rows:
             if row[expected_rows.REVERSED_BY] is not None:
-                self._told_reversals[row[0]] = row[expected_rows.REVERSED_BY]
+                self._row_reversals[row[0]] = row[expected_rows.REVERSED_BY]
                 row[expected_rows.REVERSED_BY] = None
-        wanted = expected_rows.transaction_row(record, record.command)
+        expected_row = expected_rows.transaction_row(record, record.command)
         if record.step == "pending":
-            self._undecided[id] = (found.pop(0) if found else None), wanted
-            self._extras("transactions", found, at)
+            self._undecided_transactions[id] = (
+                (stored_rows.pop(0) if stored_rows else None),
+                expected_row,
+            )
+            self._extras("transactions", stored_rows, key)
         else:
-            self._same_list("transactions", expected_rows.TRANSACTION, found, [wanted], place)
+            self._expect_rows(
+                "transactions", expected_rows.TRANSACTION, stored_rows, [expected_row], location
+            )
 
-    def _decision(self, place: tuple[int, int, JournalRecord]) -> None:
-        _, _, record = place
+    def _decision(self, location: tuple[int, int, JournalRecord]) -> None:
+        _, _, record = location
         id = record.transaction_id or ""
-        if id in self._undecided:
-            row, wanted = self._undecided.pop(id)
-            wanted[1:7] = (
+        if id in self._undecided_transactions:
+            row, expected_row = self._undecided_transactions.pop(id)
+            expected_row[1:7] = (
                 record.step,
                 record.reason,
                 record.sequence,
-                expected_rows.moment(record.time_ms),
+                expected_rows.timestamp(record.time_ms),
                 record.fee,
                 record.commission_bps,
             )
-            self._same("transactions", expected_rows.TRANSACTION, row, wanted, place)
-        if id in self._asked:
-            row, wanted = self._asked.pop(id)
-            wanted[1:4] = record.step, record.reason, record.detail
-            self._same("commands", expected_rows.COMMAND, row, wanted, place)
+            self._expect_row("transactions", expected_rows.TRANSACTION, row, expected_row, location)
+        if id in self._undecided_commands:
+            row, expected_row = self._undecided_commands.pop(id)
+            expected_row[1:4] = record.step, record.reason, record.detail
+            self._expect_row("commands", expected_rows.COMMAND, row, expected_row, location)
 
-    # Now
+    # Current rows
 
     def compare(self, books: ReplayedBooks) -> None:
-        """Once the books have just the records that the tables have of this partition."""
+        """Call it when the books have reached the sequence of the tables."""
         partition = books.partition
         for each in self._history.values():
             for extra in each.below(partition + 1, 0):
                 self._extra(each.table, extra)
-        for row, wanted in self._undecided.values():
-            self._same(
-                "transactions", expected_rows.TRANSACTION, row, wanted, (partition, None, None)
+        for row, expected_row in self._undecided_transactions.values():
+            self._expect_row(
+                "transactions",
+                expected_rows.TRANSACTION,
+                row,
+                expected_row,
+                (partition, None, None),
             )
-        for row, wanted in self._asked.values():
-            self._same("commands", expected_rows.COMMAND, row, wanted, (partition, None, None))
-        for id in self._told_reversals.keys() | self._reversals.keys():
-            told, posted = self._told_reversals.get(id), self._reversals.get(id)
-            if told != posted:
-                what = f"reversed_by is {told}, by the journal {posted}"
+        for row, expected_row in self._undecided_commands.values():
+            self._expect_row(
+                "commands", expected_rows.COMMAND, row, expected_row, (partition, None, None)
+            )
+        for id in self._row_reversals.keys() | self._reversals.keys():
+            stored, posted = self._row_reversals.get(id), self._reversals.get(id)
+            if stored != posted:
+                what = f"reversed_by is {stored}, expected {posted}"
                 self._note("transactions", what, partition, transaction_id=id)
-        for waiting in (self._undecided, self._asked, self._told_reversals, self._reversals):
+        for waiting in (
+            self._undecided_transactions,
+            self._undecided_commands,
+            self._row_reversals,
+            self._reversals,
+        ):
             waiting.clear()
-        self._same_table(
+        self._expect_table(
             "accounts", expected_rows.ACCOUNT, partition, expected_rows.accounts(books)
         )
-        self._same_table(
+        self._expect_table(
             "system_accounts", expected_rows.SHARD, partition, expected_rows.shards(books)
         )
-        self._same_table("holds", expected_rows.HOLD, partition, expected_rows.holds(books))
-        self._same_position(books)
+        self._expect_table("holds", expected_rows.HOLD, partition, expected_rows.holds(books))
+        self._expect_position(books)
 
-    def _same_position(self, books: ReplayedBooks) -> None:
-        found = self._positions.get(books.partition)
-        if found is None and not books.sequence:
+    def _expect_position(self, books: ReplayedBooks) -> None:
+        position = self._positions.get(books.partition)
+        if position is None and not books.sequence:
             return
-        wanted = [
+        expected_position = [
             books.ledger_id,
             books.last_offset + 1,
             books.sequence,
             books.hash,
-            expected_rows.moment(books.time_ms),
+            expected_rows.timestamp(books.time_ms),
             None if books.settings is None else books.settings.format_level,
         ]
-        if found is None:
+        if position is None:
             self._note("positions", "has no row", books.partition)
             return
-        for name, told, expected in zip(expected_rows.POSITION, found, wanted, strict=True):
-            if told != expected:
-                what = f"{name} is {told}, by the journal {expected}"
+        for name, actual, expected in zip(
+            expected_rows.POSITION, position, expected_position, strict=True
+        ):
+            if actual != expected:
+                what = f"{name} is {actual}, expected {expected}"
                 self._note("positions", what, books.partition)
 
-    def _same_table(
-        self, table: str, columns: tuple[str, ...], partition: int, wanted: dict[str, Values]
+    def _expect_table(
+        self, table: str, columns: tuple[str, ...], partition: int, rows_by_id: dict[str, Values]
     ) -> None:
-        there = self._now[table]
-        for extra in there.below(partition):
+        current_rows = self._current[table]
+        for extra in current_rows.below(partition):
             self._extra(table, extra)
-        for row in there.at(partition):
-            expected = wanted.pop(row[0], None)
-            if expected is None:
+        for row in current_rows.take(partition):
+            expected_row = rows_by_id.pop(row[0], None)
+            if expected_row is None:
                 self._extra(table, (partition, *row))
             else:
-                self._same(table, columns, row, expected, (partition, None, None))
-        for expected in wanted.values():
-            self._same(table, columns, None, expected, (partition, None, None))
+                self._expect_row(table, columns, row, expected_row, (partition, None, None))
+        for expected_row in rows_by_id.values():
+            self._expect_row(table, columns, None, expected_row, (partition, None, None))
 
     def finish(self) -> None:
-        """Rows of partitions that there are not."""
-        for each in (*self._history.values(), *self._now.values()):
+        """Notes the rows of partitions that do not exist."""
+        for each in (*self._history.values(), *self._current.values()):
             while each.head is not None:
                 self._extra(each.table, each.next())
 
     # Differences
 
-    def _same_list(
+    def _expect_rows(
         self,
         table: str,
         columns: tuple[str, ...],
-        found: list[Values],
-        wanted: list[Values],
-        place: tuple[int, int, JournalRecord],
+        rows: list[Values],
+        expected: list[Values],
+        location: tuple[int, int, JournalRecord],
     ) -> None:
-        """Rows of one record, in order. Paired by what names a row, so that one that is missing
-        does not make all after it differ."""
-        if found == wanted:
+        """Compares the rows of one record. Pairs them by name, so that a missing row does not make
+        the later ones differ."""
+        if rows == expected:
             return
         names = 2 if columns is expected_rows.ENTRY else 1
-        left = {tuple(row[:names]): row for row in found}
-        for expected in wanted:
-            self._same(table, columns, left.pop(tuple(expected[:names]), None), expected, place)
-        self._extras(table, list(left.values()), (place[0], place[2].sequence))
+        left = {tuple(row[:names]): row for row in rows}
+        for expected_row in expected:
+            self._expect_row(
+                table, columns, left.pop(tuple(expected_row[:names]), None), expected_row, location
+            )
+        self._extras(table, list(left.values()), (location[0], location[2].sequence))
 
-    def _same(
+    def _expect_row(
         self,
         table: str,
         columns: tuple[str, ...],
-        found: Values | None,
-        wanted: Values,
-        place: tuple[int, int | None, JournalRecord | None],
+        actual: Values | None,
+        expected: Values,
+        location: tuple[int, int | None, JournalRecord | None],
     ) -> None:
-        if found == wanted:
+        if actual == expected:
             return
-        partition, offset, record = place
-        name, account, id = _names(columns, wanted)
-        if found is None:
+        partition, offset, record = location
+        name, account, id = _describe(columns, expected)
+        if actual is None:
             what = f"has no row {name}"
         else:
-            pairs = zip(columns, found, wanted, strict=True)
-            told = [f"{column} is {a}, by the journal {b}" for column, a, b in pairs if a != b]
-            what = f"{name}: {'; '.join(told)}"
+            pairs = zip(columns, actual, expected, strict=True)
+            differing_columns = [
+                f"{column} is {actual_field}, expected {expected_field}"
+                for column, actual_field, expected_field in pairs
+                if actual_field != expected_field
+            ]
+            what = f"{name}: {'; '.join(differing_columns)}"
         self._note(
             table,
             what,
@@ -341,22 +376,22 @@ class PostgresComparison:
             transaction_id=id,
         )
 
-    def _none(self, table: str, at: tuple[int, int]) -> None:
-        self._extras(table, self._history[table].at(*at), at)
+    def _expect_none(self, table: str, key: tuple[int, int]) -> None:
+        self._extras(table, self._history[table].take(*key), key)
 
-    def _extras(self, table: str, found: list[Values], at: tuple[int, int]) -> None:
-        for row in found:
-            self._extra(table, (*at, *row))
+    def _extras(self, table: str, stored_rows: list[Values], key: tuple[int, int]) -> None:
+        for row in stored_rows:
+            self._extra(table, (*key, *row))
 
     def _extra(self, table: str, row: TupleRow) -> None:
-        """A row that the journal knows nothing of."""
+        """Notes a row that the journal does not have."""
         partition, *rest = row
         of_history = table in self._history
         values = rest[1:] if of_history else rest
-        name, account, id = _names(_COLUMNS[table], values)
+        name, account, id = _describe(_COLUMNS[table], values)
         self._note(
             table,
-            f"has a row {name} that the journal has not",
+            f"has a row {name} that is not in the journal",
             partition,
             sequence=rest[0] if of_history else None,
             account=account,
@@ -396,15 +431,19 @@ _COLUMNS: Final = {
 }
 
 
-def _names(columns: tuple[str, ...], values: Sequence[Any]) -> tuple[str, str | None, str | None]:
-    """What a row is called, and the account and the transaction that it is about."""
-    named = dict(zip(columns, values, strict=True))
+def _describe(
+    columns: tuple[str, ...], values: Sequence[Any]
+) -> tuple[str, str | None, str | None]:
+    """A row's name, its account and its transaction."""
+    fields = dict(zip(columns, values, strict=True))
     if columns is expected_rows.ENTRY:
-        return f"version {named['version']}", named["account"], named["transaction_id"]
+        return f"version {fields['version']}", fields["account"], fields["transaction_id"]
     account = (
-        named["id"] if columns in (expected_rows.ACCOUNT, expected_rows.SHARD) else named["account"]
+        fields["id"]
+        if columns in (expected_rows.ACCOUNT, expected_rows.SHARD)
+        else fields["account"]
     )
-    id = named["id"] if columns is expected_rows.TRANSACTION else named.get("transaction_id")
+    id = fields["id"] if columns is expected_rows.TRANSACTION else fields.get("transaction_id")
     return str(values[0]), account, id
 
 

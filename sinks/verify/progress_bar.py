@@ -1,4 +1,4 @@
-"""A bar on standard error, for those who wait at a terminal; nothing elsewhere."""
+"""A progress bar on standard error where that is a terminal; no output otherwise."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ ReportProgress = Callable[[int, int], None]
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[ReportProgress]:
-    """Gives what is to be told of done and total."""
+def progress_bar(title: str) -> Iterator[ReportProgress]:
+    """Yields a function that takes the records done and their total."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -21,19 +21,21 @@ def progress_bar(what: str) -> Iterator[ReportProgress]:
     )
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+    ) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @contextmanager
-def partitions_progress_bar(what: str) -> Iterator[Callable[[int, int, int], None]]:
-    """Gives what is to be told of a partition, and of done and total in it."""
+def partitions_progress_bar(title: str) -> Iterator[Callable[[int, int, int], None]]:
+    """Yields a function that takes a partition, and the records done and their total in it."""
     ends: dict[int, tuple[int, int]] = {}
-    with progress_bar(what) as told:
+    with progress_bar(title) as report_progress:
 
-        def one(partition: int, done: int, total: int) -> None:
+        def report_partition(partition: int, done: int, total: int) -> None:
             ends[partition] = done, total
-            told(sum(each for each, _ in ends.values()), sum(each for _, each in ends.values()))
+            report_progress(
+                sum(each for each, _ in ends.values()), sum(each for _, each in ends.values())
+            )
 
-        yield one
+        yield report_partition

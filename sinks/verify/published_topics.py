@@ -1,5 +1,7 @@
-"""What readers were told of one partition, beside the journal that it follows from: `transactions`
-and `results`, and how far the sink says that the results are.
+"""Compares the records that one partition published with its journal: `transactions`, `results` and
+the sink's position in `results.positions`.
+
+It must not know the code that publishes them.
 """
 
 from collections.abc import Callable
@@ -20,83 +22,84 @@ from sinks.verify.report import Differences
 from sinks.verify.topic_comparison import TopicComparison, differing
 
 PARTITIONS: Final = RESULTS.partitions or 1
-# How far before the end of `results.positions` a partition's last one is looked for, in turn.
-WINDOWS: Final = (1_000, 100_000)
+# How many records before the end of `results.positions` to search for a partition's last position:
+# first the short range, then the long one, then all.
+LOOK_BACK_RECORDS: Final = (1_000, 100_000)
 
 
 _SCHEMAS: Final = codecs.AvroSchemas()
-_result: Final = msgspec.json.Decoder(Result).decode
+_decode_result: Final = msgspec.json.Decoder(Result).decode
 
 
-def _transaction(value: bytes) -> TransactionRecord:
-    """In whatever it was written. A registry's id is taken for that of the schema that we write."""
+def _decode_transaction(value: bytes) -> TransactionRecord:
+    """Decodes JSON or Avro. A registry's schema id is taken for that of the published schema."""
     if value[:1] == avro.CONFLUENT:
         record = avro.transaction_schema().read(value[avro.CONFLUENT_HEADER_BYTES :])
         return msgspec.convert(record, TransactionRecord)
-    told = codecs.decode_transaction(value, _SCHEMAS)
-    if isinstance(told, codecs.UnreadableRecord):
-        raise ValueError(told.detail)
-    return told
+    transaction = codecs.decode_transaction(value, _SCHEMAS)
+    if isinstance(transaction, codecs.UnreadableRecord):
+        raise ValueError(transaction.detail)
+    return transaction
 
 
 class PublishedPosition(Struct, frozen=True):
-    """How far the results of a partition are, as the sink has told."""
+    """The sink's position: how far it has published the results of a partition."""
 
     next_offset: int = 0
     sequence: int = 0
     last_hash: str = ""
 
 
-_decode_at: Final = msgspec.json.Decoder(PublishedPosition).decode
+_decode_position: Final = msgspec.json.Decoder(PublishedPosition).decode
 
 
 class ResultPositions:
-    """The last that `results.positions` has of each partition."""
+    """The last position of each partition in `results.positions`."""
 
     def __init__(self, config: ClientConfig, names: Names, partitions: int) -> None:
         self._partitions = partitions
-        self._of = [
+        self._readers = [
             topic_reader.TopicPartitionReader(config, names.results_positions, number, trimmed=True)
             for number in range(lanes(partitions))
         ]
-        self._next = [0] * len(self._of)
-        self._found: dict[bytes, bytes | None] = {}
+        self._next = [0] * len(self._readers)
+        self._values_by_key: dict[bytes, bytes | None] = {}
 
     def close(self) -> None:
-        for of in self._of:
-            of.close()
+        for reader in self._readers:
+            reader.close()
 
     def read(self) -> None:
-        """What has come since."""
-        for number, of in enumerate(self._of):
+        """Reads the records that are new since the last call."""
+        for number, reader in enumerate(self._readers):
             keys = {
                 str(partition).encode()
                 for partition in range(self._partitions)
                 if lane(partition, self._partitions) == number
             }
-            start, end = of.range()
-            for window in (*WINDOWS, end):
+            start, end = reader.range()
+            for window in (*LOOK_BACK_RECORDS, end):
                 first = max(start, self._next[number], end - window)
-                found = {each.key or b"": each.value for each in of.records(first, end)}
-                if first == max(start, self._next[number]) or keys <= found.keys():
+                value = {each.key or b"": each.value for each in reader.records(first, end)}
+                if first == max(start, self._next[number]) or keys <= value.keys():
                     break
-            self._found.update(found)
+            self._values_by_key.update(value)
             self._next[number] = max(self._next[number], end)
 
-    def at(self, partition: int) -> PublishedPosition:
-        """Raises a ValueError where it cannot be read."""
-        found = self._found.get(str(partition).encode())
-        return PublishedPosition() if found is None else _decode_at(found)
+    def position(self, partition: int) -> PublishedPosition:
+        """Raises a ValueError if the position cannot be decoded."""
+        value = self._values_by_key.get(str(partition).encode())
+        return PublishedPosition() if value is None else _decode_position(value)
 
 
 class Retention(Struct, frozen=True):
-    """The age that records reach; None: for good."""
+    """The age that records reach; None if they are never deleted."""
 
     transactions_ms: int | None
     results_ms: int | None
 
 
-def kept(config: ClientConfig, names: Names) -> Retention:
+def retention(config: ClientConfig, names: Names) -> Retention:
     return Retention(
         topic_reader.retention_ms(config, names.transactions),
         topic_reader.retention_ms(config, names.results),
@@ -104,7 +107,7 @@ def kept(config: ClientConfig, names: Names) -> Retention:
 
 
 class PublishedTopics:
-    """Of one partition. Fold each record before the books have it."""
+    """Covers one partition. Call `before_fold` with each record before the books fold it."""
 
     def __init__(
         self,
@@ -112,30 +115,36 @@ class PublishedTopics:
         names: Names,
         partition: int,
         partitions: int,
-        at: PublishedPosition,
-        kept: Retention,
+        position: PublishedPosition,
+        retention: Retention,
         differences: Differences,
     ) -> None:
-        self.at = at
+        self.position = position
         self._differences = differences
         entries = topic_reader.TopicPartitionReader(
             config, names.transactions, partition, trimmed=True
         )
         self._transactions = TopicComparison(
             "transactions",
-            _transaction,
+            _decode_transaction,
             entries,
             partition,
             (partition,),
-            kept.transactions_ms,
+            retention.transactions_ms,
             differences,
         )
-        outcomes = topic_reader.TopicPartitionReader(
+        results_reader = topic_reader.TopicPartitionReader(
             config, names.results, partition % PARTITIONS, trimmed=True
         )
         sharing = range(partition % PARTITIONS, partitions, PARTITIONS)
         self._results = TopicComparison(
-            "results", _result, outcomes, partition, sharing, kept.results_ms, differences
+            "results",
+            _decode_result,
+            results_reader,
+            partition,
+            sharing,
+            retention.results_ms,
+            differences,
         )
 
     @property
@@ -150,35 +159,38 @@ class PublishedTopics:
         keys = [each.account_id.encode() for each in entries]
         self._transactions.compare(offset, appended_ms, record, entries, keys)
         result = expected_messages.result(record)
-        must_be = record.sequence <= self.at.sequence
+        required = record.sequence <= self.position.sequence
         if result is None:
             self._results.compare(offset, appended_ms, record, (), ())
         else:
             key = expected_messages.result_key(result)
-            self._results.compare(offset, appended_ms, record, (result,), (key,), must_be=must_be)
+            self._results.compare(offset, appended_ms, record, (result,), (key,), required=required)
 
     def compare_position(self, books: ReplayedBooks) -> None:
-        """Once the books have just the records that the results have."""
+        """Call it when the books have reached the sequence of the results."""
         expected = PublishedPosition(books.last_offset + 1, books.sequence, books.hash or "")
-        if books.sequence and self.at != expected:
-            what = f"position: {differing(self.at, expected)}"
+        if books.sequence and self.position != expected:
+            what = f"position: {differing(self.position, expected)}"
             self._differences.note("results", what, partition=books.partition)
 
-    def finish(self, sequence: int, gone_on: Callable[[], int]) -> None:
-        """`gone_on` gives how many records the journal has by now."""
+    def finish(self, sequence: int, current_sequence: Callable[[], int]) -> None:
+        """`current_sequence` returns the last sequence that the journal has now."""
         for each in (self._transactions, self._results):
-            each.finish(sequence, gone_on)
+            each.finish(sequence, current_sequence)
             each.close()
 
 
 def compare_unused(
     config: ClientConfig, names: Names, partitions: int, differences: Differences
 ) -> None:
-    """Where no partition of the ledger has its results there are none."""
+    """Partitions of `results` that no ledger partition uses must be empty."""
     for number in range(partitions, PARTITIONS):
-        of = topic_reader.TopicPartitionReader(config, names.results, number, trimmed=True)
-        start, end = of.range()
-        for record in of.records(start, end):
-            what = f"partition {number} of the topic, offset {record.offset}, is nobody's"
+        reader = topic_reader.TopicPartitionReader(config, names.results, number, trimmed=True)
+        start, end = reader.range()
+        for record in reader.records(start, end):
+            what = (
+                f"partition {number} of the topic, offset {record.offset}, belongs to no partition"
+                " of the ledger"
+            )
             differences.note("results", what)
-        of.close()
+        reader.close()

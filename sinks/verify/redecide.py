@@ -1,8 +1,7 @@
-"""Whether the rules, asked again, decide what the journal says: from the inputs and the settings
-that it holds, byte for byte.
+"""Decides a journal's inputs again and compares the rules' records with the journal, byte for byte.
 
-JSON is read again from the bytes in `commands`; of what is not kept, and of Avro, the record's own
-decoded input is taken.
+It decodes JSON again from `commands`. Where the input is deleted, or is Avro, it takes the decoded
+input from the journal record. It is the only module of verify that calls the rules.
 """
 
 import base64
@@ -30,16 +29,16 @@ _SCHEMAS = AvroSchemas()
 
 
 class Redecision:
-    """One partition's, from its genesis on. After a difference it goes no further: what follows
-    rests on what was not decided so."""
+    """Covers one partition, from its genesis. It ends at the first difference, because later
+    decisions depend on it."""
 
     def __init__(self, partition: int, differences: Differences) -> None:
         self.compared = 0
         self._state = MemoryState(partition)
         self._partition = partition
         self._differences = differences
-        self._came_due: list[tuple[int, bytes, JournalRecord]] = []
-        self._lost = False
+        self._expired: list[tuple[int, bytes, JournalRecord]] = []
+        self._ended = False
 
     def fold(
         self,
@@ -47,43 +46,55 @@ class Redecision:
         key: bytes | None,
         value: bytes,
         record: JournalRecord,
-        answered: bytes | None,
+        input_value: bytes | None,
     ) -> None:
-        """`answered`: the bytes of the input, where they are kept."""
-        if self._lost:
+        """`input_value`: the bytes of the input, unless they are deleted."""
+        if self._ended:
             return
         if record.source.topic == "expiry":
-            self._came_due.append((offset, value, record))
+            self._expired.append((offset, value, record))
             return
-        told = [*self._came_due, (offset, value, record)]
-        self._came_due = []
+        journaled = [*self._expired, (offset, value, record)]
+        self._expired = []
         settings = record.settings or self._state.partition.settings
         if settings is not None and settings.rules_version not in RULES_VERSIONS:
             version = settings.rules_version
-            known = sorted(RULES_VERSIONS)
-            self._end(offset, record, f"is of rules version {version}, this program has {known}")
+            supported = sorted(RULES_VERSIONS)
+            self._end(
+                offset,
+                record,
+                f"has rules version {version}, but this program supports {supported}",
+            )
             return
         try:
-            decided = engine.apply(self._state, _input(key, record, answered))
+            decided = engine.apply(self._state, _input(key, record, input_value))
         except (BrokenInvariant, AssertionError, KeyError, ValueError) as error:
-            self._end(offset, record, f"cannot be decided: {error!r}")
+            self._end(offset, record, f"the rules cannot decide it: {error!r}")
             return
-        if len(decided) != len(told):
+        if len(decided) != len(journaled):
             steps = [decision.record.step for decision in decided]
-            self._end(offset, record, f"decided as {steps}, told as {len(told)} records")
+            self._end(
+                offset,
+                record,
+                f"the rules decide {steps}, but the journal has {len(journaled)} records",
+            )
             return
-        for decision, (at, said, each) in zip(decided, told, strict=True):
+        for decision, (journal_offset, journal_value, journal_record) in zip(
+            decided, journaled, strict=True
+        ):
             self.compared += 1
-            if chain.seal(decision.record, each.previous_hash) != said:
-                self._end(at, each, _difference(decision.record, each))
+            if chain.seal(decision.record, journal_record.previous_hash) != journal_value:
+                self._end(
+                    journal_offset, journal_record, _difference(decision.record, journal_record)
+                )
                 return
 
     def finish(self) -> None:
-        for offset, _, record in self._came_due:
-            self._end(offset, record, "came due before nothing")
+        for offset, _, record in self._expired:
+            self._end(offset, record, "expires, but no input follows")
 
     def _end(self, offset: int, record: JournalRecord, what: str) -> None:
-        self._lost = True
+        self._ended = True
         self._differences.note(
             "rules",
             f"{what}; later records of the partition were not decided again",
@@ -94,28 +105,28 @@ class Redecision:
         )
 
 
-def _input(key: bytes | None, record: JournalRecord, answered: bytes | None) -> DecisionInput:
-    source, value = record.source, answered
-    message = _message(record, answered)
+def _input(key: bytes | None, record: JournalRecord, input_value: bytes | None) -> DecisionInput:
+    source, value = record.source, input_value
+    message = _message(record, input_value)
     if value is None and isinstance(message, CoordinationMessage):
-        # Its digest is in the record; a message has one encoding alone.
+        # A message has only one encoding, and the record has its digest.
         value = _encode(message)
     if value is None and record.refused is not None:
         value = base64.b64decode(record.refused.head)
     if source.topic == "genesis":
         assert isinstance(message, coordination.Configure), "a genesis is a configure message"
         return engine.genesis(record.partition, message, value or b"")
-    assert source.topic != "expiry", "what came due has no input of its own"
+    assert source.topic != "expiry", "an expiry has no input of its own"
     return input_of(source.topic, source.offset, key, value or b"", record.time_ms, message)
 
 
 def _message(
-    record: JournalRecord, answered: bytes | None
+    record: JournalRecord, input_value: bytes | None
 ) -> Command | CoordinationMessage | UnreadableRecord:
     if record.source.topic == "commands":
-        if answered is not None and answered[:1] not in _AVRO:
-            return codecs.decode_command(answered, _SCHEMAS)
-        # Avro needs the schemas of its day; what it meant is in the record.
+        if input_value is not None and input_value[:1] not in _AVRO:
+            return codecs.decode_command(input_value, _SCHEMAS)
+        # Avro needs the schemas of its time; the record has the decoded command.
         if record.command is not None:
             return record.command
     if record.message is not None:
@@ -124,9 +135,9 @@ def _message(
     return UnreadableRecord(record.reason or Reason.MALFORMED, record.detail or "", label)
 
 
-def _difference(decided: JournalRecord, told: JournalRecord) -> str:
-    for name in told.__struct_fields__:
-        one, other = getattr(decided, name), getattr(told, name)
-        if one != other and name != "previous_hash":
-            return f"{name} is {other}, the rules say {one}"
-    return "is written in other bytes than the rules' own"
+def _difference(decided: JournalRecord, journaled: JournalRecord) -> str:
+    for name in journaled.__struct_fields__:
+        decided_field, journaled_field = getattr(decided, name), getattr(journaled, name)
+        if decided_field != journaled_field and name != "previous_hash":
+            return f"{name} is {journaled_field}, the rules give {decided_field}"
+    return "is encoded differently than by the rules"

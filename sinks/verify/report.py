@@ -1,7 +1,7 @@
-"""What verify found: the first differences of each copy by name, all of them counted.
+"""The report of verify, as text for people and as JSON for programs.
 
-For people as text, for programs as JSON. A difference is noted, never raised: one run tells all
-that is wrong.
+It names the first differences of each copy and counts all. A difference is noted and never raised,
+so that one run reports everything. It must not know how differences are found.
 """
 
 from collections import Counter
@@ -23,12 +23,12 @@ Copy = Literal[
     "rules",
 ]
 
-# Of each copy; what is behind them is often the same cause again.
+# For each copy. Later differences often have the same cause.
 MAX_REPORTED: Final = 20
 
 
 class Difference(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """In words, with the names of what it is about. `offset` is the journal record's."""
+    """One difference in words, and what it is about. `offset` is the journal record's."""
 
     copy: Copy
     what: str
@@ -39,18 +39,18 @@ class Difference(Struct, frozen=True, kw_only=True, omit_defaults=True):
     transaction_id: str | None = None
 
     def __str__(self) -> str:
-        at: list[str] = [self.copy]
+        location: list[str] = [self.copy]
         if self.partition is not None:
-            at.append(f"partition {self.partition}")
+            location.append(f"partition {self.partition}")
         if self.offset is not None:
-            at.append(f"offset {self.offset}")
+            location.append(f"offset {self.offset}")
         if self.sequence is not None:
-            at.append(f"sequence {self.sequence}")
+            location.append(f"sequence {self.sequence}")
         if self.account is not None:
-            at.append(f"account {self.account}")
+            location.append(f"account {self.account}")
         if self.transaction_id is not None:
-            at.append(f"transaction {self.transaction_id}")
-        return f"{', '.join(at)}: {self.what}"
+            location.append(f"transaction {self.transaction_id}")
+        return f"{', '.join(location)}: {self.what}"
 
 
 class Differences:
@@ -85,27 +85,28 @@ class Differences:
 
 
 class PartitionReport(Struct, frozen=True, kw_only=True):
-    """How far each copy of a partition was, at the fixed point; None: it was not asked."""
+    """How far each copy of a partition was when verify began. None: the copy was not read."""
 
     partition: int
     sequence: int
     postgres: int | None
     state: int | None
-    # The last record whose outcome was told, as far as the sink says so.
+    # The sequence up to which the sink has published results.
     results: int = 0
-    # Records of `commands` that are there and were not decided yet.
+    # Records of `commands` that are not decided yet.
     waiting: int
-    # Of the journal's last record: kept elsewhere, it proves later that nothing was changed.
+    # The hash of the last journal record. Stored elsewhere, it proves later that the journal is the
+    # same.
     last_hash: str
 
 
 class LaggingCopy(Struct, frozen=True, kw_only=True):
-    """A copy that had still to arrive where the journal was when verify began, and that moved while
-    it was waited for: that is work in flight. One that stands still is a difference."""
+    """A copy that lags behind the journal but moved while verify waited: work in flight. A stalled
+    copy is a difference instead."""
 
     copy: Copy
     partition: int
-    # Of the journal.
+    # How many journal records it is behind.
     records: int
 
     def __str__(self) -> str:
@@ -116,7 +117,8 @@ class LaggingCopy(Struct, frozen=True, kw_only=True):
 
 
 class CurrencyReport(Struct, frozen=True, kw_only=True):
-    """Over all partitions, in minor units: debits are credits, transit is what is under way."""
+    """Totals over all partitions, in minor units. Debits equal credits, and transit equals the net
+    amount of messages in flight."""
 
     currency: str
     debits: int
@@ -131,7 +133,7 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     partitions: tuple[PartitionReport, ...]
     currencies: tuple[CurrencyReport, ...]
     behind: tuple[LaggingCopy, ...] = ()
-    # How many of each thing were compared.
+    # How many of each were compared.
     compared: dict[str, int]
     seconds: float
     differences: tuple[Difference, ...]
@@ -157,7 +159,7 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
             for each in self.partitions
         ]
         lines += _table(rows)
-        books: list[tuple[str, ...]] = [("currency", "debits", "credits", "transit", "under way")]
+        books: list[tuple[str, ...]] = [("currency", "debits", "credits", "transit", "in flight")]
         books += [
             (
                 each.currency,
@@ -169,17 +171,17 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
             for each in self.currencies
         ]
         lines += ["", *_table(books), ""]
-        told = ", ".join(f"{count:,} {what}" for what, count in self.compared.items() if count)
-        lines.append(f"compared {told or 'nothing'}, in {self.seconds:,.1f} s")
+        counts = ", ".join(f"{count:,} {what}" for what, count in self.compared.items() if count)
+        lines.append(f"compared {counts or 'nothing'} in {self.seconds:,.1f} s")
         lines += map(str, self.behind)
         if self.agree:
-            so_far = ", as far as they are" if self.behind else ""
+            so_far = " up to the records that they have" if self.behind else ""
             return "\n".join([*lines, f"all copies agree{so_far}"])
         total = sum(self.difference_counts.values())
         lines += ["", f"{total:,} differences; the first of each copy:"]
         lines += [f"  {each}" for each in self.differences]
-        more = total - len(self.differences)
-        return "\n".join([*lines, *([f"  ... and {more:,} more"] if more else [])])
+        unshown = total - len(self.differences)
+        return "\n".join([*lines, *([f"  ... and {unshown:,} more"] if unshown else [])])
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

@@ -1,7 +1,8 @@
-"""The processor's state, as the topic `state` has it, beside what the journal makes of it.
+"""Compares the processor's state, as the changelog topic `state` has it, with the journal.
 
-What each key must hold is worked out from the books, and compared byte for byte. Of a transaction
-only a digest is kept here: there are as many as there ever were commands.
+It derives each key from the books and compares it byte for byte. It keeps only a digest of each
+transaction, because there is one for each command in the ledger's history. It must not know the
+rules.
 """
 
 import hashlib
@@ -31,32 +32,32 @@ _TYPES: Final[dict[bytes, Any]] = {
     state_keys.DUE: state.Due,
 }
 _DIGEST_BYTES: Final = 12
-_GONE: Final = b""
+_DELETED: Final = b""
 
 
 class StateComparison:
-    """One partition's. Fold each record after the books have it, then compare once."""
+    """Covers one partition. Call `before_fold` with each record, then `compare` once."""
 
-    def __init__(self, of: topic_reader.TopicPartitionReader, differences: Differences) -> None:
+    def __init__(self, reader: topic_reader.TopicPartitionReader, differences: Differences) -> None:
         self.compared = 0
-        self._of = of
+        self._reader = reader
         self._differences = differences
-        start, end = of.range()
+        start, end = reader.range()
         self._start, self._end = start, end
-        last = of.last()
+        last = reader.last()
         self._position = None
         if last is not None and last.key == state_keys.POSITION:
             self._position = self._decoded_position(last)
         elif last is not None:
-            self._note("the last record is not the position: a transaction was cut")
-        of.close()
-        # By the 16 bytes of its id: a digest of each transaction, as it is without its reversal.
+            self._note("the last record is not the position: a transaction is incomplete")
+        reader.close()
+        # By the 16 bytes of a transaction id: the digest of the transaction without its reversal.
         self._transactions: dict[bytes, bytes] = {}
         self._reversals: dict[bytes, tuple[str, bool]] = {}
 
     @property
     def sequence(self) -> int:
-        """How many journal records are in it."""
+        """The journal sequence that the state has reached."""
         return 0 if self._position is None else self._position.partition.sequence
 
     def _decoded_position(self, last: CommittedRecord) -> PartitionPosition | None:
@@ -64,18 +65,18 @@ class StateComparison:
         try:
             return _decode_position(last.value or b"")
         except msgspec.MsgspecError as error:
-            self._note(f"the position cannot be read: {error}")
+            self._note(f"the position cannot be decoded: {error}")
             return None
 
     def _note(self, what: str, *, account: str | None = None, id: str | None = None) -> None:
         self._differences.note(
-            "state", what, partition=self._of.partition, account=account, transaction_id=id
+            "state", what, partition=self._reader.partition, account=account, transaction_id=id
         )
 
-    # What the journal makes of transactions
+    # Transactions
 
     def before_fold(self, books: ReplayedBooks, record: JournalRecord) -> None:
-        """Called before the books have the record: what is pending there is there still."""
+        """Call it before the books fold the record, while they still have what is pending."""
         id, command, step = record.transaction_id, record.command, record.step
         if step == "answered":
             self._answered(books, record)
@@ -83,9 +84,9 @@ class StateComparison:
             return
         if step not in ("posted", "rejected", "pending"):
             return
-        made: TransactionState | None
+        transaction: TransactionState | None
         if step == "pending":
-            made = TransactionState(
+            transaction = TransactionState(
                 bytes.fromhex(record.body_hash),
                 "pending",
                 commands.kind(command),
@@ -94,32 +95,34 @@ class StateComparison:
                 pending=record.pending,
             )
         elif record.command_offset is None:
-            made = _decided_at_once(books, record, command)
+            transaction = _decided_at_once(books, record, command)
         else:
-            made = _decided_later(books, record, command)
-        if made is None:
+            transaction = _decided_later(books, record, command)
+        if transaction is None:
             return
-        self._transactions[ids.to_key(id)] = _digest(_encode(made))
+        self._transactions[ids.to_key(id)] = _digest(_encode(transaction))
         later = record.command_offset is not None
         if isinstance(command, commands.Reverse) and (step != "rejected" or later):
             self._reverse(ids.to_key(command.transaction_id), id, step)
 
     def _answered(self, books: ReplayedBooks, record: JournalRecord) -> None:
-        """A pending transaction heard from a participant."""
-        waited = books.open.get(record.transaction_id or "")
-        if waited is None or record.pending is None:
+        """A pending transaction after a participant's answer."""
+        open_transaction = books.open.get(record.transaction_id or "")
+        if open_transaction is None or record.pending is None:
             return
-        asked = waited.record
-        assert asked.command is not None and asked.body_hash is not None, "it was folded before"
-        made = TransactionState(
-            bytes.fromhex(asked.body_hash),
+        command_record = open_transaction.record
+        assert command_record.command is not None and command_record.body_hash is not None, (
+            "it was folded before"
+        )
+        transaction = TransactionState(
+            bytes.fromhex(command_record.body_hash),
             "pending",
-            commands.kind(asked.command),
-            asked.command.account,
-            command=asked.command,
+            commands.kind(command_record.command),
+            command_record.command.account,
+            command=command_record.command,
             pending=record.pending,
         )
-        self._transactions[ids.to_key(record.transaction_id or "")] = _digest(_encode(made))
+        self._transactions[ids.to_key(record.transaction_id or "")] = _digest(_encode(transaction))
 
     def _reverse(self, original: bytes, id: str, step: str) -> None:
         if step == "rejected":
@@ -137,30 +140,30 @@ class StateComparison:
         seen: tuple[int, ...],
         log_times: tuple[state.LogTimeDecision, ...],
     ) -> None:
-        """Once the books have just the records that the state has."""
+        """Call it when the books have reached the sequence of the state."""
         digests, values = self._read()
         for key, expected in self._expected(books):
             self.compared += 1
-            found = values.pop(key, _GONE)
-            if found != expected:
-                self._differs(key, found, expected)
+            actual_value = values.pop(key, _DELETED)
+            if actual_value != expected:
+                self._note_key(key, actual_value, expected)
         for key in values:
             if key[:1] != state_keys.TRANSACTION:
-                self._differs(key, values[key], _GONE)
+                self._note_key(key, values[key], _DELETED)
         for id, digest in self._transactions.items():
             self.compared += 1
-            if digests.pop(id, _GONE) != digest or id in self._reversals:
+            if digests.pop(id, _DELETED) != digest or id in self._reversals:
                 self._compare_transaction(id, digest, values.get(state_keys.TRANSACTION + id))
         for id in digests:
-            self._note("has a transaction that the journal has not", id=ids.to_text(id))
-        self._same_position(books, inputs, sent, seen, log_times)
+            self._note("has a transaction that is not in the journal", id=ids.to_text(id))
+        self._compare_position(books, inputs, sent, seen, log_times)
 
     def _read(self) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-        """Digests of transactions, and all other values, as the last record of each key has them;
-        of transactions that have a reversal the values too."""
+        """The digests of transactions, and all other values, by the last record of each key. Also
+        the values of transactions that have a reversal."""
         digests: dict[bytes, bytes] = {}
         values: dict[bytes, bytes] = {}
-        for record in self._of.records(self._start, self._end):
+        for record in self._reader.records(self._start, self._end):
             key, value = record.key or b"", record.value
             if key == state_keys.POSITION:
                 continue
@@ -201,61 +204,66 @@ class StateComparison:
             value = state.SystemAccountState(str(shard.balance), shard.version)
             yield state_keys.system_account(name), _encode(value)
         for id, hold in books.holds.items():
-            told = hold.change
+            hold_change = hold.change
             yield (
                 state_keys.hold(id),
                 _encode(
                     state.HoldState(
-                        told.account,
-                        told.currency,
-                        told.amount,
-                        told.expires_at_ms,
-                        told.status,
-                        told.captured,
+                        hold_change.account,
+                        hold_change.currency,
+                        hold_change.amount,
+                        hold_change.expires_at_ms,
+                        hold_change.status,
+                        hold_change.captured,
                     )
                 ),
             )
-            if told.status == "open":
-                yield state_keys.due(told.expires_at_ms, id), _encode(state.Due("hold"))
-        for id, waited in books.open.items():
-            yield state_keys.due(waited.pending.deadline_ms, id), _encode(state.Due("pending"))
+            if hold_change.status == "open":
+                yield state_keys.due(hold_change.expires_at_ms, id), _encode(state.Due("hold"))
+        for id, open_transaction in books.open.items():
+            yield (
+                state_keys.due(open_transaction.pending.deadline_ms, id),
+                _encode(state.Due("pending")),
+            )
         for id, (record, _) in books.prepared.items():
             message = record.message
             if isinstance(message, coordination.Prepare):
-                value_of = state.PreparedTransaction(
+                prepared_state = state.PreparedTransaction(
                     message.source, message.kind, message.currency, message.account, message.entries
                 )
-                yield state_keys.prepared(id), _encode(value_of)
+                yield state_keys.prepared(id), _encode(prepared_state)
 
-    def _differs(self, key: bytes, found: bytes, expected: bytes) -> None:
+    def _note_key(self, key: bytes, actual_value: bytes, expected: bytes) -> None:
         kind, name = key[:1], key[1:]
         account = name.decode(errors="replace") if kind in (b"a", b"s") else None
         id = ids.to_text(name[-16:]) if account is None and len(name) >= 16 else None
-        told, wanted = _told(kind, found), _told(kind, expected)
-        if found and expected:
-            what = _first_field(told, wanted)
-        else:
-            what = f"has {told}, the journal {wanted}"
+        actual, expected_value = _decode_value(kind, actual_value), _decode_value(kind, expected)
+        both = bool(actual_value and expected)
+        what = (
+            _first_differing_field(actual, expected_value)
+            if both
+            else f"is {actual}, expected {expected_value}"
+        )
         self._note(f"key {key!r} {what}", account=account, id=id)
 
     def _compare_transaction(self, id: bytes, digest: bytes, value: bytes | None) -> None:
-        """The digest is of the transaction as it is without its reversal."""
+        """Compares the reversal by its value, and the rest by its digest."""
         text = ids.to_text(id)
         if value is None:
-            self._note("has another transaction than the journal, or none", id=text)
+            self._note("the transaction is missing, or differs from the journal", id=text)
             return
         try:
-            found = _decode_transaction(value)
+            actual_value = _decode_transaction(value)
         except msgspec.MsgspecError as error:
-            self._note(f"the transaction cannot be read: {error}", id=text)
+            self._note(f"the transaction cannot be decoded: {error}", id=text)
             return
-        if (found.reversal, found.reversed) != self._reversals[id]:
-            told = f"{found.reversal}, {found.reversed}"
-            self._note(f"its reversal is {told}, in the journal {self._reversals[id]}", id=text)
-        elif _digest(_encode(replace(found, reversal=None, reversed=False))) != digest:
-            self._note("has another transaction than the journal", id=text)
+        if (actual_value.reversal, actual_value.reversed) != self._reversals[id]:
+            actual = f"{actual_value.reversal}, {actual_value.reversed}"
+            self._note(f"the reversal is {actual}, expected {self._reversals[id]}", id=text)
+        elif _digest(_encode(replace(actual_value, reversal=None, reversed=False))) != digest:
+            self._note("the transaction differs from the journal", id=text)
 
-    def _same_position(
+    def _compare_position(
         self,
         books: ReplayedBooks,
         inputs: dict[Literal["commands", "coordination"], InputPosition],
@@ -266,32 +274,30 @@ class StateComparison:
         position = self._position
         if position is None:
             return
-        at = position.partition
-        facts: tuple[tuple[str, object, object], ...] = (
-            ("partition", at.partition, books.partition),
-            ("partitions", at.partitions, books.partitions),
-            ("ledger", at.ledger_id, books.ledger_id),
-            ("sequence", at.sequence, books.sequence),
-            ("time", at.time_ms, books.time_ms),
-            ("settings version", at.settings_version, books.settings_version),
-            ("settings", at.settings, books.settings),
-            ("pending transactions", at.pending, len(books.open)),
-            ("coordination messages sent", at.sent, sent),
-            ("coordination messages seen", at.seen, seen),
-            ("log times", at.log_times, log_times),
+        partition_position = position.partition
+        comparisons: tuple[tuple[str, object, object], ...] = (
+            ("partition", partition_position.partition, books.partition),
+            ("partitions", partition_position.partitions, books.partitions),
+            ("ledger", partition_position.ledger_id, books.ledger_id),
+            ("sequence", partition_position.sequence, books.sequence),
+            ("time", partition_position.time_ms, books.time_ms),
+            ("settings version", partition_position.settings_version, books.settings_version),
+            ("settings", partition_position.settings, books.settings),
+            ("pending transactions", partition_position.pending, len(books.open)),
+            ("coordination messages sent", partition_position.sent, sent),
+            ("coordination messages seen", partition_position.seen, seen),
+            ("log times", partition_position.log_times, log_times),
             ("last hash", position.last_hash, books.hash),
         )
-        for what, found, expected in facts:
-            if found != expected:
-                self._note(f"the position's {what} is {found}, by the journal {expected}")
+        for what, actual_value, expected in comparisons:
+            if actual_value != expected:
+                self._note(f"the position's {what} is {actual_value}, expected {expected}")
         for topic, expected_input in inputs.items():
             found_input: InputPosition = getattr(position, topic)
             if not expected_input.last_digest:
                 found_input = replace(found_input, last_digest=b"")
             if found_input != expected_input:
-                self._note(
-                    f"the position in {topic} is {found_input}, by the journal {expected_input}"
-                )
+                self._note(f"the position in {topic} is {found_input}, expected {expected_input}")
 
 
 def _decided_at_once(
@@ -302,8 +308,8 @@ def _decided_at_once(
     if not record.entries:
         posted: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
         return TransactionState(body_hash, posted, kind, account, record.reason)
-    known = books.accounts.get(account)
-    currency = None if known is None else known.change.currency
+    replayed_account = books.accounts.get(account)
+    currency = None if replayed_account is None else replayed_account.change.currency
     if isinstance(command, (commands.Credit, commands.Debit)):
         return TransactionState(body_hash, "posted", kind, account, None, currency, command.amount)
     return TransactionState(
@@ -324,10 +330,10 @@ def _decided_at_once(
 def _decided_later(
     books: ReplayedBooks, record: JournalRecord, command: commands.Command
 ) -> TransactionState | None:
-    waited = books.open.get(record.transaction_id or "")
-    if waited is None:
+    open_transaction = books.open.get(record.transaction_id or "")
+    if open_transaction is None:
         return None
-    posted, pending = record.step == "posted", waited.pending
+    posted, pending = record.step == "posted", open_transaction.pending
     entries = final_entries(pending, record.fee)
     return TransactionState(
         bytes.fromhex(record.body_hash or ""),
@@ -346,7 +352,7 @@ def _digest(value: bytes) -> bytes:
     return hashlib.blake2b(value, digest_size=_DIGEST_BYTES).digest()
 
 
-def _told(kind: bytes, value: bytes) -> Any:
+def _decode_value(kind: bytes, value: bytes) -> Any:
     type: Callable[..., Any] | None = _TYPES.get(kind)
     if not value:
         return "nothing"
@@ -356,9 +362,9 @@ def _told(kind: bytes, value: bytes) -> Any:
         return value
 
 
-def _first_field(found: Any, expected: Any) -> str:
+def _first_differing_field(actual_value: Any, expected: Any) -> str:
     for name in getattr(expected, "__struct_fields__", ()):
-        one, other = getattr(found, name, None), getattr(expected, name)
-        if one != other:
-            return f"has {name} {one}, the journal {other}"
-    return f"has {found!r}, the journal {expected!r}"
+        actual_field, expected_field = getattr(actual_value, name, None), getattr(expected, name)
+        if actual_field != expected_field:
+            return f"has {name} {actual_field}, expected {expected_field}"
+    return f"is {actual_value!r}, expected {expected!r}"

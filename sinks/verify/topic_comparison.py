@@ -1,7 +1,8 @@
-"""One partition of a topic that tells readers of the journal, read in step with it: each record
-once, in its order, and none that the journal has not.
+"""Compares one partition of a published topic with the journal, in order: each record once, and no
+other.
 
-Of what is kept for a time only, all that is younger must be there, and what is there is compared.
+Where retention deletes records, all younger ones are required, and older ones are compared if they
+remain. It must not know what the records mean.
 """
 
 import time
@@ -17,54 +18,56 @@ from schemas.published_records import Result, TransactionRecord
 from sinks.verify import topic_reader
 from sinks.verify.report import Differences
 
-# Clocks of brokers, processors and this program may differ by so much.
-CLOCKS_MS: Final = 3_600_000
-# How far a record may stand from its place, and be known for one that does.
-NEAR: Final = 1_000
+# How far the clocks of brokers, processors and this program may differ.
+CLOCK_TOLERANCE_MS: Final = 3_600_000
+# How many records to search for one that is out of place.
+REORDER_WINDOW: Final = 1_000
 
 T = TypeVar("T", TransactionRecord, Result)
 
 
-class _Kept(Struct, Generic[T], frozen=True, gc=False):
+class _Published(Struct, Generic[T], frozen=True, gc=False):
     key: bytes | None
     message: T
 
 
 class TopicComparison(Generic[T]):
-    """What is told of one partition of the ledger, as its journal is read."""
+    """Compares the records of one ledger partition, in step with its journal."""
 
     def __init__(
         self,
         copy: Literal["transactions", "results"],
         decode: Callable[[bytes], T],
-        of: topic_reader.TopicPartitionReader,
+        reader: topic_reader.TopicPartitionReader,
         partition: int,
-        sharing: Sequence[int],
-        kept_ms: int | None,
+        topic_partitions: Sequence[int],
+        retention_ms: int | None,
         differences: Differences,
     ) -> None:
-        """`decode` raises a ValueError of what it cannot read. `sharing`: the ledger's partitions
-        that are told of here, this one among them. `kept_ms`: the age that a record reaches; None
-        if it is never deleted."""
+        """`decode` raises a ValueError for a value that it cannot decode. `topic_partitions`: the
+        ledger partitions that share this topic partition. `retention_ms`: None if records are never
+        deleted."""
         self.compared = 0
         self._copy = copy
-        self._sharing = sharing
+        self._topic_partitions = topic_partitions
         self._decode: Callable[[bytes], T] = decode
-        self._of = of
+        self._reader = reader
         self._partition = partition
         self._differences = differences
-        self._start, self._end = of.range()
-        self._records = of.records(self._start, self._end)
-        self._ahead: deque[_Kept[T]] = deque()
-        # Where nothing was deleted yet, or the first record that is kept has been met.
-        self._whole = self._start == 0
-        # Records of the journal that were appended from here on must be told still.
+        self._start, self._end = reader.range()
+        self._records = reader.records(self._start, self._end)
+        self._buffer: deque[_Published[T]] = deque()
+        # True if nothing was deleted, and from the first record that remains.
+        self._complete = self._start == 0
+        # A record that follows from a journal record appended since then must still be there.
         now_ms = int(time.time() * 1_000)
-        self._kept_from_ms = 0 if kept_ms is None else now_ms - kept_ms + CLOCKS_MS
-        self._patience_s = topic_reader.CATCH_UP_S
+        self._required_from_ms = (
+            0 if retention_ms is None else now_ms - retention_ms + CLOCK_TOLERANCE_MS
+        )
+        self._catch_up_s = topic_reader.CATCH_UP_S
 
     def close(self) -> None:
-        self._of.close()
+        self._reader.close()
 
     def compare(
         self,
@@ -74,121 +77,137 @@ class TopicComparison(Generic[T]):
         expected: Sequence[T],
         keys: Sequence[bytes],
         *,
-        must_be: bool = True,
+        required: bool = True,
     ) -> None:
-        """What is told of a record that was appended to the journal at a time. `must_be`: it is no
-        longer on its way."""
-        found = self._take(record.sequence, wanted=len(expected) if must_be else 0)
-        if not self._whole:
-            # A batch is deleted whole, and may have ended between two entries.
-            gone = max(0, len(expected) - len(found))
-            if must_be and appended_ms >= self._kept_from_ms:
-                for wanted in expected[:gone]:
-                    self._note(f"{_name(wanted)} is not there", wanted, journal_offset)
-            expected, keys = expected[gone:], keys[gone:]
-            self._whole = bool(found)
-        for number, (wanted, key) in enumerate(zip(expected, keys, strict=True)):
+        """Compares the published records of one journal record. `required`: they must be there by
+        now."""
+        found = self._take_sequence(record.sequence, minimum=len(expected) if required else 0)
+        if not self._complete:
+            # Retention deletes whole batches, so the first entries of a record may be deleted.
+            deleted = max(0, len(expected) - len(found))
+            if required and appended_ms >= self._required_from_ms:
+                for expected_record in expected[:deleted]:
+                    self._note(
+                        f"{_describe(expected_record)} is missing",
+                        expected_record,
+                        journal_offset,
+                    )
+            expected, keys = expected[deleted:], keys[deleted:]
+            self._complete = bool(found)
+        for number, (expected_record, key) in enumerate(zip(expected, keys, strict=True)):
             if number >= len(found):
-                if must_be:
-                    self._note(f"{_name(wanted)} is not there", wanted, journal_offset)
+                if required:
+                    self._note(
+                        f"{_describe(expected_record)} is missing",
+                        expected_record,
+                        journal_offset,
+                    )
                 continue
-            one = found[number]
+            published = found[number]
             self.compared += 1
-            if one.message != wanted:
-                what = f"{_name(wanted)}: {differing(one.message, wanted)}"
-                self._note(what, wanted, journal_offset)
-            elif one.key != key:
-                what = f"{_name(wanted)}: its key is {one.key!r}, by the journal {key!r}"
-                self._note(what, wanted, journal_offset)
-        for one in found[len(expected) :]:
-            self._extra(one.message, journal_offset)
+            if published.message != expected_record:
+                what = (
+                    f"{_describe(expected_record)}: {differing(published.message, expected_record)}"
+                )
+                self._note(what, expected_record, journal_offset)
+            elif published.key != key:
+                what = f"{_describe(expected_record)}: key is {published.key!r}, expected {key!r}"
+                self._note(what, expected_record, journal_offset)
+        for published in found[len(expected) :]:
+            self._extra(published.message, journal_offset)
 
-    def finish(self, sequence: int, gone_on: Callable[[], int]) -> None:
-        """What was not asked for. `gone_on` gives how far the journal is by now."""
-        last = sequence
-        deadline = time.monotonic() + self._patience_s
-        while (one := self._next()) is not None:
-            message = one.message
-            while message.sequence > last and time.monotonic() <= deadline:
-                last = max(last, gone_on())
-                if message.sequence > last:
+    def finish(self, sequence: int, current_sequence: Callable[[], int]) -> None:
+        """Notes the records that follow from no journal record. `current_sequence` returns the last
+        sequence that the journal has now."""
+        last_sequence = sequence
+        deadline = time.monotonic() + self._catch_up_s
+        while (published := self._pop()) is not None:
+            message = published.message
+            while message.sequence > last_sequence and time.monotonic() <= deadline:
+                last_sequence = max(last_sequence, current_sequence())
+                if message.sequence > last_sequence:
                     time.sleep(topic_reader.PAUSE_S)
-            if not sequence < message.sequence <= last:
+            if not sequence < message.sequence <= last_sequence:
                 self._extra(message)
 
-    def _take(self, sequence: int, wanted: int) -> list[_Kept[T]]:
-        found = self._at(sequence)
-        if len(found) < wanted and self._whole:
-            if self._has(NEAR) and not found:
-                found = self._at(self._skip_to(sequence))
-            while len(found) < wanted and not self._has(1) and self._more():
-                found += self._at(sequence)
-            if len(found) < wanted and self._deleted():
-                self._whole = False
+    def _take_sequence(self, sequence: int, minimum: int) -> list[_Published[T]]:
+        found = self._take_buffered(sequence)
+        if len(found) < minimum and self._complete:
+            if self._fill(REORDER_WINDOW) and not found:
+                found = self._take_buffered(self._skip_to(sequence))
+            while len(found) < minimum and not self._fill(1) and self._read_appended():
+                found += self._take_buffered(sequence)
+            if len(found) < minimum and self._was_trimmed():
+                self._complete = False
         return found
 
-    def _at(self, sequence: int) -> list[_Kept[T]]:
-        """The records of a sequence, where they come next; those before it are too many."""
+    def _take_buffered(self, sequence: int) -> list[_Published[T]]:
+        """The next records, if they have this sequence; records before them are unexpected."""
         found = []
-        while self._has(1) and self._ahead[0].message.sequence <= sequence:
-            one = self._ahead.popleft()
-            if one.message.sequence == sequence:
-                found.append(one)
+        while self._fill(1) and self._buffer[0].message.sequence <= sequence:
+            published = self._buffer.popleft()
+            if published.message.sequence == sequence:
+                found.append(published)
             else:
-                self._extra(one.message)
+                self._extra(published.message)
         return found
 
     def _skip_to(self, sequence: int) -> int:
-        """What stands before the records of a sequence, and is of a later one, is out of place."""
-        near = (n for n, one in enumerate(self._ahead) if one.message.sequence == sequence)
+        """Drops records of later sequences that precede the records of this one: out of place."""
+        near = (
+            n for n, published in enumerate(self._buffer) if published.message.sequence == sequence
+        )
         for _ in range(next(near, 0)):
-            self._extra(self._ahead.popleft().message)
+            self._extra(self._buffer.popleft().message)
         return sequence
 
-    def _has(self, count: int) -> bool:
-        """Whether so many are left; a few that have no other reason to be looked at are read."""
-        missing = count - len(self._ahead)
+    def _fill(self, count: int) -> bool:
+        """Reads ahead until the buffer has `count` records. Whether it has any."""
+        missing = count - len(self._buffer)
         if missing > 0:
-            self._ahead.extend(islice(self._kept(), missing))
-        return bool(self._ahead)
+            self._buffer.extend(islice(self._decode_records(), missing))
+        return bool(self._buffer)
 
-    def _next(self) -> _Kept[T] | None:
-        return self._ahead.popleft() if self._has(1) else None
+    def _pop(self) -> _Published[T] | None:
+        return self._buffer.popleft() if self._fill(1) else None
 
-    def _kept(self) -> Iterator[_Kept[T]]:
+    def _decode_records(self) -> Iterator[_Published[T]]:
         for record in self._records:
             try:
                 message = self._decode(record.value or b"")
             except ValueError as error:
-                self._note(f"offset {record.offset} cannot be read: {error}")
+                self._note(f"offset {record.offset} cannot be decoded: {error}")
                 continue
             if message.partition == self._partition:
-                yield _Kept(record.key, message)
-            elif message.partition not in self._sharing and self._partition == self._sharing[0]:
-                self._note(f"offset {record.offset} is of partition {message.partition}")
+                yield _Published(record.key, message)
+            elif (
+                message.partition not in self._topic_partitions
+                and self._partition == self._topic_partitions[0]
+            ):
+                self._note(f"offset {record.offset} belongs to partition {message.partition}")
 
-    def _more(self) -> bool:
-        """Whether anything came, before patience is at an end; that is had once."""
-        deadline = time.monotonic() + self._patience_s
+    def _read_appended(self) -> bool:
+        """Whether the topic grew in time. After one time-out it no longer waits."""
+        deadline = time.monotonic() + self._catch_up_s
         while True:
-            end = self._of.range()[1]
+            end = self._reader.range()[1]
             if end > self._end:
-                self._records = self._of.records(self._end, end)
+                self._records = self._reader.records(self._end, end)
                 self._end = end
                 return True
             if time.monotonic() >= deadline:
-                self._patience_s = 0.0
+                self._catch_up_s = 0.0
                 return False
             time.sleep(topic_reader.PAUSE_S)
 
-    def _deleted(self) -> bool:
-        """Whether the first records went meanwhile."""
-        start = self._of.range()[0]
-        gone, self._start = start > self._start, start
-        return gone
+    def _was_trimmed(self) -> bool:
+        """Whether retention deleted records since the last look."""
+        start = self._reader.range()[0]
+        deleted, self._start = start > self._start, start
+        return deleted
 
     def _extra(self, message: T, journal_offset: int | None = None) -> None:
-        what = f"{_name(message)} is there, of which the journal has nothing, or has it once"
+        what = f"{_describe(message)} is not in the journal, or is out of place or repeated"
         self._note(what, message, journal_offset)
 
     def _note(self, what: str, message: T | None = None, journal_offset: int | None = None) -> None:
@@ -204,16 +223,16 @@ class TopicComparison(Generic[T]):
         )
 
 
-def _name(message: TransactionRecord | Result) -> str:
+def _describe(message: TransactionRecord | Result) -> str:
     if isinstance(message, TransactionRecord):
         return f"version {message.version} of {message.account_id}"
     return f"the result of {message.partition}:{message.offset}"
 
 
 def differing(found: Struct, expected: Struct) -> str:
-    told = [
-        f"{name} is {getattr(found, name)}, by the journal {getattr(expected, name)}"
+    differing_fields = [
+        f"{name} is {getattr(found, name)}, expected {getattr(expected, name)}"
         for name in expected.__struct_fields__
         if getattr(found, name) != getattr(expected, name)
     ]
-    return "; ".join(told)
+    return "; ".join(differing_fields)

@@ -1,6 +1,7 @@
 """One partition of one topic for `verify` and rebuilds: a committed reader that connects late.
 
-It commits no offset and is in no group, so it disturbs nobody.
+It joins no consumer group and commits no offset, so it disturbs no other client. It must not know
+what the records mean.
 """
 
 from collections.abc import Iterator
@@ -18,24 +19,25 @@ from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader, CommittedRecord, OffsetRange
 
 TIMEOUT_S: Final = 30.0
-# A commit is seen in one partition a moment before it is in another: so long for all of it.
+# A transaction becomes visible in one partition before it does in another. This is how long verify
+# waits for the rest of it, and for copies that lag behind.
 CATCH_UP_S = 15.0
 PAUSE_S: Final = 0.1
 
 
 def retention_ms(config: ClientConfig, topic: str) -> int | None:
-    """How old a record of a topic becomes at least; None: it is never deleted. Where size deletes
-    it, no age is sure."""
+    """The age that each record of a topic reaches; None if records are never deleted. It is 0 where
+    the topic's size is bounded."""
     resource = ConfigResource(ResourceType.TOPIC, topic)
     admin = AdminClient({**config})
     try:
-        (answer,) = admin.describe_configs([resource], request_timeout=TIMEOUT_S).values()
-        settings = answer.result(TIMEOUT_S)
+        (config_future,) = admin.describe_configs([resource], request_timeout=TIMEOUT_S).values()
+        topic_config = config_future.result(TIMEOUT_S)
     except (KafkaException, TimeoutError) as error:
-        raise Failure(f"the settings of {topic} cannot be read: {error}") from None
-    if int(settings["retention.bytes"].value) >= 0:
+        raise Failure(f"cannot read the configuration of {topic}: {error}") from None
+    if int(topic_config["retention.bytes"].value) >= 0:
         return 0
-    age_ms = int(settings["retention.ms"].value)
+    age_ms = int(topic_config["retention.ms"].value)
     return None if age_ms < 0 else age_ms
 
 
@@ -68,11 +70,11 @@ class TopicPartitionReader:
             return self._reader.range(self.topic, self.partition)
         except KafkaException as error:
             raise Failure(
-                f"partition {self.partition} of {self.topic} cannot be read: {error.args[0].str()}"
+                f"cannot read partition {self.partition} of {self.topic}: {error.args[0].str()}"
             ) from None
 
     def records(self, start: int, end: int) -> Iterator[CommittedRecord]:
-        """Those from start up to, not with, end."""
+        """The records from `start` up to, but not including, `end`."""
         return self._reader.read(self.topic, self.partition, start, end)
 
     def last(self) -> CommittedRecord | None:

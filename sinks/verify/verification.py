@@ -1,11 +1,10 @@
-"""`streamledger verify`: all copies of the ledger beside its journal, each partition up to a fixed
-point.
+"""`streamledger verify`: compares all copies of the ledger with its journal, each partition up to a
+fixed end.
 
-The points are taken in an order that leaves no copy ahead of the journal: first how far the results
-are, then Postgres, in one snapshot, then the state, then the journal, then what it answers and what
-readers are told of it. Where a partition's books stand at the sequence that a copy has, that copy
-is compared with them. Before that, copies that are behind are waited for. It writes nothing
-anywhere.
+First it waits for copies that lag. Then it reads the ends in an order that leaves no copy ahead of
+the journal: the positions of results, one snapshot of Postgres, the state, the journal, the inputs
+and the published topics. It replays the journal, and compares each copy when the books reach that
+copy's sequence. It writes nothing, and must not know the code that it verifies.
 """
 
 import time
@@ -39,16 +38,16 @@ from sinks.verify.report import (
 )
 from sinks.verify.state_comparison import StateComparison
 
-TOLD_EVERY: Final = 1_000
+PROGRESS_INTERVAL_RECORDS: Final = 1_000
 
 Progress = Callable[[int, int], None]
 
 _decode: Final = msgspec.json.Decoder(JournalRecord).decode
-_FAULTY: Final = (ValueError, KeyError, IndexError, AssertionError, OverflowError)
+_REPLAY_ERRORS: Final = (ValueError, KeyError, IndexError, AssertionError, OverflowError)
 
 
 class VerifyOptions(Struct, frozen=True, kw_only=True):
-    """What is to be verified; without a database, all but Postgres."""
+    """What to verify. Without a database URL, all but Postgres."""
 
     config: ClientConfig
     names: Names
@@ -57,119 +56,131 @@ class VerifyOptions(Struct, frozen=True, kw_only=True):
     against_rules: bool = False
 
 
-def verify(asked: VerifyOptions, progress: Progress) -> VerifyReport:
-    began = time.monotonic()
+def verify(options: VerifyOptions, progress: Progress) -> VerifyReport:
+    started = time.monotonic()
     differences = Differences()
-    copies = CopyLag(asked.config, asked.names, asked.partitions, asked.database_url)
+    copy_lag = CopyLag(options.config, options.names, options.partitions, options.database_url)
     try:
-        behind = copies.wait(differences)
-        results_at = [_results_at(copies, each, differences) for each in range(asked.partitions)]
+        lagging_copies = copy_lag.wait(differences)
+        result_positions = [
+            _result_position(copy_lag, each, differences) for each in range(options.partitions)
+        ]
     finally:
-        copies.close()
+        copy_lag.close()
     tables = None
-    if asked.database_url is not None:
-        tables = PostgresComparison(asked.database_url, differences)
+    if options.database_url is not None:
+        tables = PostgresComparison(options.database_url, differences)
     try:
-        return _Run(asked, results_at, tables, behind, differences, progress).run(began)
+        return _Verification(
+            options, result_positions, tables, lagging_copies, differences, progress
+        ).run(started)
     finally:
         if tables is not None:
             tables.close()
 
 
-def _results_at(copies: CopyLag, partition: int, differences: Differences) -> PublishedPosition:
+def _result_position(
+    copy_lag: CopyLag, partition: int, differences: Differences
+) -> PublishedPosition:
     try:
-        return copies.results.at(partition)
+        return copy_lag.results.position(partition)
     except ValueError as error:
-        what = f"their position cannot be read: {error}"
+        what = f"the position cannot be decoded: {error}"
         differences.note("results", what, partition=partition)
         return PublishedPosition()
 
 
-class _Run:
+class _Verification:
     def __init__(
         self,
-        asked: VerifyOptions,
-        results_at: list[PublishedPosition],
+        options: VerifyOptions,
+        result_positions: list[PublishedPosition],
         tables: PostgresComparison | None,
-        behind: tuple[LaggingCopy, ...],
+        lagging_copies: tuple[LaggingCopy, ...],
         differences: Differences,
         progress: Progress,
     ) -> None:
-        self._asked = asked
-        self._results_at = results_at
+        self._options = options
+        self._result_positions = result_positions
         self._tables = tables
-        self._behind = behind
-        self._kept = published_topics.kept(asked.config, asked.names)
+        self._lagging_copies = lagging_copies
+        self._retention = published_topics.retention(options.config, options.names)
         self._differences = differences
         self._progress = progress
-        self._ways = CoordinationChannels(differences)
-        self._letters = DeadLetterComparison(
-            self._partition(asked.names.commands_dead, 0), differences
+        self._channels = CoordinationChannels(differences)
+        self._dead_letters = DeadLetterComparison(
+            self._partition(options.names.commands_dead, 0), differences
         )
         self._compared: Counter[str] = Counter()
         self._debits: Counter[str] = Counter()
         self._credits: Counter[str] = Counter()
         self._transit: Counter[str] = Counter()
-        numbers = range(asked.partitions)
-        self._changelogs = [
-            StateComparison(self._partition(asked.names.state, number), differences)
+        numbers = range(options.partitions)
+        self._state_comparisons = [
+            StateComparison(self._partition(options.names.state, number), differences)
             for number in numbers
         ]
-        self._journals = [self._partition(asked.names.journal, number) for number in numbers]
+        self._journals = [self._partition(options.names.journal, number) for number in numbers]
         self._ranges = []
         for journal in self._journals:
             self._ranges.append(journal.range())
             journal.close()
-        # How far the journal of each partition was folded, and `coordination` read by then.
+        # Of each partition: the end of its folded journal, and the next offset in `coordination`.
         self._ends = [end for _, end in self._ranges]
-        self._next_coordination = [0] * asked.partitions
+        self._next_coordination = [0] * options.partitions
         self._decided_ahead: dict[int, dict[int, LogTime]] = {}
-        self._since: dict[int, LaterJournal] = {}
+        self._later_journals: dict[int, LaterJournal] = {}
         self._total = sum(end - start for start, end in self._ranges)
         self._done = 0
 
     def _partition(
         self, topic: str, number: int, *, trimmed: bool = False
     ) -> topic_reader.TopicPartitionReader:
-        return topic_reader.TopicPartitionReader(self._asked.config, topic, number, trimmed=trimmed)
+        return topic_reader.TopicPartitionReader(
+            self._options.config, topic, number, trimmed=trimmed
+        )
 
-    def run(self, began: float) -> VerifyReport:
+    def run(self, started: float) -> VerifyReport:
         if self._tables is not None:
-            self._tables.check_partitions(self._asked.partitions)
-            self._results_follow(self._tables)
-        told = []
+            self._tables.check_partitions(self._options.partitions)
+            self._check_results(self._tables)
+        partition_reports = []
         ledgers: list[str] = []
-        for number in range(self._asked.partitions):
-            one = _PartitionCheck(
-                self._asked,
+        for number in range(self._options.partitions):
+            partition_check = _PartitionVerification(
+                self._options,
                 number,
-                self._results_at[number],
+                self._result_positions[number],
                 self._tables,
-                self._ways,
-                self._letters,
-                self._kept,
+                self._channels,
+                self._dead_letters,
+                self._retention,
                 self._differences,
             )
-            records = self._records(number, one)
-            books, report = one.run(self._changelogs[number], records, self._gone_on(number))
-            self._compared.update(one.compared)
+            records = self._records(number, partition_check)
+            books, report = partition_check.run(
+                self._state_comparisons[number], records, self._current_sequence(number)
+            )
+            self._compared.update(partition_check.compared)
             self._next_coordination[number] = books.last_inputs["coordination"] + 1
             self._decided_ahead[number] = books.decided_ahead
-            self._sum(books)
-            told.append(report)
+            self._add_sums(books)
+            partition_reports.append(report)
             ledgers.append(books.ledger_id)
-            if books.sequence and books.partitions != self._asked.partitions:
+            if books.sequence and books.partitions != self._options.partitions:
                 self._differences.note(
                     "journal",
                     f"the ledger has {books.partitions} partitions, not"
-                    f" {self._asked.partitions}: PARTITIONS is wrong",
+                    f" {self._options.partitions}: PARTITIONS is wrong",
                     partition=number,
                 )
         if len({each for each in ledgers if each}) > 1:
-            self._differences.note("journal", f"several ledgers: {sorted(set(ledgers))}")
-        self._finish_ways()
-        self._finish_readers(told)
-        currencies = self._whole_books()
+            self._differences.note(
+                "journal", f"the partitions belong to several ledgers: {sorted(set(ledgers))}"
+            )
+        self._compare_coordination()
+        self._compare_dead_letters(partition_reports)
+        currencies = self._compare_transit()
         if self._tables is not None:
             self._tables.finish()
             self._compared["rows"] = self._tables.compared
@@ -177,17 +188,17 @@ class _Run:
         return VerifyReport(
             agree=not self._differences.counts,
             ledger_id=next((each for each in ledgers if each), ""),
-            partitions=tuple(told),
+            partitions=tuple(partition_reports),
             currencies=currencies,
-            behind=self._behind,
+            behind=self._lagging_copies,
             compared=dict(self._compared),
-            seconds=round(time.monotonic() - began, 3),
+            seconds=round(time.monotonic() - started, 3),
             differences=tuple(self._differences.first),
             difference_counts=dict(self._differences.counts),
         )
 
-    def _gone_on(self, number: int) -> Callable[[], int]:
-        """How many records the journal of a partition has by now."""
+    def _current_sequence(self, number: int) -> Callable[[], int]:
+        """Returns a function that reads the last sequence of a partition's journal."""
 
         def sequence() -> int:
             last = self._journals[number].last()
@@ -198,85 +209,100 @@ class _Run:
 
         return sequence
 
-    def _finish_ways(self) -> None:
-        """What is in flight between partitions must lie in `coordination`."""
-        self._ways.compare()
-        for number in range(self._asked.partitions):
-            of = self._partition(self._asked.names.coordination, number, trimmed=True)
-            unread = UnreadMessages(of, self._next_coordination[number], self._asked.partitions)
-            self._ways.find(unread, self._journaled_since)
-            self._ways.find_decisions(unread, self._decided_ahead[number], self._journaled_since)
-            of.close()
+    def _compare_coordination(self) -> None:
+        """Messages in flight must be in `coordination`."""
+        self._channels.compare()
+        for number in range(self._options.partitions):
+            reader = self._partition(self._options.names.coordination, number, trimmed=True)
+            unread = UnreadMessages(
+                reader, self._next_coordination[number], self._options.partitions
+            )
+            self._channels.compare_unread(unread, self._later_journal)
+            self._channels.compare_log_time_decisions(
+                unread, self._decided_ahead[number], self._later_journal
+            )
+            reader.close()
 
-    def _journaled_since(self, number: int) -> LaterJournal:
-        if number not in self._since:
-            self._since[number] = LaterJournal(self._journals[number], self._ends[number])
-        return self._since[number]
+    def _later_journal(self, number: int) -> LaterJournal:
+        if number not in self._later_journals:
+            self._later_journals[number] = LaterJournal(self._journals[number], self._ends[number])
+        return self._later_journals[number]
 
-    def _finish_readers(self, told: list[PartitionReport]) -> None:
-        def gone_on(number: int) -> bool:
-            there = 0 <= number < len(told)
-            return there and self._gone_on(number)() > told[number].sequence
+    def _compare_dead_letters(self, partition_reports: list[PartitionReport]) -> None:
+        def has_grown(number: int) -> bool:
+            exists = 0 <= number < len(partition_reports)
+            return exists and self._current_sequence(number)() > partition_reports[number].sequence
 
-        self._letters.finish(gone_on)
-        self._compared["dead letters"] = self._letters.compared
+        self._dead_letters.finish(has_grown)
+        self._compared["dead letters"] = self._dead_letters.compared
         for journal in self._journals:
             journal.close()
-        asked = self._asked
+        options = self._options
         published_topics.compare_unused(
-            asked.config, asked.names, asked.partitions, self._differences
+            options.config, options.names, options.partitions, self._differences
         )
 
-    def _records(self, number: int, one: "_PartitionCheck") -> Iterator[CommittedRecord]:
-        """Up to the fixed point; and on, as long as a copy is ahead of it, for a while."""
+    def _records(
+        self, number: int, partition_check: "_PartitionVerification"
+    ) -> Iterator[CommittedRecord]:
+        """The records up to the fixed end, and for a limited time those that a copy already has."""
         journal = self._journals[number]
         start, end = self._ranges[number]
         if start > 0:
-            self._differences.note("journal", f"begins at offset {start}", partition=number)
-        least = max(self._changelogs[number].sequence, self._results_at[number].sequence)
+            self._differences.note(
+                "journal",
+                f"starts at offset {start}: earlier records are missing",
+                partition=number,
+            )
+        required_sequence = max(
+            self._state_comparisons[number].sequence, self._result_positions[number].sequence
+        )
         if self._tables is not None:
-            least = max(least, self._tables.sequence(number))
+            required_sequence = max(required_sequence, self._tables.sequence(number))
         deadline: float | None = None
         while True:
             for record in journal.records(start, end):
                 self._done += 1
-                if self._done % TOLD_EVERY == 0:
+                if self._done % PROGRESS_INTERVAL_RECORDS == 0:
                     self._progress(min(self._done, self._total), self._total)
                 yield record
             if deadline is None:
-                # From here on: the journal itself may have taken much longer.
+                # The time limit starts here, because reading the journal may take longer.
                 deadline = time.monotonic() + topic_reader.CATCH_UP_S
-            if one.books.sequence >= least or time.monotonic() > deadline:
+            if partition_check.books.sequence >= required_sequence or time.monotonic() > deadline:
                 break
             time.sleep(topic_reader.PAUSE_S)
             start, end = end, journal.range()[1]
         self._ends[number] = end
         journal.close()
 
-    def _results_follow(self, tables: PostgresComparison) -> None:
-        """What can be seen can be read: the results were looked at before Postgres."""
-        for number, at in enumerate(self._results_at):
-            there = tables.sequence(number)
-            if at.sequence > there:
-                what = f"are told up to sequence {at.sequence}, but Postgres has only {there}"
+    def _check_results(self, tables: PostgresComparison) -> None:
+        """No result may be published before Postgres has its rows. Results were read first."""
+        for number, position in enumerate(self._result_positions):
+            copy_sequence = tables.sequence(number)
+            if position.sequence > copy_sequence:
+                what = (
+                    f"published up to sequence {position.sequence}, but Postgres has only"
+                    f" {copy_sequence}"
+                )
                 self._differences.note("results", what, partition=number)
 
-    def _sum(self, books: ReplayedBooks) -> None:
+    def _add_sums(self, books: ReplayedBooks) -> None:
         for currency, (debits, credits, transit) in books.sums().items():
             self._debits[currency] += debits
             self._credits[currency] += credits
             self._transit[currency] += transit
 
-    def _whole_books(self) -> tuple[CurrencyReport, ...]:
-        """Over all partitions transit is what the messages under way carry."""
-        under_way = self._ways.under_way()
-        currencies = sorted({*self._debits, *self._credits, *under_way} - {""})
+    def _compare_transit(self) -> tuple[CurrencyReport, ...]:
+        """Over all partitions, transit must equal the net amount of messages in flight."""
+        in_flight = self._channels.net_in_flight()
+        currencies = sorted({*self._debits, *self._credits, *in_flight} - {""})
         for currency in currencies:
-            found, expected = self._transit[currency], under_way[currency]
-            if found != expected:
+            transit, expected = self._transit[currency], in_flight[currency]
+            if transit != expected:
                 self._differences.note(
                     "books",
-                    f"{currency}: transit is {found} over all partitions, but the messages in"
+                    f"{currency}: transit is {transit} over all partitions, but the messages in"
                     f" flight carry {expected}",
                 )
         return tuple(
@@ -285,51 +311,51 @@ class _Run:
                 debits=self._debits[currency],
                 credits=self._credits[currency],
                 transit=self._transit[currency],
-                under_way=under_way[currency],
+                under_way=in_flight[currency],
             )
             for currency in currencies
         )
 
 
-class _PartitionCheck:
-    """One partition's journal from its first record, and each copy where it stands."""
+class _PartitionVerification:
+    """Replays one partition's journal, and compares each copy at the copy's own sequence."""
 
     def __init__(
         self,
-        asked: VerifyOptions,
+        options: VerifyOptions,
         number: int,
-        results_at: PublishedPosition,
+        result_position: PublishedPosition,
         tables: PostgresComparison | None,
-        ways: CoordinationChannels,
-        letters: DeadLetterComparison,
-        kept: Retention,
+        channels: CoordinationChannels,
+        dead_letters: DeadLetterComparison,
+        retention: Retention,
         differences: Differences,
     ) -> None:
         self.books = ReplayedBooks(number, differences)
         self.compared: Counter[str] = Counter()
-        self._asked = asked
+        self._options = options
         self._number = number
         self._tables = tables
-        self._ways = ways
-        self._results_at = results_at
-        self._letters = letters
-        self._kept = kept
+        self._channels = channels
+        self._result_position = result_position
+        self._dead_letters = dead_letters
+        self._retention = retention
         self._differences = differences
-        self._decisions = Redecision(number, differences) if asked.against_rules else None
+        self._decisions = Redecision(number, differences) if options.against_rules else None
         self._compared_tables = self._compared_state = self._compared_results = False
 
     def run(
         self,
-        changelog: StateComparison,
+        state: StateComparison,
         records: Iterator[CommittedRecord],
-        gone_on: Callable[[], int],
+        current_sequence: Callable[[], int],
     ) -> tuple[ReplayedBooks, PartitionReport]:
-        names, number, books = self._asked.names, self._number, self.books
-        commands = topic_reader.TopicPartitionReader(self._asked.config, names.commands, number)
+        names, number, books = self._options.names, self._number, self.books
+        commands = topic_reader.TopicPartitionReader(self._options.config, names.commands, number)
         messages = topic_reader.TopicPartitionReader(
-            self._asked.config, names.coordination, number, trimmed=True
+            self._options.config, names.coordination, number, trimmed=True
         )
-        self._changelog = changelog
+        self._state = state
         self._log_times = LogTimes()
         self._inputs: dict[Literal["commands", "coordination"], InputTopic] = {
             "commands": InputTopic("commands", commands, self._differences, self._log_times),
@@ -337,13 +363,13 @@ class _PartitionCheck:
                 "coordination", messages, self._differences, self._log_times
             ),
         }
-        self._readers = PublishedTopics(
-            self._asked.config,
+        self._published = PublishedTopics(
+            self._options.config,
             names,
             number,
-            self._asked.partitions,
-            self._results_at,
-            self._kept,
+            self._options.partitions,
+            self._result_position,
+            self._retention,
             self._differences,
         )
         self._compare()
@@ -355,109 +381,112 @@ class _PartitionCheck:
         if self._decisions is not None:
             self._decisions.finish()
             self.compared["decisions"] = self._decisions.compared
-        waiting = self._inputs["commands"].waiting()
+        waiting = self._inputs["commands"].count_waiting()
         self.compared["journal records"] = books.sequence
         self.compared["commands"] = self._inputs["commands"].compared
         self.compared["messages"] = self._inputs["coordination"].compared
-        self.compared["state keys"] = changelog.compared
-        self._readers.finish(books.sequence, gone_on)
-        self.compared.update(self._readers.compared)
-        for of in (commands, messages):
-            of.close()
+        self.compared["state keys"] = state.compared
+        self._published.finish(books.sequence, current_sequence)
+        self.compared.update(self._published.compared)
+        for reader in (commands, messages):
+            reader.close()
         tables = self._tables
         return books, PartitionReport(
             partition=number,
             sequence=books.sequence,
             postgres=None if tables is None else tables.sequence(number),
-            state=changelog.sequence,
-            results=self._results_at.sequence,
+            state=state.sequence,
+            results=self._result_position.sequence,
             waiting=waiting,
             last_hash=books.hash or "",
         )
 
-    def _record(self, read: CommittedRecord) -> None:
-        value, books = read.value or b"", self.books
+    def _record(self, topic_record: CommittedRecord) -> None:
+        value, books = topic_record.value or b"", self.books
         try:
             record = _decode(value)
         except msgspec.MsgspecError as error:
-            books.unreadable(read.offset, value, str(error))
+            books.skip_undecodable(topic_record.offset, value, str(error))
             return
         try:
-            self._follow(read, value, record)
-        except _FAULTY as error:
-            # A record that was tampered with may say anything.
-            books.note(f"cannot be followed: {error!r}")
+            self._replay(topic_record, value, record)
+        except _REPLAY_ERRORS as error:
+            # A forged record may hold anything.
+            books.note(f"cannot be replayed: {error!r}")
 
-    def _follow(self, read: CommittedRecord, value: bytes, record: JournalRecord) -> None:
+    def _replay(self, topic_record: CommittedRecord, value: bytes, record: JournalRecord) -> None:
         books, next = self.books, self.books.sequence + 1
         time_ms = books.input_time_ms
-        if next <= self._changelog.sequence:
-            self._changelog.before_fold(books, record)
-        expected = expected_effects.compare(books, read.offset, record, self._differences)
-        self._ways.before_fold(books, read.offset, record, expected)
-        self._tell(read, record)
-        books.fold(read.offset, value, record)
-        answered = None
+        if next <= self._state.sequence:
+            self._state.before_fold(books, record)
+        expected = expected_effects.compare(books, topic_record.offset, record, self._differences)
+        self._channels.before_fold(books, topic_record.offset, record, expected)
+        self._compare_published(topic_record, record)
+        books.fold(topic_record.offset, value, record)
+        input_value = None
         source = record.source.topic
         if source == "commands" or source == "coordination":
-            answered = self._inputs[source].answered(read.offset, read.key, record, time_ms)
+            input_value = self._inputs[source].compare(
+                topic_record.offset, topic_record.key, record, time_ms
+            )
         self._log_times.fold(record)
-        self._letters.fold(read.offset, read.key, record, answered)
+        self._dead_letters.fold(topic_record.offset, topic_record.key, record, input_value)
         if self._tables is not None and next <= self._tables.sequence(self._number):
-            self._tables.fold(self._number, read.offset, record)
+            self._tables.fold(self._number, topic_record.offset, record)
         if self._decisions is not None:
-            self._decisions.fold(read.offset, read.key, value, record, answered)
+            self._decisions.fold(topic_record.offset, topic_record.key, value, record, input_value)
 
-    def _tell(self, read: CommittedRecord, record: JournalRecord) -> None:
+    def _compare_published(self, topic_record: CommittedRecord, record: JournalRecord) -> None:
         try:
-            self._readers.before_fold(self.books, read, record)
-        except _FAULTY as error:
+            self._published.before_fold(self.books, topic_record, record)
+        except _REPLAY_ERRORS as error:
             self._differences.note(
                 "journal",
-                f"nobody can be told of it: {error!r}",
+                f"its published records cannot be derived: {error!r}",
                 partition=self._number,
-                offset=read.offset,
+                offset=topic_record.offset,
                 sequence=record.sequence,
             )
 
     def _compare(self, *, at_the_end: bool = False) -> None:
-        """Each copy once, where the books stand at its sequence."""
-        books, tables, changelog = self.books, self._tables, self._changelog
+        """Compares each copy once, when the books reach its sequence."""
+        books, tables, state = self.books, self._tables, self._state
         if tables is not None and not self._compared_tables:
-            there = tables.sequence(self._number)
+            copy_sequence = tables.sequence(self._number)
             if at_the_end:
-                self._ahead("postgres", there)
-            if at_the_end or books.sequence == there:
+                self._note_if_not_reached("postgres", copy_sequence)
+            if at_the_end or books.sequence == copy_sequence:
                 self._compared_tables = True
                 tables.compare(books)
         if not self._compared_results:
-            there = self._results_at.sequence
+            copy_sequence = self._result_position.sequence
             if at_the_end:
-                self._ahead("results", there)
-            if at_the_end or books.sequence == there:
+                self._note_if_not_reached("results", copy_sequence)
+            if at_the_end or books.sequence == copy_sequence:
                 self._compared_results = True
-                self._readers.compare_position(books)
+                self._published.compare_position(books)
         if not self._compared_state:
             if at_the_end:
-                self._ahead("state", changelog.sequence)
-            if at_the_end or books.sequence == changelog.sequence:
+                self._note_if_not_reached("state", state.sequence)
+            if at_the_end or books.sequence == state.sequence:
                 self._compared_state = True
-                self._compare_state(changelog)
+                self._compare_state(state)
 
-    def _compare_state(self, changelog: StateComparison) -> None:
+    def _compare_state(self, state: StateComparison) -> None:
         number, partitions = self._number, self.books.partitions
-        changelog.compare(
+        state.compare(
             self.books,
             {topic: input.position() for topic, input in self._inputs.items()},
-            self._ways.sent_by(number, partitions),
-            self._ways.read_by(number, partitions),
-            self._log_times.to_come(),
+            self._channels.sent_by(number, partitions),
+            self._channels.read_by(number, partitions),
+            self._log_times.pending(),
         )
 
-    def _ahead(self, copy: Literal["postgres", "state", "results"], sequence: int) -> None:
+    def _note_if_not_reached(
+        self, copy: Literal["postgres", "state", "results"], sequence: int
+    ) -> None:
         self._differences.note(
             copy,
-            f"stands at sequence {sequence}, which is not in the journal; that ends at"
-            f" {self.books.sequence}",
+            f"is at sequence {sequence}, but the journal ends at {self.books.sequence}",
             partition=self._number,
         )

@@ -1,6 +1,6 @@
-"""`python -m tests.crash`: a ledger under load that is killed, frozen, robbed and cut off for as
-long as asked, from the commands to the rows and results, and the audit afterwards. Exit code 1 on
-any difference.
+"""`python -m tests.crash`: a ledger under load while faults are injected, and the audit afterwards.
+
+Exit code 1 if the audit finds any difference. It must not know what the audit compares.
 """
 
 import argparse
@@ -12,95 +12,99 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.crash import harness
 from tests.crash.audit import Audit
-from tests.crash.fault_injection import FaultInjector, foreign_copy
+from tests.crash.fault_injection import FaultInjector, foreign_disk
+from tests.crash.harness import CrashHarness, running_harness, wait_until
 from tests.testkit import brokers, environment
 
 
-def arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5, help="of chaos; the audit comes after")
+    parser.add_argument("--minutes", type=float, default=5, help="of faults, before the audit")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
-    parser.add_argument("--workers", type=int, default=3, help="to begin with")
+    parser.add_argument("--workers", type=int, default=3, help="at the start")
     parser.add_argument("--sinks", type=int, default=2)
     parser.add_argument("--partitions", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=300, help="commands a second, about")
+    parser.add_argument("--rate", type=float, default=300, help="commands per second, roughly")
     parser.add_argument(
         "--repeats", type=float, default=0.01, help="chance that a read delivers a record twice"
     )
-    parser.add_argument("--settle", type=float, default=180, help="seconds to come to rest in")
+    parser.add_argument("--settle", type=float, default=180, help="seconds to decide all commands")
     parser.add_argument("--code", type=Path, help="a folder with another processor or sink to run")
     return parser.parse_args()
 
 
 def main() -> int:
-    asked = arguments()
-    # Told to terminate it still leaves no process behind.
+    options = parse_arguments()
+    # SIGTERM ends it through the context managers, which stop all processes.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    say({"seed": asked.seed, "minutes": asked.minutes, "brokers": asked.brokers})
+    print_json({"seed": options.seed, "minutes": options.minutes, "brokers": options.brokers})
     with (
         brokers.data_folder() as folder,
-        environment.running_kafka(folder, asked.brokers) as cluster,
+        environment.running_kafka(folder, options.brokers) as cluster,
         environment.running_postgres(folder) as server,
     ):
-        place = environment.Environment(
-            cluster, server, f"crash-{secrets.token_hex(3)}-", asked.partitions
-        )
-        told = asked.workers, asked.seed, asked.rate, asked.code
-        with harness.running_harness(
-            place, *told, sinks=asked.sinks, repeats=asked.repeats
-        ) as made:
-            return run(made, asked)
+        prefix = f"crash-{secrets.token_hex(3)}-"
+        ledger = environment.Environment(cluster, server, prefix, options.partitions)
+        with running_harness(
+            ledger,
+            options.workers,
+            options.seed,
+            options.rate,
+            options.code,
+            sink_count=options.sinks,
+            redelivery_chance=options.repeats,
+        ) as harness:
+            return run(harness, options)
 
 
-def run(made: harness.CrashHarness, asked: argparse.Namespace) -> int:
-    crew = made.crew
-    harness.until(lambda: all(worker.ready() for worker in crew.workers), 90, made)
-    with foreign_copy(made) as foreign:
-        chaos = FaultInjector(made, asked.seed, [foreign])
-        made.load.start()
-        end, told = time.monotonic() + asked.minutes * 60, time.monotonic()
+def run(harness: CrashHarness, options: argparse.Namespace) -> int:
+    workers, ledger = harness.workers, harness.environment
+    wait_until(lambda: all(worker.ready() for worker in workers.programs), 90, harness)
+    with foreign_disk(harness) as disk:
+        injector = FaultInjector(harness, options.seed, [disk])
+        harness.load.start()
+        end, printed_at = time.monotonic() + options.minutes * 60, time.monotonic()
         while time.monotonic() < end:
-            chaos.one()
-            chaos.pause(0.2, 4)
-            if time.monotonic() > told + 60:
-                told = time.monotonic()
-                say({"seconds left": int(end - told), **figures(made)})
-    crew.crash_at(())
-    made.sinks.crash_at(())
-    made.load.stop()
-    place = made.stage
-    with Audit(place.client, place.names, place.partitions) as audit:
+            injector.inject_one()
+            injector.pause(0.2, 4)
+            if time.monotonic() > printed_at + 60:
+                printed_at = time.monotonic()
+                print_json({"seconds left": int(end - printed_at), **figures(harness)})
+    workers.crash_at(())
+    harness.sinks.crash_at(())
+    harness.load.stop()
+    with Audit(ledger.client, ledger.names, ledger.partitions) as audit:
         try:
-            made.settle(audit, asked.settle)
-            differences = made.verdict(audit)
-        except AssertionError as stuck:
-            differences = [str(stuck), *audit.differences.lines]
-        say({"seed": asked.seed, **figures(made), **audit.figures()})
+            harness.settle(audit, options.settle)
+            differences = harness.audit_all(audit)
+        except AssertionError as not_settled:
+            differences = [str(not_settled), *audit.differences.lines]
+        print_json({"seed": options.seed, **figures(harness), **audit.figures()})
     for line in differences:
         sys.stdout.write(f"DIFFERENCE {line}\n")
-    say({"seed": asked.seed, "verdict": "differences" if differences else "not one difference"})
+    verdict = "differences" if differences else "no difference"
+    print_json({"seed": options.seed, "verdict": verdict})
     return 1 if differences else 0
 
 
-def figures(made: harness.CrashHarness) -> dict[str, Any]:
-    crew, sinks = made.crew, made.sinks
+def figures(harness: CrashHarness) -> dict[str, Any]:
+    workers, sinks = harness.workers, harness.sinks
     return {
-        "kills": (crew.kills + sinks.kills).total(),
-        "kills of workers": dict(crew.kills.most_common()),
+        "kills": (workers.kills + sinks.kills).total(),
+        "kills of workers": dict(workers.kills.most_common()),
         "kills of sinks": dict(sinks.kills.most_common()),
-        "deeds": made.deeds,
-        "records that came twice": made.repeated(),
-        "exit codes of workers": {str(code): count for code, count in crew.exits.items()},
+        "faults": harness.faults,
+        "redelivered records": harness.redelivered_records(),
+        "exit codes of workers": {str(code): count for code, count in workers.exits.items()},
         "exit codes of sinks": {str(code): count for code, count in sinks.exits.items()},
-        "sent": dict(made.load.sent),
+        "sent": dict(harness.load.sent),
     }
 
 
-def say(told: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def print_json(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 

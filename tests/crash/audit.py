@@ -1,7 +1,7 @@
-"""The independent audit: every topic of the ledger is read, and all of it must tell one story.
+"""The independent audit: it reads every topic of the ledger and compares them with each other.
 
-Commands against the journal, the journal against `transactions` and `state`, all of them against
-what the commands themselves ask for, added up naively. It shares no code with the processor.
+It compares commands with the journal, the journal with `transactions` and `state`, and all of them
+with the sums that the commands request. It must not know the code of the processor or of verify.
 """
 
 import json
@@ -16,11 +16,11 @@ from schemas.topics import Names
 from tests.crash.audited_books import AuditDifferences, AuditedBooks, AuditedOutcome
 from tests.crash.committed_topic import CommittedRecord, CommittedTopic
 
-# As docs/rules.md and the published schemas have them: part of the wire, not of the program.
+# As docs/rules.md and the published schemas define them.
 NAMESPACE = uuid.UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
 WALLETS_ONLY_NAMESPACE = uuid.UUID("c1d8e0f2-3b6a-5c47-9e15-2f7a64b0d8c3")
 TICK = b'{"message":"tick"}'
-NEVER_READ = frozenset(
+DEAD_LETTER_REASONS = frozenset(
     {
         "too_large",
         "schema_unknown",
@@ -38,8 +38,8 @@ Effect = tuple[str, str, int]
 
 
 class Audit:
-    """`update` reads what is new; `settled` says whether all that was sent is over and done with;
-    `verify` compares everything with everything and returns the differences."""
+    """`update` reads new records; `settled` tells whether all that was sent is decided; `verify`
+    compares all topics and returns the differences."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Audit:
         self.books = [AuditedBooks(number, self.differences) for number in range(partitions)]
         self.commands: list[dict[int, CommittedRecord]] = [{} for _ in range(partitions)]
         self.messages: list[dict[int, CommittedRecord]] = [{} for _ in range(partitions)]
-        # Where `coordination` began each time that it was read: what lay before may be unseen, as
-        # owners delete what they have read.
-        self._begins: list[set[int]] = [set() for _ in range(partitions)]
+        # The first offsets of `coordination`, each time that it was read. The audit may not see
+        # earlier messages, because processors delete what they have read.
+        self._start_offsets: list[set[int]] = [set() for _ in range(partitions)]
         self.dead: list[CommittedRecord] = []
         self._bps = bps
         self._state: list[dict[bytes, bytes]] = [{} for _ in range(partitions)]
@@ -84,39 +84,42 @@ class Audit:
         self.close()
 
     def update(self) -> None:
-        # The journal first: what it answers must be there when the inputs are read after it.
-        for record in self._topics["journal"].news():
+        # The journal comes first, so that the inputs of its records are there when read.
+        for record in self._topics["journal"].new_records():
             self.books[record.partition].fold(record.offset, record.value or b"")
-        for record in self._topics["commands"].news():
+        for record in self._topics["commands"].new_records():
             self.commands[record.partition][record.offset] = record
-        for record in self._topics["coordination"].news():
+        for record in self._topics["coordination"].new_records():
             self.messages[record.partition][record.offset] = record
-        for begins, (low, _) in zip(
-            self._begins, self._topics["coordination"].ranges(), strict=True
+        for start_offsets, (first_offset, _) in zip(
+            self._start_offsets, self._topics["coordination"].ranges(), strict=True
         ):
-            begins.add(low)
+            start_offsets.add(first_offset)
 
     def settled(self) -> bool:
-        """Every command and message has its record, and nothing is under way between partitions."""
+        """Whether each input has its record, and nothing is in flight between partitions."""
         self.update()
-        return not (self.unanswered() or self.undecided() or self._on_the_way())
+        return not (self.without_outcome() or self.undecided() or self._transit_in_flight())
 
-    def unanswered(self) -> int:
-        """Records of `commands` and `coordination` that the journal does not have yet."""
+    def without_outcome(self) -> int:
+        """How many inputs the journal does not have yet."""
         sides = zip(self.books, self.commands, self.messages, strict=True)
         return sum(
-            len(commands.keys() - books.told.keys()) + len(messages.keys() - books.messages.keys())
+            len(commands.keys() - books.outcomes.keys())
+            + len(messages.keys() - books.messages.keys())
             for books, commands, messages in sides
         )
 
     def positions(self) -> set[tuple[int, int]]:
-        """Partition and offset of every command that a reader sees."""
-        return {(number, offset) for number, all in enumerate(self.commands) for offset in all}
+        """Partition and offset of each committed command."""
+        return {
+            (number, offset) for number, records in enumerate(self.commands) for offset in records
+        }
 
     def undecided(self) -> int:
         return sum(len(books.undecided) + len(books.prepared) for books in self.books)
 
-    def _on_the_way(self) -> dict[tuple[str, str], int]:
+    def _transit_in_flight(self) -> dict[tuple[str, str], int]:
         total: Counter[tuple[str, str]] = Counter()
         for books in self.books:
             for key, amount in books.transit.items():
@@ -141,67 +144,70 @@ class Audit:
     def verify(self, *, quiet: bool = True) -> list[str]:
         """`quiet`: nothing is under way, and transit must be zero. Call it once."""
         self.update()
-        for record in self._topics["transactions"].news():
+        for record in self._topics["transactions"].new_records():
             self._transactions[record.partition].append(record)
-        for record in self._topics["state"].news():
+        for record in self._topics["state"].new_records():
             kept = self._state[record.partition]
             if record.value is None:
                 kept.pop(record.key or b"", None)
             else:
                 kept[record.key or b""] = record.value
-        self.dead = list(self._topics["commands_dead"].news())
+        self.dead = list(self._topics["commands_dead"].new_records())
         for number, books in enumerate(self.books):
-            self._same_positions(number, books, quiet, max(self._begins[number]))
-            self._same_transactions(number, books)
-            self._same_state(number, books)
-        self._same_dead_letters()
-        self._numbered_coordination()
-        self._identities()
-        self._transit(quiet)
+            self._compare_inputs(number, books, quiet, max(self._start_offsets[number]))
+            self._compare_transactions(number, books)
+            self._compare_state(number, books)
+        self._compare_dead_letters()
+        self._check_message_numbers()
+        self._check_transaction_ids()
+        self._check_transit(quiet)
         if quiet:
-            self._expected_balances()
-        found = list(self.differences.lines)
-        if self.differences.count > len(found):
-            found.append(f"... and {self.differences.count - len(found)} more")
-        return found
+            self._check_balances()
+        differences = list(self.differences.lines)
+        if self.differences.count > len(differences):
+            differences.append(f"... and {self.differences.count - len(differences)} more")
+        return differences
 
     # One outcome for each position
 
-    def _same_positions(self, number: int, books: AuditedBooks, quiet: bool, low: int) -> None:
+    def _compare_inputs(
+        self, number: int, books: AuditedBooks, quiet: bool, first_offset: int
+    ) -> None:
         note, commands = self.differences.note, self.commands[number]
-        for offset in sorted(books.told.keys() - commands.keys()):
-            note(f"journal {number} answers command {offset}, which no reader sees")
+        for offset in sorted(books.outcomes.keys() - commands.keys()):
+            note(f"journal {number} has command {offset}, which is not in the topic")
         if quiet:
-            for offset in sorted(commands.keys() - books.told.keys()):
+            for offset in sorted(commands.keys() - books.outcomes.keys()):
                 note(f"commands {number}:{offset} has no outcome")
             for offset, transaction in books.undecided.items():
                 note(f"commands {number}:{offset} is still pending, {transaction}")
             for transaction in books.prepared:
                 note(f"journal {number}: {transaction} is still prepared")
-        for offset in books.told.keys() & commands.keys():
+        for offset in books.outcomes.keys() & commands.keys():
             where = f"commands {number}:{offset}"
-            digest = books.told[offset].digest
+            digest = books.outcomes[offset].digest
             self.differences.same(where, "digest in journal", digest, commands[offset].digest)
         messages = self.messages[number]
         for offset in sorted(books.messages.keys() - messages.keys()):
-            if offset >= low:
-                note(f"journal {number} answers message {offset}, which no reader sees")
+            if offset >= first_offset:
+                note(f"journal {number} has message {offset}, which is not in the topic")
         for offset in sorted(messages.keys() - books.messages.keys()) if quiet else ():
-            # A tick may be the last that an owner does before it stops.
+            # A processor may write a tick just before it stops.
             if (messages[offset].value or b"") != TICK:
                 note(f"coordination messages {number}:{offset} has no record")
         for offset in books.messages.keys() & messages.keys():
             where = f"coordination messages {number}:{offset}"
             self.differences.same(where, "digest", books.messages[offset], messages[offset].digest)
 
-    def _numbered_coordination(self) -> None:
-        """Between two partitions each number once, in order; of messages that were seen without a
-        break."""
+    def _check_message_numbers(self) -> None:
+        """Between two partitions each number occurs once, in order. Checks unbroken ranges only."""
         for number, messages in enumerate(self.messages):
             last: dict[int, int] = {}
             before = -1
             for offset, record in messages.items():
-                if any(before < begin <= offset for begin in self._begins[number]):
+                if any(
+                    before < start_offset <= offset for start_offset in self._start_offsets[number]
+                ):
                     last.clear()
                 before = offset
                 message = json.loads(record.value or b"null")
@@ -213,63 +219,67 @@ class Audit:
                 self.differences.same(where, "number", message["number"], expected)
                 last[source] = message["number"]
 
-    def _same_dead_letters(self) -> None:
+    def _compare_dead_letters(self) -> None:
         letters: Counter[tuple[int, int]] = Counter()
         for record in self.dead:
             letter = json.loads(record.value or b"null")
             position = letter["partition"], letter["offset"]
             letters[position] += 1
-            told = self.books[position[0]].told.get(position[1])
+            outcome = self.books[position[0]].outcomes.get(position[1])
             where = f"dead letter of {position}"
-            if told is None:
+            if outcome is None:
                 self.differences.note(f"{where}: the journal has no such command")
                 continue
-            found = letter["reason"], letter["digest"]
-            self.differences.same(where, "reason, digest", found, (told.reason, told.digest))
+            refusal = letter["reason"], letter["digest"]
+            self.differences.same(
+                where, "reason, digest", refusal, (outcome.reason, outcome.digest)
+            )
         for number, books in enumerate(self.books):
-            for offset, told in books.told.items():
-                due = told.step == "refused" and told.reason in NEVER_READ
-                times = letters[number, offset]
-                if times != due:
-                    where = f"commands {number}:{offset}, {told.step} {told.reason}"
-                    self.differences.note(f"{where}: {times} dead letters, expected {due:d}")
+            for offset, outcome in books.outcomes.items():
+                expected_count = outcome.step == "refused" and outcome.reason in DEAD_LETTER_REASONS
+                count = letters[number, offset]
+                if count != expected_count:
+                    where = f"commands {number}:{offset}, {outcome.step} {outcome.reason}"
+                    self.differences.note(
+                        f"{where}: {count} dead letters, expected {expected_count:d}"
+                    )
 
-    # The same books, three times
+    # The topics that copy the books
 
-    def _same_transactions(self, number: int, books: AuditedBooks) -> None:
-        told = []
+    def _compare_transactions(self, number: int, books: AuditedBooks) -> None:
+        published = []
         for record in self._transactions[number]:
-            one = json.loads(record.value or b"null")
-            told.append(
+            entry = json.loads(record.value or b"null")
+            published.append(
                 (
-                    one["sequence"],
-                    one["transaction_id"],
-                    one["account_id"],
-                    one["entry"],
-                    one["amount"],
-                    one["balance"],
-                    one["version"],
-                    one["held"],
-                    one["available"],
-                    one["currency"],
-                    one["user_id"],
+                    entry["sequence"],
+                    entry["transaction_id"],
+                    entry["account_id"],
+                    entry["entry"],
+                    entry["amount"],
+                    entry["balance"],
+                    entry["version"],
+                    entry["held"],
+                    entry["available"],
+                    entry["currency"],
+                    entry["user_id"],
                 )
             )
-        if told == books.entries:
+        if published == books.entries:
             return
         where = f"transactions {number}"
         missing, extra = (
-            Counter(books.entries) - Counter(told),
-            Counter(told) - Counter(books.entries),
+            Counter(books.entries) - Counter(published),
+            Counter(published) - Counter(books.entries),
         )
-        for entry, times in missing.items():
-            self.differences.note(f"{where} lacks {times} of {entry}")
-        for entry, times in extra.items():
-            self.differences.note(f"{where} has {times} too many of {entry}")
+        for entry, count in missing.items():
+            self.differences.note(f"{where} lacks {count} of {entry}")
+        for entry, count in extra.items():
+            self.differences.note(f"{where} has {count} too many of {entry}")
         if not missing and not extra:
             self.differences.note(f"{where} has another order than the journal")
 
-    def _same_state(self, number: int, books: AuditedBooks) -> None:
+    def _compare_state(self, number: int, books: AuditedBooks) -> None:
         state = {key: msgspec.msgpack.decode(value) for key, value in self._state[number].items()}
         same, where = self.differences.same, f"state {number}"
         by_kind: defaultdict[bytes, dict[bytes, Any]] = defaultdict(dict)
@@ -278,26 +288,26 @@ class Audit:
         accounts = {key.decode(): tuple(value) for key, value in by_kind[b"a"].items()}
         expected = {
             id: (
-                one.type,
-                one.currency,
-                one.status,
-                one.owner,
-                one.min_balance,
-                one.balance,
-                one.held,
-                one.incoming,
-                one.version,
-                one.metadata,
+                account.type,
+                account.currency,
+                account.status,
+                account.owner,
+                account.min_balance,
+                account.balance,
+                account.held,
+                account.incoming,
+                account.version,
+                account.metadata,
             )
-            for id, one in books.accounts.items()
+            for id, account in books.accounts.items()
         }
-        self._same_map(f"{where}, account", accounts, expected)
+        self._compare_maps(f"{where}, account", accounts, expected)
         shards = {key.decode(): (int(b), v) for key, (b, v) in by_kind[b"s"].items()}
-        self._same_map(f"{where}, shard", shards, books.shards)
+        self._compare_maps(f"{where}, shard", shards, books.shards)
         statuses = {str(uuid.UUID(bytes=key)): value[1] for key, value in by_kind[b"t"].items()}
-        self._same_map(f"{where}, transaction", statuses, _statuses(books))
+        self._compare_maps(f"{where}, transaction", statuses, _statuses(books))
         holds = {str(uuid.UUID(bytes=key)): value[4] for key, value in by_kind[b"h"].items()}
-        self._same_map(f"{where}, hold", holds, books.holds)
+        self._compare_maps(f"{where}, hold", holds, books.holds)
         prepared = {str(uuid.UUID(bytes=key)) for key in by_kind[b"r"]}
         same(where, "prepared", prepared, set(books.prepared))
         due = {str(uuid.UUID(bytes=key[8:])) for key in by_kind[b"x"]}
@@ -310,7 +320,7 @@ class Audit:
         same(where, "bytes of the incarnation", len(incarnation), 16)
         same(where, "sequence, time", (partition[3], partition[4]), (books.sequence, books.time_ms))
         same(where, "last hash", last_hash, books.hash)
-        same(where, "position in commands", commands[0], max(books.told, default=-1) + 1)
+        same(where, "position in commands", commands[0], max(books.outcomes, default=-1) + 1)
         same(
             where,
             "position in coordination messages",
@@ -319,79 +329,85 @@ class Audit:
         )
         same(where, "pending", partition[7], len(books.undecided))
 
-    def _same_map(self, where: str, found: dict[str, Any], expected: dict[str, Any]) -> None:
-        if found == expected:
+    def _compare_maps(self, where: str, actual: dict[str, Any], expected: dict[str, Any]) -> None:
+        if actual == expected:
             return
-        for key in found.keys() | expected.keys():
-            self.differences.same(where, key, found.get(key), expected.get(key))
+        for key in actual.keys() | expected.keys():
+            self.differences.same(where, key, actual.get(key), expected.get(key))
 
-    def _transit(self, quiet: bool) -> None:
-        """What left one partition and has not come to the other is what transit holds."""
-        on_the_way = self._on_the_way()
+    def _check_transit(self, quiet: bool) -> None:
+        """Transit must equal the money that left one partition and has not reached the other."""
+        transit_in_flight = self._transit_in_flight()
         if quiet:
-            self.differences.same("all partitions", "transit", on_the_way, {})
+            self.differences.same("all partitions", "transit", transit_in_flight, {})
             return
         prepared = {transaction for books in self.books for transaction in books.prepared}
-        for (transaction, currency), amount in on_the_way.items():
+        for (transaction, currency), amount in transit_in_flight.items():
             if transaction not in prepared:
                 self.differences.note(
-                    f"{amount} {currency} of {transaction} are in transit to nobody"
+                    f"{amount} {currency} of {transaction} are in transit without a participant"
                 )
 
-    # Against the commands themselves
+    # Against the commands
 
-    def _owned(self) -> Iterator[tuple[str, Command, AuditedOutcome, AuditedOutcome | None]]:
-        """The commands that own their id, each with its own record and the later decision."""
+    def _owning_commands(
+        self,
+    ) -> Iterator[tuple[str, Command, AuditedOutcome, AuditedOutcome | None]]:
+        """The commands that own a transaction id, each with its record and its later decision."""
         for number, books in enumerate(self.books):
-            for offset, told in books.told.items():
+            for offset, outcome in books.outcomes.items():
                 record = self.commands[number].get(offset)
-                if told.step not in ("posted", "rejected", "pending") or record is None:
+                if outcome.step not in ("posted", "rejected", "pending") or record is None:
                     continue
                 where, command = f"{number}:{offset}", _command(record.value or b"")
                 if command is None:
-                    self.differences.note(f"commands {where} cannot be read, but is {told.step}")
+                    self.differences.note(
+                        f"commands {where} cannot be decoded, but is {outcome.step}"
+                    )
                 else:
-                    yield where, command, told, books.decided.get(offset)
+                    yield where, command, outcome, books.decisions.get(offset)
 
-    def _identities(self) -> None:
-        """An account's key is owned by one command; all others of it are replays or refused."""
-        first: dict[str, str] = {}
-        for where, command, told, _ in self._owned():
-            id = _identity(command)
-            self.differences.same(where, "transaction id", told.transaction, id)
-            if id in first:
-                self.differences.note(f"commands {where} owns {id}, as {first[id]} did before")
-            first[id] = where
+    def _check_transaction_ids(self) -> None:
+        """One command owns each transaction id. Others with its key are replayed or refused."""
+        owners: dict[str, str] = {}
+        for where, command, outcome, _ in self._owning_commands():
+            id = _transaction_id(command)
+            self.differences.same(where, "transaction id", outcome.transaction, id)
+            if id in owners:
+                self.differences.note(
+                    f"commands {where} owns {id}, which {owners[id]} already owns"
+                )
+            owners[id] = where
         for number, books in enumerate(self.books):
-            for offset, told in books.told.items():
-                if told.step == "replayed" and told.transaction not in first:
+            for offset, outcome in books.outcomes.items():
+                if outcome.step == "replayed" and outcome.transaction not in owners:
                     self.differences.note(f"commands {number}:{offset} replays nothing")
 
-    def _expected_balances(self) -> None:
-        """What the posted commands ask for, added up: nothing of how the journal tells it."""
+    def _check_balances(self) -> None:
+        """Adds up the posted commands, without the entries of the journal."""
         commands: dict[str, tuple[Command, int]] = {}
         posted = []
-        for where, command, told, decided in self._owned():
-            outcome = decided or told
+        for where, command, own_outcome, decision in self._owning_commands():
+            outcome = decision or own_outcome
             if outcome.step == "posted":
-                id = _identity(command)
+                id = _transaction_id(command)
                 commands[id] = command, outcome.fee
                 posted.append(id)
                 if command["kind"] == "transfer":
                     full = (command["amount"] * self._bps + 5_000) // 10_000
                     if outcome.fee not in (0, full):
                         self.differences.note(f"commands {where}: a fee of {outcome.fee}")
-        types = {id: one for books in self.books for id, one in books.accounts.items()}
+        accounts = {id: account for books in self.books for id, account in books.accounts.items()}
         balances: Counter[str] = Counter()
         for id in posted:
-            for account, direction, amount in _effects(id, commands):
-                if account in types:
-                    raised = types[account].raised_by(direction)
-                    balances[account] += amount if raised else -amount
-                elif not account.startswith("system:"):
-                    self.differences.note(f"{id} moves money of {account}, which is not there")
-        for account, one in types.items():
-            self.differences.same("commands say", account, one.balance, balances[account])
+            for name, direction, amount in _effects(id, commands):
+                if name in accounts:
+                    raises = accounts[name].raises_balance(direction)
+                    balances[name] += amount if raises else -amount
+                elif not name.startswith("system:"):
+                    self.differences.note(f"{id} moves money of {name}, which does not exist")
+        for id, account in accounts.items():
+            self.differences.same("commands say", id, account.balance, balances[id])
 
 
 def _command(value: bytes) -> Command | None:
@@ -402,7 +418,7 @@ def _command(value: bytes) -> Command | None:
     return command if isinstance(command, dict) and "account" in command else None
 
 
-def _identity(command: Command) -> str:
+def _transaction_id(command: Command) -> str:
     key = command.get("idempotency_key")
     namespace = WALLETS_ONLY_NAMESPACE if command.get("wallets_only") else NAMESPACE
     account = uuid.uuid5(namespace, command["account"])
@@ -423,10 +439,10 @@ def _effects(id: str, commands: dict[str, tuple[Command, int]]) -> list[Effect]:
         case "post":
             return [(e["account"], e["direction"], e["amount"]) for e in command["entries"]]
         case "capture":
-            whole = commands[command["hold_id"]][0]["amount"]
-            moved = amount or whole
+            held_amount = commands[command["hold_id"]][0]["amount"]
+            captured_amount = amount or held_amount
             to = command.get("to") or "system:funding"
-            return [(account, "debit", moved), (to, "credit", moved)]
+            return [(account, "debit", captured_amount), (to, "credit", captured_amount)]
         case "reverse":
             other = {"debit": "credit", "credit": "debit"}
             original = _effects(command["transaction_id"], commands)
@@ -435,8 +451,8 @@ def _effects(id: str, commands: dict[str, tuple[Command, int]]) -> list[Effect]:
 
 
 def _statuses(books: AuditedBooks) -> dict[str, str]:
-    found = {}
-    for offset, told in books.told.items():
-        if told.step in ("posted", "rejected", "pending") and told.transaction is not None:
-            found[told.transaction] = books.decided.get(offset, told).step
-    return found
+    statuses = {}
+    for offset, outcome in books.outcomes.items():
+        if outcome.step in ("posted", "rejected", "pending") and outcome.transaction is not None:
+            statuses[outcome.transaction] = books.decisions.get(offset, outcome).step
+    return statuses

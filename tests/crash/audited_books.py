@@ -1,7 +1,7 @@
-"""A partition's books, kept by somebody else: folded from its journal alone, doubting each record.
+"""A partition's books, replayed by the independent audit from the journal alone.
 
-Knows the wire, not the program: JSON by the standard library, no type and no rule of ours. What
-does not add up is noted, never raised, so that one run tells all that is wrong.
+It decodes the wire format with the standard library, and checks each record. It notes a difference
+and never raises, so that one run reports everything. It must not know the product's types or rules.
 """
 
 import hashlib
@@ -9,15 +9,15 @@ import json
 from collections import Counter, defaultdict
 from typing import Any
 
-RAISED_BY_DEBIT = frozenset({"asset", "expense"})
-LARGEST = 2**53 - 1
+DEBIT_NORMAL_TYPES = frozenset({"asset", "expense"})
+MAX_AMOUNT = 2**53 - 1
 STEPS_OF_COMMANDS = frozenset({"posted", "rejected", "refused", "replayed", "pending"})
 
 
 class AuditDifferences:
-    """What was found to be wrong: the first of it in words, all of it counted."""
+    """The differences that the audit found: the first in words, all counted."""
 
-    KEPT = 40
+    MAX_LINES = 40
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -25,7 +25,7 @@ class AuditDifferences:
 
     def note(self, line: str) -> None:
         self.count += 1
-        if len(self.lines) < self.KEPT:
+        if len(self.lines) < self.MAX_LINES:
             self.lines.append(line)
 
     def same(self, where: str, what: str, found: object, expected: object) -> None:
@@ -34,7 +34,7 @@ class AuditDifferences:
 
 
 class AuditedAccount:
-    """As its partition's journal tells it."""
+    """An account as its partition's journal has it."""
 
     def __init__(self, change: dict[str, Any]) -> None:
         self.type: str = change["type"]
@@ -52,12 +52,12 @@ class AuditedAccount:
         self.min_balance = change.get("min_balance")
         self.metadata = change.get("metadata", {})
 
-    def raised_by(self, direction: str) -> bool:
-        return (self.type in RAISED_BY_DEBIT) == (direction == "debit")
+    def raises_balance(self, direction: str) -> bool:
+        return (self.type in DEBIT_NORMAL_TYPES) == (direction == "debit")
 
 
 class AuditedOutcome:
-    """What is kept of a journal record about a command, to be compared with the command itself."""
+    """The parts of a command's journal record that the audit compares with the command."""
 
     __slots__ = ("digest", "fee", "first_status", "reason", "step", "transaction")
 
@@ -77,18 +77,18 @@ class AuditedBooks:
         self.sequence = 0
         self.time_ms = 0
         self.accounts: dict[str, AuditedAccount] = {}
-        # Balance, on the side that raises it, and version of each shard.
+        # The balance on its normal side, and the version, of each shard.
         self.shards: dict[str, tuple[int, int]] = {}
         self.holds: dict[str, str] = {}
         # By offset: the record of each command, the later decision on it, the message's digest.
-        self.told: dict[int, AuditedOutcome] = {}
-        self.decided: dict[int, AuditedOutcome] = {}
+        self.outcomes: dict[int, AuditedOutcome] = {}
+        self.decisions: dict[int, AuditedOutcome] = {}
         self.messages: dict[int, str | None] = {}
         self.undecided: dict[int, str] = {}
         self.prepared: dict[str, int] = {}
-        # What `transactions` must tell, and what it tells, of each ordinary account's entry.
+        # The entries of ordinary accounts, as `transactions` must publish them.
         self.entries: list[tuple[Any, ...]] = []
-        # Debits less credits of transit, by transaction: what is on its way to other partitions.
+        # By transaction: the debits less credits of transit, which is money in flight.
         self.transit: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.steps: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
@@ -120,25 +120,25 @@ class AuditedBooks:
         self._differences.same(where, "source", record["source"], {"topic": "genesis"})
 
     def _source(self, where: str, record: dict[str, Any]) -> None:
-        """Each position is answered once."""
+        """Each input has one record, in order."""
         topic, offset = record["source"]["topic"], record["source"].get("offset", -1)
         step = record["step"]
         if topic == "commands":
-            if offset in self.told:
-                self._differences.note(f"{where}: command {offset} is answered again, by {step}")
-            elif self.told and offset < next(reversed(self.told)):
-                self._differences.note(f"{where}: command {offset} is answered out of order")
+            if offset in self.outcomes:
+                self._differences.note(f"{where}: command {offset} has a second outcome, {step}")
+            elif self.outcomes and offset < next(reversed(self.outcomes)):
+                self._differences.note(f"{where}: command {offset} has its outcome out of order")
             if step not in STEPS_OF_COMMANDS:
                 self._differences.note(f"{where}: a command's step is {step}")
-            told = self.told[offset] = AuditedOutcome(record)
-            self.reasons[told.reason or told.step] += 1
+            outcome = self.outcomes[offset] = AuditedOutcome(record)
+            self.reasons[outcome.reason or outcome.step] += 1
             if step == "pending":
                 self.undecided[offset] = record["transaction_id"]
         elif topic == "coordination":
             if offset in self.messages:
-                self._differences.note(f"{where}: message {offset} is answered again, by {step}")
+                self._differences.note(f"{where}: message {offset} has a second outcome, {step}")
             elif self.messages and offset < next(reversed(self.messages)):
-                self._differences.note(f"{where}: message {offset} is answered out of order")
+                self._differences.note(f"{where}: message {offset} has its outcome out of order")
             self.messages[offset] = record.get("digest")
             if step in ("duplicate", "refused"):
                 self._differences.note(f"{where}: a message's step is {step}")
@@ -154,8 +154,8 @@ class AuditedBooks:
                 self._differences.note(f"{where}: command {offset} was not pending")
             if step not in ("posted", "rejected"):
                 self._differences.note(f"{where}: a decision is {step}")
-            decided = self.decided[offset] = AuditedOutcome(record)
-            self.reasons[f"{decided.reason or decided.step}, later"] += 1
+            decision = self.decisions[offset] = AuditedOutcome(record)
+            self.reasons[f"{decision.reason or decision.step}, later"] += 1
         if step == "prepared":
             self.prepared[transaction] = record["sequence"]
         elif step in ("committed", "aborted") and self.prepared.pop(transaction, None) is None:
@@ -185,8 +185,8 @@ class AuditedBooks:
             else:
                 self._post(where, entry, record)
         self._differences.same(where, "debits less credits", net, 0)
-        off = {currency: total for currency, total in self._net.items() if total}
-        self._differences.same(where, "books by balances", off, {})
+        unbalanced = {currency: total for currency, total in self._net.items() if total}
+        self._differences.same(where, "books by balances", unbalanced, {})
 
     def _account(self, where: str, id: str) -> AuditedAccount | None:
         account = self.accounts.get(id)
@@ -194,35 +194,35 @@ class AuditedBooks:
             self._differences.note(f"{where}: {id} was never opened")
         return account
 
-    def _reserve(self, where: str, told: dict[str, Any], sign: int) -> None:
-        account = self._account(where, told["account"])
+    def _reserve(self, where: str, reservation: dict[str, Any], sign: int) -> None:
+        account = self._account(where, reservation["account"])
         if account is None:
             return
-        if account.raised_by(told["direction"]):
-            account.incoming += sign * told["amount"]
+        if account.raises_balance(reservation["direction"]):
+            account.incoming += sign * reservation["amount"]
         else:
-            account.held += sign * told["amount"]
-        self._totals(where, account, told)
+            account.held += sign * reservation["amount"]
+        self._totals(where, account, reservation)
         if sign > 0:
-            self._limit(where, told["account"], account)
+            self._limit(where, reservation["account"], account)
 
     def _post(self, where: str, entry: dict[str, Any], record: dict[str, Any]) -> None:
         account = self._account(where, entry["account"])
         if account is None:
             return
-        raised = account.raised_by(entry["direction"])
+        raises = account.raises_balance(entry["direction"])
         before = account.balance
-        account.balance += entry["amount"] if raised else -entry["amount"]
+        account.balance += entry["amount"] if raises else -entry["amount"]
         account.version += 1
         id = entry["account"]
         self._differences.same(where, f"balance of {id}", entry["balance"], account.balance)
         self._differences.same(where, f"version of {id}", entry["version"], account.version)
         self._totals(where, account, entry)
-        if not raised:
+        if not raises:
             self._limit(where, id, account)
-        if not -LARGEST <= account.balance <= LARGEST:
+        if not -MAX_AMOUNT <= account.balance <= MAX_AMOUNT:
             self._differences.note(f"{where}: {id} has a balance of {account.balance}")
-        side = 1 if account.type in RAISED_BY_DEBIT else -1
+        side = 1 if account.type in DEBIT_NORMAL_TYPES else -1
         self._net[account.currency] += side * (entry["balance"] - before)
         self.entries.append(
             (
@@ -245,22 +245,22 @@ class AuditedBooks:
         _, role, currency, partition = shard.split(":")
         self._differences.same(where, f"partition of {shard}", partition, str(self.partition))
         balance, version = self.shards.get(shard, (0, 0))
-        raised = (role == "funding") == (entry["direction"] == "debit")
-        now = balance + (entry["amount"] if raised else -entry["amount"])
-        self.shards[shard] = now, version + 1
-        self._differences.same(where, f"balance of {shard}", entry["balance"], str(now))
+        raises = (role == "funding") == (entry["direction"] == "debit")
+        new_balance = balance + (entry["amount"] if raises else -entry["amount"])
+        self.shards[shard] = new_balance, version + 1
+        self._differences.same(where, f"balance of {shard}", entry["balance"], str(new_balance))
         self._differences.same(where, f"version of {shard}", entry["version"], version + 1)
         self._net[currency] += (int(entry["balance"]) - balance) * (1 if role == "funding" else -1)
         if role == "transit":
             signed = entry["amount"] if entry["direction"] == "debit" else -entry["amount"]
             self.transit[transaction, currency] += signed
 
-    def _totals(self, where: str, account: AuditedAccount, told: dict[str, Any]) -> None:
-        found = told.get("held", 0), told.get("incoming", 0)
+    def _totals(self, where: str, account: AuditedAccount, amounts: dict[str, Any]) -> None:
+        recorded = amounts.get("held", 0), amounts.get("incoming", 0)
         expected = account.held, account.incoming
-        self._differences.same(where, f"held, incoming of {told['account']}", found, expected)
+        self._differences.same(where, f"held, incoming of {amounts['account']}", recorded, expected)
         if account.held < 0 or account.incoming < 0:
-            self._differences.note(f"{where}: {told['account']} has {expected} reserved")
+            self._differences.note(f"{where}: {amounts['account']} has {expected} reserved")
 
     def _limit(self, where: str, id: str, account: AuditedAccount) -> None:
         limit = account.min_balance

@@ -1,6 +1,6 @@
-"""What a read_committed reader sees of the ledger's topics, record by record, as bytes.
+"""Reads the committed records of a topic as bytes, from the first one on.
 
-Shares nothing with the processor: a plain consumer, assigned by hand, from the first record on.
+It is a plain consumer with assigned partitions. It must not know the product's code.
 """
 
 import hashlib
@@ -11,9 +11,9 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 TIMEOUT_S = 30.0
-CHUNK = 5_000
-# What is longer is known by its digest alone.
-KEPT_BYTES = 64 * 1024
+MAX_CONSUMED_MESSAGES = 5_000
+# Of longer values only the digest is kept.
+MAX_VALUE_BYTES = 64 * 1024
 
 
 class CommittedRecord(NamedTuple):
@@ -26,7 +26,7 @@ class CommittedRecord(NamedTuple):
 
 
 class CommittedTopic:
-    """Every committed record of one topic, once, in each partition's order."""
+    """Yields each committed record of one topic once, in each partition's order."""
 
     def __init__(self, client: dict[str, str | int | float | bool], name: str, count: int) -> None:
         self.name = name
@@ -39,43 +39,47 @@ class CommittedTopic:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 20,
-                # Of a batch when it is no longer compressed, too.
+                # The limit also applies to a decompressed batch.
                 "receive.message.max.bytes": 2**31 - 1,
             }
         )
         self._partitions = [TopicPartition(name, number, 0) for number in range(count)]
-        self._seen = [0] * count
+        self._next_offsets = [0] * count
         self._consumer.assign(self._partitions)
 
     def close(self) -> None:
         self._consumer.close()
 
     def ranges(self) -> list[tuple[int, int]]:
-        """Of each partition the first offset and the end of what is committed."""
+        """The first offset and the last stable offset of each partition."""
         return [
             self._consumer.get_watermark_offsets(partition, timeout=TIMEOUT_S)
             for partition in self._partitions
         ]
 
-    def news(self) -> Iterator[CommittedRecord]:
-        """What has been committed since the last call."""
+    def new_records(self) -> Iterator[CommittedRecord]:
+        """The records committed since the last call."""
         ends = [end for _, end in self.ranges()]
         deadline = time.monotonic() + TIMEOUT_S
-        while any(seen < end for seen, end in zip(self._seen, ends, strict=True)):
-            messages = self._consumer.consume(CHUNK, 0.1)
+        while any(
+            next_offset < end for next_offset, end in zip(self._next_offsets, ends, strict=True)
+        ):
+            messages = self._consumer.consume(MAX_CONSUMED_MESSAGES, 0.1)
             if messages:
                 deadline = time.monotonic() + TIMEOUT_S
-            assert time.monotonic() < deadline, f"{self.name} is not read: {self._seen} of {ends}"
+            assert time.monotonic() < deadline, (
+                f"{self.name} was not read in time: {self._next_offsets} of {ends}"
+            )
             for message in messages:
                 error, partition, offset = message.error(), message.partition(), message.offset()
                 assert partition is not None and offset is not None
                 if error is None:
-                    self._seen[partition] = offset + 1
+                    self._next_offsets[partition] = offset + 1
                     yield _record(
                         partition, offset, message.key(), message.value(), message.timestamp()[1]
                     )
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    self._seen[partition] = max(self._seen[partition], offset)
+                    self._next_offsets[partition] = max(self._next_offsets[partition], offset)
                 elif not error.retriable() and error.code() != KafkaError._TRANSPORT:
                     raise KafkaException(error)
 
@@ -84,5 +88,5 @@ def _record(
     partition: int, offset: int, key: bytes | None, value: bytes | None, time_ms: int
 ) -> CommittedRecord:
     digest = hashlib.sha256(value or b"").hexdigest()
-    kept = None if value is not None and len(value) > KEPT_BYTES else value
-    return CommittedRecord(partition, offset, key, kept, time_ms, digest)
+    short_value = None if value is not None and len(value) > MAX_VALUE_BYTES else value
+    return CommittedRecord(partition, offset, key, short_value, time_ms, digest)

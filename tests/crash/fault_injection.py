@@ -1,7 +1,7 @@
-"""What may happen to a ledger at any moment, each as one deed that is done and undone.
+"""Injects the faults that may happen to a ledger at any moment: one at a time, and then repaired.
 
-A deed returns when the world is whole again but for workers and sinks, which their crews start
-again.
+A fault returns when brokers and Postgres run again. Supervisors restart the workers and sinks. It
+must not know how the ledger recovers.
 """
 
 import random
@@ -20,44 +20,44 @@ from tests.testkit.sink_rig import Sink
 from tests.testkit.waiting import eventually
 from tests.testkit.worker_processes import Worker
 
-MOST_WORKERS = 4
+MAX_WORKERS = 4
 Fault = Callable[["FaultInjector"], None]
 
 
 class FaultInjector:
-    """Deeds drawn from a seed. `pause` is a wait that the end of the run cuts short."""
+    """Draws faults from a seed. The end of the run cuts `pause` short."""
 
-    def __init__(self, rig: CrashHarness, seed: int, foreign: list[Path]) -> None:
-        self.rig = rig
-        self.dice = random.Random(seed)
-        self.over = threading.Event()
-        self._copies = list(foreign)
-        self._foreign = set(foreign)
-        self._deeds, self._weights = zip(*FAULTS.items(), strict=True)
+    def __init__(self, harness: CrashHarness, seed: int, foreign_copies: list[Path]) -> None:
+        self.harness = harness
+        self.rng = random.Random(seed)
+        self.stopping = threading.Event()
+        self._disk_copies = list(foreign_copies)
+        self._foreign_copies = set(foreign_copies)
+        self._faults, self._weights = zip(*FAULTS.items(), strict=True)
 
-    def pause(self, least_s: float, most_s: float) -> None:
-        self.over.wait(self.dice.uniform(least_s, most_s))
+    def pause(self, min_s: float, max_s: float) -> None:
+        self.stopping.wait(self.rng.uniform(min_s, max_s))
 
-    def one(self) -> None:
-        # A step with a chance of one is deadly at once; with a small one it is so under load.
-        self.rig.crew.crash_at(WORKER_CRASH_POINTS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
-        self.rig.sinks.crash_at(SINK_CRASH_POINTS, self.dice.choice((1.0, 0.3, 0.05, 0.01)))
-        deed = self.dice.choices(self._deeds, self._weights)[0]
-        deed(self)
-        self.rig.did(deed.__name__)
+    def inject_one(self) -> None:
+        # With a chance of 1 the first crash point kills; with a small one it kills under load.
+        self.harness.workers.crash_at(WORKER_CRASH_POINTS, self.rng.choice((1.0, 0.3, 0.05, 0.01)))
+        self.harness.sinks.crash_at(SINK_CRASH_POINTS, self.rng.choice((1.0, 0.3, 0.05, 0.01)))
+        fault = self.rng.choices(self._faults, self._weights)[0]
+        fault(self)
+        self.harness.count_fault(fault.__name__)
 
     def _worker(self) -> Worker:
-        return self.dice.choice(self.rig.crew.workers)
+        return self.rng.choice(self.harness.workers.programs)
 
     def kill_a_worker(self) -> None:
-        self.rig.kill(self._worker())
+        self.harness.kill(self._worker())
 
     def kill_all_workers(self) -> None:
-        for worker in list(self.rig.crew.workers):
-            self.rig.kill(worker)
+        for worker in list(self.harness.workers.programs):
+            self.harness.kill(worker)
 
     def freeze_a_worker(self) -> None:
-        """Its session ends, others take over, and it wakes up as if nothing had happened."""
+        """Its session ends and others take over. Then it wakes up as a zombie."""
         self._freeze(self._worker())
 
     def _freeze(self, program: Program) -> None:
@@ -66,66 +66,68 @@ class FaultInjector:
         program.send(signal.SIGCONT)
 
     def lose_a_disk(self) -> None:
-        self.rig.lose_disk(self._worker())
+        self.harness.lose_disk(self._worker())
 
     def copy_a_disk(self) -> None:
-        self._copies.append(self.rig.keep_copy(self._worker()))
-        if len(self._copies) > 6:
-            dropped = self._copies.pop(len(self._foreign))
+        self._disk_copies.append(self.harness.copy_disk(self._worker()))
+        if len(self._disk_copies) > 6:
+            dropped = self._disk_copies.pop(len(self._foreign_copies))
             shutil.rmtree(dropped, ignore_errors=True)
 
     def swap_a_disk(self) -> None:
-        """For an older copy, of this worker, of another one, or of another ledger."""
-        if self._copies:
-            self.rig.swap_disk(self._worker(), self.dice.choice(self._copies))
+        """Replaces it with an older copy: of this worker, another one, or another ledger."""
+        if self._disk_copies:
+            self.harness.swap_disk(self._worker(), self.rng.choice(self._disk_copies))
 
     def damage_a_disk(self) -> None:
-        if not self.rig.damage_disk(self._worker(), self.dice):
-            self.rig.did("damage_a_disk, which was empty")
+        if not self.harness.damage_disk(self._worker(), self.rng):
+            self.harness.count_fault("damage_a_disk (empty)")
 
     def rebuild_the_state_topic(self) -> None:
-        """The topic is lost, or is replaced; then one worker may come back with a copy from before,
-        and the others with their own."""
-        self.rig.rebuild_state_topic(lost=self.dice.random() < 0.7)
-        if self._copies and self.dice.random() < 0.7:
-            self.rig.swap_disk(self._worker(), self.dice.choice(self._copies))
+        """The topic is lost or replaced. Then one worker may return with an older disk, and the
+        others with their own."""
+        self.harness.rebuild_state_topic(lost=self.rng.random() < 0.7)
+        if self._disk_copies and self.rng.random() < 0.7:
+            self.harness.swap_disk(self._worker(), self.rng.choice(self._disk_copies))
 
     def kill_a_broker(self) -> None:
-        stage = self.rig.stage
-        number = stage.leader(stage.names.journal, self.dice.randrange(stage.partitions))
-        stage.kill_broker(number)
+        environment = self.harness.environment
+        number = environment.leader(
+            environment.names.journal, self.rng.randrange(environment.partitions)
+        )
+        environment.kill_broker(number)
         self.pause(0, 3)
-        stage.start_broker(number)
-        stage.wait_until_serving()
+        environment.start_broker(number)
+        environment.wait_until_serving()
 
     def add_a_worker(self) -> None:
-        if len(self.rig.crew.workers) < MOST_WORKERS:
-            self.rig.crew.add(self.rig.new_worker())
+        if len(self.harness.workers.programs) < MAX_WORKERS:
+            self.harness.workers.add(self.harness.new_worker())
 
     def remove_a_worker(self) -> None:
-        if len(self.rig.crew.workers) > 1:
-            self.rig.crew.remove(self._worker())
+        if len(self.harness.workers.programs) > 1:
+            self.harness.workers.remove(self._worker())
 
     def _sink(self) -> Sink:
-        return self.dice.choice(self.rig.sinks.workers)
+        return self.rng.choice(self.harness.sinks.programs)
 
     def kill_a_sink(self) -> None:
-        self.rig.sinks.kill(self._sink(), "random")
+        self.harness.sinks.kill(self._sink(), "random")
 
     def kill_all_sinks(self) -> None:
-        for sink in list(self.rig.sinks.workers):
-            self.rig.sinks.kill(sink, "random")
+        for sink in list(self.harness.sinks.programs):
+            self.harness.sinks.kill(sink, "random")
 
     def freeze_a_sink(self) -> None:
-        """Its session ends, the other one takes over, and it wakes up."""
+        """Its session ends and the other one takes over. Then it wakes up."""
         self._freeze(self._sink())
 
     def kill_postgres(self) -> None:
-        """It comes back at once, or after some seconds."""
-        self.rig.stage.kill_postgres()
-        if self.dice.random() < 0.5:
+        """Restarts it at once, or after some seconds."""
+        self.harness.environment.kill_postgres()
+        if self.rng.random() < 0.5:
             self.pause(1, 8)
-        self.rig.stage.start_postgres()
+        self.harness.environment.start_postgres()
 
 
 FAULTS: dict[Fault, float] = {
@@ -148,18 +150,18 @@ FAULTS: dict[Fault, float] = {
 
 
 @contextmanager
-def foreign_copy(rig: CrashHarness) -> Iterator[Path]:
-    """The disk of a worker of another ledger, on the same brokers."""
-    stage = rig.stage.beside()
-    stage.make_topics()
-    settings = rig.settings() | {"TOPIC_PREFIX": stage.prefix, "LEDGER_ID": "other"}
-    worker = rig.new_worker(settings)
+def foreign_disk(harness: CrashHarness) -> Iterator[Path]:
+    """The disk of a worker of another ledger on the same brokers."""
+    environment = harness.environment.for_another_ledger()
+    environment.make_topics()
+    settings = harness.settings() | {"TOPIC_PREFIX": environment.prefix, "LEDGER_ID": "other"}
+    worker = harness.new_worker(settings)
     worker.start()
     try:
-        producer = Producer(stage.client)
-        for partition in range(stage.partitions):
+        producer = Producer(environment.client)
+        for partition in range(environment.partitions):
             for number in range(50):
-                producer.produce(stage.names.commands, b"%d" % number, b"x", partition)
+                producer.produce(environment.names.commands, b"%d" % number, b"x", partition)
         producer.flush(30)
         eventually(worker.ready, 60)
         worker.stop()

@@ -1,5 +1,7 @@
-"""Everything together: brokers, Postgres, workers and sinks that come back, load, and at the end
-the audit, the read side beside it, and what `streamledger verify` says.
+"""The crash-test harness: supervised workers and sinks on real brokers and Postgres, under load.
+
+At the end it runs the audits of commands and of the read side, and `streamledger verify`. It must
+not know which faults are injected, or when.
 """
 
 import os
@@ -26,7 +28,7 @@ from tests.testkit.waiting import eventually
 from tests.testkit.worker_processes import ProcessSupervisor, Worker
 
 SESSION_MS = 2_000
-# Short, so that holds expire and transactions time out while their partitions change hands.
+# Short, so that holds expire and transactions time out while partitions move between workers.
 HOLD_TTL_MS = 4_000
 PARTICIPANT_TIMEOUT_MS = 8_000
 WORKER_CRASH_POINTS = (
@@ -51,9 +53,9 @@ SINK_CRASH_POINTS = (
     "before_results_commit",
     "after_results",
 )
-# Run by every worker and sink before anything else: while the file `on` is there, the client of a
-# lane now and then delivers a record a second time.
-REPEATING = """
+# Every worker and sink runs this at start-up. While the file `on` exists, the consumer of a lane
+# sometimes delivers a record a second time.
+REDELIVERY_PATCH = """
 import random
 from pathlib import Path
 
@@ -76,126 +78,137 @@ class Repeating(confluent_kafka.Consumer):
 
 confluent_kafka.Consumer = Repeating
 """
-REPEATED = re.compile(r"a record at offset \d+ came, after")
+REDELIVERY_LOG_LINE = re.compile(r"a record at offset \d+ came, after")
 CAUGHT_UP_S = 90.0
 REBUILD_S = 120.0
-BLOCK = 4_096
+DAMAGED_BYTES = 4_096
 VERIFY_S = 300.0
 
 
 class CrashHarness:
     def __init__(
         self,
-        stage: Environment,
+        environment: Environment,
         folder: Path,
-        crew: ProcessSupervisor[Worker],
+        workers: ProcessSupervisor[Worker],
         sinks: ProcessSupervisor[Sink],
         load: LoadGenerator,
         code: Path | None,
     ) -> None:
-        self.stage = stage
+        self.environment = environment
         self.folder = folder
-        self.crew = crew
+        self.workers = workers
         self.sinks = sinks
         self.load = load
-        self.deeds: dict[str, int] = {}
-        # Where what every worker and sink runs first lies, if there is any.
-        self.first: Path | None = None
+        self.faults: dict[str, int] = {}
+        # The folder with the module that every worker and sink runs at start-up, if any.
+        self.startup_folder: Path | None = None
         self._code = code
-        self._made = 0
+        self._program_count = 0
 
-    def did(self, what: str) -> None:
-        self.deeds[what] = self.deeds.get(what, 0) + 1
+    def count_fault(self, what: str) -> None:
+        self.faults[what] = self.faults.get(what, 0) + 1
 
     def settings(self) -> dict[str, str]:
-        first = {} if self.first is None else {"PYTHONPATH": str(self.first)}
-        return first | {
-            "KAFKA_BROKERS": self.stage.bootstrap,
-            "TOPIC_PREFIX": self.stage.prefix,
-            "PARTITIONS": str(self.stage.partitions),
+        python_path = (
+            {} if self.startup_folder is None else {"PYTHONPATH": str(self.startup_folder)}
+        )
+        return python_path | {
+            "KAFKA_BROKERS": self.environment.bootstrap,
+            "TOPIC_PREFIX": self.environment.prefix,
+            "PARTITIONS": str(self.environment.partitions),
             "SESSION_TIMEOUT_MS": str(SESSION_MS),
             "HOLD_TTL_MS": str(HOLD_TTL_MS),
             "PARTICIPANT_TIMEOUT_MS": str(PARTICIPANT_TIMEOUT_MS),
             "LEDGER_ID": "crash",
-            "DATABASE_URL": self.stage.database,
+            "DATABASE_URL": self.environment.database,
         }
 
     def new_worker(self, settings: Mapping[str, str] | None = None) -> Worker:
-        self._made += 1
-        folder = self.folder / f"worker-{self._made}"
-        return Worker(self._made, folder, settings or self.settings(), self._code)
+        self._program_count += 1
+        folder = self.folder / f"worker-{self._program_count}"
+        return Worker(self._program_count, folder, settings or self.settings(), self._code)
 
     def new_sink(self) -> Sink:
-        self._made += 1
-        return Sink(self._made, self.folder / f"sink-{self._made}", self.settings(), self._code)
+        self._program_count += 1
+        return Sink(
+            self._program_count,
+            self.folder / f"sink-{self._program_count}",
+            self.settings(),
+            self._code,
+        )
 
     def tails(self) -> str:
-        return f"{self.crew.tails()}\n{self.sinks.tails()}"
+        return f"{self.workers.tails()}\n{self.sinks.tails()}"
 
     def kill(self, worker: Worker, why: str = "random") -> None:
-        self.crew.kill(worker, why)
+        self.workers.kill(worker, why)
 
     def lose_disk(self, worker: Worker) -> None:
-        with self.crew.aside(worker):
+        with self.workers.aside(worker):
             self.kill(worker, "lost disk")
             worker.lose_disk()
 
-    def keep_copy(self, worker: Worker) -> Path:
-        """A copy of its disk, as of now: taken while it is down."""
-        kept = self.folder / f"copy-{worker.number}-{time.monotonic_ns()}"
-        with self.crew.aside(worker):
+    def copy_disk(self, worker: Worker) -> Path:
+        """Stops a worker and copies its disk."""
+        copy = self.folder / f"copy-{worker.number}-{time.monotonic_ns()}"
+        with self.workers.aside(worker):
             self.kill(worker, "copied disk")
             if worker.data.exists():
-                shutil.copytree(worker.data, kept)
-        return kept
+                shutil.copytree(worker.data, copy)
+        return copy
 
     def swap_disk(self, worker: Worker, copy: Path) -> None:
-        with self.crew.aside(worker):
+        with self.workers.aside(worker):
             self.kill(worker, "swapped disk")
             worker.lose_disk()
             if copy.exists():
                 shutil.copytree(copy, worker.data)
 
-    def repeat(self, chance: float) -> None:
-        """From now on clients of new workers and sinks deliver records twice, with this chance at
-        each read."""
-        self.first = self.folder / "first"
-        self.first.mkdir()
-        (self.first / "sitecustomize.py").write_text(REPEATING.format(chance=chance))
-        (self.first / "on").touch()
+    def enable_redelivery(self, chance: float) -> None:
+        """From now on the consumers of new workers and sinks deliver a record twice, with this
+        chance at each read."""
+        self.startup_folder = self.folder / "startup"
+        self.startup_folder.mkdir()
+        (self.startup_folder / "sitecustomize.py").write_text(
+            REDELIVERY_PATCH.format(chance=chance)
+        )
+        (self.startup_folder / "on").touch()
 
-    def repeated(self) -> int:
-        """How often a worker or a sink noticed a record that came twice."""
+    def redelivered_records(self) -> int:
+        """How often a worker or a sink logged a redelivered record."""
         logs = self.folder.glob("*/log")
-        return sum(len(REPEATED.findall(log.read_text(errors="replace"))) for log in logs)
+        return sum(
+            len(REDELIVERY_LOG_LINE.findall(log.read_text(errors="replace"))) for log in logs
+        )
 
-    def damage_disk(self, worker: Worker, dice: random.Random) -> bool:
-        """A block of one of its files is overwritten, while it is down. Whether there was one."""
-        with self.crew.aside(worker):
+    def damage_disk(self, worker: Worker, rng: random.Random) -> bool:
+        """Stops a worker and overwrites a block of one of its files. Whether it had a file."""
+        with self.workers.aside(worker):
             self.kill(worker, "damaged disk")
             files = [each for each in worker.data.rglob("*.sst") if each.stat().st_size]
             if not files:
                 return False
-            with dice.choice(sorted(files)).open("r+b") as file:
-                file.seek(dice.randrange(file.seek(0, os.SEEK_END)))
-                file.write(dice.randbytes(BLOCK))
+            with rng.choice(sorted(files)).open("r+b") as file:
+                file.seek(rng.randrange(file.seek(0, os.SEEK_END)))
+                file.write(rng.randbytes(DAMAGED_BYTES))
         return True
 
     def rebuild_state_topic(self, *, lost: bool) -> None:
-        """As an operator does it: all workers are down; their copies stay where they are."""
+        """Rebuilds it as an operator does: with all workers stopped and their disks kept."""
         with ExitStack() as aside:
-            for worker in list(self.crew.workers):
-                aside.enter_context(self.crew.aside(worker))
+            for worker in list(self.workers.programs):
+                aside.enter_context(self.workers.aside(worker))
                 self.kill(worker, "rebuild")
             if lost:
                 self._lose_state_topic()
             command = ["rebuild", "state-topic", *([] if lost else ["--replace"])]
-            told: list[str] = []
+            attempts: list[str] = []
 
             def rebuilt() -> bool:
                 ended = self._streamledger(*command)
-                told.append(f"{ended.returncode}: {ended.stdout}{ended.stderr}")
-                # One that was cut short left a position in some partitions.
+                attempts.append(f"{ended.returncode}: {ended.stdout}{ended.stderr}")
+                # An interrupted rebuild leaves a position in some partitions.
                 if "--replace" not in command:
                     command.append("--replace")
                 return ended.returncode == 0
@@ -203,22 +216,22 @@ class CrashHarness:
             try:
                 eventually(rebuilt, REBUILD_S)
             except AssertionError:
-                raise AssertionError(f"not rebuilt: {told}") from None
+                raise AssertionError(f"not rebuilt: {attempts}") from None
 
     def _lose_state_topic(self) -> None:
-        admin, topic = AdminClient(self.stage.client), self.stage.names.state
+        admin, topic = AdminClient(self.environment.client), self.environment.names.state
         admin.delete_topics([topic])[topic].result(30)
         eventually(lambda: topic not in admin.list_topics(timeout=10).topics, 30)
-        self.stage.make_topics()
+        self.environment.make_topics()
 
     def settle(self, audit: Audit, timeout_s: float) -> None:
-        """Until every record has its outcome and nothing is under way. Clients repeat nothing more:
-        on a slow machine they would interrupt each attempt to catch up."""
-        if self.first is not None:
-            (self.first / "on").unlink(missing_ok=True)
+        """Waits until each record has its outcome and nothing is in flight. Ends redelivery first,
+        because it would interrupt each attempt to catch up on a slow machine."""
+        if self.startup_folder is not None:
+            (self.startup_folder / "on").unlink(missing_ok=True)
 
         def settled() -> bool:
-            # What was confirmed may be hidden, until an open transaction before it has timed out.
+            # An open transaction hides confirmed records behind it until it times out.
             return audit.settled() and self.load.confirmed <= audit.positions()
 
         try:
@@ -226,59 +239,60 @@ class CrashHarness:
         except AssertionError:
             raise AssertionError(
                 f"not settled within {timeout_s:g} s:"
-                f" {len(self.load.confirmed - audit.positions())} confirmed commands are not there,"
-                f" {audit.unanswered()} records have no outcome,"
-                f" {audit.undecided()} transactions are under way\n{self.tails()}"
+                f" {len(self.load.confirmed - audit.positions())} confirmed commands are missing,"
+                f" {audit.without_outcome()} records have no outcome,"
+                f" {audit.undecided()} transactions are in flight\n{self.tails()}"
             ) from None
 
-    def verdict(self, audit: Audit) -> list[str]:
-        """Every difference, once the workers are gone and the sinks have written what they left;
-        none is what is hoped for."""
-        codes = self.crew.stop()
-        found = [f"a worker that was asked to stop ended with {code}" for code in codes if code]
-        found += audit.verify()
-        found += self._producers(audit)
-        found += self._read_side(audit)
-        return found
+    def audit_all(self, audit: Audit) -> list[str]:
+        """Stops the workers, lets the sinks catch up and stops them. Returns all differences."""
+        codes = self.workers.stop()
+        differences = [f"a stopped worker ended with {code}" for code in codes if code]
+        differences += audit.verify()
+        differences += self._audit_producers(audit)
+        differences += self._audit_read_side(audit)
+        return differences
 
-    def _producers(self, audit: Audit) -> list[str]:
-        found = []
+    def _audit_producers(self, audit: Audit) -> list[str]:
+        differences = []
         if lost := self.load.confirmed - audit.positions():
-            found.append(f"{len(lost)} confirmed commands are gone: {sorted(lost)[:5]}")
-        answered = {(p, offset) for p, books in enumerate(audit.books) for offset in books.told}
-        if wrong := self.load.aborted & answered:
-            found.append(f"{len(wrong)} aborted commands have an outcome: {sorted(wrong)[:5]}")
-        accounts = {id: one for books in audit.books for id, one in books.accounts.items()}
+            differences.append(f"{len(lost)} confirmed commands are gone: {sorted(lost)[:5]}")
+        decided = {(p, offset) for p, books in enumerate(audit.books) for offset in books.outcomes}
+        if wrong := self.load.aborted & decided:
+            differences.append(
+                f"{len(wrong)} aborted commands have an outcome: {sorted(wrong)[:5]}"
+            )
+        accounts = {id: account for books in audit.books for id, account in books.accounts.items()}
         for pair in self.load.duels:
             total = sum(accounts[id].balance for id in pair if id in accounts)
             if total != DUEL_MONEY and all(id in accounts for id in pair):
-                found.append(f"{pair} have {total} together, not {DUEL_MONEY}")
-        return found
+                differences.append(f"{pair} have {total} together, not {DUEL_MONEY}")
+        return differences
 
-    def _read_side(self, audit: Audit) -> list[str]:
-        found = []
-        with ReadSideAudit(self.stage, audit.books) as read_side:
+    def _audit_read_side(self, audit: Audit) -> list[str]:
+        differences = []
+        with ReadSideAudit(self.environment, audit.books) as read_side:
             try:
-                eventually(lambda: not read_side.lacks(), CAUGHT_UP_S)
+                eventually(lambda: not read_side.missing(), CAUGHT_UP_S)
             except AssertionError:
-                found.append(f"the sinks have not come so far: {read_side.lacks()}")
-                found += self.sinks.tails().splitlines()
+                differences.append(f"the sinks have not caught up: {read_side.missing()}")
+                differences += self.sinks.tails().splitlines()
             codes = self.sinks.stop()
-            found += [f"a sink that was asked to stop ended with {code}" for code in codes if code]
-            found += read_side.differences()
-        return found + self._verify()
+            differences += [f"a stopped sink ended with {code}" for code in codes if code]
+            differences += read_side.differences()
+        return differences + self._verify()
 
     def _verify(self) -> list[str]:
-        """What an operator would be told, by what would be installed there."""
-        told = self._streamledger("verify", "--against-rules")
-        if told.returncode == 0:
+        """The report of `streamledger verify`, if it finds differences."""
+        ended = self._streamledger("verify", "--against-rules")
+        if ended.returncode == 0:
             return []
-        said = f"{told.stdout}\n{told.stderr}".splitlines()
-        return [f"verify ended with {told.returncode}", *said]
+        output = f"{ended.stdout}\n{ended.stderr}".splitlines()
+        return [f"verify ended with {ended.returncode}", *output]
 
-    def _streamledger(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def _streamledger(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "compose.cli.main", *words],
+            [sys.executable, "-m", "compose.cli.main", *arguments],
             cwd=self.folder,
             env={**inherited(), **self.settings()},
             capture_output=True,
@@ -290,41 +304,43 @@ class CrashHarness:
 
 @contextmanager
 def running_harness(
-    stage: Environment,
-    workers: int,
+    environment: Environment,
+    worker_count: int,
     seed: int,
     rate: float,
     code: Path | None = None,
     hanging: float = 0.1,
-    sinks: int = 2,
-    repeats: float = 0.0,
+    sink_count: int = 2,
+    redelivery_chance: float = 0.0,
 ) -> Iterator[CrashHarness]:
-    """Topics, workers that own them, sinks beside them; nothing is sent yet. `repeats`: with what
-    chance a read delivers a record twice."""
-    stage.make_topics()
-    stage.make_database()
+    """A harness with topics, workers and sinks, before any load. `redelivery_chance`: the chance
+    that a read delivers a record twice."""
+    environment.make_topics()
+    environment.make_database()
     folder = Path(tempfile.mkdtemp(prefix="streamledger-crash-"))
-    load = LoadGenerator(stage.client, stage.names.commands, stage.partitions, seed, rate, hanging)
+    load = LoadGenerator(
+        environment.client, environment.names.commands, environment.partitions, seed, rate, hanging
+    )
     try:
         with (
-            ProcessSupervisor[Worker](seed) as crew,
-            ProcessSupervisor[Sink](seed + 1) as sink_crew,
+            ProcessSupervisor[Worker](seed) as workers,
+            ProcessSupervisor[Sink](seed + 1) as sinks,
         ):
-            rig = CrashHarness(stage, folder, crew, sink_crew, load, code)
-            if repeats:
-                rig.repeat(repeats)
-            for _ in range(workers):
-                crew.add(rig.new_worker())
-            for _ in range(sinks):
-                sink_crew.add(rig.new_sink())
-            yield rig
+            harness = CrashHarness(environment, folder, workers, sinks, load, code)
+            if redelivery_chance:
+                harness.enable_redelivery(redelivery_chance)
+            for _ in range(worker_count):
+                workers.add(harness.new_worker())
+            for _ in range(sink_count):
+                sinks.add(harness.new_sink())
+            yield harness
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def until(condition: Callable[[], object], timeout_s: float, rig: CrashHarness) -> None:
-    """As `eventually`, and with what the workers said last where it does not come true."""
+def wait_until(condition: Callable[[], object], timeout_s: float, harness: CrashHarness) -> None:
+    """Like `eventually`, but a failure shows the last lines of the programs' logs."""
     try:
         eventually(condition, timeout_s)
     except AssertionError as error:
-        raise AssertionError(f"{error}\n{rig.tails()}") from None
+        raise AssertionError(f"{error}\n{harness.tails()}") from None

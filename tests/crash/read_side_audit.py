@@ -1,6 +1,6 @@
-"""Postgres and `results` beside the audit's books: each command once in both, and the same money.
+"""Compares Postgres and `results` with the audit's books: each command once, and the same balances.
 
-It reads the tables and the topic as anybody would and shares no code with the sink.
+It reads the tables and the topic as any client does. It must not know the code of the sink.
 """
 
 import json
@@ -19,15 +19,15 @@ Values = tuple[Any, ...]
 
 
 class ReadSideAudit:
-    """`lacks` says what has not come yet; `differences`, once nothing writes any more, what is
-    wrong."""
+    """`missing` describes what has not arrived yet. Call `differences` once nothing writes any
+    more."""
 
     def __init__(self, stage: Environment, books: list[AuditedBooks]) -> None:
         self._books = books
         self._database = stage.database
         self._topic = CommittedTopic(stage.client, stage.names.results, RESULTS_PARTITIONS)
         self._results: defaultdict[Position, list[dict[str, Any]]] = defaultdict(list)
-        self._noted = AuditDifferences()
+        self._differences = AuditDifferences()
 
     def __enter__(self) -> "ReadSideAudit":
         return self
@@ -35,7 +35,7 @@ class ReadSideAudit:
     def __exit__(self, *_: object) -> None:
         self._topic.close()
 
-    def lacks(self) -> str:
+    def missing(self) -> str:
         positions: dict[int, int] = dict(
             self._query("SELECT partition, sequence FROM ledger.positions")
         )
@@ -49,34 +49,34 @@ class ReadSideAudit:
     def differences(self) -> list[str]:
         self._read()
         expected = self._expected()
-        self._same_commands(expected)
-        self._same_results(expected)
-        self._same_balances()
-        found = list(self._noted.lines)
-        if self._noted.count > len(found):
-            found.append(f"... and {self._noted.count - len(found)} more")
-        return found
+        self._compare_commands(expected)
+        self._compare_results(expected)
+        self._compare_balances()
+        lines = list(self._differences.lines)
+        if self._differences.count > len(lines):
+            lines.append(f"... and {self._differences.count - len(lines)} more")
+        return lines
 
     def _query(self, statement: str) -> list[Values]:
         with psycopg.connect(self._database) as connection:
             return connection.execute(statement.encode()).fetchall()
 
     def _read(self) -> None:
-        for record in self._topic.news():
-            told = json.loads(record.value or b"null")
-            told["key"] = (record.key or b"").decode()
-            told["at"] = record.partition
-            self._results[told["partition"], told["offset"]].append(told)
+        for record in self._topic.new_records():
+            result = json.loads(record.value or b"null")
+            result["key"] = (record.key or b"").decode()
+            result["topic_partition"] = record.partition
+            self._results[result["partition"], result["offset"]].append(result)
 
     def _expected(self) -> dict[Position, tuple[AuditedOutcome, AuditedOutcome]]:
-        """Of each command its own record, and the one that decided it."""
+        """Each command's own record, and the record that decided it."""
         return {
-            (books.partition, offset): (told, books.decided.get(offset, told))
+            (books.partition, offset): (outcome, books.decisions.get(offset, outcome))
             for books in self._books
-            for offset, told in books.told.items()
+            for offset, outcome in books.outcomes.items()
         }
 
-    def _same_commands(
+    def _compare_commands(
         self, expected: dict[Position, tuple[AuditedOutcome, AuditedOutcome]]
     ) -> None:
         rows: defaultdict[Position, list[Values]] = defaultdict(list)
@@ -86,63 +86,92 @@ class ReadSideAudit:
         ):
             rows[partition, offset].append(tuple(row))
         for position in sorted(rows.keys() | expected.keys()):
-            wanted = []
+            expected_values = []
             if position in expected:
-                own, decided = expected[position]
-                wanted = [(decided.step, decided.reason, own.transaction, own.first_status)]
+                own_outcome, decision = expected[position]
+                expected_values = [
+                    (
+                        decision.step,
+                        decision.reason,
+                        own_outcome.transaction,
+                        own_outcome.first_status,
+                    )
+                ]
             where = f"Postgres, command {position}"
-            self._noted.same(where, "rows", rows.get(position, []), wanted)
+            self._differences.same(where, "rows", rows.get(position, []), expected_values)
 
-    def _same_results(
+    def _compare_results(
         self, expected: dict[Position, tuple[AuditedOutcome, AuditedOutcome]]
     ) -> None:
         for position in sorted(self._results.keys() | expected.keys()):
-            # What is only noted as pending comes before the result.
+            # A pending record precedes the final result.
             final = [
-                _told(each)
+                _result_values(each)
                 for each in self._results.get(position, [])
                 if each["outcome"] != "pending" or each.get("replay")
             ]
-            wanted = []
+            expected_values = []
             if position in expected:
-                wanted = [_result(position, *expected[position])]
-            self._noted.same(f"results, command {position}", "results", final, wanted)
+                expected_values = [_result(position, *expected[position])]
+            self._differences.same(
+                f"results, command {position}", "results", final, expected_values
+            )
 
-    def _same_balances(self) -> None:
-        same = self._noted.same
+    def _compare_balances(self) -> None:
+        same = self._differences.same
         accounts = {
-            id: (books.partition, one.balance, one.held, one.incoming, one.version, one.status)
+            id: (
+                books.partition,
+                account.balance,
+                account.held,
+                account.incoming,
+                account.version,
+                account.status,
+            )
             for books in self._books
-            for id, one in books.accounts.items()
+            for id, account in books.accounts.items()
         }
         shards = {
             id: (books.partition, balance, version)
             for books in self._books
             for id, (balance, version) in books.shards.items()
         }
-        for table, columns, wanted in (
+        for table, columns, expected_values in (
             ("accounts", "balance, held, incoming, version, status", accounts),
             ("system_accounts", "balance::text, version", shards),
         ):
-            found: dict[str, Values] = {}
+            rows: dict[str, Values] = {}
             for id, partition, balance, *row in self._query(
                 f"SELECT id, partition, {columns} FROM ledger.{table}"
             ):
-                assert id not in found, f"{table} has {id} twice"
-                found[id] = partition, int(balance), *row
-            for id in found.keys() | wanted.keys():
-                same(f"Postgres, {table}", id, found.get(id), wanted.get(id))
+                assert id not in rows, f"{table} has {id} twice"
+                rows[id] = partition, int(balance), *row
+            for id in rows.keys() | expected_values.keys():
+                same(f"Postgres, {table}", id, rows.get(id), expected_values.get(id))
 
 
-def _result(position: Position, own: AuditedOutcome, decided: AuditedOutcome) -> Values:
-    replay = own.step == "replayed"
-    outcome = {"refused": "rejected", "replayed": own.first_status}.get(decided.step, decided.step)
+def _result(position: Position, own_outcome: AuditedOutcome, decision: AuditedOutcome) -> Values:
+    replay = own_outcome.step == "replayed"
+    outcome = {"refused": "rejected", "replayed": own_outcome.first_status}.get(
+        decision.step, decision.step
+    )
     partition, offset = position
-    key = own.transaction or f"{partition}:{offset}"
-    return outcome, decided.reason, own.transaction, replay, key, partition % RESULTS_PARTITIONS
+    key = own_outcome.transaction or f"{partition}:{offset}"
+    return (
+        outcome,
+        decision.reason,
+        own_outcome.transaction,
+        replay,
+        key,
+        partition % RESULTS_PARTITIONS,
+    )
 
 
-def _told(result: dict[str, Any]) -> Values:
+def _result_values(result: dict[str, Any]) -> Values:
     reason, transaction = result.get("reason"), result.get("transaction_id")
-    replay, key, at = result.get("replay", False), result["key"], result["at"]
-    return result["outcome"], reason, transaction, replay, key, at
+    replay, key, topic_partition = (
+        result.get("replay", False),
+        result["key"],
+        result["topic_partition"],
+    )
+    return result["outcome"], reason, transaction, replay, key, topic_partition

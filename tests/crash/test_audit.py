@@ -1,4 +1,4 @@
-"""An audit that never found anything proves little: here it must find what was planted."""
+"""The audit must find what these tests plant: an audit that finds nothing proves little."""
 
 import json
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from tests.crash.worker_ledger import WorkerLedger
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
-    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
-        yield made
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as ledger:
+        yield ledger
 
 
 def differences(ledger: WorkerLedger) -> str:
@@ -29,12 +29,12 @@ def differences(ledger: WorkerLedger) -> str:
 def test_what_is_planted_is_found(ledger: WorkerLedger) -> None:
     worker = ledger.ready()
     one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
-    ledger.until(ledger.audit.settled, 30)
+    ledger.wait_until(ledger.audit.settled, 30)
     transfer = {"kind": "transfer", "account": one, "to": other, "amount": 100, "id": "t"}
     unread = ledger.send(b"nothing that anybody can read", b"x", 0)
-    told = ledger.outcomes([ledger.send(transfer), unread])
-    assert [each.step for each in told] == ["posted", "refused"]
-    assert ledger.whole() == []
+    outcomes = ledger.outcomes([ledger.send(transfer), unread])
+    assert [outcome.step for outcome in outcomes] == ["posted", "refused"]
+    assert ledger.settle_and_audit() == []
     assert worker.exit_code() == 0
 
     producer, names = Producer({**ledger.client, "acks": "all"}), ledger.names
@@ -87,7 +87,7 @@ def test_what_is_planted_is_found(ledger: WorkerLedger) -> None:
     found = plant(names.journal, json.dumps(forged).encode())
     for what in (
         "sequence is",
-        f"command {unread.offset} is answered again",
+        f"command {unread.offset} has a second outcome",
         "debits less credits is 9",
         f"balance of {one} is -7",
         f"version of {one} is 9",
@@ -99,11 +99,11 @@ def test_what_is_planted_is_found(ledger: WorkerLedger) -> None:
 def test_messages_that_are_trimmed_while_it_reads_are_no_difference(ledger: WorkerLedger) -> None:
     ledger.ready()
     one, other = ledger.open(0, amount=500), ledger.open(1, amount=500)
-    ledger.until(ledger.audit.settled, 30)
+    ledger.wait_until(ledger.audit.settled, 30)
     for turn in range(3):
         transfer = {"kind": "transfer", "account": one, "to": other, "amount": 1}
         ledger.outcome(ledger.send({**transfer, "id": f"t{turn}"}))
-    ledger.until(ledger.audit.settled, 30)
+    ledger.wait_until(ledger.audit.settled, 30)
     between = [sorted(messages)[1:-1] for messages in ledger.audit.messages]
     assert between[0] and between[1]
 
@@ -115,7 +115,7 @@ def test_messages_that_are_trimmed_while_it_reads_are_no_difference(ledger: Work
     admin = AdminClient(ledger.client)
 
     def without(*, trimmed: bool) -> str:
-        """What a reader finds that has the first coordination messages and the last ones."""
+        """The differences for an audit that has only the first and last coordination messages."""
         with Audit(ledger.client, ledger.names, ledger.partitions) as audit:
             audit.update()
             for messages, offsets in zip(audit.messages, between, strict=True):
@@ -127,4 +127,4 @@ def test_messages_that_are_trimmed_while_it_reads_are_no_difference(ledger: Work
 
     assert "number is" in without(trimmed=False)
     assert without(trimmed=True) == ""
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []

@@ -1,6 +1,6 @@
-"""A small ledger on any broker: its topics, its workers, what is sent to it and what comes of that.
+"""A small ledger on any broker for tests of one failure each: topics, workers, commands, outcomes.
 
-For tests of one bad case each; the outcomes are read by the audit, as everywhere here.
+The audit reads the outcomes. It must not know the code of the processor.
 """
 
 import json
@@ -26,7 +26,7 @@ SESSION_MS = 3_000
 
 
 class AllWorkersEnded(Exception):
-    """No worker is left to wait for."""
+    """All workers have ended, so no outcome will follow."""
 
 
 class Position(NamedTuple):
@@ -60,52 +60,54 @@ class WorkerLedger:
         settings = provisioning.ProvisionSettings.model_validate(values)
         provisioning.create_topics(self.bootstrap, settings)
 
-    def make_again(self, topic: str) -> None:
-        """Deletes a topic with all that is in it, and makes it empty."""
+    def recreate_topic(self, topic: str) -> None:
+        """Deletes a topic with its records, and creates it empty."""
         self.admin.delete_topics([topic])[topic].result(CONFIRM_S)
         eventually(lambda: topic not in self.admin.list_topics(timeout=10).topics)
         self.make_topics()
 
     def delete_topics(self) -> None:
-        mine = [
+        own_topics = [
             topic
             for topic in self.admin.list_topics(timeout=10).topics
             if topic.startswith(self.prefix)
         ]
-        for deleted in self.admin.delete_topics(mine).values():
+        for deleted in self.admin.delete_topics(own_topics).values():
             deleted.result(CONFIRM_S)
 
     # Workers
 
     def worker(self, data: str = "", **settings: str) -> Worker:
-        """A worker that has been started; with a data folder of its own unless one is named."""
+        """Starts a worker, with a data folder of its own unless one is named."""
         return self.start(data, settings)
 
     def start(self, data: str, settings: Mapping[str, str], code: Path | None = None) -> Worker:
-        """The same; `code` is the folder of its sources, if not ours."""
+        """Starts a worker. `code`: the folder of its sources, if not this checkout."""
         number = len(self.workers) + 1
-        told = {
+        base_settings = {
             "KAFKA_BROKERS": self.bootstrap,
             "TOPIC_PREFIX": self.prefix,
             "PARTITIONS": str(self.partitions),
             "DATA": str(self._folder / (data or f"data-{number}")),
             "SESSION_TIMEOUT_MS": str(SESSION_MS),
         }
-        made = Worker(number, self._folder / f"worker-{number}", {**told, **settings}, code)
-        self.workers.append(made)
-        made.start()
-        return made
+        worker = Worker(
+            number, self._folder / f"worker-{number}", {**base_settings, **settings}, code
+        )
+        self.workers.append(worker)
+        worker.start()
+        return worker
 
     def ready(self, data: str = "", **settings: str) -> Worker:
-        made = self.worker(data, **settings)
-        wait_until_ready(made)
-        return made
+        worker = self.worker(data, **settings)
+        wait_until_ready(worker)
+        return worker
 
     def refused(self, data: str = "", **settings: str) -> str:
-        """What a worker says that refuses to run."""
-        made = self.worker(data, **settings)
-        assert made.wait(START_S) == 1, made.tail()
-        return made.told()
+        """The output of a worker that refuses to run."""
+        worker = self.worker(data, **settings)
+        assert worker.wait(START_S) == 1, worker.tail()
+        return worker.told()
 
     # Commands
 
@@ -116,7 +118,7 @@ class WorkerLedger:
         partition: int | None = None,
         producer: Producer | None = None,
     ) -> Position:
-        """Of a command the key and the partition are its account's, unless told otherwise."""
+        """Key and partition follow the command's account, unless given."""
         return self.send_all([(command, key, partition)], producer)[0]
 
     def send_all(
@@ -125,10 +127,12 @@ class WorkerLedger:
         producer: Producer | None = None,
     ) -> list[Position]:
         confirmed: dict[int, Position] = {}
-        by = producer or self._plain()
+        chosen_producer = producer or self._default_producer()
         for number, (command, key, partition) in enumerate(commands):
             account = b"" if isinstance(command, bytes) else command["account"].encode()
-            to = self.home(account.decode()) if partition is None else partition
+            target_partition = (
+                self.partition_of(account.decode()) if partition is None else partition
+            )
 
             def note(error: object, message: Message, number: int = number) -> None:
                 assert error is None, error
@@ -137,29 +141,33 @@ class WorkerLedger:
             value = command if isinstance(command, bytes) else json.dumps(command).encode()
             while True:
                 try:
-                    by.produce(
-                        self.names.commands, value, key or account or None, to, on_delivery=note
+                    chosen_producer.produce(
+                        self.names.commands,
+                        value,
+                        key or account or None,
+                        target_partition,
+                        on_delivery=note,
                     )
                 except BufferError:
-                    by.poll(0.1)
+                    chosen_producer.poll(0.1)
                 else:
                     break
-        assert by.flush(CONFIRM_S) == 0, "not confirmed in time"
+        assert chosen_producer.flush(CONFIRM_S) == 0, "not confirmed in time"
         return [confirmed[number] for number in range(len(commands))]
 
-    def home(self, account: str) -> int:
+    def partition_of(self, account: str) -> int:
         return partitioning.partition_of(account, self.partitions)
 
     def account_in(self, partition: int) -> str:
-        """A name that was not given before, of an account in this partition."""
+        """A new account name that belongs to this partition."""
         while True:
             self._count += 1
             name = f"account-{self._count}"
-            if self.home(name) == partition:
+            if self.partition_of(name) == partition:
                 return name
 
     def open(self, partition: int = 0, amount: int = 0) -> str:
-        """A wallet with money in it; the commands are sent, not waited for."""
+        """Sends the commands that open a wallet and credit it, without waiting for outcomes."""
         account = self.account_in(partition)
         opening = {"kind": "open_account", "type": "wallet", "currency": "NGN", "id": "open"}
         self.send({**opening, "account": account})
@@ -169,41 +177,48 @@ class WorkerLedger:
 
     # Outcomes
 
-    def outcome(self, at: Position, timeout_s: float = 20) -> AuditedOutcome:
-        return self.outcomes([at], timeout_s)[0]
+    def outcome(self, position: Position, timeout_s: float = 20) -> AuditedOutcome:
+        return self.outcomes([position], timeout_s)[0]
 
     def outcomes(
         self, positions: Sequence[Position], timeout_s: float = 20
     ) -> list[AuditedOutcome]:
-        """The outcomes of the commands there; of pending ones the decisions."""
+        """The outcomes of the commands at these positions; the decision of a pending one."""
         books = self.audit.books
 
         def decided() -> bool:
             ended = not any(worker.running() for worker in self.workers)
             self.audit.update()
-            missing = [at for at in positions if at.offset not in books[at.partition].told]
+            missing = [
+                position
+                for position in positions
+                if position.offset not in books[position.partition].outcomes
+            ]
             if missing and ended:
                 raise AllWorkersEnded(self.tails())
             assert not missing, f"{len(missing)} have no outcome, the first is {missing[0]}"
-            return not any(at.offset in books[at.partition].undecided for at in positions)
+            return not any(
+                position.offset in books[position.partition].undecided for position in positions
+            )
 
-        self.until(decided, timeout_s)
+        self.wait_until(decided, timeout_s)
         return [
-            books[at.partition].decided.get(at.offset) or books[at.partition].told[at.offset]
-            for at in positions
+            books[position.partition].decisions.get(position.offset)
+            or books[position.partition].outcomes[position.offset]
+            for position in positions
         ]
 
-    def whole(self) -> list[str]:
-        """Settles, stops all workers, and gives every difference."""
-        # A transaction that hangs is ended by its time-out, and that by the brokers' next look.
-        self.until(self.audit.settled, 90)
+    def settle_and_audit(self) -> list[str]:
+        """Waits until all is decided, stops the workers and returns the audit's differences."""
+        # The brokers end a hanging transaction some time after its time-out.
+        self.wait_until(self.audit.settled, 90)
         for worker in self.workers:
             if worker.running():
                 worker.stop()
         return self.audit.verify()
 
-    def until(self, condition: Callable[[], object], timeout_s: float) -> None:
-        """As `eventually`, and with what the workers said last where it does not come true."""
+    def wait_until(self, condition: Callable[[], object], timeout_s: float) -> None:
+        """Like `eventually`, but a failure shows the last lines of the workers' logs."""
         try:
             eventually(condition, timeout_s)
         except AssertionError as error:
@@ -212,7 +227,7 @@ class WorkerLedger:
     def tails(self) -> str:
         return "\n".join(worker.tail() for worker in self.workers)
 
-    def _plain(self) -> Producer:
+    def _default_producer(self) -> Producer:
         if self._producer is None:
             self._producer = Producer({**self.client, "acks": "all", "compression.type": "zstd"})
         return self._producer

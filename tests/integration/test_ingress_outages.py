@@ -233,7 +233,7 @@ def test_postgres_away(system: System, ada: Person) -> None:
     told = [accepted(answer, uncertain=False) for answer in taken]
     for answer in (read, listed, refused, nobody):
         unavailable(answer)
-    server.serve(stages.NEVER)
+    server.serve(stages.NEVER_STOPPED)
     for each in told:
         becomes_posted(system, ada, each)
     assert sorted(history(ingress, ada)) == ["not waited for", "waited for"]

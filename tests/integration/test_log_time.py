@@ -150,7 +150,7 @@ def open_hold(ledger: WorkerLedger) -> str:
 
 def available(ledger: WorkerLedger, account: str) -> int:
     ledger.audit.update()
-    found = ledger.audit.books[ledger.home(account)].accounts[account]
+    found = ledger.audit.books[ledger.partition_of(account)].accounts[account]
     return found.balance - found.held
 
 
@@ -177,7 +177,7 @@ def test_a_command_of_the_far_future_waits_for_an_operator(
         assert where in told
         assert f"streamledger log-time 0:{first} --topic commands --time" in told
     ledger.audit.update()
-    assert first not in ledger.audit.books[0].told, "it is not decided"
+    assert first not in ledger.audit.books[0].outcomes, "it is not decided"
     assert available(ledger, account) == 60, "and nothing has expired"
 
     said = decide(
@@ -190,7 +190,7 @@ def test_a_command_of_the_far_future_waits_for_an_operator(
     assert available(ledger, account) == 64, "the hold is open"
     assert times_are_of_today(ledger)
     assert [record["step"] for record in journal(ledger)].count("timed") >= 1
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
     agree(ledger, tmp_path)
 
     said = decide(ledger, f"0:{first}", "--topic", "commands", "--time", now(), exit_code=1)
@@ -212,12 +212,12 @@ def test_a_message_of_the_far_future_is_decided_though_its_decision_lies_behind_
     assert said.startswith(f"written: partition 0 decides coordination {offset} to {offset} as of ")
     ledger.ready(data="one")
     assert ledger.outcome(ledger.send(credit(account, "later"))).step == "posted"
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     assert available(ledger, account) == 61, "the hold is open"
     assert times_are_of_today(ledger)
     sources = [record["source"]["topic"] for record in journal(ledger)]
     assert sources.count("operator") == 1
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
     agree(ledger, tmp_path)
 
 
@@ -236,7 +236,7 @@ def test_a_decision_that_cannot_be_is_not_written(
 ) -> None:
     worker = ledger.ready()
     ledger.open(0)
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     assert told in decide(ledger, *words, exit_code=1)
     assert worker.stop() == 0
     assert [record["step"] for record in journal(ledger)].count("timed") == 0
@@ -268,7 +268,7 @@ def test_a_worker_whose_clock_disagrees_owns_nothing_until_it_agrees(
 
     clock.set(offset_s)
     waiting = "waiting for the clock to agree with the brokers'"
-    ledger.until(lambda: waiting in worker.told(), 40)
+    ledger.wait_until(lambda: waiting in worker.told(), 40)
     how = "ahead of" if offset_s < 0 else "behind"
     assert f"s {how} this machine's" in worker.told()
     assert worker.running() and not worker.ready()
@@ -282,7 +282,7 @@ def test_a_worker_whose_clock_disagrees_owns_nothing_until_it_agrees(
     ledgers.wait_until_ready(worker)
     assert ledger.outcome(ledger.send(credit(account, "again"))).step == "posted"
     assert available(ledger, account) == 62
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
 
 
 def test_a_worker_that_starts_with_a_wrong_clock_takes_no_lane(
@@ -291,7 +291,7 @@ def test_a_worker_that_starts_with_a_wrong_clock_takes_no_lane(
     clock = Clock(tmp_path / "clock")
     clock.set(-7_200)
     worker: Worker = ledger.start("one", {}, clock.folder)
-    ledger.until(lambda: "s ahead of this machine's" in worker.told(), 40)
+    ledger.wait_until(lambda: "s ahead of this machine's" in worker.told(), 40)
     assert "owning partition" not in worker.told()
     clock.set(0)
     ledgers.wait_until_ready(worker)

@@ -35,8 +35,8 @@ def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(
     die_at_each_step(worker)
     assert unanswered(ledger) >= 2 * MUCH
     worker.start()
-    ledger.until(ledger.audit.settled, DECIDED_S)
-    assert ledger.whole() == []
+    ledger.wait_until(ledger.audit.settled, DECIDED_S)
+    assert ledger.settle_and_audit() == []
     assert ledger.audit.books[0].accounts[account].balance == CREDITS
 
 
@@ -48,11 +48,11 @@ def test_a_batch_too_large_for_one_transaction_is_decided_once_where_it_dies_bet
     die_at_each_step(worker)
     assert unanswered(ledger) > LARGE_CREDITS / 2
     worker.start()
-    ledger.until(ledger.audit.settled, DECIDED_S)
+    ledger.wait_until(ledger.audit.settled, DECIDED_S)
     told = worker.numbers()
     transactions = told[f"{metrics.TRANSACTION_SECONDS.name}_count"]
     assert transactions > told[f"{metrics.BATCH_RECORDS.name}_count"]
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
     assert ledger.audit.books[0].accounts[account].balance == LARGE_CREDITS
 
 
@@ -60,7 +60,7 @@ def behind(ledger: WorkerLedger, count: int, more: dict[str, object]) -> tuple[W
     """A worker that is stopped, and the account that has so many credits before it since."""
     worker = ledger.ready(data="own")
     account = ledger.open(0)
-    ledger.until(ledger.audit.settled, DECIDED_S)
+    ledger.wait_until(ledger.audit.settled, DECIDED_S)
     assert worker.stop() == 0
     credit = {"kind": "credit", "account": account, "amount": 1, **more}
     ledger.send_all([({**credit, "id": f"c{n}"}, None, None) for n in range(count)])
@@ -74,4 +74,4 @@ def die_at_each_step(worker: Worker) -> None:
 
 def unanswered(ledger: WorkerLedger) -> int:
     ledger.audit.update()
-    return ledger.audit.unanswered()
+    return ledger.audit.without_outcome()

@@ -31,25 +31,25 @@ def test_a_worker_that_loses_its_broker_in_a_batch_begins_anew_by_itself(
     """The client gives records up after ten seconds, and with them their transaction."""
     first = ledger.ready(data="own")
     payer, payee = ledger.open(0, 100), ledger.open(1)
-    ledger.until(ledger.audit.settled, AWAY_S)
+    ledger.wait_until(ledger.audit.settled, AWAY_S)
     assert first.stop() == 0
     first.start(CRASH_AT="freeze:mid_produce")
     ledgers.wait_until_ready(first)
     transfer = {"kind": "transfer", "account": payer, "to": payee, "amount": 30, "id": "t"}
     credit = {"kind": "credit", "account": payer, "amount": 1, "id": "c"}
     sent = [ledger.send(transfer), ledger.send(credit)]
-    ledger.until(first.frozen, AWAY_S)
+    ledger.wait_until(first.frozen, AWAY_S)
     mortal_kafka.processes[1].kill()
     first.send(signal.SIGCONT)
-    ledger.until(lambda: "restarting" in first.told(), AWAY_S)
+    ledger.wait_until(lambda: "restarting" in first.told(), AWAY_S)
     mortal_kafka.start_broker(1)
-    mortal_kafka.wait_until_serving(stages.NEVER)
+    mortal_kafka.wait_until_serving(stages.NEVER_STOPPED)
     # It was told to freeze once, and begins with what it was told.
-    ledger.until(first.frozen, AWAY_S)
+    ledger.wait_until(first.frozen, AWAY_S)
     first.send(signal.SIGCONT)
     assert [told.step for told in ledger.outcomes(sent, AWAY_S)] == ["posted", "posted"]
     # The same process, all the way.
     assert first.stop() == 0, first.tail()
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
     balances = [ledger.audit.books[n].accounts[a].balance for n, a in enumerate((payer, payee))]
     assert balances == [71, 30]

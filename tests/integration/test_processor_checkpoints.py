@@ -56,7 +56,7 @@ def test_copies_that_were_only_restored_and_lie_in_each_others_place(
         for id, account in books.accounts.items()
     ]
     assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
 
 
 def test_a_copy_of_another_ledger_that_has_gone_further(
@@ -77,7 +77,7 @@ def test_a_copy_of_another_ledger_that_has_gone_further(
     mine.start()
     ledgers.wait_until_ready(mine)
     decided(ledger, 2)
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
 
 
 def test_a_damaged_block_of_a_copy(ledger: WorkerLedger, tmp_path: Path) -> None:
@@ -109,4 +109,4 @@ def test_a_damaged_block_of_a_copy(ledger: WorkerLedger, tmp_path: Path) -> None
     assert {told.step for told in ledger.outcomes(again, 90)} == {"replayed"}
     assert "local copy damaged" in worker.told()
     decided(ledger, 3)
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []

@@ -105,7 +105,7 @@ def test_what_is_configured_holds_from_the_next_command_on(operator: Operator) -
     ledger = operator.ledger
     payer, payee = ledger.open(0, amount=10_000), ledger.open(1)
     # What is between partitions comes before commands: the receiver must be there first.
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     transfer = {"kind": "transfer", "account": payer, "to": payee, "amount": 1_000}
     before = ledger.send({**transfer, "id": "before"})
     assert ledger.outcome(before).fee == 15
@@ -114,7 +114,7 @@ def test_what_is_configured_holds_from_the_next_command_on(operator: Operator) -
     assert all("version 2" in line and "commission_bps=300" in line for line in told)
     after = ledger.send({**transfer, "id": "after"})
     assert ledger.outcome(after).fee == 30
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     balances = [
         ledger.audit.books[home].accounts[id].balance for home, id in enumerate((payer, payee))
     ]

@@ -188,10 +188,10 @@ def test_aborted_transactions_have_no_outcome_and_hanging_ones_delay_by_their_ti
     hanging = ledger.send({**command, "id": "hanging"}, producer=producer)
     after = ledger.send({**command, "id": "after the hanging one"})
     assert ledger.outcome(committed).step == "posted"
-    assert after.offset not in ledger.audit.books[0].told
+    assert after.offset not in ledger.audit.books[0].outcomes
     # The broker looks for transactions that are over time every ten seconds, or more often.
     assert ledger.outcome(after, HANGING_MS / 1_000 + 12).step == "posted"
-    assert not {aborted.offset, hanging.offset} & ledger.audit.books[0].told.keys()
+    assert not {aborted.offset, hanging.offset} & ledger.audit.books[0].outcomes.keys()
 
 
 def test_records_that_claim_one_offset_have_an_outcome_each(ledger: WorkerLedger) -> None:
@@ -214,4 +214,4 @@ def test_records_that_claim_one_offset_have_an_outcome_each(ledger: WorkerLedger
 
 
 def test_after_all_that_the_books_are_whole(ledger: WorkerLedger) -> None:
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []

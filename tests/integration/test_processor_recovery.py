@@ -41,7 +41,7 @@ def read_again(told: str, partitions: list[str]) -> list[tuple[str, ...]]:
 
 def test_lanes_go_back_to_who_has_them_on_disk(ledger: WorkerLedger, tmp_path: Path) -> None:
     workers = [ledger.worker(), ledger.worker()]
-    ledger.until(lambda: sorted(map(owned, workers)) == [*LANES], JOINED_S)
+    ledger.wait_until(lambda: sorted(map(owned, workers)) == [*LANES], JOINED_S)
     killed, stopped = sorted(workers, key=owned)
     accounts = [ledger.open(partition) for partition in range(4)]
     credit = {"kind": "credit", "amount": 1}
@@ -61,13 +61,13 @@ def test_lanes_go_back_to_who_has_them_on_disk(ledger: WorkerLedger, tmp_path: P
     before = {worker: len(worker.told()) for worker in workers}
     # The first has all lanes for a moment. Faust's own assignor would keep the last ones for it.
     killed.start()
-    ledger.until(lambda: owned(killed) == sorted("0123"), JOINED_S)
+    ledger.wait_until(lambda: owned(killed) == sorted("0123"), JOINED_S)
     stopped.start()
-    ledger.until(lambda: [owned(killed), owned(stopped)] == [*LANES], JOINED_S)
+    ledger.wait_until(lambda: [owned(killed), owned(stopped)] == [*LANES], JOINED_S)
     for worker, lane in zip((killed, stopped), LANES, strict=True):
         said = worker.told()[before[worker] :]
         assert RESTORING.search(said), said
         assert read_again(said, lane) == []
     for worker in workers:
         worker.kill()
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []

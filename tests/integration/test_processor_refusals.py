@@ -52,7 +52,7 @@ def test_another_ledger_and_a_folder_that_is_taken(ledger: WorkerLedger) -> None
 def test_a_log_of_commands_that_was_cut_and_one_that_grew_again(ledger: WorkerLedger) -> None:
     decided(ledger)
     commands = ledger.names.commands
-    ledger.make_again(commands)
+    ledger.recreate_topic(commands)
     said = ledger.refused(data="first", LEDGER_ID="mine")
     assert f"partition 0 of `{commands}` has offsets 0 to 0; the ledger's position is 4" in said
     for number in range(6):
@@ -67,7 +67,7 @@ def test_a_log_of_commands_that_was_cut_and_one_that_grew_again(ledger: WorkerLe
 
 def test_a_journal_that_is_not_the_one_that_was_written(ledger: WorkerLedger) -> None:
     decided(ledger)
-    ledger.make_again(ledger.names.journal)
+    ledger.recreate_topic(ledger.names.journal)
     said = ledger.refused(data="lost", LEDGER_ID="mine")
     assert f"`{ledger.names.journal}` does not end where the state does" in said
 
@@ -75,7 +75,7 @@ def test_a_journal_that_is_not_the_one_that_was_written(ledger: WorkerLedger) ->
 def test_a_state_that_is_gone(ledger: WorkerLedger) -> None:
     """With the local copy and without: what was decided is never decided again."""
     decided(ledger)
-    ledger.make_again(ledger.names.state)
+    ledger.recreate_topic(ledger.names.state)
     said = ledger.refused(data="first", LEDGER_ID="mine")
     assert f"the local copy has read `{ledger.names.state}` up to" in said
     said = ledger.refused(data="lost", LEDGER_ID="mine")

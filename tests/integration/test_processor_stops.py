@@ -43,7 +43,7 @@ def test_a_hold_expires_though_nothing_comes(ledger: WorkerLedger) -> None:
         ledger.audit.update()
         return books.steps["expired"] == 1
 
-    ledger.until(expired, 10)
+    ledger.wait_until(expired, 10)
     late_ms = books.time_ms - expires
     assert 0 <= late_ms < 3_000
     assert books.accounts[account].held == 0
@@ -51,26 +51,26 @@ def test_a_hold_expires_though_nothing_comes(ledger: WorkerLedger) -> None:
     assert books.steps["ticked"] == 1
     debit = {"kind": "debit", "account": account, "amount": 100, "id": "all of it"}
     assert ledger.outcome(ledger.send(debit)).step == "posted"
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
 
 
 def test_a_clean_stop_hands_the_partitions_over_at_once(ledger: WorkerLedger) -> None:
     one = ledger.ready(**LONG_SESSION)
     other = ledger.worker(**LONG_SESSION)
-    ledger.until(
+    ledger.wait_until(
         lambda: owned(one) | owned(other) == {"0", "1"} and owned(one) and owned(other), 40
     )
     account = ledger.open(0)
     began = time.monotonic()
     assert one.stop() == 0
-    ledger.until(lambda: owned(other) == {"0", "1"}, HANDED_OVER_S)
+    ledger.wait_until(lambda: owned(other) == {"0", "1"}, HANDED_OVER_S)
     at = ledger.send({"kind": "credit", "account": account, "amount": 1, "id": "c"})
     assert ledger.outcome(at).step == "posted"
     assert time.monotonic() - began < HANDED_OVER_S
     # And back again, when it comes back.
     one.start()
-    ledger.until(lambda: owned(one) and owned(other), HANDED_OVER_S + 10)
-    assert ledger.whole() == []
+    ledger.wait_until(lambda: owned(one) and owned(other), HANDED_OVER_S + 10)
+    assert ledger.settle_and_audit() == []
 
 
 def test_a_full_disk_is_told_in_words_and_is_whole_when_there_is_space(
@@ -93,4 +93,4 @@ def test_a_full_disk_is_told_in_words_and_is_whole_when_there_is_space(
     assert "Traceback" not in said
     ledger.ready(data="full")
     assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []

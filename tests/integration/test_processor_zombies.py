@@ -27,17 +27,17 @@ def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
 ) -> None:
     account = freeze_at(ledger, step)
     zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
-    ledger.until(zombie.frozen, TAKEN_OVER_S)
+    ledger.wait_until(zombie.frozen, TAKEN_OVER_S)
     ledger.ready()
     assert ledger.outcome(credit, TAKEN_OVER_S).step == "posted"
     zombie.send(signal.SIGCONT)
     # Frozen for so long that its client gives the batch up first, it begins anew, in vain.
-    ledger.until(
+    ledger.wait_until(
         lambda: zombie.exit_code() == CRASHED or "restarting" in zombie.told(), TAKEN_OVER_S
     )
     zombie.kill()
     assert ledger.outcome(ledger.send(credit_of(account, "after"))).step == "posted"
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
     assert ledger.audit.books[0].accounts[account].balance == 2
 
 
@@ -46,19 +46,19 @@ def test_what_was_committed_is_not_decided_again(ledger: WorkerLedger) -> None:
     its next commit fails."""
     account = freeze_at(ledger, "after_commit")
     zombie, credit = ledger.workers[0], ledger.send(credit_of(account, "frozen"))
-    ledger.until(zombie.frozen, TAKEN_OVER_S)
+    ledger.wait_until(zombie.frozen, TAKEN_OVER_S)
     other = ledger.ready()
     assert ledger.outcome(ledger.send(credit_of(account, "after")), TAKEN_OVER_S).step == "posted"
     zombie.send(signal.SIGCONT)
     assert ledger.outcome(credit).step == "posted"
-    ledger.until(lambda: zombie.exit_code() == CRASHED or zombie.ready(), TAKEN_OVER_S)
+    ledger.wait_until(lambda: zombie.exit_code() == CRASHED or zombie.ready(), TAKEN_OVER_S)
     if not zombie.running():
         zombie.start()
         ledgers.wait_until_ready(zombie)
     # And it may own the partition again, on its old disk.
     assert other.stop() == 0
     assert ledger.outcome(ledger.send(credit_of(account, "last")), TAKEN_OVER_S).step == "posted"
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
     assert ledger.audit.books[0].accounts[account].balance == 3
 
 
@@ -66,7 +66,7 @@ def freeze_at(ledger: WorkerLedger, step: str) -> str:
     """A worker that has opened an account and will freeze in its next batch; the account."""
     first = ledger.ready(data="own")
     account = ledger.open(0)
-    ledger.until(ledger.audit.settled, TAKEN_OVER_S)
+    ledger.wait_until(ledger.audit.settled, TAKEN_OVER_S)
     assert first.stop() == 0
     first.start(CRASH_AT=f"freeze:{step}")
     ledgers.wait_until_ready(first)

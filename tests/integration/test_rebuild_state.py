@@ -322,13 +322,13 @@ def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.Wo
     worker = ledger.ready()
     sender, receiver = ledger.open(0, amount=10_000), ledger.open(1)
     # What is between partitions comes before commands: the receiver must be there first.
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     transfer = {"kind": "transfer", "account": sender, "to": receiver, "amount": 100}
     first = ledger.send({**transfer, "id": "before"})
     assert ledger.outcome(first).step == "posted"
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     worker.stop()
-    ledger.make_again(ledger.names.state)
+    ledger.recreate_topic(ledger.names.state)
     assert "the state was lost" in ledger.refused()
     rebuild_changelog.write_anew(sources_of(ledger), lambda *told: None, replace=False)
     ledger.ready()
@@ -336,7 +336,7 @@ def test_the_processor_goes_on_with_a_topic_written_anew(ledger: crash_ledger.Wo
     again = ledger.send({**transfer, "id": "before"})
     assert ledger.outcome(second).step == "posted"
     assert ledger.outcome(again).step == "replayed"
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
 
 
 def credit(ledger: crash_ledger.WorkerLedger, accounts: list[str], id: str) -> None:
@@ -365,14 +365,14 @@ def test_a_copy_from_before_a_rebuild_is_wiped(
     offset = table.local.changelog_next_offset
     table.close()
 
-    ledger.make_again(ledger.names.state)
+    ledger.recreate_topic(ledger.names.state)
     rebuild_changelog.write_anew(sources_of(ledger), lambda *told: None, replace=False)
     with CommittedReader(ledger.client) as reader:
         assert reader.range(ledger.names.state, 0).end > offset, "the older copy's is within it"
 
     worker = ledger.ready(data=copy)
     credit(ledger, [*first, *second], "after")
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
     assert worker.told().count("another incarnation of `") == ledger.partitions
 
 

@@ -31,7 +31,7 @@ def rig(cluster: kafka.Cluster, database: str, tmp_path: Path) -> Iterator[Rig]:
 
 def come_back(cluster: kafka.Cluster) -> None:
     cluster.start_broker(1)
-    cluster.wait_until_serving(stages.NEVER)
+    cluster.wait_until_serving(stages.NEVER_STOPPED)
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])

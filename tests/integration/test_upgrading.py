@@ -114,7 +114,7 @@ def partitions_of(worker: Worker) -> list[int]:
 def share(ledger: WorkerLedger, *workers: Worker) -> list[int]:
     """Waits until each of them runs as many partitions as the others; whose they are."""
     each = PARTITIONS // len(workers)
-    ledger.until(lambda: all(len(partitions_of(one)) == each for one in workers), 60)
+    ledger.wait_until(lambda: all(len(partitions_of(one)) == each for one in workers), 60)
     return [number for one in workers for number in partitions_of(one)]
 
 
@@ -142,11 +142,11 @@ def transfers(ledger: WorkerLedger, accounts: list[str], count: int, name: str) 
         for a, b in ((one, other), (other, one))
     ]
     assert {outcome.step for outcome in ledger.outcomes(sent, 60)} == {"posted"}
-    ledger.until(ledger.audit.settled, 60)
+    ledger.wait_until(ledger.audit.settled, 60)
 
 
 def balances(ledger: WorkerLedger, accounts: list[str]) -> list[int]:
-    return [ledger.audit.books[ledger.home(a)].accounts[a].balance for a in accounts]
+    return [ledger.audit.books[ledger.partition_of(a)].accounts[a].balance for a in accounts]
 
 
 def kinds(ledger: WorkerLedger) -> set[str]:
@@ -166,7 +166,7 @@ def test_two_versions_work_side_by_side_until_the_level_is_raised(
     ledgers.wait_until_ready(new)
     assert sorted(share(ledger, old, new)) == [0, 1]
     accounts = [ledger.open(home, amount=10_000) for home in (0, 1)]
-    ledger.until(ledger.audit.settled, 30)
+    ledger.wait_until(ledger.audit.settled, 30)
 
     # Both directions: each coordinates, each participates.
     transfers(ledger, accounts, 20, "before")
@@ -201,7 +201,7 @@ def test_two_versions_work_side_by_side_until_the_level_is_raised(
     code, said = configure(ledger, version_2, "--format-level", "1")
     assert (code, "cannot be lowered" in said) == (1, True), said
     transfers(ledger, accounts, 5, "last")
-    assert ledger.whole() == []
+    assert ledger.settle_and_audit() == []
 
 
 NUMBERED = {"source": 1, "number": 1, "transaction_id": NO_TRANSACTION}
@@ -238,7 +238,7 @@ def test_what_a_running_worker_cannot_read_stops_it(ledger: WorkerLedger, what: 
     """The last defence: it is not passed over, at this start or at the next."""
     worker = ledger.ready(data="old")
     ledger.open(0, amount=5)
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     value = json.dumps(TOO_NEW[what]).encode()
     offset = produce(ledger, 0, value)
     assert worker.wait(40) == 1, worker.tail()
@@ -257,4 +257,6 @@ def test_what_is_not_ours_is_ignored(ledger: WorkerLedger) -> None:
         produce(ledger, 0, value)
     at = ledger.send({"kind": "credit", "account": account, "amount": 1, "id": "later"})
     assert ledger.outcome(at).step == "posted"
-    ledger.until(lambda: ledger.audit.settled() and ledger.audit.books[0].steps["ignored"] == 7, 20)
+    ledger.wait_until(
+        lambda: ledger.audit.settled() and ledger.audit.books[0].steps["ignored"] == 7, 20
+    )

@@ -75,7 +75,7 @@ def test_beside_a_live_system(ledger: crash_ledger.WorkerLedger, sink: Sink, dat
     verified = PARTITIONS  # a genesis in each
     for turn in range(4):
         # It goes on meanwhile: there is always more than was verified.
-        ledger.until(lambda: written() > verified, SETTLED_S)  # noqa: B023
+        ledger.wait_until(lambda: written() > verified, SETTLED_S)  # noqa: B023
         report = agreed(ledger, database, against_rules=turn % 2 == 1)
         verified = sum(each.sequence for each in report.partitions)
         if turn == 2:
@@ -84,16 +84,16 @@ def test_beside_a_live_system(ledger: crash_ledger.WorkerLedger, sink: Sink, dat
                 {**ledger.client}, ledger.names, "streamledger", PARTITIONS, database
             )
             rebuild.rebuild(sources, lambda *told: None)
-    ledger.until(lambda: written() > verified, SETTLED_S)
+    ledger.wait_until(lambda: written() > verified, SETTLED_S)
     load.stop()
     assert sink.running(), sink.told()[-2_000:]
-    ledger.until(ledger.audit.settled, SETTLED_S)
+    ledger.wait_until(ledger.audit.settled, SETTLED_S)
 
     def caught_up() -> bool:
         last = agreed(ledger, database, against_rules=False)
         return all(each.sequence == each.postgres == each.state for each in last.partitions)
 
-    ledger.until(caught_up, SETTLED_S)
+    ledger.wait_until(caught_up, SETTLED_S)
     last = agreed(ledger, database, against_rules=True)
     assert {each.transit for each in last.currencies} == {0}
     assert all(each.waiting == 0 for each in last.partitions)
@@ -107,14 +107,14 @@ def test_what_somebody_else_writes_to_the_state_is_named(
     account = ledger.open(0, amount=500)
     at = ledger.send({"kind": "debit", "account": account, "amount": 1, "id": "one"})
     assert ledger.outcome(at).step == "posted"
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     producer = Producer(ledger.client)
     producer.produce(ledger.names.state, None, state_keys.account(account), 0)
     producer.flush(20)
     # The last record of a partition is its position, whoever wrote before it.
     next = ledger.send({"kind": "debit", "account": ledger.open(0), "amount": 1, "id": "two"})
     ledger.outcome(next)
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     told = verify(asked(ledger, database, against_rules=False), lambda done, total: None)
     named = [each for each in told.differences if each.copy == "state"]
     assert [each.account for each in named] == [account], told.text()

@@ -1,7 +1,7 @@
-"""A Kafka and a Postgres of the crash tests' own: they are killed and started again; topics and a
-database are made in them for one ledger.
+"""A Kafka cluster and a Postgres server that a test may kill and restart, with the topics and the
+database of one ledger.
 
-It must not know what runs on it.
+It must not know what runs on them.
 """
 
 import threading
@@ -17,12 +17,12 @@ from schemas.topics import Names
 from tests import conftest
 from tests.testkit import brokers
 
-NEVER = threading.Event()
-CLIENT: dict[str, str | int | float | bool] = {"log_level": 0}
+NEVER_STOPPED = threading.Event()
+BASE_CLIENT_CONFIG: dict[str, str | int | float | bool] = {"log_level": 0}
 
 
 class Environment:
-    """One or three brokers and a Postgres, and the topics and the database of one ledger."""
+    """Brokers and Postgres, and the names of one ledger's topics and database."""
 
     def __init__(
         self, cluster: kafka.Cluster, server: postgres.Server, prefix: str, partitions: int
@@ -33,11 +33,11 @@ class Environment:
         self.prefix = prefix
         self.partitions = partitions
         self.names = Names(prefix)
-        self.client = {**CLIENT, "bootstrap.servers": self.bootstrap}
+        self.client = {**BASE_CLIENT_CONFIG, "bootstrap.servers": self.bootstrap}
         self.database = server.url(prefix)
 
-    def beside(self) -> "Environment":
-        """The same brokers, for another ledger."""
+    def for_another_ledger(self) -> "Environment":
+        """An environment on the same brokers for another ledger."""
         return Environment(self.cluster, self.server, f"beside-{self.prefix}", self.partitions)
 
     def make_topics(self) -> None:
@@ -55,8 +55,8 @@ class Environment:
 
     def leader(self, topic: str, partition: int) -> int:
         admin = AdminClient(self.client)
-        found = admin.list_topics(topic, timeout=10).topics[topic].partitions[partition]
-        return int(found.leader)
+        metadata = admin.list_topics(topic, timeout=10).topics[topic].partitions[partition]
+        return int(metadata.leader)
 
     def kill_broker(self, number: int) -> None:
         self.cluster.processes[number].kill()
@@ -65,23 +65,23 @@ class Environment:
         self.cluster.start_broker(number)
 
     def wait_until_serving(self) -> None:
-        self.cluster.wait_until_serving(NEVER)
+        self.cluster.wait_until_serving(NEVER_STOPPED)
 
     def kill_postgres(self) -> None:
         assert self.server.process is not None, "it was started"
         self.server.process.kill()
 
     def start_postgres(self) -> None:
-        """Returns when it answers: what was killed is recovered then."""
-        self.server.serve(NEVER)
+        """Returns when Postgres has recovered and answers."""
+        self.server.serve(NEVER_STOPPED)
 
 
 @contextmanager
 def running_postgres(folder: DataFolder) -> Iterator[postgres.Server]:
     options = postgres.PostgresOptions(first_port=brokers.some_port(), fast_start=True)
-    server = programs.server(folder, options, NEVER)
+    server = programs.server(folder, options, NEVER_STOPPED)
     try:
-        server.start(NEVER)
+        server.start(NEVER_STOPPED)
         yield server
     finally:
         server.stop()
@@ -89,16 +89,16 @@ def running_postgres(folder: DataFolder) -> Iterator[postgres.Server]:
 
 @contextmanager
 def running_kafka(folder: DataFolder, count: int) -> Iterator[kafka.Cluster]:
-    """Brokers that serve; members of a group may be declared dead after a second."""
+    """Running brokers that allow session time-outs of one second."""
     options = kafka.KafkaOptions(
         brokers=count,
         first_port=brokers.some_port(),
         fast_start=True,
         properties=brokers.SHORT_SESSIONS,
     )
-    cluster = programs.cluster(folder, options, NEVER)
+    cluster = programs.cluster(folder, options, NEVER_STOPPED)
     try:
-        cluster.start(NEVER)
+        cluster.start(NEVER_STOPPED)
         yield cluster
     finally:
         cluster.stop()

@@ -1,6 +1,6 @@
-"""Processors as processes of their own, and a small supervisor that starts again whatever ended.
+"""Processors as separate processes, and a supervisor that restarts programs that end.
 
-What they are made to suffer is for others to say: here they are started, killed, counted.
+It starts, kills and counts. It must not know which faults are injected, or why.
 """
 
 import random
@@ -17,11 +17,11 @@ from tests.testkit.programs import KILLED, Program
 from tests.testkit.waiting import eventually
 
 POLL_S = 0.05
-LEAST_LIFE_S = 2.0
+MIN_LIFETIME_S = 2.0
 
 
 class Worker(Program):
-    """One processor with a data folder of its own."""
+    """One processor with its own data folder."""
 
     MODULE = "processor"
 
@@ -39,25 +39,25 @@ P = TypeVar("P", bound=Program)
 
 
 class ProcessSupervisor(Generic[P]):
-    """Programs of one kind that are started again as soon as they end, each time perhaps with a
-    step at which to kill themselves."""
+    """Restarts programs of one kind as soon as they end, optionally with a crash point at which
+    they kill themselves."""
 
     def __init__(self, seed: int) -> None:
-        self.workers: list[P] = []
-        # Of all ends: the exit codes. Of those by kill -9: where, or why.
+        self.programs: list[P] = []
+        # Exit codes of all ends; crash points or reasons of those by kill -9.
         self.exits: Counter[int] = Counter()
         self.kills: Counter[str] = Counter()
-        self._dice = random.Random(seed)
+        self._rng = random.Random(seed)
         self._steps: Sequence[str] = ()
         self._chance = 1.0
-        self._gone: list[P] = []
+        self._removed: list[P] = []
         self._plans: dict[int, deque[str]] = {}
-        self._crashing: dict[int, str] = {}
-        self._noted: dict[int, int] = {}
+        self._kill_reasons: dict[int, str] = {}
+        self._noted_pids: dict[int, int] = {}
         self._not_before: dict[int, float] = {}
         self._aside: set[int] = set()
-        self._guard = threading.RLock()
-        self._over = threading.Event()
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="crew", daemon=True)
 
     def __enter__(self) -> "ProcessSupervisor[P]":
@@ -65,97 +65,97 @@ class ProcessSupervisor(Generic[P]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopping.set()
         self._thread.join()
-        for worker in (*self.workers, *self._gone):
-            worker.kill()
+        for program in (*self.programs, *self._removed):
+            program.kill()
 
     def crash_at(self, steps: Sequence[str], chance: float = 1.0) -> None:
-        """From now on a worker that is started kills itself at one of these steps."""
-        with self._guard:
+        """From now on each started program kills itself at one of these crash points."""
+        with self._lock:
             self._steps, self._chance = steps, chance
 
-    def crash_next(self, worker: P, steps: Sequence[str]) -> None:
-        """Each time that this one is started, it kills itself at the next of these steps."""
-        with self._guard:
-            self._plans[worker.number] = deque(steps)
+    def crash_next(self, program: P, steps: Sequence[str]) -> None:
+        """At each start this program kills itself at the next of these crash points."""
+        with self._lock:
+            self._plans[program.number] = deque(steps)
 
-    def add(self, worker: P) -> None:
-        with self._guard:
-            self._start(worker)
-            self.workers.append(worker)
+    def add(self, program: P) -> None:
+        with self._lock:
+            self._start(program)
+            self.programs.append(program)
 
-    def remove(self, worker: P) -> int:
-        """Stops it cleanly; it does not come back."""
-        with self._guard:
-            self.workers.remove(worker)
-            self._gone.append(worker)
-            if not worker.running():
-                return worker.exit_code() or 0
-        return worker.stop()
+    def remove(self, program: P) -> int:
+        """Stops a program cleanly and for good. Returns its exit code."""
+        with self._lock:
+            self.programs.remove(program)
+            self._removed.append(program)
+            if not program.running():
+                return program.exit_code() or 0
+        return program.stop()
 
     def stop(self) -> list[int]:
-        """Stops all of them cleanly; none comes back. Returns their exit codes."""
-        with self._guard:
-            workers, self.workers = self.workers, []
-            self._gone += workers
-        return [worker.stop() if worker.running() else 0 for worker in workers]
+        """Stops all programs cleanly and for good. Returns their exit codes."""
+        with self._lock:
+            programs, self.programs = self.programs, []
+            self._removed += programs
+        return [program.stop() if program.running() else 0 for program in programs]
 
     def tails(self) -> str:
-        return "\n".join(worker.tail() for worker in self.workers)
+        return "\n".join(program.tail() for program in self.programs)
 
     @contextmanager
-    def aside(self, worker: P) -> Iterator[None]:
-        """What ends meanwhile is started again afterwards."""
-        with self._guard:
-            self._aside.add(worker.number)
+    def aside(self, program: P) -> Iterator[None]:
+        """Suspends restarts of a program."""
+        with self._lock:
+            self._aside.add(program.number)
         try:
             yield
         finally:
-            with self._guard:
-                self._aside.discard(worker.number)
+            with self._lock:
+                self._aside.discard(program.number)
 
-    def kill(self, worker: P, why: str) -> None:
-        with self._guard:
-            if worker.running():
-                self._crashing[worker.number] = why
-                worker.kill()
-                self._note(worker)
+    def kill(self, program: P, why: str) -> None:
+        with self._lock:
+            if program.running():
+                self._kill_reasons[program.number] = why
+                program.kill()
+                self._count_exit(program)
 
     def wait_until_ready(self, timeout_s: float = 60) -> None:
-        """All of them own what they should, and are where they should be."""
-        eventually(lambda: all(worker.ready() for worker in self.workers), timeout_s)
+        """Waits until all programs report that they are ready."""
+        eventually(lambda: all(program.ready() for program in self.programs), timeout_s)
 
     def _watch(self) -> None:
-        while not self._over.wait(POLL_S):
-            with self._guard:
-                for worker in self.workers:
-                    if worker.exit_code() is not None:
-                        self._note(worker)
-                        self._again(worker)
+        while not self._stopping.wait(POLL_S):
+            with self._lock:
+                for program in self.programs:
+                    if program.exit_code() is not None:
+                        self._count_exit(program)
+                        self._restart(program)
 
-    def _note(self, worker: P) -> None:
-        code = worker.exit_code()
-        if code is None or self._noted.get(worker.number) == worker.pid:
+    def _count_exit(self, program: P) -> None:
+        code = program.exit_code()
+        if code is None or self._noted_pids.get(program.number) == program.pid:
             return
-        self._noted[worker.number] = worker.pid
+        self._noted_pids[program.number] = program.pid
         self.exits[code] += 1
         if code == KILLED:
-            self.kills[self._crashing.get(worker.number) or "unplanned"] += 1
+            self.kills[self._kill_reasons.get(program.number) or "unplanned"] += 1
         else:
-            # What ends at once, again and again, must not eat the machine.
-            self._not_before[worker.number] = worker.started_at + LEAST_LIFE_S
+            # A program that keeps ending at once must not use up the machine.
+            self._not_before[program.number] = program.started_at + MIN_LIFETIME_S
 
-    def _again(self, worker: P) -> None:
-        if worker.number in self._aside:
+    def _restart(self, program: P) -> None:
+        if program.number in self._aside:
             return
-        if time.monotonic() >= self._not_before.get(worker.number, 0.0):
-            self._start(worker)
+        if time.monotonic() >= self._not_before.get(program.number, 0.0):
+            self._start(program)
 
-    def _start(self, worker: P) -> None:
+    def _start(self, program: P) -> None:
         chance = self._chance
-        step = self._dice.choice(self._steps) if self._steps else ""
-        if plan := self._plans.get(worker.number):
+        step = self._rng.choice(self._steps) if self._steps else ""
+        if plan := self._plans.get(program.number):
             step, chance = plan.popleft(), 1.0
-        self._crashing[worker.number] = step
-        worker.start(CRASH_AT=step, CRASH_CHANCE=str(chance))
+        self._kill_reasons[program.number] = step
+        program.start(CRASH_AT=step, CRASH_CHANCE=str(chance))

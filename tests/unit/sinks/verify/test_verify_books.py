@@ -154,8 +154,8 @@ LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
         steps("posted", inside("command", lambda c: c.update(reference="forged"))),
         "body hash is",
     ),
-    "a reservation": (first_of("reserved", more("amount")), "by the records before it"),
-    "a release": (first_of("released", more("amount")), "by the records before it"),
+    "a reservation": (first_of("reserved", more("amount")), ", expected "),
+    "a release": (first_of("released", more("amount")), ", expected "),
     "a participant's release": (
         lambda r: r["step"] in ("committed", "aborted") and more_released(r),
         "released: ",
@@ -170,7 +170,7 @@ LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
     ),
     "a hold's status": (
         steps("expired", inside("hold", lambda h: h.update(status="open"))),
-        "becomes open after open",
+        "changes from open to open",
     ),
     "an account's type": (
         inside("account", lambda a: a.update(currency="XXX")),
@@ -178,7 +178,7 @@ LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
     ),
     "an opened account's metadata": (
         changed_by("open_account", lambda a: a.update(metadata={"forged": "x"})),
-        "metadata is {'forged': 'x'}, by the records before it",
+        "metadata is {'forged': 'x'}, expected",
     ),
     "an account's limit": (
         changed_by("change_account", lambda a: a.update(min_balance=a.get("min_balance", 0) - 1)),
@@ -186,21 +186,21 @@ LIES: dict[str, tuple[Callable[[Value], bool], str]] = {
     ),
     "an account's metadata": (
         changed_by("change_account", lambda a: a.update(metadata={"forged": "x"})),
-        "metadata is {'forged': 'x'}, by the records before it",
+        "metadata is {'forged': 'x'}, expected",
     ),
     "metadata that nobody changed": (
         changed_by("freeze", lambda a: a.update(metadata={"forged": "x"})),
-        "metadata is {'forged': 'x'}, by the records before it",
+        "metadata is {'forged': 'x'}, expected",
     ),
     "an account's status": (
         changed_by("unfreeze", lambda a: a.update(status="frozen")),
-        "status is frozen, by the records before it open",
+        "status is frozen, expected open",
     ),
     "a first's status": (
         steps(
             "replayed", field("first_status", lambda s: "posted" if s != "posted" else "rejected")
         ),
-        "status of the first is",
+        "status of the first outcome is",
     ),
     "a command's offset": (
         lambda r: r["source"]["topic"] == "commands" and not r["source"].update(offset=1),

@@ -52,8 +52,8 @@ def in_memory(monkeypatch: Patch) -> None:
 
 def topics_of(history: list[Kept]) -> Topics:
     topics = Topics()
-    made: Any = topics
-    recorded_topics.write_with(made, Names(), history)
+    producer: Any = topics
+    recorded_topics.write_with(producer, Names(), history)
     return topics
 
 
@@ -62,7 +62,7 @@ def report_of(script: Script) -> VerifyReport:
     return memory_topics.verified(topics_of(history), len(history))
 
 
-def only(report: VerifyReport, copy: str, words: str, count: int = 1) -> None:
+def expect_only(report: VerifyReport, copy: str, words: str, count: int = 1) -> None:
     """Nothing else was found."""
     assert report.difference_counts == {copy: count}, report.text()
     assert words in report.text(), report.text()
@@ -120,9 +120,9 @@ def test_a_whole_ledger_agrees(against_rules: bool) -> None:
     everything(script)
     report = memory_topics.verified(topics_of(script.history()), 3, against_rules=against_rules)
     assert report.agree, report.text()
-    messages = sum(len(one.messages) for one in script.history())
+    messages = sum(len(partition.messages) for partition in script.history())
     assert f", {messages} messages, " in report.text()
-    steps = {record.step for one in script.history() for record in records_of(one)}
+    steps = {record.step for partition in script.history() for record in records_of(partition)}
     assert steps > {
         "pending",
         "prepared",
@@ -135,8 +135,8 @@ def test_a_whole_ledger_agrees(against_rules: bool) -> None:
     assert steps > {"posted", "rejected", "refused", "replayed", "ticked", "configured"}
 
 
-def records_of(one: Kept) -> list[JournalRecord]:
-    return [msgspec.json.decode(value, type=JournalRecord) for _, value in one.journal]
+def records_of(partition: Kept) -> list[JournalRecord]:
+    return [msgspec.json.decode(value, type=JournalRecord) for _, value in partition.journal]
 
 
 # Rules that are wrong: the copies agree, and the journal is not what its commands call for
@@ -181,12 +181,12 @@ def coordinator_asks_for_elsewhere(patch: Patch, script: Script) -> None:
     """What it keeps as planned is right; what it sends is not, and the participant obeys."""
     begin: Any = coordinate.begin
 
-    def wrong(*given: Any) -> Decision:
+    def wrong(*arguments: Any) -> Decision:
         others = {
             partition: [replace(each, account=script.account(1, 1)) for each in entries]
-            for partition, entries in given[4].items()
+            for partition, entries in arguments[4].items()
         }
-        decided: Decision = begin(*given[:4], others, *given[5:])
+        decided: Decision = begin(*arguments[:4], others, *arguments[5:])
         return decided
 
     patch.setattr(coordinate, "begin", wrong)
@@ -238,8 +238,8 @@ def answer_is_forgotten(patch: Patch, script: Script) -> None:
 def commit_says_otherwise(patch: Patch, script: Script) -> None:
     commit = coordinate._commit
 
-    def wrong(*given: Any) -> coordination.Commit:
-        return replace(commit(*given), reference="another")
+    def wrong(*arguments: Any) -> coordination.Commit:
+        return replace(commit(*arguments), reference="another")
 
     patch.setattr(coordinate, "_commit", wrong)
     transfer(script)
@@ -248,8 +248,8 @@ def commit_says_otherwise(patch: Patch, script: Script) -> None:
 def credit_of_another_amount(patch: Patch, script: Script) -> None:
     move = credit_debit.move
 
-    def wrong(asked: Any, command: Any, *given: Any) -> Decision:
-        decided = move(asked, replace(command, amount=command.amount + 1), *given)
+    def wrong(decision_input: Any, command: Any, *arguments: Any) -> Decision:
+        decided = move(decision_input, replace(command, amount=command.amount + 1), *arguments)
         record = replace(decided.record, command=command)
         return Decision(record, transactions=decided.transactions)
 
@@ -265,8 +265,8 @@ def wrong_commission(patch: Patch, script: Script) -> None:
 def wrong_receiver(patch: Patch, script: Script) -> None:
     entries_of = plans.transfer_entries
 
-    def wrong(*given: Any) -> tuple[CoordinatedEntry, ...]:
-        sender, receiver, *rest = entries_of(*given)
+    def wrong(*arguments: Any) -> tuple[CoordinatedEntry, ...]:
+        sender, receiver, *rest = entries_of(*arguments)
         return (sender, replace(receiver, account=script.account(0, 1)), *rest)
 
     script.open(0, 2)
@@ -278,8 +278,8 @@ def wrong_receiver(patch: Patch, script: Script) -> None:
 def wrong_reversal(patch: Patch, script: Script) -> None:
     reverse = plans.reverse
 
-    def wrong(*given: Any) -> Plan | None:
-        plan = reverse(*given)
+    def wrong(*arguments: Any) -> Plan | None:
+        plan = reverse(*arguments)
         assert plan is not None
         halved = tuple(replace(each, amount=each.amount // 2) for each in plan.entries)
         return Plan(halved, plan.currency)
@@ -293,8 +293,8 @@ def wrong_reversal(patch: Patch, script: Script) -> None:
 def wrong_capture(patch: Patch, script: Script) -> None:
     capture = plans.capture
 
-    def wrong(*given: Any) -> Plan | None:
-        plan = capture(*given)
+    def wrong(*arguments: Any) -> Plan | None:
+        plan = capture(*arguments)
         assert plan is not None
         less = tuple(replace(each, amount=each.amount - 1) for each in plan.entries)
         return Plan(less, plan.currency, hold=plan.hold)
@@ -308,8 +308,8 @@ def wrong_capture(patch: Patch, script: Script) -> None:
 def hold_for_longer(patch: Patch, script: Script) -> None:
     place = holds.place
 
-    def wrong(*given: Any) -> Decision:
-        decided = place(*given)
+    def wrong(*arguments: Any) -> Decision:
+        decided = place(*arguments)
         hold = decided.record.hold
         assert hold is not None
         longer = replace(hold, expires_at_ms=hold.expires_at_ms + 1)
@@ -350,8 +350,8 @@ def script_id(input: DecisionInput) -> str:
 def replay_with_another_reason(patch: Patch, script: Script) -> None:
     right = decide.decide
 
-    def wrong(*given: Any) -> Decision:
-        decided = right(*given)
+    def wrong(*arguments: Any) -> Decision:
+        decided = right(*arguments)
         if decided.record.step != "replayed":
             return decided
         return Decision(replace(decided.record, reason="account_frozen"))
@@ -366,8 +366,8 @@ def refused_as_used_again(patch: Patch, script: Script) -> None:
     """The very same command, which is a replay."""
     right = decide.decide
 
-    def wrong(*given: Any) -> Decision:
-        decided = right(*given)
+    def wrong(*arguments: Any) -> Decision:
+        decided = right(*arguments)
         record = decided.record
         if record.step != "replayed":
             return decided
@@ -450,9 +450,9 @@ def other_settings(patch: Patch, script: Script) -> None:
 def account_is_opened_by_a_credit(patch: Patch, script: Script) -> None:
     move = credit_debit.move
 
-    def wrong(asked: Any, command: Any, account: Any, *given: Any) -> Decision:
-        decided = move(asked, command, account, *given)
-        change = accounts._changed(asked, account).record.account
+    def wrong(decision_input: Any, command: Any, account: Any, *arguments: Any) -> Decision:
+        decided = move(decision_input, command, account, *arguments)
+        change = accounts._changed(decision_input, account).record.account
         return Decision(replace(decided.record, account=change), transactions=decided.transactions)
 
     patch.setattr(credit_debit, "move", wrong)
@@ -460,12 +460,12 @@ def account_is_opened_by_a_credit(patch: Patch, script: Script) -> None:
 
 
 def more_than_there_is(patch: Patch, script: Script) -> None:
-    patch.setattr(checks, "funds", lambda *given: None)
+    patch.setattr(checks, "funds", lambda *arguments: None)
     script.send(kind="debit", account=script.open(0), amount=1_000_001)
 
 
 def more_than_fits(patch: Patch, script: Script) -> None:
-    patch.setattr(checks, "funds", lambda *given: None)
+    patch.setattr(checks, "funds", lambda *arguments: None)
     script.send(kind="credit", account=script.open(0), amount=2**53 - 1)
 
 
@@ -474,12 +474,16 @@ def closed_with_a_balance(patch: Patch, script: Script) -> None:
     patch.setattr(
         accounts,
         "freeze",
-        lambda asked, command, account: changed(asked, replace(account, status="closed")),
+        lambda decision_input, command, account: changed(
+            decision_input, replace(account, status="closed")
+        ),
     )
     patch.setattr(
         accounts,
         "close",
-        lambda asked, command, account: changed(asked, replace(account, status="closed")),
+        lambda decision_input, command, account: changed(
+            decision_input, replace(account, status="closed")
+        ),
     )
     script.send(kind="close", account=script.open(0))
 
@@ -489,8 +493,8 @@ def changed_when_closed(patch: Patch, script: Script) -> None:
     patch.setattr(
         accounts,
         "set_limit",
-        lambda asked, command, account, settings: changed(
-            asked, replace(account, min_balance=command.min_balance)
+        lambda decision_input, command, account, settings: changed(
+            decision_input, replace(account, min_balance=command.min_balance)
         ),
     )
     account = script.account(0)
@@ -500,7 +504,7 @@ def changed_when_closed(patch: Patch, script: Script) -> None:
 
 
 def two_currencies(patch: Patch, script: Script) -> None:
-    patch.setattr(checks, "standing", lambda *given: None)
+    patch.setattr(checks, "standing", lambda *arguments: None)
     ada, bob = script.open(0), script.open(0, 1, currency="USD")
     patch.setattr(plans, "commission", lambda amount, bps: 0)
     script.configure(0, LedgerParameters(commission_bps=0))
@@ -541,26 +545,26 @@ WRONG: dict[str, tuple[Callable[[Patch, Script], None], str, str, int]] = {
     "a coordinator asks for another account": (
         coordinator_asks_for_elsewhere,
         "coordination",
-        "message 1 from partition 0 to 1 was sent as prepare and read with other contents",
+        "message 1 from partition 0 to 1 was sent as prepare and read with different contents",
         1,
     ),
     "a prepare that allows every account": (
         prepare_allows_every_account,
         "coordination",
-        "message 1 from partition 0 to 1 was sent as prepare and read with other contents",
+        "message 1 from partition 0 to 1 was sent as prepare and read with different contents",
         1,
     ),
-    "a commit is ignored": (commit_is_ignored, "journal", "ignores a decision on what is", 0),
+    "a commit is ignored": (commit_is_ignored, "journal", "ignores the decision on a prepared", 0),
     "a commission is waived": (
         commission_is_waived,
         "coordination",
-        "message 1 from partition 1 to 0 was sent as prepared and read with other contents",
+        "message 1 from partition 1 to 0 was sent as prepared and read with different contents",
         1,
     ),
     "a refusal is forgotten": (
         answer_is_forgotten,
         "journal",
-        "is posted though not all participants have prepared it",
+        "is posted, but not all participants have prepared it",
         0,
     ),
     "a commit says something else": (
@@ -577,24 +581,24 @@ WRONG: dict[str, tuple[Callable[[Patch, Script], None], str, str, int]] = {
     ),
     "another commission": (wrong_commission, "journal", "fee: 7, but its command calls", 0),
     "another receiver": (wrong_receiver, "journal", "but its command calls for", 1),
-    "a reversal of half the amount": (wrong_reversal, "journal", "turned round", 1),
+    "a reversal of half the amount": (wrong_reversal, "journal", "are not the reversed", 1),
     "a capture of less": (wrong_capture, "journal", "entries: account-", 0),
     "a hold that lasts longer": (hold_for_longer, "journal", "hold: HoldChange(", 1),
     "a replay of another body": (replay_of_another_body, "journal", "body hash is", 1),
     "a replay with another reason": (
         replay_with_another_reason,
         "journal",
-        "reason of the first is account_frozen",
+        "reason of the first outcome is account_frozen",
         1,
     ),
     "a replay that is refused": (
         refused_as_used_again,
         "journal",
-        "refuses a key as used again that no other command has used",
+        "refuses an idempotency key as reused, but no other command used it",
         1,
     ),
     "a hold that expires early": (due(2_000), "journal", "expires at", 1),
-    "a hold that expires late": (due(-2_000), "journal", "and nothing came of it", 1),
+    "a hold that expires late": (due(-2_000), "journal", "but did not expire", 1),
     "a deadline that has not come": (
         deadline_that_has_not_come,
         "journal",
@@ -604,7 +608,7 @@ WRONG: dict[str, tuple[Callable[[Patch, Script], None], str, str, int]] = {
     "an expiry of another time": (
         expiry_of_another_time,
         "journal",
-        "what came due before it is of",
+        "but an expiry before it has",
         1,
     ),
     "a debit below the limit": (more_than_there_is, "journal", "below the limit of 0", 1),
@@ -626,7 +630,7 @@ WRONG: dict[str, tuple[Callable[[Patch, Script], None], str, str, int]] = {
     "a command that is decided twice": (
         owned_twice,
         "journal",
-        "owns a transaction that another command owned before",
+        "owns a transaction id that another command already owns",
         0,
     ),
     "other settings": (other_settings, "journal", "settings is", 1),
@@ -648,7 +652,7 @@ def test_a_journal_that_is_not_what_its_commands_call_for(monkeypatch: Patch, wh
         make(patch, script)
     report = report_of(script)
     if count:
-        only(report, copy, words, count)
+        expect_only(report, copy, words, count)
     assert copy in report.difference_counts and words in report.text(), report.text()
 
 
@@ -683,7 +687,7 @@ def test_a_message_that_is_nowhere(delivered: int, receiver: int, kind: str) -> 
     assert not report.agree
     found = [each.what for each in report.differences if each.copy == "coordination"]
     assert len(found) == 1 and f", {kind}" in found[0], report.text()
-    assert "was sent, but is neither in the topic nor read" in found[0]
+    assert "was sent, but is neither in the topic nor in the receiver's journal" in found[0]
     # So nothing is under way that transit could hold.
     books = [each.what for each in report.differences if each.copy == "books"]
     assert books == (
@@ -709,10 +713,12 @@ def test_messages_that_were_read_and_deleted_are_no_difference() -> None:
 
 def test_a_message_that_lies_changed_in_the_topic() -> None:
     topics = topics_of(in_flight(0).history())
-    lying = topics.records["coordination", 1]
-    value = (lying[-1].value or b"").replace(b'"credit",900', b'"credit",901')
-    lying[-1] = replace(lying[-1], value=value)
-    only(memory_topics.verified(topics, 2), "coordination", "is in the topic with other contents")
+    records = topics.records["coordination", 1]
+    value = (records[-1].value or b"").replace(b'"credit",900', b'"credit",901')
+    records[-1] = replace(records[-1], value=value)
+    expect_only(
+        memory_topics.verified(topics, 2), "coordination", "is in the topic with different contents"
+    )
 
 
 def test_a_message_that_nobody_sent() -> None:
@@ -723,7 +729,7 @@ def test_a_message_that_nobody_sent() -> None:
     start = value.index(b'"transaction_id":"') + len(b'"transaction_id":"')
     value = value[:start] + id + value[value.index(b'"', start) :]
     topics.produce("coordination", value, None, 1)
-    only(
+    expect_only(
         memory_topics.verified(topics, 2),
         "coordination",
         "message 3 of partition 0 is in the topic, but",
@@ -744,7 +750,9 @@ def test_a_message_that_was_read_and_never_sent() -> None:
     )
     script.partitions[1].messages.append(None, msgspec.json.encode(prepare), script.now_ms)
     script.settle()
-    only(report_of(script), "coordination", "message 1 of partition 0 was read, but was never sent")
+    expect_only(
+        report_of(script), "coordination", "message 1 of partition 0 was read, but was never sent"
+    )
 
 
 def test_each_message_that_was_read_with_other_contents(monkeypatch: Patch) -> None:
@@ -753,7 +761,7 @@ def test_each_message_that_was_read_with_other_contents(monkeypatch: Patch) -> N
     with monkeypatch.context() as patch:
         commit_says_otherwise(patch, script)
         transfer(script)
-    only(report_of(script), "coordination", "message 4 from partition 0 to 1 was sent as", 2)
+    expect_only(report_of(script), "coordination", "message 4 from partition 0 to 1 was sent as", 2)
 
 
 def unread_message(value: bytes) -> VerifyReport:
@@ -793,7 +801,7 @@ PROCESSOR_STOPS_AT: dict[str, tuple[bytes, str]] = {
 def test_an_unread_message_at_which_the_processor_stops(what: str) -> None:
     value, words = PROCESSOR_STOPS_AT[what]
     report = unread_message(value)
-    only(report, "coordination", words)
+    expect_only(report, "coordination", words)
     (difference,) = report.differences
     assert difference.partition == 1 and "the processor stops there" in difference.what
 
@@ -803,7 +811,9 @@ def test_a_sent_message_that_this_version_cannot_decode_is_reported_once() -> No
     prepare = topics.records["coordination", 1][-1]
     value = (prepare.value or b"").replace(b'"prepare"', b'"prepare_all"')
     topics.records["coordination", 1][-1] = replace(prepare, value=value)
-    only(memory_topics.verified(topics, 2), "coordination", "cannot be decoded: Invalid value")
+    expect_only(
+        memory_topics.verified(topics, 2), "coordination", "cannot be decoded: Invalid value"
+    )
 
 
 @pytest.mark.parametrize("value", [b"", b"no JSON", b"[]", b'{"greeting":"hello"}', b"[" * 5_000])
@@ -846,9 +856,9 @@ def test_ends_that_cut_a_transfer_in_two() -> None:
     history = script.history()
     for number in range(2):
         topics = Topics()
-        made: Any = topics
+        producer: Any = topics
         mixed = [states[each] if each == number else history[each] for each in range(2)]
-        recorded_topics.write_with(made, Names(), history, mixed, mixed)
+        recorded_topics.write_with(producer, Names(), history, mixed, mixed)
         later = len(history[number].journal) - len(states[number].journal)
         topics.hidden["journal", number] = [later, later]
         topics.delete_until("coordination", number, len(topics.records["coordination", number]) - 1)
@@ -863,7 +873,9 @@ def test_a_ledger_that_stands_in_the_middle_of_things(seed: int) -> None:
     history = histories.in_flight(seed, 900, 3).partitions
     report = memory_topics.verified(topics_of(history), 3, against_rules=True)
     assert report.agree, report.text()
-    assert [each.waiting for each in report.partitions] == [len(one.waiting) for one in history]
+    assert [each.waiting for each in report.partitions] == [
+        len(partition.waiting) for partition in history
+    ]
     assert all(each.transit == each.under_way for each in report.currencies)
 
 
@@ -874,19 +886,21 @@ def test_ends_that_lie_anywhere(seed: int) -> None:
     dice = random.Random(seed)
     history = histories.of_seed(seed, 600, 3, rest=False).partitions
     topics = Topics()
-    made: Any = topics
+    producer: Any = topics
     at, ends = [], []
-    for one in history:
-        steps = one.whole_steps()
+    for partition in history:
+        steps = partition.whole_steps()
         began, copied, ended = sorted(dice.choice(steps[len(steps) // 4 :]) for _ in range(3))
-        at.append(one.until(copied))
-        length = len(one.journal)
-        topics.hidden["journal", one.number] = [length - began, length - ended]
+        at.append(partition.until(copied))
+        length = len(partition.journal)
+        topics.hidden["journal", partition.number] = [length - began, length - ended]
         ends.append(ended)
-    recorded_topics.write_with(made, Names(), history, at, at)
-    for one, ended in zip(history, ends, strict=True):
-        read = one.until(ended).messages
-        topics.delete_until("coordination", one.number, dice.randint(0, max(0, len(read) - 1)))
+    recorded_topics.write_with(producer, Names(), history, at, at)
+    for partition, ended in zip(history, ends, strict=True):
+        read = partition.until(ended).messages
+        topics.delete_until(
+            "coordination", partition.number, dice.randint(0, max(0, len(read) - 1))
+        )
     report = memory_topics.verified(topics, 3)
     assert report.agree, report.text()
 
@@ -895,7 +909,9 @@ def test_a_command_that_is_really_missing() -> None:
     script = in_flight(3)
     topics = topics_of(script.history())
     topics.records["commands", 0].pop()
-    only(memory_topics.verified(topics, 2), "commands", "which is not there")
+    expect_only(
+        memory_topics.verified(topics, 2), "commands", "is in the journal, but not in the topic"
+    )
 
 
 # Log times that an operator decided
@@ -951,7 +967,7 @@ def test_a_decision_that_is_not_in_the_topic(read: str) -> None:
         script.tick(0)
         script.settle()
     copy = "journal" if read == "another" else "coordination"
-    only(report_of(script), copy, "the decision on log times at 0 of `coordination` is not there")
+    expect_only(report_of(script), copy, "no log-time decision at offset 0 of `coordination`")
 
 
 def test_a_decision_that_is_not_obeyed(monkeypatch: Patch) -> None:
@@ -963,14 +979,16 @@ def test_a_decision_that_is_not_obeyed(monkeypatch: Patch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(engine, "log_time", lambda at, input: input.time_ms)
         late(script)
-    only(report_of(script), "commands", f"commands 2 is of {before - 1}, in the journal")
+    expect_only(
+        report_of(script), "commands", f"commands 2 has log time {before - 1}, in the journal"
+    )
 
 
 def test_a_decision_that_lets_time_pass(monkeypatch: Patch) -> None:
     timed: Any = engine._timed
 
-    def wrong(*given: Any) -> Decision:
-        decided = timed(*given)
+    def wrong(*arguments: Any) -> Decision:
+        decided = timed(*arguments)
         return Decision(replace(decided.record, time_ms=decided.record.time_ms + 1))
 
     script = Script()
@@ -981,7 +999,7 @@ def test_a_decision_that_lets_time_pass(monkeypatch: Patch) -> None:
         script.settle()
     report = report_of(script)
     assert report.difference_counts == {"journal": 1, "coordination": 1}, report.text()
-    assert "lets time pass from" in report.text()
+    assert "moves time from" in report.text()
 
 
 # The state
@@ -992,7 +1010,7 @@ def test_a_state_that_is_empty() -> None:
     topics.empty("state", 1)
     report = memory_topics.verified(topics, 2)
     assert report.difference_counts == {"state": 1}, report.text()
-    assert "stands still at sequence 0, 5 journal records behind" in report.text()
+    assert "stalled at sequence 0, 5 journal records behind" in report.text()
 
 
 def test_a_state_of_earlier() -> None:
@@ -1002,10 +1020,10 @@ def test_a_state_of_earlier() -> None:
     before = script.history()
     script.send(kind="credit", account=script.account(0), amount=5)
     topics = Topics()
-    made: Any = topics
-    recorded_topics.write_with(made, Names(), script.history(), before)
+    producer: Any = topics
+    recorded_topics.write_with(producer, Names(), script.history(), before)
     report = memory_topics.verified(topics, 2)
-    only(report, "state", "stands still at sequence 3, 1 journal records behind")
+    expect_only(report, "state", "stalled at sequence 3, 1 journal records behind")
 
 
 # What readers are told
@@ -1018,20 +1036,20 @@ def with_results() -> Topics:
 def test_results_that_were_emptied() -> None:
     topics = with_results()
     topics.delete_until("results", 0, len(topics.records["results", 0]))
-    only(memory_topics.verified(topics, 2), "results", "is not there", 3)
+    expect_only(memory_topics.verified(topics, 2), "results", "is missing", 3)
 
 
 def test_results_that_are_older_than_they_are_kept() -> None:
     topics = with_results()
     topics.delete_until("results", 0, 2)
-    lying = topics.records["journal", 0]
-    now = lying[-1].time_ms
-    for place, record in enumerate(lying):
-        lying[place] = replace(record, time_ms=now - 8 * DAY_MS)
+    records = topics.records["journal", 0]
+    now = records[-1].time_ms
+    for place, record in enumerate(records):
+        records[place] = replace(record, time_ms=now - 8 * DAY_MS)
     report = memory_topics.verified(topics, 2)
     assert report.agree, report.text()
     topics.retention_ms["results"] = 9 * DAY_MS
-    only(memory_topics.verified(topics, 2), "results", "is not there", 2)
+    expect_only(memory_topics.verified(topics, 2), "results", "is missing", 2)
 
 
 def test_positions_of_results_that_were_emptied() -> None:
@@ -1039,7 +1057,7 @@ def test_positions_of_results_that_were_emptied() -> None:
     for number in range(2):
         topics.empty("results.positions", number)
     report = memory_topics.verified(topics, 2)
-    only(report, "results", "stands still at sequence 0", 2)
+    expect_only(report, "results", "stalled at sequence 0", 2)
 
 
 def test_results_and_their_positions_that_were_emptied() -> None:
@@ -1048,17 +1066,17 @@ def test_results_and_their_positions_that_were_emptied() -> None:
         topics.empty("results", number)
         topics.empty("results.positions", number)
     report = memory_topics.verified(topics, 2)
-    only(report, "results", "stands still at sequence 0, 5 journal records behind", 2)
+    expect_only(report, "results", "stalled at sequence 0, 5 journal records behind", 2)
 
 
 def test_entries_that_were_deleted_though_they_are_kept_for_good() -> None:
     topics = with_results()
     topics.delete_until("transactions", 0, 1)
-    only(memory_topics.verified(topics, 2), "transactions", "is not there")
+    expect_only(memory_topics.verified(topics, 2), "transactions", "is missing")
     topics.retention_ms["transactions"] = DAY_MS
-    lying = topics.records["journal", 0]
-    for place, record in enumerate(lying):
-        lying[place] = replace(record, time_ms=record.time_ms - 2 * DAY_MS)
+    records = topics.records["journal", 0]
+    for place, record in enumerate(records):
+        records[place] = replace(record, time_ms=record.time_ms - 2 * DAY_MS)
     report = memory_topics.verified(topics, 2)
     assert report.agree, report.text()
 
@@ -1075,20 +1093,20 @@ def test_a_key_that_was_changed() -> None:
     script = Script()
     script.open(0)
     topics = topics_of(script.history())
-    lying = topics.records["commands", 0]
-    lying[-1] = replace(lying[-1], key=b"another")
+    records = topics.records["commands", 0]
+    records[-1] = replace(records[-1], key=b"another")
     report = memory_topics.verified(topics, 2)
-    assert "commands 1 has the key b'another'" in report.text()
+    assert "commands 1 has key b'another'" in report.text()
 
 
 def test_a_command_of_another_time() -> None:
     topics = topics_of(in_flight(3).history())
-    lying = topics.records["commands", 0]
-    lying[-1] = replace(lying[-1], time_ms=lying[-1].time_ms + 1)
+    records = topics.records["commands", 0]
+    records[-1] = replace(records[-1], time_ms=records[-1].time_ms + 1)
     report = memory_topics.verified(topics, 2)
     # The digest of the last input is of its time, too.
     assert report.difference_counts == {"commands": 1, "state": 1}, report.text()
-    assert f"commands 2 is of {lying[-1].time_ms}, in the journal" in report.text()
+    assert f"commands 2 has log time {records[-1].time_ms}, in the journal" in report.text()
 
 
 @pytest.mark.parametrize("field", ["id", "actor", "trace"])
@@ -1096,17 +1114,17 @@ def test_a_command_that_the_journal_has_otherwise(monkeypatch: Patch, field: str
     """In what is no part of its body."""
     move = credit_debit.move
 
-    def wrong(asked: Any, command: Any, *given: Any) -> Decision:
-        decided = move(asked, command, *given)
-        lying: Any = {field: "another", "idempotency_key": command.id}
-        record = replace(decided.record, command=replace(command, **lying))
+    def wrong(decision_input: Any, command: Any, *arguments: Any) -> Decision:
+        decided = move(decision_input, command, *arguments)
+        records: Any = {field: "another", "idempotency_key": command.id}
+        record = replace(decided.record, command=replace(command, **records))
         return Decision(record, transactions=decided.transactions)
 
     script = Script()
     with monkeypatch.context() as patch:
         patch.setattr(credit_debit, "move", wrong)
         script.open(0)
-    only(report_of(script), "commands", "commands 1 says something else than the journal has of it")
+    expect_only(report_of(script), "commands", "commands 1 has different contents in the journal")
 
 
 POSITIONS: dict[str, tuple[Callable[[PartitionPosition], PartitionPosition], str]] = {
@@ -1141,28 +1159,28 @@ def moved(at: PartitionPosition, **fields: Any) -> PartitionPosition:
 def test_a_position_of_the_state(what: str) -> None:
     change, words = POSITIONS[what]
     topics = topics_of(in_flight(3).history())
-    lying = topics.records["state", 0]
-    position = msgspec.msgpack.decode(lying[-1].value or b"", type=PartitionPosition)
-    lying[-1] = replace(lying[-1], value=msgspec.msgpack.encode(change(position)))
-    only(memory_topics.verified(topics, 2), "state", words)
+    records = topics.records["state", 0]
+    position = msgspec.msgpack.decode(records[-1].value or b"", type=PartitionPosition)
+    records[-1] = replace(records[-1], value=msgspec.msgpack.encode(change(position)))
+    expect_only(memory_topics.verified(topics, 2), "state", words)
 
 
 def test_the_hash_of_the_results() -> None:
     topics = with_results()
-    lying = topics.records["results.positions", 0]
-    value = msgspec.json.decode(lying[-1].value or b"") | {"last_hash": "0" * 64}
-    lying[-1] = replace(lying[-1], value=msgspec.json.encode(value))
-    only(memory_topics.verified(topics, 2), "results", "position: last_hash is 000")
+    records = topics.records["results.positions", 0]
+    value = msgspec.json.decode(records[-1].value or b"") | {"last_hash": "0" * 64}
+    records[-1] = replace(records[-1], value=msgspec.json.encode(value))
+    expect_only(memory_topics.verified(topics, 2), "results", "position: last_hash is 000")
 
 
 def test_entries_by_another_key_and_in_another_order() -> None:
     script = Script()
     local_transfer(script)
     topics = topics_of(script.history())
-    lying = topics.records["transactions", 0]
-    lying[0] = replace(lying[0], key=b"another")
-    only(memory_topics.verified(topics, 2), "transactions", "its key is b'another'")
+    records = topics.records["transactions", 0]
+    records[0] = replace(records[0], key=b"another")
+    expect_only(memory_topics.verified(topics, 2), "transactions", "key is b'another'")
     topics = topics_of(script.history())
-    lying = topics.records["transactions", 0]
-    lying[-1], lying[-2] = lying[-2], lying[-1]
-    only(memory_topics.verified(topics, 2), "transactions", "version 2 of", 2)
+    records = topics.records["transactions", 0]
+    records[-1], records[-2] = records[-2], records[-1]
+    expect_only(memory_topics.verified(topics, 2), "transactions", "version 2 of", 2)

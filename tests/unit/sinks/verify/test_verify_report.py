@@ -39,7 +39,7 @@ def test_agreement_in_words() -> None:
     text = report(Differences()).text()
     assert "ledger 'books', 1 partitions" in text
     assert " 12,345    12,000      -   11,999        3" in text
-    assert "compared 12,345 journal records, in 1.5 s\nall copies agree" in text
+    assert "compared 12,345 journal records in 1.5 s\nall copies agree" in text
 
 
 def test_differences_by_their_names_and_all_of_them_counted() -> None:
@@ -47,7 +47,7 @@ def test_differences_by_their_names_and_all_of_them_counted() -> None:
     for number in range(MAX_REPORTED + 5):
         differences.note(
             "postgres",
-            "accounts a: balance is 1, by the journal 2",
+            "accounts a: balance is 1, expected 2",
             partition=1,
             offset=number,
             sequence=7,
@@ -55,9 +55,9 @@ def test_differences_by_their_names_and_all_of_them_counted() -> None:
             transaction_id="t",
         )
     differences.note("state", "another")
-    told = report(differences)
-    assert not told.agree and len(told.differences) == MAX_REPORTED + 1
-    text = told.text()
+    verify_report = report(differences)
+    assert not verify_report.agree and len(verify_report.differences) == MAX_REPORTED + 1
+    text = verify_report.text()
     assert f"{MAX_REPORTED + 6} differences; the first of each copy:" in text
     assert (
         "  postgres, partition 1, offset 0, sequence 7, account a, transaction t: accounts a: bal"
@@ -69,11 +69,11 @@ def test_differences_by_their_names_and_all_of_them_counted() -> None:
 def test_as_json() -> None:
     differences = Differences()
     differences.note("journal", "a hash", partition=0, offset=0)
-    told = report(differences)
-    plain = msgspec.json.decode(told.json())
-    assert plain["agree"] is False and plain["difference_counts"] == {"journal": 1}
-    assert plain["differences"] == [
+    verify_report = report(differences)
+    decoded = msgspec.json.decode(verify_report.json())
+    assert decoded["agree"] is False and decoded["difference_counts"] == {"journal": 1}
+    assert decoded["differences"] == [
         {"copy": "journal", "what": "a hash", "partition": 0, "offset": 0}
     ]
-    assert msgspec.json.decode(told.json(), type=VerifyReport) == told
-    assert isinstance(told.differences[0], Difference)
+    assert msgspec.json.decode(verify_report.json(), type=VerifyReport) == verify_report
+    assert isinstance(verify_report.differences[0], Difference)
