@@ -86,6 +86,20 @@ IMPURE_CALLS = (
     "uuid4",
 )
 
+# Words of an older dialect: names that say nothing, and phrases that an engineer has to translate.
+VAGUE_NAME = re.compile(r"(^|_)(told|asked)(_|$)")
+OLD_PHRASE = re.compile(
+    r"\b([Aa]new|[Ww]hoever|[Ll]est|is\s+none|for\s+ever|for\s+the\s+while)\b"
+    r"|\b[Ww]ho\s+is\b[^.]{0,60}\bis\s+told\b"
+)
+# Files in plain English; decision records are history.
+PLAIN = (
+    *("schemas", "plumbing", "ingress", "processor", "sinks", "compose"),
+    *("docs", "README.md", "CONTRIBUTING.md", "Makefile"),
+)
+HISTORY = ROOT / "docs" / "decisions"
+TEXT_FILES = {".md", ".py", ".sql", ".html", ".json", ".yaml", ".yml", ".lock", ".env", ""}
+
 SKIPPED = {
     ".env",
     ".git",
@@ -338,6 +352,45 @@ def test_metric_names_are_in_one_place() -> None:
         and set(pattern.findall(path.read_text(encoding="utf-8"))) - roles
     ]
     assert elsewhere == []
+
+
+def plain_files(suffixes: set[str]) -> Iterator[Path]:
+    for path in files():
+        plain = any(path.is_relative_to(ROOT / place) for place in PLAIN)
+        if plain and path.suffix in suffixes and not path.is_relative_to(HISTORY):
+            yield path
+
+
+def test_no_identifier_says_told_or_asked() -> None:
+    vague = [
+        f"{relative(path)}:{getattr(node, 'lineno', 0)}: {name}"
+        for path in plain_files({".py"})
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in identifiers(node)
+        if VAGUE_NAME.search(name.lower())
+    ]
+    assert vague == []
+
+
+def identifiers(node: ast.AST) -> Iterator[str]:
+    """Those that a node itself introduces or names."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(asname=str(name)):
+            yield name
+        case ast.arg(arg=name) | ast.keyword(arg=str(name)):
+            yield name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            yield name
+
+
+def test_no_text_needs_translating() -> None:
+    wrong = [
+        f"{relative(path)}:{text.count(chr(10), 0, match.start()) + 1}: {match.group()}"
+        for path in plain_files(TEXT_FILES)
+        for text in [path.read_text(encoding="utf-8")]
+        for match in OLD_PHRASE.finditer(text)
+    ]
+    assert wrong == []
 
 
 def test_no_file_names_a_registry_or_a_path_of_one_machine() -> None:
