@@ -105,7 +105,7 @@ class AuditLog:
         if asked.user is not None:
             user = await self._people.by_reference(asked.user)
             user_id = user.id if user is not None else ""  # nobody's rows
-        before, before_id = _read(self._positions.inner_cursor(asked.cursor), asked.until)
+        before, before_id = _read(self._positions.read_cursor(asked.cursor), asked.until)
         async with self._pool.connection() as connection:
             found = await queries.every(
                 connection,
@@ -136,7 +136,7 @@ class AuditLog:
             )
             for each in page
         ]
-        meta = Meta(limit=asked.limit, next_cursor=self._positions.cursor(more))
+        meta = Meta(limit=asked.limit, next_cursor=self._positions.write_cursor(more))
         return Answer(AuditList(data=shown, meta=meta))
 
 

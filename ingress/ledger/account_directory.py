@@ -1,7 +1,7 @@
-"""What never changes about accounts, remembered: so that a request for money asks no database.
+"""The one directory of accounts, in front of users, wallets and the books.
 
-Keeps the rule that what is not somebody's own looks to them as what is not there. Balances are not
-known here.
+It caches what never changes about an account, so that a request for money needs no database query.
+Keeps the rule that an account of somebody else looks like a missing one. It knows no balances.
 """
 
 from collections.abc import Iterable
@@ -22,11 +22,12 @@ from schemas.reasons import Reason
 from sinks.reads import accounts
 
 MAX_CACHED_ACCOUNTS: Final = 200_000
+OPENING_TIMEOUT_S: Final = 2.0
 
 
 class KnownAccount(Struct, frozen=True):
-    """`owner` is a user's uuid, `owner_number` the integer id; both None where no user has it.
-    `wallet` is there where it was opened over HTTP, and then it may not be open yet."""
+    """`owner` is a user's uuid, `owner_number` the integer id; both are None without an owner.
+    `wallet` is set if it was opened over HTTP, and then it may not be open yet."""
 
     id: str
     currency: str
@@ -43,107 +44,117 @@ class UserNumber(Struct, frozen=True):
 
 class AccountDirectory:
     def __init__(
-        self, pool: Pool, people: People, openings: Openings, remembered: int = MAX_CACHED_ACCOUNTS
+        self,
+        pool: Pool,
+        people: People,
+        openings: Openings,
+        max_cached: int = MAX_CACHED_ACCOUNTS,
     ) -> None:
-        self._remembered = remembered
+        self._max_cached = max_cached
         self._pool = pool
         self._people = people
         self._openings = openings
-        self._known: dict[str, KnownAccount] = {}
+        self._cache: dict[str, KnownAccount] = {}
 
     async def find(self, id: str) -> KnownAccount | None:
-        known = self._known.get(id)
-        return known if known is not None else await self._look_up(id)
+        account = self._cache.get(id)
+        return account if account is not None else await self._look_up(id)
+
+    async def by_ids(
+        self, wanted: Iterable[str | None], connection: queries.Connection | None = None
+    ) -> dict[str, KnownAccount]:
+        """Accounts in the books, in one query; missing ones are left out."""
+        requested = {id for id in wanted if id is not None and not ids.is_system(id)}
+        # Copied first: the cache may be cleared while the others are read.
+        found = {id: self._cache[id] for id in requested if id in self._cache}
+        missing = [id for id in requested if id not in found]
+        if missing and connection is not None:
+            found |= await self._read(connection, missing)
+        elif missing:
+            async with self._pool.connection() as own_connection:
+                found |= await self._read(own_connection, missing)
+        return found
+
+    async def accessible(self, caller: Caller, id: str, field: str) -> KnownAccount:
+        """An account that the caller owns, or any account for staff who may read all."""
+        account = await self.find(id)
+        if account is None or not (account.owner == caller.id or caller.role in READERS):
+            raise account_not_found(field)
+        return account
+
+    async def source(self, caller: Caller, id: str | None) -> KnownAccount:
+        """The account that money is taken from or added to; by default the caller's wallet."""
+        if id is None:
+            return await self.default_wallet(caller)
+        return await self.accessible(caller, id, "wallet_id")
+
+    async def default_wallet(self, caller: Caller) -> KnownAccount:
+        wallet = await self._openings.default(caller.id)
+        if wallet is None:
+            raise account_not_found("wallet_id")
+        return await self._of_wallet(wallet)
 
     async def find_receiver(self, caller: Caller, id: str) -> KnownAccount | None:
         """For users, another's account that is not a wallet does not exist. The answer takes the
         same queries as that for a missing account, so users cannot tell the two apart by time."""
-        known = self._known.get(id)
-        if known is None or not _may_pay(caller, known):
-            known = await self._look_up(id)
-        return known if known is not None and _may_pay(caller, known) else None
+        account = self._cache.get(id)
+        if account is None or not _may_pay(caller, account):
+            account = await self._look_up(id)
+        return account if account is not None and _may_pay(caller, account) else None
+
+    async def find_receiver_wallet(
+        self, currency: str, *, reference: str | int | None = None, email: str | None = None
+    ) -> KnownAccount | None:
+        """The wallet to which money for a user goes."""
+        wallet = await self._openings.receiving(currency, reference=reference, email=email)
+        return None if wallet is None else await self._of_wallet(wallet)
+
+    async def require_open(self, *parties: KnownAccount) -> None:
+        for account in parties:
+            if account.wallet is not None:
+                await self._openings.require_open(account.wallet, OPENING_TIMEOUT_S)
 
     async def _look_up(self, id: str) -> KnownAccount | None:
         wallet = await self._openings.wallet(id)
-        if wallet is None and ids.is_system(id):
+        if wallet is not None:
+            return await self._of_wallet(wallet)
+        if ids.is_system(id):
             return None
-        if wallet is None:
-            async with self._pool.connection() as connection:
-                return (await self._read(connection, [id])).get(id)
-        return await self.of_wallet(wallet)
+        async with self._pool.connection() as connection:
+            return (await self._read(connection, [id])).get(id)
 
-    async def of_wallet(self, wallet: Wallet) -> KnownAccount:
-        known = self._known.get(wallet.id)
-        if known is None:
+    async def _of_wallet(self, wallet: Wallet) -> KnownAccount:
+        account = self._cache.get(wallet.id)
+        if account is None:
             user = await self._people.by_id(wallet.user_id)
             number = None if user is None else user.number
-            known = KnownAccount(
+            account = KnownAccount(
                 wallet.id, wallet.currency, "wallet", wallet.user_id, number, wallet
             )
-            self._remember(known)
-        return known
-
-    async def all_of(
-        self, wanted: Iterable[str | None], using: queries.Connection | None = None
-    ) -> dict[str, KnownAccount]:
-        """Of accounts in the books, at once; those that are not there are left out."""
-        asked = {id for id in wanted if id is not None and not ids.is_system(id)}
-        # Taken first: while others are read these may be forgotten.
-        known = {id: self._known[id] for id in asked if id in self._known}
-        missing = [id for id in asked if id not in known]
-        if missing and using is not None:
-            known |= await self._read(using, missing)
-        elif missing:
-            async with self._pool.connection() as connection:
-                known |= await self._read(connection, missing)
-        return known
+            self._add(account)
+        return account
 
     async def _read(
         self, connection: queries.Connection, missing: list[str]
     ) -> dict[str, KnownAccount]:
-        found = await accounts.facts(connection, missing)
-        owners = list({each.owner for each in found if each.owner is not None})
-        people = await queries.every(connection, "users_numbers", UserNumber, ids=owners)
-        numbers = {each.id: each.number for each in people}
-        read = {
-            each.id: KnownAccount(
-                each.id, each.currency, each.type, each.owner, numbers.get(each.owner or "")
+        identities = await accounts.facts(connection, missing)
+        owners = list({row.owner for row in identities if row.owner is not None})
+        users = await queries.every(connection, "users_numbers", UserNumber, ids=owners)
+        numbers = {user.id: user.number for user in users}
+        found = {
+            row.id: KnownAccount(
+                row.id, row.currency, row.type, row.owner, numbers.get(row.owner or "")
             )
-            for each in found
+            for row in identities
         }
-        for known in read.values():
-            self._remember(known)
-        return read
+        for account in found.values():
+            self._add(account)
+        return found
 
-    async def may_use(self, caller: Caller, id: str, field: str) -> KnownAccount:
-        """The caller's own; of all accounts for those who may read all."""
-        known = await self.find(id)
-        if known is None or not (known.owner == caller.id or caller.role in READERS):
-            raise account_not_found(field)
-        return known
-
-    async def chosen(
-        self, caller: Caller, id: str | None, field: str = "wallet_id"
-    ) -> KnownAccount:
-        """The one that is named, or else the caller's default one."""
-        if id is None:
-            return await self.default(caller, field)
-        return await self.may_use(caller, id, field)
-
-    async def default(self, caller: Caller, field: str = "wallet_id") -> KnownAccount:
-        wallet = await self._openings.default(caller.id)
-        if wallet is None:
-            raise account_not_found(field)
-        return await self.of_wallet(wallet)
-
-    async def require_open(self, known: KnownAccount, wait_s: float) -> None:
-        if known.wallet is not None:
-            await self._openings.require_open(known.wallet, wait_s)
-
-    def _remember(self, known: KnownAccount) -> None:
-        if len(self._known) >= self._remembered:
-            self._known.clear()
-        self._known[known.id] = known
+    def _add(self, account: KnownAccount) -> None:
+        if len(self._cache) >= self._max_cached:
+            self._cache.clear()
+        self._cache[account.id] = account
 
 
 def _may_pay(caller: Caller, account: KnownAccount) -> bool:

@@ -1,8 +1,6 @@
-"""What the ledger would say to a command now, by its own rules and as far as the books tell: for
-forms that ask while one types.
+"""The dry run of a command: what the ledger would decide now, by its own rules over the books.
 
-It writes nothing and promises nothing: the ledger may have moved on, and it alone knows the
-commission.
+It writes nothing and promises nothing: the ledger may have moved on, and the commission is unknown.
 """
 
 from processor.rules import checks, outcomes, plans
@@ -18,41 +16,45 @@ from sinks.reads.queries import Connection
 MoneyCommand = commands.Credit | commands.Debit | commands.Transfer | commands.Post
 
 
-async def refusal(of: Connection, asked: MoneyCommand) -> Reason | None:
-    """The first in precedence; None: nothing stands against it."""
-    if isinstance(asked, commands.Post):
-        static = plans.static_post(asked)
-        if static is not None:
-            return static
-    entries = [entry for entry in _entries(asked) if not ids.is_system(entry.account)]
-    found = {entry.account: await _account(of, entry.account) for entry in entries}
-    own = found[asked.account]
+async def refusal(connection: Connection, command: MoneyCommand) -> Reason | None:
+    """The first reason in precedence; None if the command would be posted."""
+    if isinstance(command, commands.Post):
+        reason = plans.static_post(command)
+        if reason is not None:
+            return reason
+    entries = [entry for entry in _entries(command) if not ids.is_system(entry.account)]
+    states = {entry.account: await _account_state(connection, entry.account) for entry in entries}
+    own = states[command.account]
     if own is None:
         return Reason.ACCOUNT_NOT_FOUND
-    currency = asked.currency or own.currency
-    types = checks.types_allowed(RULES_VERSION, commands.kind(asked), asked.wallets_only is True)
-    against = {_refusal_of_entry(found[entry.account], entry, currency, types) for entry in entries}
-    left = own.available + sum(
-        _available_change(own, e) for e in entries if e.account == asked.account
+    currency = command.currency or own.currency
+    types = checks.types_allowed(
+        RULES_VERSION, commands.kind(command), command.wallets_only is True
     )
-    if not outcomes.conditions_hold(asked, own.version, left):
-        against.add(Reason.CONDITION_FAILED)
-    reasons = [reason for reason in against if reason is not None]
+    refusals = {
+        _refusal_of_entry(states[entry.account], entry, currency, types) for entry in entries
+    }
+    available_after = own.available + sum(
+        _available_change(own, e) for e in entries if e.account == command.account
+    )
+    if not outcomes.conditions_hold(command, own.version, available_after):
+        refusals.add(Reason.CONDITION_FAILED)
+    reasons = [reason for reason in refusals if reason is not None]
     return min(reasons, key=PRECEDENCE.__getitem__, default=None)
 
 
-def _entries(asked: MoneyCommand) -> tuple[PostEntry, ...]:
-    if isinstance(asked, commands.Post):
-        return asked.entries
-    direction: Direction = "credit" if isinstance(asked, commands.Credit) else "debit"
-    own = PostEntry(account=asked.account, direction=direction, amount=asked.amount)
-    if not isinstance(asked, commands.Transfer):
+def _entries(command: MoneyCommand) -> tuple[PostEntry, ...]:
+    if isinstance(command, commands.Post):
+        return command.entries
+    direction: Direction = "credit" if isinstance(command, commands.Credit) else "debit"
+    own = PostEntry(account=command.account, direction=direction, amount=command.amount)
+    if not isinstance(command, commands.Transfer):
         return (own,)
-    return own, PostEntry(account=asked.to, direction="credit", amount=asked.amount)
+    return own, PostEntry(account=command.to, direction="credit", amount=command.amount)
 
 
-async def _account(of: Connection, id: str) -> AccountState | None:
-    row = await accounts.account(of, id)
+async def _account_state(connection: Connection, id: str) -> AccountState | None:
+    row = await accounts.account(connection, id)
     if row is None:
         return None
     return AccountState(

@@ -1,6 +1,6 @@
-"""All of the API that is about money, wired: one way to the ledger and back, and the routes on it.
+"""The part of the API that is about money, wired: one path to the ledger and back, and its routes.
 
-Making it opens nothing.
+Constructing it opens nothing.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from ingress.ledger.routes.paged_lists import TransactionLists
 from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.routes.transactions import TransactionRoutes
 from ingress.ledger.routes.wallets import WalletRoutes
+from ingress.ledger.views.responses import TransactionPresenter
 from ingress.settings import IngressSettings
 from ingress.users.directory import People
 from ingress.wallets import Openings
@@ -44,53 +45,56 @@ class LedgerApi:
         people: People,
         openings: Openings,
         crash: CrashPoints,
-        positions: PositionTokens,
+        tokens: PositionTokens,
         trail: AuditTrail,
     ) -> None:
-        self._channel = LedgerClient(
+        self._client = LedgerClient(
             settings, ids.service_name(settings.ledger_id, "ingress"), crash
         )
-        known = AccountDirectory(pool, people, openings)
-        outcomes = OutcomeLookup(pool, known)
-        submissions = Submission(self._channel, outcomes, crash)
-        locations = StatusUrls(keys, positions, settings.api_v1_prefix)
-        answers = CommandSubmitter(known, submissions, locations, trail)
-        lists = TransactionLists(pool, known, people, outcomes, answers, positions)
-        wallets = WalletRoutes(settings.default_currency, pool, known, people, openings, lists)
-        self._parts = (
-            TransactionRoutes(settings, pool, known, openings, answers),
+        directory = AccountDirectory(pool, people, openings)
+        outcomes = OutcomeLookup(pool, directory)
+        submission = Submission(self._client, outcomes, crash)
+        status_urls = StatusUrls(keys, tokens, settings.api_v1_prefix)
+        presenter = TransactionPresenter(directory)
+        submitter = CommandSubmitter(submission, presenter, status_urls, trail)
+        lists = TransactionLists(pool, directory, people, outcomes, presenter, tokens)
+        currency = settings.default_currency
+        wallets = WalletRoutes(currency, pool, directory, people, openings, lists)
+        self._route_groups = (
+            TransactionRoutes(settings, pool, directory, submitter),
             lists,
-            HoldRoutes(settings, pool, known, submissions, answers, lists),
-            CommandRoutes(submissions, locations, answers),
+            HoldRoutes(settings, pool, directory, submission, submitter, lists),
+            CommandRoutes(submission, status_urls, presenter),
             wallets,
-            AccountRoutes(settings.default_currency, pool, known, people, answers, lists, wallets),
-            LegacyRoutes(pool, known, openings, lists, answers),
+            AccountRoutes(currency, pool, directory, people, submitter, lists, wallets),
+            LegacyRoutes(pool, directory, lists, submitter, presenter),
         )
 
     def routes(self) -> list[Route]:
-        return [route for part in self._parts for route in part.routes()]
+        return [route for group in self._route_groups for route in group.routes()]
 
     async def start(self) -> None:
-        await self._channel.start()
+        await self._client.start()
 
     @property
     def ended(self) -> asyncio.Future[None]:
-        """Ends by an error that is not expected."""
-        return self._channel.ended
+        """Fails with an unexpected error."""
+        return self._client.ended
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._client.close()
 
     async def send(self, command: Command) -> tuple[int, int]:
-        """For the relay: where Kafka has it. Raises KafkaException where that is not certain."""
+        """Sends a command of the outbox relay and waits for its position in Kafka. Raises
+        KafkaException if it is not certain that Kafka has it."""
         try:
-            submission = self._channel.submit(command)
+            pending = self._client.send(command)
         except QueueFull:
             raise KafkaException(KafkaError(KafkaError._QUEUE_FULL)) from None
         try:
-            position = await submission.placed(RELAY_TIMEOUT_S)
+            position = await pending.wait_for_position(RELAY_TIMEOUT_S)
         finally:
-            self._channel.forget(submission)
+            self._client.forget(pending)
         if position is None:
             raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
         return position

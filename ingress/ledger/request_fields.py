@@ -1,7 +1,7 @@
-"""What requests for money have in common: amounts, keys, conditions, and how long to wait.
+"""The fields that requests about money share: amounts, keys, conditions, and how long to wait.
 
-Amounts are minor units as an integer, or major units as text, never a fraction of a number. It
-decides nothing about money.
+An amount is minor units as an integer, or major units as text, never a JSON fraction. It decides
+nothing about money.
 """
 
 import re
@@ -23,7 +23,7 @@ MAX_WAIT_S: Final = 30
 KEY_HEADER: Final = "Idempotency-Key"
 _MAJOR_UNITS: Final = r"^(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?$"
 _is_major_units = re.compile(_MAJOR_UNITS, re.ASCII).match
-# As `answers` makes it: a digest of what was told may follow.
+# The version of an ETag, whose digest may follow.
 _match_version = re.compile(r'(?:W/)?"?([0-9]{1,15})(?:-[0-9a-f]{1,64})?"?\Z').match
 _match_wait = re.compile(r"wait=([0-9]{1,4})\Z").match
 
@@ -35,7 +35,7 @@ def _amount(value: Any) -> Any:
         return value
     raise PydanticCustomError(
         "amount_invalid",
-        "is minor units as an integer from 1 to 9007199254740991, or major units as decimal text",
+        "must be minor units, an integer from 1 to 9007199254740991, or major units as text",
     )
 
 
@@ -53,7 +53,7 @@ Amount = Annotated[
         }
     ),
 ]
-# Patterns are read by another engine here than in the ledger: it knows no \Z, and $ is the end.
+# This regex engine differs from the ledger's: it has no \Z, and $ matches only the end.
 AccountId = Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,64}$")]
 TransactionId = Annotated[
     str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
@@ -61,22 +61,23 @@ TransactionId = Annotated[
 Key = Annotated[str, Field(min_length=1, max_length=200)]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 UserReference = Annotated[
-    int | str, Field(description="A user's integer id, or the uuid.", union_mode="left_to_right")
+    int | str, Field(description="A user's integer id or uuid.", union_mode="left_to_right")
 ]
 
 
 class Conditions(Body):
-    """Tested once, when it is first decided."""
+    """Tested once, at the first decision."""
 
     expected_version: int | None = Field(default=None, ge=0, le=money.MAX_AMOUNT)
     min_available_after: int | None = Field(default=None, ge=-money.MAX_AMOUNT, le=money.MAX_AMOUNT)
 
 
 class TransactionFields(Body):
-    """What any transaction may carry."""
+    """Fields that any transaction may have."""
 
     trans_id: Key | None = Field(
-        default=None, description="The idempotency key, as the header Idempotency-Key; per wallet."
+        default=None,
+        description="The idempotency key of this wallet; same as the header Idempotency-Key.",
     )
     reference: Key | None = None
     description: str | None = Field(default=None, max_length=1_000)
@@ -87,40 +88,39 @@ class TransactionFields(Body):
     @classmethod
     def _fits(cls, value: dict[str, str]) -> dict[str, str]:
         if command_validation.metadata_bytes(value) > field_types.MAX_METADATA_BYTES:
-            raise PydanticCustomError("too_large", "has more than 4,096 bytes")
+            raise PydanticCustomError("too_large", "is larger than 4,096 bytes")
         return value
 
 
 class ValidateOnly(Query):
     validate_only: bool = Field(
         default=False,
-        description="Answers 204 or the problem that there would be now, as far as it is known"
-        " without the commission, and writes nothing: for forms.",
+        description="A dry run for forms: answers 204 or the problem that the request would have"
+        " now, without regard to the commission, and writes nothing.",
     )
 
 
 class WaitHeaders(Query):
-    """Documentation: they are read here."""
+    """For the API docs; the headers are read by the functions of this module."""
 
     waits: ClassVar[bool] = True
 
     prefer: str | None = Field(
         default=None,
         alias="Prefer",
-        description="`wait=N`: how many seconds to wait for the outcome, 2 by default;"
-        " `respond-async`: not at all.",
+        description="`wait=N` waits up to N seconds for the outcome, 2 by default;"
+        " `respond-async` does not wait.",
     )
 
 
 class MoneyHeaders(WaitHeaders):
     idempotency_key: str | None = Field(
-        default=None, alias=KEY_HEADER, description="Does what `trans_id` does."
+        default=None, alias=KEY_HEADER, description="Same as `trans_id`."
     )
     if_match: str | None = Field(
         default=None,
         alias="If-Match",
-        description="The wallet's version, as `expected_version`; of an ETag what stands before"
-        " its `-`.",
+        description="The expected version of the wallet, or its ETag, whose version counts.",
     )
 
 
@@ -133,25 +133,25 @@ class WaitQuery(Query):
 
 
 def wait_s(request: web.Request) -> float:
-    """As `Prefer` says; what it does not understand, it ignores."""
+    """From the header `Prefer`; unknown preferences are ignored."""
     prefer = request.headers.get("Prefer")
     if prefer is None:
         return DEFAULT_WAIT_S
-    wanted, at_once = None, False
+    wait_header, at_once = None, False
     for part in prefer.lower().replace(" ", "").split(","):
         if part == "respond-async":
             at_once = True
-        elif found := _match_wait(part):
-            wanted = min(int(found.group(1)), MAX_WAIT_S)
-    if wanted is None:
+        elif match := _match_wait(part):
+            wait_header = min(int(match.group(1)), MAX_WAIT_S)
+    if wait_header is None:
         return 0.0 if at_once else DEFAULT_WAIT_S
-    return float(wanted)
+    return float(wait_header)
 
 
 def sender_fields(call: Call[Any, Any], key: str) -> dict[str, Any]:
-    """Who sends a command, and by which key. Whatever was looked up here may have changed when the
-    command is decided, so a user's command says that it may use wallets alone; its key is then one
-    of the users' own, never one of the operators'."""
+    """The fields that say who sends a command, and under which key. An account that was looked up
+    here may have changed when the command is decided, so a user's command carries `wallets_only`.
+    Its key is then in the users' key space, never in that of the operators."""
     return {
         "idempotency_key": key,
         "external_id": key,
@@ -162,7 +162,7 @@ def sender_fields(call: Call[Any, Any], key: str) -> dict[str, Any]:
 
 
 def transaction_fields(call: Call[Any, Any], body: TransactionFields, key: str) -> dict[str, Any]:
-    """What every command about money carries."""
+    """The fields that every command about money carries."""
     conditions = body.conditions
     return {
         **sender_fields(call, key),
@@ -174,30 +174,30 @@ def transaction_fields(call: Call[Any, Any], body: TransactionFields, key: str) 
     }
 
 
-def idempotency_key(request: web.Request, given: str | None, required: bool) -> str | None:
-    """The idempotency key, from the body or the header; None: the server has to make one."""
+def idempotency_key(request: web.Request, trans_id: str | None, required: bool) -> str | None:
+    """The idempotency key from the body or the header; None if the server has to generate one."""
     header = request.headers.get(KEY_HEADER)
     if header is None:
-        if given is None and required:
+        if trans_id is None and required:
             raise HttpProblem(Code.TRANS_ID_REQUIRED)
-        return given
+        return trans_id
     if not 1 <= len(header) <= 200 or not header.isprintable() or not header.isascii():
-        detail = "is 1 to 200 printable characters of ASCII"
+        detail = "must be 1 to 200 printable ASCII characters"
         raise _bad_header(KEY_HEADER, detail)
-    if given is not None and given != header:
+    if trans_id is not None and trans_id != header:
         raise HttpProblem(Code.KEY_AND_TRANS_ID_DIFFER)
     return header
 
 
-def expected_version(request: web.Request, given: int | None) -> int | None:
+def expected_version(request: web.Request, condition: int | None) -> int | None:
     header = request.headers.get("If-Match")
     if header is None or header == "*":
-        return given
-    found = _match_version(header.strip())
-    if found is None:
-        raise _bad_header("If-Match", "is a version in quotes, or an ETag")
-    version = int(found.group(1))
-    if given is not None and given != version:
+        return condition
+    match = _match_version(header.strip())
+    if match is None:
+        raise _bad_header("If-Match", "must be a version in quotes, or an ETag")
+    version = int(match.group(1))
+    if condition is not None and condition != version:
         raise _bad_header("If-Match", "differs from conditions.expected_version")
     return version
 
@@ -206,7 +206,7 @@ def minor_units(amount: int | str, currency: str, field: str = "amount") -> int:
     if isinstance(amount, int):
         return amount
     if currency not in money.EXPONENTS:
-        raise bad_field(Reason.CURRENCY_UNKNOWN, "currency", "is not one of ISO 4217")
+        raise bad_field(Reason.CURRENCY_UNKNOWN, "currency", "is not an ISO 4217 currency")
     try:
         return money.from_major(amount, currency)
     except money.AmountInvalid as error:

@@ -116,7 +116,7 @@ class Users:
                 User,
                 email=email.lower() if email is not None else None,
                 role=asked.role,
-                after=self._positions.number(asked.cursor, 0),
+                after=self._positions.read_number(asked.cursor, 0),
                 most=asked.limit + 1,
             )
         page = found[: asked.limit]
@@ -124,7 +124,7 @@ class Users:
         return Answer(
             UserList(
                 data=[_shown(each) for each in page],
-                meta=Meta(limit=asked.limit, next_cursor=self._positions.cursor(more)),
+                meta=Meta(limit=asked.limit, next_cursor=self._positions.write_cursor(more)),
             )
         )
 

@@ -59,9 +59,9 @@ async def test_what_is_forgotten_meanwhile_is_told_all_the_same(
         openings = Openings(pool)
         for id in wallets:
             assert await openings.is_open(id, 30)
-        accounts = AccountDirectory(pool, People(pool), openings, remembered=2)
+        accounts = AccountDirectory(pool, People(pool), openings, max_cached=2)
         for some in (wallets[:2], wallets, wallets[1:], wallets):
-            assert set(await accounts.all_of(some)) == set(some)
+            assert set(await accounts.by_ids(some)) == set(some)
 
 
 async def test_a_query_that_the_server_ends_is_told_as_one_that_is_too_wide(api: Api) -> None:

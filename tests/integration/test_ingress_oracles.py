@@ -104,9 +104,9 @@ async def test_it_takes_the_same_work_to_find_neither(api: Api, ada: Person, eve
         people, openings = People(pool), Openings(pool)
         outcomes = OutcomeLookup(pool, AccountDirectory(pool, people, openings))
         theirs = of_key(ada, "rent")
-        first = await work(lambda: outcomes.of(UNKNOWN, eve.uuid))
-        assert await work(lambda: outcomes.of(theirs, eve.uuid)) == first
-        assert await outcomes.of(theirs, ada.uuid) is not None
+        first = await work(lambda: outcomes.by_transaction(UNKNOWN, eve.uuid))
+        assert await work(lambda: outcomes.by_transaction(theirs, eve.uuid)) == first
+        assert await outcomes.by_transaction(theirs, ada.uuid) is not None
         async with pool.connection() as connection:
             first = await work(lambda: transactions.hold(connection, UNKNOWN, eve.uuid))
             theirs = of_key(ada, "deposit")

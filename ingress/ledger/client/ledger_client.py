@@ -1,9 +1,9 @@
-"""The way to the ledger and back: commands into Kafka, their results out of it.
+"""The ledger's client: it writes commands to Kafka and reads their results.
 
-All of it happens on the event loop, with no thread of ours: at each tick what librdkafka has done
-meanwhile is taken over in one go, so that a delivery or a result costs a few microseconds. Keeps
-the rule that a result is an answer only if label, transaction id and position are those of the
-submission: whoever may write to `commands` may use any label. It knows no HTTP and no Postgres.
+It runs on the event loop without a thread. Each tick takes over in one go what librdkafka has done,
+so that a delivery or a result costs a few microseconds. Keeps the rule that a result answers a
+command only if label, transaction id and position match: any producer may use any label. It knows
+no HTTP and no Postgres.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from schemas.commands import Command
 from schemas.partitioning import partition_of
 from schemas.published_records import Result
 
-Position = tuple[int, int]
+CommandPosition = tuple[int, int]
 
-# While somebody waits, and while nobody does.
+# While a request waits, and while none does.
 TICK_S: Final = 0.001
 IDLE_TICK_S: Final = 0.05
-# Commands are handed over together: the more wait for results, the longer they are gathered, since
-# the number of batches is what costs the broker and all after it. With few there is no delay.
+# Commands linger here before they go to the producer together: the more commands await results, the
+# longer, because each batch costs the broker and all consumers. A few commands do not linger.
 LINGER_S_PER_COMMAND: Final = 0.0002
 MAX_LINGER_S: Final = 0.01
 LINGER_ABOVE_COMMANDS: Final = 5
@@ -49,22 +49,22 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class QueueFull(Exception):
-    """The producer's queue takes no more: the command was not handed over."""
+    """The producer's queue is full; the command was not sent."""
 
 
 class CommandTooLarge(Exception):
-    """The ledger would refuse it for its size: it was not handed over."""
+    """The ledger would refuse the command for its size; it was not sent."""
 
 
 class PendingCommand:
-    """One command on its way. `position` is None until Kafka has it; `failed` says why that is not
-    certain, `unplaced` that Kafka has it and did not say where, and `refused` that the producer did
-    not take it; `result` is its outcome."""
+    """A command on its way. `position` is None until Kafka has it. `failed` says why the append is
+    uncertain; `unplaced` that Kafka did not report the position; `refused` that the producer did
+    not take the command. `result` is its outcome."""
 
     __slots__ = (
-        "_any",
-        "_unconfirmed",
+        "_early_result",
         "_waiter",
+        "_wake_on_delivery",
         "failed",
         "label",
         "position",
@@ -77,33 +77,33 @@ class PendingCommand:
     def __init__(self, label: str, transaction_id: str) -> None:
         self.label = label
         self.transaction_id = transaction_id
-        self.position: Position | None = None
+        self.position: CommandPosition | None = None
         self.failed: str | None = None
         self.unplaced = False
         self.refused = False
         self.result: Result | None = None
-        self._unconfirmed: Result | None = None
+        self._early_result: Result | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._any = False
+        self._wake_on_delivery = False
 
-    async def decided(self, wait_s: float) -> Result | None:
-        """None: not within the time, or it is not certain that Kafka has it."""
+    async def wait_for_result(self, wait_s: float) -> Result | None:
+        """None: the result is late, or it is not certain that Kafka has the command."""
         if self.result is None and self.failed is None and wait_s > 0:
-            await self._wait(wait_s, either=False)
+            await self._wait(wait_s, wake_on_delivery=False)
         return self.result
 
-    async def placed(self, wait_s: float) -> Position | None:
-        """None: not certain within the time."""
+    async def wait_for_position(self, wait_s: float) -> CommandPosition | None:
+        """None: it is not certain in time that Kafka has the command."""
         uncertain = self.failed is not None or self.unplaced
         if self.position is None and self.result is None and not uncertain:
-            await self._wait(wait_s, either=True)
+            await self._wait(wait_s, wake_on_delivery=True)
         if self.position is None and self.result is not None:
             self.position = (self.result.partition, self.result.offset)
         return self.position
 
-    async def _wait(self, wait_s: float, *, either: bool) -> None:
+    async def _wait(self, wait_s: float, *, wake_on_delivery: bool) -> None:
         loop = asyncio.get_running_loop()
-        self._any = either
+        self._wake_on_delivery = wake_on_delivery
         self._waiter = loop.create_future()
         timer = loop.call_later(wait_s, _wake, self._waiter)
         try:
@@ -118,30 +118,30 @@ class PendingCommand:
         else:
             self.position = _delivered_position(message)
             self.unplaced = self.position is None
-        early, self._unconfirmed = self._unconfirmed, None
+        early, self._early_result = self._early_result, None
         if early is not None:
-            self.answered(early)
-        if self._waiter is not None and (self._any or error is not None):
+            self.take_result(early)
+        if self._waiter is not None and (self._wake_on_delivery or error is not None):
             _wake(self._waiter)
 
-    def not_taken(self, why: str) -> None:
-        self.failed, self.refused = why, True
+    def refuse(self, cause: str) -> None:
+        self.failed, self.refused = cause, True
         if self._waiter is not None:
             _wake(self._waiter)
 
-    def answered(self, result: Result) -> None:
-        """Takes the result that carries our label if it is this command's. One that names no
-        transaction is known by its position alone, and waits for ours."""
-        place = (result.partition, result.offset)
-        known = result.transaction_id == self.transaction_id
-        refused = result.transaction_id is None
-        if self.position is None and refused and self.failed is None and not self.unplaced:
-            self._unconfirmed = result
+    def take_result(self, result: Result) -> None:
+        """Takes the result with our label if it is this command's. One without a transaction id is
+        identified by its position alone, so it waits until ours is reported."""
+        position = (result.partition, result.offset)
+        same_id = result.transaction_id == self.transaction_id
+        no_id = result.transaction_id is None
+        if self.position is None and no_id and self.failed is None and not self.unplaced:
+            self._early_result = result
             return
-        here = known if self.position is None else place == self.position
-        if not here or not (known or refused):
+        matches = same_id if self.position is None else position == self.position
+        if not matches or not (same_id or no_id):
             log.warning(
-                "a result with our label is of another command",
+                "a result with our label belongs to another command",
                 transaction_id=self.transaction_id,
                 partition=result.partition,
                 offset=result.offset,
@@ -152,8 +152,8 @@ class PendingCommand:
             _wake(self._waiter)
 
 
-def _delivered_position(message: Message) -> Position | None:
-    """None: unknown, as after an append that was repeated."""
+def _delivered_position(message: Message) -> CommandPosition | None:
+    """None: unknown, as after a retried append."""
     partition, offset = message.partition(), message.offset()
     if partition is None or offset is None or partition < 0 or offset < 0:
         return None
@@ -166,7 +166,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 class ResultWatch:
-    """Told when a result comes for a transaction id or a position."""
+    """Wakes when a result arrives for a transaction id or a position."""
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
@@ -188,23 +188,23 @@ class LedgerClient:
         self._topic = settings.topics.commands
         self._partitions = settings.partitions
         self._prefix = secrets.token_hex(6)
-        self._number = 0
+        self._sent = 0
         self._undelivered = 0
-        self._gathered: list[tuple[str, bytes, PendingCommand]] = []
-        self._gathering: asyncio.TimerHandle | None = None
+        self._lingering: list[tuple[str, bytes, PendingCommand]] = []
+        self._linger_timer: asyncio.TimerHandle | None = None
         self._awaited: dict[str, PendingCommand] = {}
-        self._watches: dict[str | Position, list[ResultWatch]] = {}
+        self._watches: dict[str | CommandPosition, list[ResultWatch]] = {}
         self._producer: Producer | None = None
         self._results: Consumer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._resting = False
-        self._complained_at = 0.0
+        self._idle = False
+        self._warned_at = 0.0
         self._ended: asyncio.Future[None] | None = None
 
     @property
     def ended(self) -> asyncio.Future[None]:
-        """Ends by an error that is not expected: nothing more would be sent, or told."""
+        """Fails with an unexpected error, after which nothing is sent or received."""
         assert self._ended is not None, "started"
         return self._ended
 
@@ -213,7 +213,7 @@ class LedgerClient:
             self.ended.set_exception(error)
 
     async def start(self) -> None:
-        """Results that are written from now on are told."""
+        """Receives the results that are written from now on."""
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
         self._producer = clients.command_producer(self._settings, self._client_id)
@@ -224,50 +224,50 @@ class LedgerClient:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._hand_over()
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+            self._produce()
         if self._producer is not None:
             await asyncio.to_thread(self._producer.flush, FLUSH_TIMEOUT_S)
         if self._results is not None:
             await asyncio.to_thread(self._results.close)
             self._results = None
 
-    def submit(self, command: Command) -> PendingCommand:
-        """To be handed to the producer with those that come at the same time. Whoever submits
-        forgets it at the end. Raises Full or TooLarge, and then it is not sent."""
+    def send(self, command: Command) -> PendingCommand:
+        """Hands the command to the producer together with others of the same time. The caller
+        forgets it at the end. Raises QueueFull or CommandTooLarge; then it is not sent."""
         assert self._producer is not None, "started"
-        self._number += 1
-        label = f"{self._prefix}-{self._number:x}"
+        self._sent += 1
+        label = f"{self._prefix}-{self._sent:x}"
         account = command.account
         value = _encode(msgspec.structs.replace(command, id=label))
         if len(value) > field_types.MAX_COMMAND_BYTES:
             raise CommandTooLarge
-        made = PendingCommand(label, commands.transaction_id(command))
-        if len(self._producer) + len(self._gathered) >= MAX_QUEUED_COMMANDS:
+        pending = PendingCommand(label, commands.transaction_id(command))
+        if len(self._producer) + len(self._lingering) >= MAX_QUEUED_COMMANDS:
             raise QueueFull
-        self._gathered.append((account, value, made))
-        self._awaited[label] = made
-        if self._gathering is None:
-            self._gather()
-        if self._resting:
+        self._lingering.append((account, value, pending))
+        self._awaited[label] = pending
+        if self._linger_timer is None:
+            self._linger()
+        if self._idle:
             self._schedule(TICK_S)
-        return made
+        return pending
 
-    def _gather(self) -> None:
+    def _linger(self) -> None:
         assert self._loop is not None, "started"
-        waiting = len(self._awaited)
-        if waiting <= LINGER_ABOVE_COMMANDS:
-            self._hand_over()
+        awaited = len(self._awaited)
+        if awaited <= LINGER_ABOVE_COMMANDS:
+            self._produce()
             return
-        pause_s = min(MAX_LINGER_S, waiting * LINGER_S_PER_COMMAND)
-        self._gathering = self._loop.call_later(pause_s, self._hand_over)
+        pause_s = min(MAX_LINGER_S, awaited * LINGER_S_PER_COMMAND)
+        self._linger_timer = self._loop.call_later(pause_s, self._produce)
 
-    def _hand_over(self) -> None:
+    def _produce(self) -> None:
         assert self._producer is not None, "started"
-        self._gathering = None
-        gathered, self._gathered = self._gathered, []
-        for account, value, made in gathered:
+        self._linger_timer = None
+        lingering, self._lingering = self._lingering, []
+        for account, value, pending in lingering:
             partition = partition_of(account, self._partitions)
             try:
                 self._producer.produce(
@@ -275,41 +275,43 @@ class LedgerClient:
                     value,
                     account.encode(),
                     partition,
-                    on_delivery=self._delivery(made),
+                    on_delivery=self._delivery_callback(pending),
                 )
             except BufferError as error:
-                made.not_taken(str(error))
+                pending.refuse(str(error))
             except KafkaException as error:
-                why = error.args[0].str()
-                made.not_taken(why)
-                self._end(Failure(f"the producer of commands takes no more: {why}"))
+                cause = error.args[0].str()
+                pending.refuse(cause)
+                self._end(Failure(f"the producer of commands failed: {cause}"))
             else:
                 self._undelivered += 1
 
-    def forget(self, submission: PendingCommand) -> None:
-        self._awaited.pop(submission.label, None)
+    def forget(self, pending: PendingCommand) -> None:
+        self._awaited.pop(pending.label, None)
 
     @contextmanager
-    def watching(self, *keys: str | Position) -> Iterator[ResultWatch]:
+    def watching(self, *keys: str | CommandPosition) -> Iterator[ResultWatch]:
         watch = ResultWatch()
         for key in keys:
             self._watches.setdefault(key, []).append(watch)
-        if self._resting:
+        if self._idle:
             self._schedule(TICK_S)
         try:
             yield watch
         finally:
             for key in keys:
-                left = self._watches[key]
-                left.remove(watch)
-                if not left:
+                watches = self._watches[key]
+                watches.remove(watch)
+                if not watches:
                     del self._watches[key]
 
-    def _delivery(self, made: PendingCommand) -> Callable[[KafkaError | None, Message], None]:
+    def _delivery_callback(
+        self, pending: PendingCommand
+    ) -> Callable[[KafkaError | None, Message], None]:
         def delivered(error: KafkaError | None, message: Message) -> None:
             self._undelivered -= 1
             self._crash.reach("submit.3-appended")
-            made.delivered(error, message)
+            pending.delivered(error, message)
 
         return delivered
 
@@ -317,7 +319,7 @@ class LedgerClient:
         assert self._loop is not None, "started"
         if self._timer is not None:
             self._timer.cancel()
-        self._resting = pause_s > TICK_S
+        self._idle = pause_s > TICK_S
         self._timer = self._loop.call_later(pause_s, self._tick)
 
     def _tick(self) -> None:
@@ -328,7 +330,7 @@ class LedgerClient:
             for message in self._results.consume(MAX_RESULTS_PER_TICK, 0):
                 self._take(message)
         except KafkaException as error:
-            self._complain(error.args[0])
+            self._warn(error.args[0])
         except Exception as error:
             self._end(error)
         busy = self._undelivered or self._awaited or self._watches
@@ -337,49 +339,49 @@ class LedgerClient:
     def _take(self, message: Message) -> None:
         error = message.error()
         if error is not None:
-            self._complain(error)
+            self._warn(error)
             return
         result = _decode(message.value() or b"")
-        submission = self._awaited.get(result.id or "")
-        if submission is not None:
-            submission.answered(result)
+        pending = self._awaited.get(result.id or "")
+        if pending is not None:
+            pending.take_result(result)
         if self._watches:
             for key in (result.transaction_id, (result.partition, result.offset)):
                 for watch in self._watches.get(key, ()) if key is not None else ():
                     watch.event.set()
 
-    def _complain(self, error: KafkaError) -> None:
-        """The client goes on by itself; meanwhile outcomes are read in Postgres."""
+    def _warn(self, error: KafkaError) -> None:
+        """The client reconnects by itself; meanwhile outcomes are read from Postgres."""
         now = time.monotonic()
-        if now - self._complained_at > WARNING_INTERVAL_S:
-            self._complained_at = now
-            log.warning("results do not come", error=error.str())
+        if now - self._warned_at > WARNING_INTERVAL_S:
+            self._warned_at = now
+            log.warning("results are not arriving", error=error.str())
 
 
 def _results_consumer(settings: KafkaSettings, client_id: str) -> Consumer:
-    """All of `results`, from its end on."""
+    """Reads all partitions of `results` from their current ends."""
     topic = settings.topics.results
     consumer = Consumer(
         {
             **clients.service(settings, client_id, log),
-            # Required by the client; nothing is ever committed or subscribed under it.
+            # Required by the client, which never subscribes or commits.
             "group.id": "none",
             "isolation.level": "read_committed",
             "enable.auto.commit": False,
-            # What was missed meanwhile is read in Postgres.
+            # Missed results are read from Postgres.
             "auto.offset.reset": "latest",
             "fetch.wait.max.ms": 100,
         }
     )
     try:
-        known = consumer.list_topics(topic, timeout=START_TIMEOUT_S).topics[topic]
-        if known.error is not None:
-            raise Failure(f"no results to wait for: {known.error.str()}")
+        metadata = consumer.list_topics(topic, timeout=START_TIMEOUT_S).topics[topic]
+        if metadata.error is not None:
+            raise Failure(f"the topic {topic} cannot be read: {metadata.error.str()}")
         ends = []
-        for partition in known.partitions:
-            asked = TopicPartition(topic, partition)
-            asked.offset = consumer.get_watermark_offsets(asked, timeout=START_TIMEOUT_S)[1]
-            ends.append(asked)
+        for partition in metadata.partitions:
+            end = TopicPartition(topic, partition)
+            end.offset = consumer.get_watermark_offsets(end, timeout=START_TIMEOUT_S)[1]
+            ends.append(end)
     except KafkaException as error:
         raise Failure(f"Kafka cannot be reached: {error.args[0].str()}") from None
     consumer.assign(ends)

@@ -1,8 +1,7 @@
-"""What became of a command, as the books have it: by its position in Kafka, or by the id of its
-transaction.
+"""What became of a command according to the books: by its position in Kafka, or by its transaction.
 
-It waits for nothing and decides nothing. Keeps the rule that what is another's is looked for like
-what is not there: by the same work, so that no time tells the two apart.
+It waits for nothing and decides nothing. Keeps the rule that a look-up of somebody else's
+transaction takes the same work as one of a missing transaction, so time does not tell them apart.
 """
 
 from typing import Literal
@@ -12,7 +11,7 @@ from msgspec import Struct
 from ingress.http.roles import READERS
 from ingress.http.routes import Caller
 from ingress.ledger.account_directory import AccountDirectory
-from ingress.ledger.client.status_url import Position
+from ingress.ledger.client.status_url import CommandPosition
 from ingress.ledger.views import transaction_view
 from ingress.ledger.views.transaction_view import TransactionView
 from plumbing.postgres.connection_pool import Pool
@@ -21,35 +20,35 @@ from sinks.reads.queries import Connection
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """`transaction_id` is None where it never owned one; `facts` is None then, too. `position` is
-    that of the command, where it was submitted here."""
+    """A command that never owned an id has neither `transaction_id` nor `view`. `position` is that
+    of the command, if this ingress submitted it."""
 
     status: Literal["pending", "posted", "rejected"]
     transaction_id: str | None
-    facts: TransactionView | None = None
+    view: TransactionView | None = None
     reason: str | None = None
     detail: str | None = None
     replayed: bool = False
-    position: Position | None = None
+    position: CommandPosition | None = None
 
 
 def party_filter(caller: Caller) -> str | None:
-    """Whose part in a transaction is looked for; None for those who may read all."""
+    """The owner who must have a part in a transaction; None for staff who may read all."""
     return None if caller.role in READERS else caller.id
 
 
 class OutcomeLookup:
-    def __init__(self, pool: Pool, accounts: AccountDirectory) -> None:
+    def __init__(self, pool: Pool, directory: AccountDirectory) -> None:
         self._pool = pool
-        self._accounts = accounts
+        self._directory = directory
 
-    async def of(self, transaction_id: str, party: str | None = None) -> Outcome | None:
-        """None: the books have no such transaction, or `party`, an owner, has no part in it."""
+    async def by_transaction(self, transaction_id: str, party: str | None = None) -> Outcome | None:
+        """None: the books have no such transaction, or `party` has no part in it."""
         async with self._pool.connection() as connection:
-            return await self._of(connection, transaction_id, party)
+            return await self._read(connection, transaction_id, party)
 
-    async def at(self, partition: int, offset: int) -> Outcome | None:
-        """None: the books are not there yet."""
+    async def by_position(self, partition: int, offset: int) -> Outcome | None:
+        """None: the books have not reached this position."""
         async with self._pool.connection() as connection:
             command = await transactions.command_at(connection, partition, offset)
             if command is None:
@@ -61,18 +60,17 @@ class OutcomeLookup:
                     reason=command.reason,
                     detail=command.detail,
                 )
-            found = await self._of(connection, command.transaction_id)
-        replayed = command.outcome == "replayed"
-        assert found is not None, "its transaction is written with it, or before"
+            outcome = await self._read(connection, command.transaction_id)
+        assert outcome is not None, "the transaction is written with its command, or before"
         return Outcome(
-            status=found.status,
-            transaction_id=found.transaction_id,
-            facts=found.facts,
-            reason=found.reason,
-            replayed=replayed,
+            status=outcome.status,
+            transaction_id=outcome.transaction_id,
+            view=outcome.view,
+            reason=outcome.reason,
+            replayed=command.outcome == "replayed",
         )
 
-    async def _of(
+    async def _read(
         self, connection: Connection, transaction_id: str, party: str | None = None
     ) -> Outcome | None:
         row = await transactions.transaction(connection, transaction_id, party)
@@ -81,8 +79,8 @@ class OutcomeLookup:
         entries = []
         if row.status == "posted":
             entries = await transactions.entries_of(connection, transaction_id)
-        known = await self._accounts.all_of([row.account, row.counterparty], connection)
-        account = known.get(row.account)
+        parties = await self._directory.by_ids([row.account, row.counterparty], connection)
+        account = parties.get(row.account)
         currency = "" if account is None else account.currency
-        made = transaction_view.from_rows(row, entries, currency)
-        return Outcome(status=row.status, transaction_id=row.id, facts=made, reason=row.reason)
+        view = transaction_view.from_rows(row, entries, currency)
+        return Outcome(status=row.status, transaction_id=row.id, view=view, reason=row.reason)

@@ -1,8 +1,7 @@
-"""Positions that leave the ledger in a status location or a page cursor, and come back.
+"""Tokens for positions that leave the ledger in a status URL or a page cursor, and come back.
 
-Keeps the rule that each names its ledger and epoch, so that one of another ledger, or of an epoch
-before a restore, is refused by name and never read as a current one. It does not know what a
-position points at.
+Keeps the rule that a token names its ledger and epoch. One of another ledger, or from before a
+restore, is refused by name and never read as a current one. It does not know what a position means.
 """
 
 import re
@@ -23,46 +22,46 @@ class PositionTokens:
         self._ledger = ledger
         self._epoch = epoch
 
-    def write(self, inner: str = "") -> str:
-        named = f"{self._ledger}:{self._epoch}"
-        return f"{named}:{inner}" if inner else named
+    def write(self, position: str = "") -> str:
+        prefix = f"{self._ledger}:{self._epoch}"
+        return f"{prefix}:{position}" if position else prefix
 
-    def read(self, text: str) -> str | None:
-        """What was written. None: it is not a position. Raises a Problem for one that is not of
-        this ledger and epoch."""
-        found = _TOKEN(text)
-        if found is None:
+    def read(self, token: str) -> str | None:
+        """The position, or None if the text is not a token. Raises a Problem for a token of another
+        ledger or epoch."""
+        match = _TOKEN(token)
+        if match is None:
             return None
-        ledger, epoch, inner = found.groups()
+        ledger, epoch, position = match.groups()
         if ledger != self._ledger:
-            words = f"It is of the ledger {ledger}, and this is {self._ledger}."
-            raise HttpProblem(Code.POSITION_OF_ANOTHER_LEDGER, words)
+            detail = f"The position belongs to ledger {ledger}; this is ledger {self._ledger}."
+            raise HttpProblem(Code.POSITION_OF_ANOTHER_LEDGER, detail)
         if int(epoch) != self._epoch:
-            words = f"It is of epoch {epoch}, and this ledger is in epoch {self._epoch}."
-            raise HttpProblem(Code.POSITION_OF_ANOTHER_EPOCH, words)
-        return inner or ""
+            detail = (
+                f"The position belongs to epoch {epoch}; this ledger is in epoch {self._epoch}."
+            )
+            raise HttpProblem(Code.POSITION_OF_ANOTHER_EPOCH, detail)
+        return position or ""
 
-    def cursor(self, inner: str | None) -> str | None:
-        """As a page gives it."""
-        return None if inner is None else self.write(inner)
+    def write_cursor(self, position: str | None) -> str | None:
+        return None if position is None else self.write(position)
 
-    def inner_cursor(self, text: str | None) -> str | None:
-        """As a page was asked for by it."""
-        if text is None:
+    def read_cursor(self, token: str | None) -> str | None:
+        if token is None:
             return None
-        inner = self.read(text)
-        if not inner:
+        position = self.read(token)
+        if not position:
             raise bad_cursor()
-        return inner
+        return position
 
-    def number(self, text: str | None, first: int) -> int:
-        """Of a list that is in the order of a number."""
-        inner = self.inner_cursor(text)
-        if inner is None:
-            return first
-        if _NUMBER(inner) is None:
+    def read_number(self, token: str | None, default: int) -> int:
+        """The cursor of a list that is ordered by a number."""
+        position = self.read_cursor(token)
+        if position is None:
+            return default
+        if _NUMBER(position) is None:
             raise bad_cursor()
-        return int(inner)
+        return int(position)
 
 
 def bad_cursor() -> HttpProblem:

@@ -1,8 +1,8 @@
-"""Where a client polls for what it was not told at once: an address that carries the command's
-position in Kafka with its ledger and epoch, signed for who submitted it.
+"""The status URL of a submission: it carries the command's position in Kafka with ledger and epoch,
+signed for the caller who submitted it.
 
-So any ingress can tell a command that nobody has decided yet from one that nobody sent, without
-keeping anything. It asks nobody.
+So any ingress can tell a command that is not decided yet from one that was never sent, without
+storing anything. It needs no database.
 """
 
 import base64
@@ -14,43 +14,42 @@ from ingress.auth.signing_keys import Keys
 from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.client.position_tokens import PositionTokens
 
-Position = tuple[int, int]
+CommandPosition = tuple[int, int]
 
 MAC_PURPOSE: Final = "command location"
 _POSITION: Final = re.compile(r"(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,18})", re.ASCII).fullmatch
 
 
 class StatusUrls:
-    def __init__(self, keys: Keys, positions: PositionTokens, prefix: str) -> None:
+    def __init__(self, keys: Keys, tokens: PositionTokens, prefix: str) -> None:
         self._keys = keys
-        self._positions = positions
+        self._tokens = tokens
         self._path = f"{prefix}/commands/"
 
-    def of(self, owner: str, transaction_id: str, position: Position | None) -> str:
-        """Without a position: it is not certain that Kafka has the command."""
-        place = "" if position is None else f"{position[0]}:{position[1]}"
-        text = self._positions.write(place)
-        mac = self._keys.mac(MAC_PURPOSE, _signed(owner, transaction_id, text))
+    def sign(self, caller_id: str, transaction_id: str, position: CommandPosition | None) -> str:
+        """Without a position, it is not certain that Kafka has the command."""
+        token = self._tokens.write("" if position is None else f"{position[0]}:{position[1]}")
+        mac = self._keys.mac(MAC_PURPOSE, _signed_text(caller_id, transaction_id, token))
         signature = base64.urlsafe_b64encode(mac).decode().rstrip("=")
-        return f"{self._path}{transaction_id}?position={text}&signature={signature}"
+        return f"{self._path}{transaction_id}?position={token}&signature={signature}"
 
-    def read(
-        self, owner: str, transaction_id: str, text: str, signature: str | None
-    ) -> Position | None:
-        """The position, None where it is not certain. Raises a Problem for what is of another
-        ledger or epoch, and for what was not signed here for this owner."""
-        place = self._positions.read(text)
-        if place is None or signature is None:
+    def verify(
+        self, caller_id: str, transaction_id: str, token: str, signature: str | None
+    ) -> CommandPosition | None:
+        """The position, or None if it is uncertain. Raises a Problem for another ledger or epoch,
+        and for a URL that was not signed for this caller."""
+        position = self._tokens.read(token)
+        if position is None or signature is None:
             raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
         try:
             mac = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
         except (ValueError, binascii.Error):
             mac = b""
-        if not self._keys.check(MAC_PURPOSE, _signed(owner, transaction_id, text), mac):
+        if not self._keys.check(MAC_PURPOSE, _signed_text(caller_id, transaction_id, token), mac):
             raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
-        found = _POSITION(place)
-        return None if found is None else (int(found.group(1)), int(found.group(2)))
+        match = _POSITION(position)
+        return None if match is None else (int(match.group(1)), int(match.group(2)))
 
 
-def _signed(owner: str, transaction_id: str, text: str) -> bytes:
-    return f"{owner}|{transaction_id}|{text}".encode()
+def _signed_text(caller_id: str, transaction_id: str, token: str) -> bytes:
+    return f"{caller_id}|{transaction_id}|{token}".encode()

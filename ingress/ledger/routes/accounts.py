@@ -1,6 +1,6 @@
-"""Accounts of all types, for operators: opened, limited, frozen and closed, and what they come to.
+"""Accounts of all types, for operators: opened, changed, frozen and closed, and the trial balance.
 
-What changes an account is a command like any other; whether it may happen is for the ledger to say.
+Every change is a command like any other; the ledger decides whether it may happen.
 """
 
 import uuid
@@ -21,7 +21,7 @@ from ingress.ledger.routes import paged_lists, submit
 from ingress.ledger.routes.paged_lists import CursorQuery, PageQuery, TransactionLists
 from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.routes.wallets import BalanceQuery, BalanceResponse, WalletRoutes
-from ingress.ledger.views import wallet_view
+from ingress.ledger.views import responses, wallet_view
 from ingress.ledger.views.responses import AcceptedResponse, PageMeta, TransactionList
 from ingress.users.directory import People
 from plumbing.postgres.connection_pool import Pool
@@ -35,26 +35,26 @@ from sinks.reads.history import NO_FILTER
 TAG: Final = "Accounts"
 Type = Literal["wallet", "asset", "liability", "equity", "revenue", "expense"]
 Status = Literal["open", "frozen", "closed"]
-# Where an account's metadata has its name.
+# The name of an account is kept in its metadata.
 NAME_KEY: Final = "name"
-# Room for a name beside it.
+# Leaves room for the name.
 MAX_METADATA_BYTES: Final = field_types.MAX_METADATA_BYTES - 1_024
 Limit = Field(
     default=None,
     ge=-money.MAX_AMOUNT,
     le=0,
-    description="The least available balance, in minor units: negative for an overdraft.",
+    description="The lowest available balance allowed, in minor units; negative for an overdraft.",
 )
 
 
 class NewAccount(Body):
-    id: AccountId | None = Field(default=None, description="Made here where it is not given.")
+    id: AccountId | None = Field(default=None, description="Generated if omitted.")
     name: str | None = Field(default=None, min_length=1, max_length=200)
     account_type: Type
-    currency: Currency | None = Field(default=None, description="The default one if not given.")
+    currency: Currency | None = Field(default=None, description="The default currency if omitted.")
     limit: int | None = Limit
     user_id: request_fields.UserReference | None = None
-    metadata: dict[str, str] = Field(default={}, description="At most 4 KiB with the name.")
+    metadata: dict[str, str] = Field(default={}, description="At most 4 KiB including the name.")
 
     @field_validator("metadata")
     @classmethod
@@ -63,18 +63,18 @@ class NewAccount(Body):
 
 
 class AccountChanges(Body):
-    """What is given is changed, all of it or nothing."""
+    """Changes the given fields, all or nothing."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     name: str | None = Field(
-        default=None, min_length=1, max_length=200, description="Null takes it away."
+        default=None, min_length=1, max_length=200, description="Null removes it."
     )
     limit: int | None = Limit
     metadata: dict[str, str | None] = Field(
         default={},
-        description="Each name that is given is set, or with null or an empty text taken away; the"
-        " others stay. At most 3 KiB, and 4 KiB with what is there.",
+        description="Sets each given name, or removes it if the value is null or empty; the others"
+        " stay. At most 3 KiB, and 4 KiB together with what is stored.",
     )
 
     @field_validator("metadata")
@@ -109,7 +109,7 @@ class AccountList(ResponseModel):
 
 
 class TrialLineResponse(ResponseModel):
-    """A type of account, or a system account. Text where it is beyond what JSON readers hold."""
+    """A type of account, or a system account. Amounts are text, as JSON numbers are too small."""
 
     currency: str
     name: str
@@ -118,7 +118,7 @@ class TrialLineResponse(ResponseModel):
 
 
 class TrialBalanceResponse(ResponseModel):
-    """In minor units as text; in each currency debits are credits."""
+    """In minor units, as text. In each currency, debits equal credits."""
 
     data: list[TrialLineResponse]
 
@@ -157,17 +157,17 @@ class AccountRoutes:
         self,
         default_currency: str,
         pool: Pool,
-        known: AccountDirectory,
+        directory: AccountDirectory,
         people: People,
-        answers: CommandSubmitter,
+        submitter: CommandSubmitter,
         lists: TransactionLists,
         wallets: WalletRoutes,
     ) -> None:
         self._default_currency = default_currency
         self._pool = pool
-        self._known = known
+        self._directory = directory
         self._people = people
-        self._answers = answers
+        self._submitter = submitter
         self._lists = lists
         self._wallets = wallets
 
@@ -191,22 +191,26 @@ class AccountRoutes:
                     Reason.SYSTEM_ACCOUNT,
                 ),
             ),
-            self._read("/accounts", self.browse, "Accounts by id", AccountList, AccountQuery),
-            self._read("/accounts/{id}", self.show, "One account", AccountResponse, None),
+            self._read("/accounts", self.browse, "List accounts by id", AccountList, AccountQuery),
+            self._read("/accounts/{id}", self.show, "Get an account", AccountResponse, None),
             self._read(
-                "/accounts/{id}/balance", self.balance, "A balance", BalanceResponse, BalanceQuery
+                "/accounts/{id}/balance",
+                self._wallets.balance,
+                "Get an account's balance",
+                BalanceResponse,
+                BalanceQuery,
             ),
             self._read(
                 "/accounts/{id}/entries",
                 self.entries,
-                "An account's history",
+                "List an account's entries",
                 TransactionList,
                 PageQuery,
             ),
             self._read(
                 "/trial-balance",
                 self.trial,
-                "All accounts, added up",
+                "Get the trial balance",
                 TrialBalanceResponse,
                 CurrencyQuery,
             ),
@@ -223,17 +227,17 @@ class AccountRoutes:
                 headers=request_fields.MoneyHeaders,
                 answers={200: AccountResponse, 202: AcceptedResponse},
                 problems=(*ACCOUNT_PROBLEMS, Reason.METADATA_TOO_LARGE),
-                description="Any of them, as one command: all or nothing. `limit` null takes it"
-                " away, but from wallets.",
+                description="One command changes any of them, all or nothing. `limit` null removes"
+                " the limit; a wallet must have one.",
             ),
-            *(self._step(name) for name in STATUS_CHANGES),
+            *(self._status_route(name) for name in STATUS_CHANGES),
         ]
 
     def _read(
         self, path: str, handler: Any, summary: str, model: Any, query: type[Query] | None
     ) -> Route:
-        one = "{id}" in path
-        deep = (Code.PAGE_TOO_DEEP,) if model is AccountList else ()
+        has_id = "{id}" in path
+        list_problems = (Code.PAGE_TOO_DEEP,) if model is AccountList else ()
         return routes.reading(
             path,
             handler,
@@ -242,21 +246,21 @@ class AccountRoutes:
             READERS,
             model,
             tagged=model is AccountResponse,
-            params=AccountPath if one else None,
+            params=AccountPath if has_id else None,
             query=query,
-            problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP) if one else deep,
+            problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP) if has_id else list_problems,
         )
 
-    def _step(self, name: str) -> Route:
+    def _status_route(self, name: str) -> Route:
         kind, summary = STATUS_CHANGES[name]
 
-        async def step(call: Call[None, None]) -> Answer:
+        async def change_status(call: Call[None, None]) -> Answer:
             return await self._decide(call, kind, {})
 
         return Route(
             method="POST",
             path="/accounts/{id}/" + name,
-            handler=step,
+            handler=change_status,
             summary=summary,
             tag=TAG,
             roles=OPERATORS,
@@ -275,61 +279,64 @@ class AccountRoutes:
         if body.user_id is not None:
             user = await self._people.by_reference(body.user_id)
             if user is None:
-                raise request_fields.bad_field(Reason.ACCOUNT_NOT_FOUND, "user_id", "is no user")
+                raise request_fields.bad_field(
+                    Reason.ACCOUNT_NOT_FOUND, "user_id", "does not exist"
+                )
             owner = user.id
-        # The same key is the same account: its id follows from it.
-        made = uuid.uuid4() if key is None else uuid.uuid5(uuid.UUID(call.caller.id), key)
-        id = body.id or str(made)
-        named = {} if body.name is None else {NAME_KEY: body.name}
+        # The id is derived from the key, so a repeated request opens the same account.
+        new_id = uuid.uuid4() if key is None else uuid.uuid5(uuid.UUID(call.caller.id), key)
+        id = body.id or str(new_id)
+        name = {} if body.name is None else {NAME_KEY: body.name}
         command = commands.OpenAccount(
             account=id,
             type=body.account_type,
             currency=currency,
             owner=owner,
             min_balance=body.limit,
-            metadata={**body.metadata, **named},
+            metadata={**body.metadata, **name},
             **_command_fields(call, key),
         )
-        return await self._told(call, command, currency, 201)
+        return await self._submit(call, command, currency, 201)
 
     async def change(self, call: Call[AccountChanges, None]) -> Answer:
-        body, given = call.body, call.body.model_fields_set
-        if not given:
+        body, changed = call.body, call.body.model_fields_set
+        if not changed:
             raise request_fields.bad_field(
-                Code.FIELDS_INVALID, "limit", "or name or metadata is required"
+                Code.FIELDS_INVALID, "limit", "give at least one of limit, name and metadata"
             )
-        change: dict[str, Any] = {"metadata": dict(body.metadata)}
-        if "name" in given:
-            change["metadata"][NAME_KEY] = body.name or ""
-        if "limit" in given:
-            change |= {"min_balance": body.limit, "no_limit": True if body.limit is None else None}
-        return await self._decide(call, commands.ChangeAccount, change)
+        changes: dict[str, Any] = {"metadata": dict(body.metadata)}
+        if "name" in changed:
+            changes["metadata"][NAME_KEY] = body.name or ""
+        if "limit" in changed:
+            changes |= {"min_balance": body.limit, "no_limit": True if body.limit is None else None}
+        return await self._decide(call, commands.ChangeAccount, changes)
 
-    async def _decide(self, call: Call[Any, Any], kind: Any, more: dict[str, Any]) -> Answer:
-        known = await self._known.may_use(call.caller, call.path["id"], "id")
+    async def _decide(self, call: Call[Any, Any], kind: Any, changes: dict[str, Any]) -> Answer:
+        account = await self._directory.accessible(call.caller, call.path["id"], "id")
         key = request_fields.idempotency_key(call.request, None, False)
-        command = kind(account=known.id, **more, **_command_fields(call, key))
-        return await self._told(call, command, known.currency, 200)
+        command = kind(account=account.id, **changes, **_command_fields(call, key))
+        return await self._submit(call, command, account.currency, 200)
 
-    async def _told(
+    async def _submit(
         self, call: Call[Any, Any], command: Command, currency: str, status: int
     ) -> Answer:
-        async def show(found: Outcome) -> Answer:
-            told = await self._shown(command.account)
-            return submit.with_etag(told, told.version, status, submit.replay_headers(found))
+        async def present(outcome: Outcome) -> Answer:
+            response = await self._response(command.account)
+            headers = submit.replay_headers(outcome)
+            return responses.with_etag(response, response.version, status, headers)
 
-        return await self._answers.submitted(call, command, currency, show)
+        return await self._submitter.submit_and_present(call, command, currency, present)
 
-    async def _shown(self, id: str) -> AccountResponse:
+    async def _response(self, id: str) -> AccountResponse:
         async with self._pool.connection() as connection:
             account = await accounts.account(connection, id)
         if account is None:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
-        return _account_response(account, await self._known.all_of([id]))
+        return _account_response(account, await self._directory.by_ids([id]))
 
     async def show(self, call: Call[None, None]) -> Answer:
-        told = await self._shown(call.path["id"])
-        return submit.with_etag_or_304(call, told, told.version)
+        response = await self._response(call.path["id"])
+        return responses.with_etag_or_304(call, response, response.version)
 
     async def browse(self, call: Call[None, AccountQuery]) -> Answer:
         query, owner = call.query, None
@@ -348,40 +355,39 @@ class AccountRoutes:
                     cursor=self._lists.cursor(query),
                 )
             )
-        known = await self._known.all_of([each.id for each in page.items])
+        identities = await self._directory.by_ids([account.id for account in page.items])
         meta = self._lists.meta(query, page)
         return Answer(
-            AccountList(data=[_account_response(each, known) for each in page.items], meta=meta)
+            AccountList(
+                data=[_account_response(account, identities) for account in page.items], meta=meta
+            )
         )
 
-    async def balance(self, call: Call[None, BalanceQuery]) -> Answer:
-        return await self._wallets.balance(call)
-
     async def entries(self, call: Call[None, PageQuery]) -> Answer:
-        known = await self._known.may_use(call.caller, call.path["id"], "id")
-        page = await self._lists.history(known, call.query, NO_FILTER, None, None)
+        account = await self._directory.accessible(call.caller, call.path["id"], "id")
+        page = await self._lists.history(account, call.query, NO_FILTER, None, None)
         items = await self._lists.items(call.caller, page)
         return Answer(TransactionList(data=items, meta=self._lists.meta(call.query, page)))
 
     async def trial(self, call: Call[None, CurrencyQuery]) -> Answer:
         async with self._pool.connection() as connection:
             lines = await accounts.trial_balance(connection, call.query.currency)
-        told = [
+        data = [
             TrialLineResponse(
-                currency=each.currency,
-                name=each.name,
-                debit=str(each.debit),
-                credit=str(each.credit),
+                currency=line.currency,
+                name=line.name,
+                debit=str(line.debit),
+                credit=str(line.credit),
             )
-            for each in lines
+            for line in lines
         ]
-        return Answer(TrialBalanceResponse(data=told))
+        return Answer(TrialBalanceResponse(data=data))
 
 
 STATUS_CHANGES: Final[dict[str, tuple[Any, str]]] = {
-    "freeze": (commands.Freeze, "Take no new debits, credits and holds"),
-    "unfreeze": (commands.Unfreeze, "Take them again"),
-    "close": (commands.Close, "Close an empty account, for good"),
+    "freeze": (commands.Freeze, "Freeze an account: no new debits, credits or holds"),
+    "unfreeze": (commands.Unfreeze, "Unfreeze an account"),
+    "close": (commands.Close, "Close an empty account permanently"),
 }
 
 
@@ -395,25 +401,29 @@ def _command_fields(call: Call[Any, Any], key: str | None) -> dict[str, Any]:
 
 def _require_size(metadata: dict[str, str]) -> dict[str, str]:
     if command_validation.metadata_bytes(metadata) > MAX_METADATA_BYTES:
-        raise PydanticCustomError("too_large", "has more than 3,072 bytes")
+        raise PydanticCustomError("too_large", "is larger than 3,072 bytes")
     return metadata
 
 
-def _account_response(of: accounts.AccountView, known: dict[str, KnownAccount]) -> AccountResponse:
-    currency = of.currency
-    metadata = dict(of.metadata)
-    owner = known.get(of.id)
+def _account_response(
+    account: accounts.AccountView, identities: dict[str, KnownAccount]
+) -> AccountResponse:
+    currency = account.currency
+    metadata = dict(account.metadata)
+    identity = identities.get(account.id)
     return AccountResponse(
-        id=of.id,
+        id=account.id,
         name=metadata.pop(NAME_KEY, None),
-        account_type=of.type,
+        account_type=account.type,
         currency=currency,
-        status=of.status,
-        limit=of.min_balance,
-        limit_decimal=None if of.min_balance is None else money.to_major(of.min_balance, currency),
-        user_id=None if owner is None else owner.owner_number,
-        **wallet_view.amount_fields(of.balance, of.held, currency),
-        version=of.version,
+        status=account.status,
+        limit=account.min_balance,
+        limit_decimal=None
+        if account.min_balance is None
+        else money.to_major(account.min_balance, currency),
+        user_id=None if identity is None else identity.owner_number,
+        **wallet_view.amount_fields(account.balance, account.held, currency),
+        version=account.version,
         metadata=metadata,
-        created_at=of.opened_at,
+        created_at=account.opened_at,
     )

@@ -1,9 +1,8 @@
-"""What became of a command: polled for by its transaction id, or by the signed address that its
-submission was answered with.
+"""The status of a command: polled by its transaction id, or by the signed URL from its submission.
 
-Keeps the rules that what is not decided is never told as rejected, and that another's command is
-not there: whoever knows a wallet can compute the id of any key, and learns from no answer and no
-waiting time whether it was used.
+Keeps two rules. An undecided command is never reported as rejected. Another user's command looks
+like a missing one, in the answer and in the waiting time, although anybody who knows a wallet can
+compute the id of any key.
 """
 
 import asyncio
@@ -14,14 +13,13 @@ from pydantic import Field
 from ingress.http import problems, routes
 from ingress.http.problems import Code, HttpProblem, ProblemDocument
 from ingress.http.roles import UserRole
-from ingress.http.routes import Answer, Call, Query, Route
+from ingress.http.routes import Answer, Call, Caller, Query, Route
 from ingress.ledger import request_fields
 from ingress.ledger.client.outcome_lookup import Outcome, party_filter
 from ingress.ledger.client.status_url import StatusUrls
 from ingress.ledger.client.submission import Submission
 from ingress.ledger.routes import submit
-from ingress.ledger.routes.submit import CommandSubmitter
-from ingress.ledger.views.responses import CommandResponse
+from ingress.ledger.views.responses import CommandResponse, TransactionPresenter
 
 POLLERS: Final = frozenset({UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR})
 
@@ -34,7 +32,7 @@ class StatusQuery(request_fields.WaitQuery):
     position: str | None = Field(
         default=None,
         max_length=200,
-        description="As in `Location`: the ledger, its epoch, and where the command lies.",
+        description="As in `Location`: ledger, epoch and position of the command.",
     )
     signature: str | None = Field(default=None, max_length=100, description="As in `Location`.")
 
@@ -42,20 +40,20 @@ class StatusQuery(request_fields.WaitQuery):
 class CommandRoutes:
     def __init__(
         self,
-        submissions: Submission,
-        locations: StatusUrls,
-        told: CommandSubmitter,
+        submission: Submission,
+        status_urls: StatusUrls,
+        presenter: TransactionPresenter,
     ) -> None:
-        self._submissions = submissions
-        self._locations = locations
-        self._answers = told
+        self._submission = submission
+        self._status_urls = status_urls
+        self._presenter = presenter
 
     def routes(self) -> list[Route]:
         return [
             routes.reading(
                 "/commands/{id}",
                 self.poll,
-                "What became of a command",
+                "Get the status of a command",
                 "Transactions",
                 POLLERS,
                 CommandResponse,
@@ -66,8 +64,8 @@ class CommandRoutes:
                     Code.POSITION_OF_ANOTHER_EPOCH,
                     Code.POSITION_OF_ANOTHER_LEDGER,
                 ),
-                description="By the `Location` of its submission, or by the transaction's id"
-                " alone. `wait` polls long.",
+                description="Takes the `Location` of the submission, or the transaction's id alone."
+                " `wait` is for long polling.",
             )
         ]
 
@@ -77,30 +75,28 @@ class CommandRoutes:
         if query.position is None:
             if query.signature is not None:
                 raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
-            mine = party_filter(call.caller)
-            found = await self._submissions.until_decided(id, None, deadline, mine)
-            if found is None:
+            party = party_filter(call.caller)
+            outcome = await self._submission.wait_until_decided(id, None, deadline, party)
+            if outcome is None:
                 raise HttpProblem(Code.NOT_DECIDED_OR_UNKNOWN)
-            return Answer(await self._shown(call, id, found))
-        position = self._locations.read(call.caller.id, id, query.position, query.signature)
-        found = await self._submissions.until_decided(id, position, deadline)
-        if found is None:
+            return Answer(await self._response(call.caller, id, outcome))
+        position = self._status_urls.verify(call.caller.id, id, query.position, query.signature)
+        outcome = await self._submission.wait_until_decided(id, position, deadline)
+        if outcome is None:
             return Answer(CommandResponse(id=id, status="accepted", uncertain=position is None))
-        return Answer(await self._shown(call, id, found))
+        return Answer(await self._response(call.caller, id, outcome))
 
-    async def _shown(
-        self, call: Call[None, StatusQuery], id: str, found: Outcome
-    ) -> CommandResponse:
-        if found.status == "rejected":
-            refused = _document(submit.rejection_problem(found))
-            return CommandResponse(id=id, status="rejected", problem=refused)
-        facts = submit.posted_view(found)
-        view = await self._answers.view(call.caller, facts)
-        told = await self._answers.shown(facts, call.caller, view)
-        return CommandResponse(id=id, status=found.status, transaction=told)
+    async def _response(self, caller: Caller, id: str, outcome: Outcome) -> CommandResponse:
+        if outcome.status == "rejected":
+            problem = _problem_document(submit.rejection_problem(outcome))
+            return CommandResponse(id=id, status="rejected", problem=problem)
+        view = submit.posted_view(outcome)
+        side = await self._presenter.side_of(caller, view)
+        response = await self._presenter.present(view, caller, side)
+        return CommandResponse(id=id, status=outcome.status, transaction=response)
 
 
-def _document(problem: HttpProblem) -> ProblemDocument:
+def _problem_document(problem: HttpProblem) -> ProblemDocument:
     code = problem.code
     return ProblemDocument(
         type=f"{problems.PAGES}{code}",

@@ -1,8 +1,7 @@
-"""Holds, captures, voids and reversals: what is asked about an earlier transaction, or kept for a
-later one.
+"""Holds, captures, voids and reversals.
 
-What is named by id and not in the books yet is waited for. Whether it may happen is for the ledger
-to say.
+A hold or transaction that is named by id and not in the books yet is waited for. The ledger decides
+whether it may be captured, voided or reversed.
 """
 
 import asyncio
@@ -40,16 +39,18 @@ Status = Literal["open", "capturing", "captured", "voided", "expired"]
 
 class HoldRequest(TransactionFields):
     amount: Amount
-    wallet_id: AccountId | None = Field(default=None, description="Else the default one.")
+    wallet_id: AccountId | None = Field(
+        default=None, description="The caller's default wallet if omitted."
+    )
     expires_at: Moment | None = None
 
 
 class CaptureRequest(TransactionFields):
-    """Without an amount: the whole hold. What is not captured is released."""
+    """By default captures the whole hold. The rest of the hold is released."""
 
     amount: Amount | None = None
     to_wallet_id: AccountId | None = Field(
-        default=None, description="For operators; else the money leaves the ledger."
+        default=None, description="For operators. If omitted, the money leaves the ledger."
     )
 
 
@@ -82,8 +83,8 @@ class HoldPath(Query):
 
 class HoldQuery(CursorQuery):
     wallet_id: AccountId | None = None
-    account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
-    user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
+    account_id: AccountId | None = Field(default=None, description="Same as `wallet_id`.")
+    user_id: str | None = Field(default=None, max_length=64, description="Integer id or uuid.")
     status: Status | None = None
 
 
@@ -92,25 +93,25 @@ class HoldRoutes:
         self,
         settings: IngressSettings,
         pool: Pool,
-        known: AccountDirectory,
-        submissions: Submission,
-        answers: CommandSubmitter,
+        directory: AccountDirectory,
+        submission: Submission,
+        submitter: CommandSubmitter,
         lists: TransactionLists,
     ) -> None:
         self._settings = settings
         self._pool = pool
-        self._known = known
-        self._submissions = submissions
-        self._answers = answers
+        self._directory = directory
+        self._submission = submission
+        self._submitter = submitter
         self._lists = lists
 
     def routes(self) -> list[Route]:
         return [
-            self._route("/holds", self.place, "Keep money for later", HoldRequest, USERS),
+            self._route("/holds", self.place, "Place a hold", HoldRequest, USERS),
             self._route(
                 "/holds/{id}/capture",
                 self.capture,
-                "Turn a hold, or a part of it, into a payment",
+                "Capture a hold, or part of it",
                 CaptureRequest,
                 USERS,
                 HOLD_PROBLEMS,
@@ -121,7 +122,7 @@ class HoldRoutes:
             self._route(
                 "/transactions/{id}/reverse",
                 self.reverse,
-                "Undo a transaction, once and whole",
+                "Reverse a transaction",
                 EmptyRequest,
                 OPERATORS,
                 (
@@ -134,19 +135,19 @@ class HoldRoutes:
             routes.reading(
                 "/holds",
                 self.browse,
-                "Holds, the latest first",
+                "List holds, latest first",
                 TAG,
                 LIST_ROLES,
                 HoldList,
                 query=HoldQuery,
                 problems=(Reason.ACCOUNT_NOT_FOUND, Code.PAGE_TOO_DEEP),
-                description="A user's: those of all their wallets, or of `wallet_id`. Operators and"
-                " auditors see all, and those of any account or user.",
+                description="Users see the holds of all their wallets, or of `wallet_id`. Operators"
+                " and auditors see all holds, or those of any account or user.",
             ),
             routes.reading(
                 "/holds/{id}",
                 self.show,
-                "One hold as it is now",
+                "Get a hold",
                 TAG,
                 LIST_ROLES,
                 HoldResponse,
@@ -182,114 +183,116 @@ class HoldRoutes:
 
     async def place(self, call: Call[HoldRequest, None]) -> Answer:
         body = call.body
-        wallet = await self._known.chosen(call.caller, body.wallet_id)
-        await self._known.require_open(wallet, request_fields.DEFAULT_WAIT_S)
-        expires = None
+        account = await self._directory.source(call.caller, body.wallet_id)
+        await self._directory.require_open(account)
+        expires_at_ms = None
         if body.expires_at is not None:
-            expires = round(body.expires_at.timestamp() * 1_000)
-            if not field_types.EARLIEST_MS <= expires <= field_types.LATEST_MS:
+            expires_at_ms = round(body.expires_at.timestamp() * 1_000)
+            if not field_types.EARLIEST_MS <= expires_at_ms <= field_types.LATEST_MS:
                 raise request_fields.bad_field(
                     Reason.TIME_OUT_OF_RANGE, "expires_at", "is out of range"
                 )
         command = commands.Hold(
-            account=wallet.id,
-            amount=request_fields.minor_units(body.amount, wallet.currency),
-            expires_at_ms=expires,
-            **self._common(call, body),
+            account=account.id,
+            amount=request_fields.minor_units(body.amount, account.currency),
+            expires_at_ms=expires_at_ms,
+            **self._fields(call, body),
         )
-        return await self._answers.of(call, command, wallet.currency)
+        return await self._submitter.submit(call, command, account.currency)
 
     async def capture(self, call: Call[CaptureRequest | None, None]) -> Answer:
         body = call.body or CaptureRequest()
-        hold, on = await self._hold(call)
+        hold, account = await self._hold(call)
         if body.to_wallet_id is not None:
             if call.caller.role != UserRole.OPERATOR:
                 raise request_fields.bad_field(
-                    Reason.ACCOUNT_NOT_FOUND, "to_wallet_id", "is for operators"
+                    Reason.ACCOUNT_NOT_FOUND, "to_wallet_id", "is for operators only"
                 )
-            await self._known.may_use(call.caller, body.to_wallet_id, "to_wallet_id")
+            await self._directory.accessible(call.caller, body.to_wallet_id, "to_wallet_id")
         amount = (
-            None if body.amount is None else request_fields.minor_units(body.amount, on.currency)
+            None
+            if body.amount is None
+            else request_fields.minor_units(body.amount, account.currency)
         )
         command = commands.Capture(
-            account=on.id,
+            account=account.id,
             hold_id=hold.id,
             to=body.to_wallet_id,
             amount=amount,
-            **self._common(call, body),
+            **self._fields(call, body),
         )
-        return await self._answers.of(call, command, on.currency)
+        return await self._submitter.submit(call, command, account.currency)
 
     async def void(self, call: Call[EmptyRequest | None, None]) -> Answer:
-        hold, on = await self._hold(call)
-        common = self._common(call, call.body or EmptyRequest())
-        return await self._answers.of(
-            call, commands.Void(account=on.id, hold_id=hold.id, **common), on.currency
-        )
+        hold, account = await self._hold(call)
+        fields = self._fields(call, call.body or EmptyRequest())
+        command = commands.Void(account=account.id, hold_id=hold.id, **fields)
+        return await self._submitter.submit(call, command, account.currency)
 
     async def reverse(self, call: Call[EmptyRequest | None, None]) -> Answer:
         id = call.path["id"]
-        original = await self._wait_for(call, id)
+        original = await self._wait_for_transaction(call, id)
         if original is None:
             raise HttpProblem(Reason.TRANSACTION_NOT_FOUND)
-        known = (await self._known.all_of([original.account])).get(original.account)
-        if known is None:
+        account = (await self._directory.by_ids([original.account])).get(original.account)
+        if account is None:
             raise HttpProblem(Reason.TRANSACTION_NOT_FOUND)
-        common = self._common(call, call.body or EmptyRequest())
-        command: Command = commands.Reverse(account=known.id, transaction_id=id, **common)
-        return await self._answers.of(call, command, known.currency)
+        fields = self._fields(call, call.body or EmptyRequest())
+        command: Command = commands.Reverse(account=account.id, transaction_id=id, **fields)
+        return await self._submitter.submit(call, command, account.currency)
 
-    def _common(self, call: Call[Any, Any], body: TransactionFields) -> dict[str, Any]:
+    def _fields(self, call: Call[Any, Any], body: TransactionFields) -> dict[str, Any]:
         required = self._settings.require_trans_id
         key = request_fields.idempotency_key(call.request, body.trans_id, required) or str(
             uuid.uuid4()
         )
         return request_fields.transaction_fields(call, body, key)
 
-    async def _wait_for(self, call: Call[Any, Any], id: str) -> TransactionView | None:
-        """A transaction that the books may not have yet."""
+    async def _wait_for_transaction(self, call: Call[Any, Any], id: str) -> TransactionView | None:
+        """Waits for a transaction that may not be in the books yet."""
         deadline = asyncio.get_running_loop().time() + request_fields.wait_s(call.request)
-        found = await self._submissions.until_decided(id, None, deadline, party_filter(call.caller))
-        return None if found is None else posted_view(found)
+        party = party_filter(call.caller)
+        outcome = await self._submission.wait_until_decided(id, None, deadline, party)
+        return None if outcome is None else posted_view(outcome)
 
     async def _hold(self, call: Call[Any, Any]) -> tuple[HoldView, KnownAccount]:
         id = call.path["id"]
-        await self._wait_for(call, id)
+        await self._wait_for_transaction(call, id)
         return await self._own_hold(call.caller, id)
 
     async def _own_hold(self, caller: Caller, id: str) -> tuple[HoldView, KnownAccount]:
         async with self._pool.connection() as connection:
             hold = await transactions.hold(connection, id, party_filter(caller))
-        known = None if hold is None else await self._known.find(hold.account)
-        if hold is None or known is None:
+        account = None if hold is None else await self._directory.find(hold.account)
+        if hold is None or account is None:
             raise HttpProblem(Reason.HOLD_NOT_FOUND)
-        return hold, known
+        return hold, account
 
     async def show(self, call: Call[None, None]) -> Answer:
         hold, _ = await self._own_hold(call.caller, call.path["id"])
-        return Answer(_shown(hold))
+        return Answer(_hold_response(hold))
 
     async def browse(self, call: Call[None, HoldQuery]) -> Answer:
         query = call.query
-        whose = await self._lists.whose(
+        scope = await self._lists.scope(
             call.caller, query.wallet_id, query.account_id, query.user_id
         )
         async with self._pool.connection() as connection:
-            named = None if whose is None else [whose.id]
-            if isinstance(whose, OwnerScope):
-                named = list(await accounts.versions_of(connection, whose.id))
+            account_ids = None if scope is None else [scope.id]
+            if isinstance(scope, OwnerScope):
+                account_ids = list(await accounts.versions_of(connection, scope.id))
             statuses = {} if query.status is None else {"statuses": [query.status]}
             page = await paged_lists.page_or_problem(
                 transactions.holds(
                     connection,
-                    named,
+                    account_ids,
                     limit=query.limit,
                     cursor=self._lists.cursor(query),
                     **statuses,
                 )
             )
         meta = self._lists.meta(query, page)
-        return Answer(HoldList(data=[_shown(each) for each in page.items], meta=meta))
+        return Answer(HoldList(data=[_hold_response(hold) for hold in page.items], meta=meta))
 
 
 HOLD_PROBLEMS: Final = (
@@ -301,7 +304,7 @@ HOLD_PROBLEMS: Final = (
 )
 
 
-def _shown(hold: HoldView) -> HoldResponse:
+def _hold_response(hold: HoldView) -> HoldResponse:
     return HoldResponse(
         id=hold.id,
         wallet_id=hold.account,

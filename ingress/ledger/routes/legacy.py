@@ -1,7 +1,6 @@
-"""The same money for the older app, in its own words: major units, its own pages, its own errors.
+"""The routes of the older app, with its own units, pages and errors.
 
-Only here a number is major units. It is read from the JSON text as a decimal, never through a
-float.
+Only here is a JSON number in major units. It is parsed as a decimal, never as a float.
 """
 
 import re
@@ -22,8 +21,11 @@ from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.routes import paged_lists, submit
 from ingress.ledger.routes.paged_lists import TransactionLists
 from ingress.ledger.routes.submit import CommandSubmitter
-from ingress.ledger.views.responses import AcceptedResponse, TransactionResponse
-from ingress.wallets import Openings
+from ingress.ledger.views.responses import (
+    AcceptedResponse,
+    TransactionPresenter,
+    TransactionResponse,
+)
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands, money
 from schemas.reasons import Reason
@@ -43,7 +45,7 @@ LegacyTransferRequest = Annotated[
                 "receiver_id": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
                 "amount": {
                     "anyOf": [{"type": "number"}, {"type": "string"}],
-                    "description": "Major units: 10, 10.5, and text alike; two decimals at most.",
+                    "description": 'Major units, as a number or text: 10, "10.5". At most two decimals.',
                 },
             },
         }
@@ -110,16 +112,16 @@ class LegacyRoutes:
     def __init__(
         self,
         pool: Pool,
-        known: AccountDirectory,
-        openings: Openings,
+        directory: AccountDirectory,
         lists: TransactionLists,
-        told: CommandSubmitter,
+        submitter: CommandSubmitter,
+        presenter: TransactionPresenter,
     ) -> None:
         self._pool = pool
-        self._known = known
-        self._openings = openings
+        self._directory = directory
         self._lists = lists
-        self._answers = told
+        self._submitter = submitter
+        self._presenter = presenter
 
     def routes(self) -> list[Route]:
         return [
@@ -152,11 +154,11 @@ class LegacyRoutes:
 
     async def browse(self, call: Call[None, LegacyPageQuery]) -> Answer:
         query, caller = call.query, call.caller
-        wallet = await self._known.default(caller)
+        wallet = await self._directory.default_wallet(caller)
         async with self._pool.connection() as connection:
             now = await accounts.balance(connection, wallet.id)
-        asked = paged_lists.PageQuery(page=query.page, limit=query.per_page)
-        page = await self._lists.history(wallet, asked, NO_FILTER, None, None)
+        page_query = paged_lists.PageQuery(page=query.page, limit=query.per_page)
+        page = await self._lists.history(wallet, page_query, NO_FILTER, None, None)
         items = await self._lists.items(caller, page)
         balance = 0 if now is None else now.balance
         return Answer(
@@ -164,9 +166,9 @@ class LegacyRoutes:
                 data=LegacyOverviewData(
                     balance=money.to_major(balance, wallet.currency),
                     transactions=LegacyTransactionPage(
-                        data=[_legacy_transaction(each) for each in items],
+                        data=[_legacy_transaction(item) for item in items],
                         links=_links(query, page.total or 0),
-                        meta=_meta(query, page.total or 0, len(items)),
+                        meta=_page_meta(query, page.total or 0, len(items)),
                     ),
                 )
             )
@@ -174,18 +176,15 @@ class LegacyRoutes:
 
     async def send(self, call: Call[dict[str, Any], None]) -> Answer | web.StreamResponse:
         caller, body = call.caller, call.body
-        sender = await self._known.default(caller)
+        sender = await self._directory.default_wallet(caller)
         errors: dict[str, list[str]] = {
-            name: ["The field is not known."]
-            for name in body
-            if name not in ("receiver_id", "amount")
+            name: ["Unknown field."] for name in body if name not in ("receiver_id", "amount")
         }
         receiver = await self._receiver(body.get("receiver_id"), sender, errors)
         amount = _amount(body.get("amount"), sender.currency, errors)
         if errors or receiver is None:
             return invalid(errors)
-        await self._known.require_open(sender, request_fields.DEFAULT_WAIT_S)
-        await self._known.require_open(receiver, request_fields.DEFAULT_WAIT_S)
+        await self._directory.require_open(sender, receiver)
         key = request_fields.idempotency_key(call.request, None, False) or str(uuid.uuid4())
         command = commands.Transfer(
             account=sender.id,
@@ -194,32 +193,34 @@ class LegacyRoutes:
             **request_fields.sender_fields(call, key),
         )
 
-        async def show(found: Outcome) -> Answer:
-            told = await self._answers.shown(submit.posted_view(found), caller, sender.id)
-            return Answer(_legacy_transaction(told), 201, submit.replay_headers(found))
+        async def present(outcome: Outcome) -> Answer:
+            view = submit.posted_view(outcome)
+            response = await self._presenter.present(view, caller, sender.id)
+            return Answer(_legacy_transaction(response), 201, submit.replay_headers(outcome))
 
         try:
-            return await self._answers.submitted(call, command, sender.currency, show)
+            return await self._submitter.submit_and_present(call, command, sender.currency, present)
         except HttpProblem as problem:
             if not isinstance(problem.code, Reason):
                 raise
-            words = submit.problem_text(problem)
-            return invalid({"amount": [words]})
+            return invalid({"amount": [submit.problem_text(problem)]})
 
     async def _receiver(
-        self, given: Any, sender: KnownAccount, errors: dict[str, list[str]]
+        self, receiver_id: Any, sender: KnownAccount, errors: dict[str, list[str]]
     ) -> KnownAccount | None:
-        if given is None or isinstance(given, bool) or not isinstance(given, int | str):
-            errors["receiver_id"] = ["The receiver is required: a user's id."]
+        if isinstance(receiver_id, bool) or not isinstance(receiver_id, int | str):
+            errors["receiver_id"] = ["The receiver's user id is required."]
             return None
-        wallet = await self._openings.receiving(sender.currency, reference=given)
-        if wallet is None:
-            errors["receiver_id"] = ["There is no such user."]
+        receiver = await self._directory.find_receiver_wallet(
+            sender.currency, reference=receiver_id
+        )
+        if receiver is None:
+            errors["receiver_id"] = ["User not found."]
             return None
-        if wallet.user_id == sender.owner:
-            errors["receiver_id"] = ["Money cannot be sent to oneself."]
+        if receiver.owner == sender.owner:
+            errors["receiver_id"] = ["You cannot send money to yourself."]
             return None
-        return await self._known.of_wallet(wallet)
+        return receiver
 
 
 def invalid(errors: dict[str, list[str]]) -> web.Response:
@@ -231,62 +232,62 @@ def invalid(errors: dict[str, list[str]]) -> web.Response:
     )
 
 
-def _amount(given: Any, currency: str, errors: dict[str, list[str]]) -> int:
-    """Minor units; 0 beside an error."""
+def _amount(value: Any, currency: str, errors: dict[str, list[str]]) -> int:
+    """Minor units; 0 if an error was added."""
     text = ""
-    if isinstance(given, str):
-        text = given
-    elif isinstance(given, Decimal):
-        # More would have been written with an exponent, or is no number.
-        text = f"{given:f}" if given.is_finite() and abs(given.adjusted()) < 20 else ""
-    elif isinstance(given, int) and not isinstance(given, bool) and 0 < given <= money.MAX_AMOUNT:
-        text = str(given)
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, Decimal):
+        # Longer numbers would need an exponent.
+        text = f"{value:f}" if value.is_finite() and abs(value.adjusted()) < 20 else ""
+    elif isinstance(value, int) and not isinstance(value, bool) and 0 < value <= money.MAX_AMOUNT:
+        text = str(value)
     if _DECIMAL.fullmatch(text):
         try:
             return money.from_major(text, currency)
         except money.AmountInvalid:
             text = ""
-    errors["amount"] = ["The amount is a positive number with at most two decimals."]
+    errors["amount"] = ["The amount must be a positive number with at most two decimals."]
     return 0
 
 
-def _legacy_transaction(told: TransactionResponse) -> LegacyTransaction:
+def _legacy_transaction(transaction: TransactionResponse) -> LegacyTransaction:
     return LegacyTransaction(
-        id=told.id,
-        sender_id=told.sender_id,
-        receiver_id=told.receiver_id,
-        amount=told.amount_decimal or "0",
-        commission_fee=told.fee_decimal,
-        metadata=told.metadata,
-        created_at=told.created_at,
-        updated_at=told.created_at,
+        id=transaction.id,
+        sender_id=transaction.sender_id,
+        receiver_id=transaction.receiver_id,
+        amount=transaction.amount_decimal or "0",
+        commission_fee=transaction.fee_decimal,
+        metadata=transaction.metadata,
+        created_at=transaction.created_at,
+        updated_at=transaction.created_at,
     )
 
 
-def _last(query: LegacyPageQuery, total: int) -> int:
+def _last_page(query: LegacyPageQuery, total: int) -> int:
     return max(1, -(-total // query.per_page))
 
 
 def _links(query: LegacyPageQuery, total: int) -> LegacyLinks:
-    last = _last(query, total)
+    last = _last_page(query, total)
 
-    def to(page: int) -> str:
+    def link(page: int) -> str:
         return f"{PATH}?page={page}&per_page={query.per_page}"
 
     return LegacyLinks(
-        first=to(1),
-        last=to(last),
-        prev=to(query.page - 1) if query.page > 1 else None,
-        next=to(query.page + 1) if query.page < last else None,
+        first=link(1),
+        last=link(last),
+        prev=link(query.page - 1) if query.page > 1 else None,
+        next=link(query.page + 1) if query.page < last else None,
     )
 
 
-def _meta(query: LegacyPageQuery, total: int, count: int) -> LegacyPageMeta:
+def _page_meta(query: LegacyPageQuery, total: int, count: int) -> LegacyPageMeta:
     before = (query.page - 1) * query.per_page
     return LegacyPageMeta(
         current_page=query.page,
         from_=before + 1 if count else None,
-        last_page=_last(query, total),
+        last_page=_last_page(query, total),
         path=PATH,
         per_page=query.per_page,
         to=before + count if count else None,

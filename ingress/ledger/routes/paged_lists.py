@@ -1,8 +1,6 @@
-"""Transactions as they are read: one by its id, and page by page.
+"""Lists of transactions, and the history of an account or of all accounts of a user.
 
-A user's list is the history of all their wallets together, or of one, what came in without their
-asking included; who may read all has the list of all commands' transactions, or the history of any
-account or user. Keeps the rule that what is another's is not there.
+Keeps the rule that somebody else's account looks like a missing one.
 """
 
 from collections.abc import Awaitable
@@ -23,9 +21,13 @@ from ingress.ledger.client.outcome_lookup import OutcomeLookup, party_filter
 from ingress.ledger.client.position_tokens import PositionTokens, bad_cursor
 from ingress.ledger.request_fields import AccountId
 from ingress.ledger.routes import submit
-from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.views import responses, transaction_view
-from ingress.ledger.views.responses import PageMeta, TransactionList, TransactionResponse
+from ingress.ledger.views.responses import (
+    PageMeta,
+    TransactionList,
+    TransactionPresenter,
+    TransactionResponse,
+)
 from ingress.ledger.views.transaction_view import TransactionView
 from ingress.users.directory import People
 from plumbing.postgres.connection_pool import Pool
@@ -38,7 +40,7 @@ from sinks.reads.transactions import LedgerTransaction, TransactionFilter
 T = TypeVar("T")
 LIST_ROLES: Final = frozenset({UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR})
 MAX_LIMIT: Final = 100
-QUERY_TIMED_OUT: Final = "It takes too long to find: narrow the filter, or ask for less at once."
+QUERY_TIMED_OUT: Final = "The search takes too long. Narrow the filter or lower the limit."
 Kind = Literal[
     "open_account",
     "set_limit",
@@ -55,30 +57,30 @@ Kind = Literal[
     "unfreeze",
     "close",
 ]
-Moment = Annotated[routes.Moment, Field(description="RFC 3339, with its offset.")]
+Moment = Annotated[routes.Moment, Field(description="RFC 3339, with an offset.")]
 
 
 class CursorQuery(Query):
     limit: int = Field(default=20, ge=1, le=MAX_LIMIT)
     cursor: str | None = Field(
-        default=None, max_length=500, description="As `next_cursor` or `previous_cursor` gave it."
+        default=None, max_length=500, description="From `next_cursor` or `previous_cursor`."
     )
 
 
 class PageQuery(CursorQuery):
     page: int | None = Field(
-        default=None, ge=1, le=10**9, description="By its number, in place of `cursor`."
+        default=None, ge=1, le=10**9, description="The number of the page, instead of `cursor`."
     )
 
 
 class TransactionQuery(PageQuery):
     wallet_id: AccountId | None = None
-    account_id: AccountId | None = Field(default=None, description="The same as `wallet_id`.")
-    user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
+    account_id: AccountId | None = Field(default=None, description="Same as `wallet_id`.")
+    user_id: str | None = Field(default=None, max_length=64, description="Integer id or uuid.")
     kind: Kind | None = None
     status: Literal["pending", "posted", "rejected"] | None = None
     entry: Literal["debit", "credit"] | None = Field(
-        default=None, description="Of a wallet's history alone."
+        default=None, description="Only for the history of an account or user."
     )
     reference: str | None = Field(default=None, min_length=1, max_length=200)
     min_amount: int | None = Field(default=None, ge=0, le=2**53 - 1)
@@ -92,7 +94,7 @@ class TransactionPath(Query):
 
 
 class OwnerScope(Struct, frozen=True):
-    """A user, for all accounts that are theirs."""
+    """All accounts of one user."""
 
     id: str
 
@@ -101,39 +103,39 @@ class TransactionLists:
     def __init__(
         self,
         pool: Pool,
-        known: AccountDirectory,
+        directory: AccountDirectory,
         people: People,
         outcomes: OutcomeLookup,
-        told: CommandSubmitter,
-        positions: PositionTokens,
+        presenter: TransactionPresenter,
+        tokens: PositionTokens,
     ) -> None:
-        self._positions = positions
+        self._tokens = tokens
         self._pool = pool
-        self._known = known
+        self._directory = directory
         self._people = people
         self._outcomes = outcomes
-        self._answers = told
+        self._presenter = presenter
 
     def routes(self) -> list[Route]:
         return [
             routes.reading(
                 "/transactions",
                 self.browse,
-                "Transactions, the latest first",
+                "List transactions, latest first",
                 "Transactions",
                 LIST_ROLES,
                 TransactionList,
                 query=TransactionQuery,
                 problems=(Code.PAGE_TOO_DEEP, Reason.ACCOUNT_NOT_FOUND),
-                description="A user's: the history of all their wallets, or of `wallet_id`; a"
-                " transaction between their own is told once, from the side that sent it. With"
-                " `status` pending or rejected: those that they asked for. Operators and auditors"
-                " see all, and the same of any account or user.",
+                description="Users see the history of all their wallets, or of `wallet_id`. A"
+                " transaction between two of their wallets is listed once, from the sender's side."
+                " `status` pending or rejected lists the transactions of commands on their wallets."
+                " Operators and auditors see all transactions, or those of any account or user.",
             ),
             routes.reading(
                 "/transactions/{id}",
                 self.show,
-                "One transaction",
+                "Get a transaction",
                 "Transactions",
                 LIST_ROLES,
                 TransactionResponse,
@@ -144,49 +146,51 @@ class TransactionLists:
         ]
 
     async def show(self, call: Call[None, None]) -> Answer:
-        found = await self._outcomes.of(call.path["id"], party_filter(call.caller))
-        if found is None:
+        party = party_filter(call.caller)
+        outcome = await self._outcomes.by_transaction(call.path["id"], party)
+        if outcome is None:
             raise HttpProblem(Code.NOT_FOUND)
-        of = submit.posted_view(found)
-        view = await self._answers.view(call.caller, of)
-        told = await self._answers.shown(of, call.caller, view)
-        return submit.with_etag_or_304(call, told, of.version)
+        view = submit.posted_view(outcome)
+        side = await self._presenter.side_of(call.caller, view)
+        response = await self._presenter.present(view, call.caller, side)
+        return responses.with_etag_or_304(call, response, view.version)
 
     async def browse(self, call: Call[None, TransactionQuery]) -> Answer:
         query, caller = call.query, call.caller
-        whose = await self.whose(caller, query.wallet_id, query.account_id, query.user_id)
-        # What has no entries is in no history.
-        if whose is None or query.status in ("pending", "rejected"):
-            return Answer(await self._asked_for(caller, query, whose))
-        narrow = EntryFilter(
+        scope = await self.scope(caller, query.wallet_id, query.account_id, query.user_id)
+        # A transaction without entries is in no history.
+        if scope is None or query.status in ("pending", "rejected"):
+            return Answer(await self._by_command(caller, query, scope))
+        filter = EntryFilter(
             direction=query.entry,
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
-            # A reference finds for users only what they sent, as it is shown to them.
+            # Users find by reference only what they sent, because only then they see it.
             actor=None if query.reference is None else party_filter(caller),
             least=query.min_amount,
             most=query.max_amount,
         )
-        page = await self.history(whose, query, narrow, query.since, query.until)
+        page = await self.history(scope, query, filter, query.since, query.until)
         items = await self.items(caller, page)
         return Answer(TransactionList(data=items, meta=self.meta(query, page)))
 
     async def history(
         self,
-        of: KnownAccount | OwnerScope,
+        scope: KnownAccount | OwnerScope,
         query: PageQuery,
-        narrow: EntryFilter,
+        filter: EntryFilter,
         since: datetime | None,
         until: datetime | None,
     ) -> Page[EntryView]:
-        read: Any = history.entries if isinstance(of, KnownAccount) else history.entries_of_owner
+        of_account = isinstance(scope, KnownAccount)
+        read: Any = history.entries if of_account else history.entries_of_owner
         async with self._pool.connection() as connection:
-            found: Page[EntryView] | None = await page_or_problem(
+            entries: Page[EntryView] | None = await page_or_problem(
                 read(
                     connection,
-                    of.id,
-                    narrow,
+                    scope.id,
+                    filter,
                     since=since,
                     until=until,
                     limit=query.limit,
@@ -194,47 +198,47 @@ class TransactionLists:
                     cursor=self.cursor(query),
                 )
             )
-        return found or Page(items=(), total=0)
+        return entries or Page(items=(), total=0)
 
     async def items(self, caller: Caller, page: Page[EntryView]) -> list[TransactionResponse]:
-        """Each as it is seen from the account whose entry it is."""
-        parties = {
-            party
+        """Each transaction from the side of the account whose entry it is."""
+        wanted = {
+            id
             for entry in page.items
-            for party in (entry.account, entry.from_account, entry.counterparty)
+            for id in (entry.account, entry.from_account, entry.counterparty)
         }
-        known = await self._known.all_of(parties)
+        parties = await self._directory.by_ids(wanted)
         return [
             responses.transaction_response(
-                _entry_view(entry, known[entry.account].currency), entry.account, known, caller
+                _entry_view(entry, parties[entry.account].currency), entry.account, parties, caller
             )
             for entry in page.items
         ]
 
     def cursor(self, query: CursorQuery) -> str | None:
-        return self._positions.inner_cursor(query.cursor)
+        return self._tokens.read_cursor(query.cursor)
 
     def meta(self, query: CursorQuery, page: Page[Any]) -> PageMeta:
         return PageMeta(
             page=query.page if isinstance(query, PageQuery) else None,
             limit=query.limit,
             total=page.total,
-            next_cursor=self._positions.cursor(page.next),
-            previous_cursor=self._positions.cursor(page.previous),
+            next_cursor=self._tokens.write_cursor(page.next),
+            previous_cursor=self._tokens.write_cursor(page.previous),
         )
 
-    async def whose(
+    async def scope(
         self, caller: Caller, wallet_id: str | None, account_id: str | None, user_id: str | None
     ) -> KnownAccount | OwnerScope | None:
-        """What a list is asked of: an account, all of an owner's, or all that there is, for those
-        who may."""
+        """The scope of a list: one account, all accounts of an owner, or None for everything, if
+        the caller may read all."""
         if wallet_id and account_id and wallet_id != account_id:
             raise request_fields.bad_field(
                 Code.QUERY_INVALID, "account_id", "differs from wallet_id"
             )
         if wallet_id or account_id:
             field = "wallet_id" if wallet_id else "account_id"
-            return await self._known.may_use(caller, wallet_id or account_id or "", field)
+            return await self._directory.accessible(caller, wallet_id or account_id or "", field)
         if user_id is not None:
             user = await self._people.visible(caller, user_id)
             if user is None:
@@ -242,15 +246,15 @@ class TransactionLists:
             return OwnerScope(user.id)
         return None if caller.role in READERS else OwnerScope(caller.id)
 
-    async def _asked_for(
-        self, caller: Caller, query: TransactionQuery, whose: KnownAccount | OwnerScope | None
+    async def _by_command(
+        self, caller: Caller, query: TransactionQuery, scope: KnownAccount | OwnerScope | None
     ) -> TransactionList:
-        """Commands' transactions: all of them, or an account's or owner's own."""
+        """Transactions by the account of their command: all, or those of an account or owner."""
         if query.entry is not None:
-            detail = "is for what has entries of an account or a user"
+            detail = "needs wallet_id, account_id or user_id, and no status without entries"
             raise request_fields.bad_field(Code.QUERY_INVALID, "entry", detail)
-        narrow = TransactionFilter(
-            accounts=None if whose is None else await self._accounts(whose),
+        filter = TransactionFilter(
+            accounts=None if scope is None else await self._account_ids(scope),
             kinds=None if query.kind is None else [query.kind],
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
@@ -264,38 +268,38 @@ class TransactionLists:
             page = await page_or_problem(
                 transactions.transactions(
                     connection,
-                    narrow,
+                    filter,
                     limit=query.limit,
                     page=query.page,
                     cursor=self.cursor(query),
                 )
             )
         rows: tuple[LedgerTransaction, ...] = page.items
-        known = await self._known.all_of(
-            [p for row in rows for p in (row.account, row.counterparty)]
+        parties = await self._directory.by_ids(
+            [id for row in rows for id in (row.account, row.counterparty)]
         )
         items = []
         for row in rows:
-            account = known.get(row.account)
-            of = transaction_view.from_rows(row, (), "" if account is None else account.currency)
-            items.append(responses.transaction_response(of, None, known, caller))
+            account = parties.get(row.account)
+            view = transaction_view.from_rows(row, (), "" if account is None else account.currency)
+            items.append(responses.transaction_response(view, None, parties, caller))
         return TransactionList(data=items, meta=self.meta(query, page))
 
-    async def _accounts(self, whose: KnownAccount | OwnerScope) -> list[str]:
-        if isinstance(whose, KnownAccount):
-            return [whose.id]
+    async def _account_ids(self, scope: KnownAccount | OwnerScope) -> list[str]:
+        if isinstance(scope, KnownAccount):
+            return [scope.id]
         async with self._pool.connection() as connection:
-            return list(await accounts.versions_of(connection, whose.id))
+            return list(await accounts.versions_of(connection, scope.id))
 
 
-async def page_or_problem(reading: Awaitable[T]) -> T:
-    """What a page of a list may refuse, as problems."""
+async def page_or_problem(page: Awaitable[T]) -> T:
+    """Raises the Problem of a page that cannot be read."""
     try:
-        return await reading
+        return await page
     except pages.PageTooDeep:
         raise HttpProblem(Code.PAGE_TOO_DEEP) from None
     except errors.QueryCanceled:
-        # Again it would take as long: no "ask again" for it.
+        # A retry would take as long, so the answer does not suggest one.
         raise HttpProblem(Code.PAGE_TOO_DEEP, QUERY_TIMED_OUT) from None
     except pages.BadCursor:
         raise bad_cursor() from None
@@ -303,21 +307,21 @@ async def page_or_problem(reading: Awaitable[T]) -> T:
 
 def _entry_view(entry: EntryView, currency: str) -> TransactionView:
     kind = entry.kind or "unknown"
-    asker = entry.from_account or entry.account
+    sender = entry.from_account or entry.account
     fee = (entry.fee or 0) if kind == "transfer" else 0
-    amount = entry.amount - (fee if asker == entry.account else 0)
+    amount = entry.amount - (fee if sender == entry.account else 0)
     lines: tuple[transaction_view.EntryLine, ...] = (
         transaction_view.EntryLine(entry.account, entry.direction, entry.amount),
     )
     if kind in transaction_view.DERIVED_ENTRY_KINDS:
         lines = transaction_view.derived_entries(
-            kind, asker, entry.counterparty, amount, fee, currency
+            kind, sender, entry.counterparty, amount, fee, currency
         )
     return TransactionView(
         id=entry.transaction_id,
         kind=kind,
         status=entry.status or "posted",
-        account=asker,
+        account=sender,
         currency=currency,
         at=entry.time,
         amount=amount,

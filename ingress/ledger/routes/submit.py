@@ -1,9 +1,11 @@
-"""How an outcome is answered: 201 with the transaction, the reason of a rejection, or 202 with the
-address to poll at; a replay as the first time.
+"""The answer to a submitted command: 201 with its transaction, the reason of a rejection, or 202
+with the URL to poll. A replay is answered like the first submission.
+
+Keeps the rule that a command of staff is in the audit log before it is sent. It does not know how a
+command reaches Kafka.
 """
 
-import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
@@ -14,22 +16,19 @@ from ingress.audit.trail import AuditTrail
 from ingress.http import problems
 from ingress.http.problems import HttpProblem
 from ingress.http.roles import UserRole
-from ingress.http.routes import Answer, Call, Caller, ResponseModel
+from ingress.http.routes import Answer, Call, Caller
 from ingress.ledger import request_fields
-from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.client.status_url import StatusUrls
 from ingress.ledger.client.submission import Submission, Undecided
-from ingress.ledger.views import responses
-from ingress.ledger.views.responses import AcceptedResponse, TransactionResponse
+from ingress.ledger.views.responses import AcceptedResponse, TransactionPresenter, with_etag
 from ingress.ledger.views.transaction_view import TransactionView
 from schemas import commands
 from schemas.commands import Command
 from schemas.reasons import Reason
 
 REPLAYED_HEADER: Final = "Idempotent-Replayed"
-ETAG_DIGEST_LENGTH: Final = 16
-# What the audit log has of a command, where it has that.
+# The fields of a command that the audit log keeps.
 _AUDITED_FIELDS: Final = ("amount", "to", "min_balance", "no_limit", "hold_id")
 
 log = structlog.stdlib.get_logger(__name__)
@@ -38,132 +37,98 @@ log = structlog.stdlib.get_logger(__name__)
 class CommandSubmitter:
     def __init__(
         self,
-        known: AccountDirectory,
-        submissions: Submission,
-        locations: StatusUrls,
+        submission: Submission,
+        presenter: TransactionPresenter,
+        status_urls: StatusUrls,
         trail: AuditTrail,
     ) -> None:
-        self._known = known
-        self._submissions = submissions
-        self._locations = locations
+        self._submission = submission
+        self._presenter = presenter
+        self._status_urls = status_urls
         self._trail = trail
 
-    async def of(self, call: Call[Any, Any], command: Command, currency: str) -> Answer:
-        """`currency` is that of the command's account."""
+    async def submit(self, call: Call[Any, Any], command: Command, currency: str) -> Answer:
+        """Answers 201 with the transaction. `currency` is that of the command's account."""
 
-        async def show(found: Outcome) -> Answer:
-            facts = posted_view(found)
-            told = await self.shown(facts, call.caller, facts.account)
-            return with_etag(told, facts.version, 201, replay_headers(found))
+        async def present(outcome: Outcome) -> Answer:
+            view = posted_view(outcome)
+            response = await self._presenter.present(view, call.caller, view.account)
+            return with_etag(response, view.version, 201, replay_headers(outcome))
 
-        return await self.submitted(call, command, currency, show)
+        return await self.submit_and_present(call, command, currency, present)
 
-    async def submitted(
+    async def submit_and_present(
         self,
         call: Call[Any, Any],
         command: Command,
         currency: str,
-        show: Callable[[Outcome], Awaitable[Answer]],
+        present: Callable[[Outcome], Awaitable[Answer]],
     ) -> Answer:
-        """What is shown of one that was posted, or where to poll: also where it cannot be shown
-        now, as who has submitted is always told the id. Raises the Problem of a rejection.
-
-        What staff sends is in the audit log before it is sent; what keeps it from there keeps it
-        from Kafka, too."""
-        wait_s = request_fields.wait_s(call.request)
+        """Answers with what `present` makes of a posted command, or 202 if it is not decided or
+        cannot be presented now: the client always gets the id. Raises the Problem of a rejection.
+        """
+        # The audit log comes first: if it cannot be written, nothing goes to Kafka.
         if call.caller.role is not UserRole.USER:
             await self._trail.add(_audit_event(call, command, currency))
-        found = await self._submissions.submit(command, currency, wait_s)
-        if isinstance(found, Outcome):
-            if found.status == "rejected":
-                raise rejection_problem(found)
-            try:
-                return await show(found)
-            except Exception as error:
-                id = posted_view(found).id
-                if not isinstance(error, queries.AWAY):  # a defect
-                    log.exception(
-                        "an outcome was not shown", request_id=call.request_id, transaction_id=id
-                    )
-            found = Undecided(id, found.position)
-        return self._accepted(call.caller, found, command.external_id)
+        wait_s = request_fields.wait_s(call.request)
+        outcome = await self._submission.outcome(command, currency, wait_s)
+        if isinstance(outcome, Undecided):
+            return self._accepted(call.caller, outcome, command)
+        if outcome.status == "rejected":
+            raise rejection_problem(outcome)
+        try:
+            return await present(outcome)
+        except Exception as error:
+            id = posted_view(outcome).id
+            if not isinstance(error, queries.AWAY):  # a bug
+                log.exception(
+                    "presenting an outcome failed", request_id=call.request_id, transaction_id=id
+                )
+            return self._accepted(call.caller, Undecided(id, outcome.position), command)
 
-    def _accepted(self, caller: Caller, found: Undecided, trans_id: str | None) -> Answer:
-        location = self._locations.of(caller.id, found.transaction_id, found.position)
-        told = AcceptedResponse(
-            id=found.transaction_id,
-            trans_id=trans_id,
-            status="pending" if found.pending else "accepted",
-            uncertain=found.position is None,
+    def _accepted(self, caller: Caller, undecided: Undecided, command: Command) -> Answer:
+        id, position = undecided.transaction_id, undecided.position
+        location = self._status_urls.sign(caller.id, id, position)
+        response = AcceptedResponse(
+            id=id,
+            trans_id=command.external_id,
+            status="pending" if undecided.pending else "accepted",
+            uncertain=position is None,
             location=location,
         )
-        return Answer(told, 202, {"Location": location, "Retry-After": "1"})
-
-    async def view(self, caller: Caller, facts: TransactionView) -> str | None:
-        """From whose side the caller looks at it: their own, where they have one."""
-        known = await self._known.all_of([facts.account, facts.counterparty])
-        for id in (facts.account, facts.counterparty):
-            if id in known and known[id].owner == caller.id:
-                return id
-        return None
-
-    async def shown(
-        self, facts: TransactionView, caller: Caller, view: str | None
-    ) -> TransactionResponse:
-        wanted = [facts.account, facts.counterparty, *(line.account for line in facts.entries)]
-        known = await self._known.all_of(wanted)
-        return responses.transaction_response(facts, view, known, caller)
+        return Answer(response, 202, {"Location": location, "Retry-After": "1"})
 
 
 def _audit_event(call: Call[Any, Any], command: Command, currency: str) -> entries.Event:
-    """The command's kind is the action; its outcome is the ledger's, under the transaction id."""
-    detail = {name: getattr(command, name, None) for name in _AUDITED_FIELDS}
-    known = {name: value for name, value in detail.items() if value is not None}
+    """The action is the command's kind; its outcome is in the ledger, under the transaction id."""
+    fields = {name: getattr(command, name, None) for name in _AUDITED_FIELDS}
+    detail = {name: value for name, value in fields.items() if value is not None}
     if isinstance(command, commands.Post):
-        debits = (each.amount for each in command.entries if each.direction == "debit")
-        known |= {"amount": sum(debits), "entries": len(command.entries)}
+        debits = (entry.amount for entry in command.entries if entry.direction == "debit")
+        detail |= {"amount": sum(debits), "entries": len(command.entries)}
     if isinstance(command, commands.Reverse):
-        known["reverses"] = command.transaction_id
-    known["transaction_id"] = commands.transaction_id(command)
-    known["currency"] = currency
-    return entries.event(call, commands.kind(command), command.account, detail=known)
+        detail["reverses"] = command.transaction_id
+    detail["transaction_id"] = commands.transaction_id(command)
+    detail["currency"] = currency
+    return entries.event(call, commands.kind(command), command.account, detail=detail)
 
 
-def posted_view(found: Outcome) -> TransactionView:
-    assert found.facts is not None, "what was posted owns its id"
-    return found.facts
+def posted_view(outcome: Outcome) -> TransactionView:
+    assert outcome.view is not None, "a posted command owns its id"
+    return outcome.view
 
 
-def replay_headers(found: Outcome) -> dict[str, str]:
-    return {REPLAYED_HEADER: "true"} if found.replayed else {}
+def replay_headers(outcome: Outcome) -> dict[str, str]:
+    return {REPLAYED_HEADER: "true"} if outcome.replayed else {}
 
 
-def rejection_problem(found: Outcome) -> HttpProblem:
-    assert found.reason is not None, "a rejection has a reason"
-    more = {} if found.transaction_id is None else {"transaction_id": found.transaction_id}
-    return HttpProblem(Reason(found.reason), found.detail, headers=replay_headers(found), more=more)
+def rejection_problem(outcome: Outcome) -> HttpProblem:
+    assert outcome.reason is not None, "a rejection has a reason"
+    id = outcome.transaction_id
+    more = {} if id is None else {"transaction_id": id}
+    headers = replay_headers(outcome)
+    return HttpProblem(Reason(outcome.reason), outcome.detail, headers=headers, more=more)
 
 
 def problem_text(problem: HttpProblem) -> str:
     return problem.detail or problems.title(problem.code)
-
-
-def with_etag(
-    told: ResponseModel, version: int, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """With its ETag: the version, which If-Match takes, and a digest of all that is told, as a
-    version does not count every change."""
-    body = told.encoded()
-    tag = f'"{version}-{hashlib.sha256(body).hexdigest()[:ETAG_DIGEST_LENGTH]}"'
-    return Answer(body, status, {"ETag": tag, **(headers or {})})
-
-
-def with_etag_or_304(call: Call[Any, Any], told: ResponseModel, version: int) -> Answer:
-    """With its ETag; 304 where who asks has it already."""
-    answer = with_etag(told, version)
-    assert answer.headers is not None, "an ETag"
-    given = call.request.headers.get("If-None-Match", "")
-    known = [each.strip().removeprefix("W/") for each in given.split(",")]
-    if given == "*" or answer.headers["ETag"] in known:
-        return Answer(None, 304, answer.headers)
-    return answer

@@ -1,7 +1,7 @@
-"""Transactions over HTTP: one endpoint for all that moves money, told apart by shape, and what is
-read of them.
+"""The endpoint for everything that moves money: credit, debit, transfer and post, distinguished by
+the shape of the body.
 
-It checks form and whose wallet it is; whether money may move is for the ledger to say.
+It checks the form of a request and who owns the account; the ledger decides whether money may move.
 """
 
 import uuid
@@ -26,7 +26,6 @@ from ingress.ledger.request_fields import (
 from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.views.responses import AcceptedResponse, TransactionResponse
 from ingress.settings import IngressSettings
-from ingress.wallets import Openings
 from plumbing.postgres.connection_pool import Pool
 from processor.rules import plans
 from schemas import commands
@@ -36,24 +35,24 @@ TAG: Final = "Transactions"
 
 
 class FundingRequest(TransactionFields):
-    """Money comes into a wallet, or leaves it."""
+    """Adds money to a wallet, or takes money out of it."""
 
     entry: Literal["credit", "debit"]
     amount: Amount
     wallet_id: AccountId | None = Field(
-        default=None, description="The default one where it is not given."
+        default=None, description="The caller's default wallet if omitted."
     )
 
 
 class TransferRequest(TransactionFields):
-    """From a wallet of the caller's to another; the commission is paid by the sender beside it."""
+    """Moves money from the caller's wallet to another; the sender pays a commission on top."""
 
     receiver_id: UserReference | None = None
     receiver_email: str | None = Field(default=None, max_length=254)
     receiver_wallet_id: AccountId | None = None
     amount: Amount
     wallet_id: AccountId | None = Field(
-        default=None, description="The sender's; else the default one."
+        default=None, description="The sender's wallet; the caller's default wallet if omitted."
     )
 
 
@@ -64,7 +63,7 @@ class PostEntryRequest(Body):
 
 
 class PostRequest(TransactionFields):
-    """Balanced entries of any accounts, for operators."""
+    """Balanced entries of any accounts; for operators."""
 
     currency: Currency
     entries: list[PostEntryRequest] = Field(min_length=1, max_length=1_000)
@@ -81,7 +80,7 @@ def _shape(value: Any) -> str:
     return TRANSFER if any(name in value for name in RECEIVERS) else FUNDING
 
 
-# What begins so is left out of the names of bad fields.
+# Names with this prefix are left out of the paths of invalid fields.
 FUNDING, TRANSFER, POST = "shape:funding", "shape:transfer", "shape:post"
 RECEIVERS: Final = ("receiver_id", "receiver_email", "receiver_wallet_id")
 TransactionRequest = Annotated[
@@ -90,6 +89,8 @@ TransactionRequest = Annotated[
     | Annotated[PostRequest, Tag(POST)],
     Discriminator(_shape),
 ]
+
+TransactionCall = Call[FundingRequest | TransferRequest | PostRequest, request_fields.ValidateOnly]
 
 MONEY_PROBLEMS: Final = (
     Code.WALLET_OPENING,
@@ -118,22 +119,20 @@ class TransactionRoutes:
         self,
         settings: IngressSettings,
         pool: Pool,
-        known: AccountDirectory,
-        openings: Openings,
-        answers: CommandSubmitter,
+        directory: AccountDirectory,
+        submitter: CommandSubmitter,
     ) -> None:
         self._settings = settings
         self._pool = pool
-        self._known = known
-        self._openings = openings
-        self._answers = answers
+        self._directory = directory
+        self._submitter = submitter
 
     def routes(self) -> list[Route]:
         return [
             Route(
                 method="POST",
                 path="/transactions",
-                handler=self.submit,
+                handler=self.create,
                 summary="Move money",
                 tag=TAG,
                 roles=USERS,
@@ -153,106 +152,102 @@ class TransactionRoutes:
                     Reason.DUPLICATE_ACCOUNT,
                     Reason.UNBALANCED,
                 ),
-                description="Waits for the decision, 2 seconds by default: 201 with the"
-                " transaction, the reason of a rejection, or 202 with the address to poll at. The"
-                " same key and body again is answered as the first time, with"
+                description="Waits for the decision, 2 seconds by default, and answers 201 with"
+                " the transaction, the reason of a rejection, or 202 with the URL to poll. A repeat"
+                " with the same key and body gets the first answer, with"
                 " `Idempotent-Replayed: true`.",
             )
         ]
 
-    async def submit(
-        self,
-        call: Call[FundingRequest | TransferRequest | PostRequest, request_fields.ValidateOnly],
-    ) -> Answer:
+    async def create(self, call: TransactionCall) -> Answer:
         body = call.body
-        given = body.trans_id
+        trans_id = body.trans_id
         if isinstance(body, PostRequest):
-            if given is not None and body.idempotency_key not in (None, given):
+            if trans_id is not None and body.idempotency_key not in (None, trans_id):
                 raise HttpProblem(Code.KEY_AND_TRANS_ID_DIFFER)
-            given = given or body.idempotency_key
-        key = request_fields.idempotency_key(call.request, given, self._settings.require_trans_id)
-        common = request_fields.transaction_fields(call, body, key or str(uuid.uuid4()))
+            trans_id = trans_id or body.idempotency_key
+        required = self._settings.require_trans_id
+        key = request_fields.idempotency_key(call.request, trans_id, required)
+        fields = request_fields.transaction_fields(call, body, key or str(uuid.uuid4()))
         command: dry_run.MoneyCommand
         if isinstance(body, FundingRequest):
-            command, currency = await self._funding(call, body, common)
+            command, currency = await self._funding(call.caller, body, fields)
         elif isinstance(body, TransferRequest):
-            command, currency = await self._transfer(call, body, common)
+            command, currency = await self._transfer(call.caller, body, fields)
         else:
-            command, currency = self._post(call.caller, body, common)
+            command, currency = self._post(call.caller, body, fields)
         if call.query.validate_only:
             async with self._pool.connection() as connection:
                 reason = await dry_run.refusal(connection, command)
             if reason is not None:
                 raise HttpProblem(reason)
             return Answer(None, 204)
-        return await self._answers.of(call, command, currency)
+        return await self._submitter.submit(call, command, currency)
 
     async def _funding(
-        self, call: Call[Any, Any], body: FundingRequest, common: dict[str, Any]
+        self, caller: Caller, body: FundingRequest, fields: dict[str, Any]
     ) -> tuple[commands.Credit | commands.Debit, str]:
-        caller = call.caller
         operator = caller.role == UserRole.OPERATOR
         if body.entry == "credit" and not operator and not self._settings.self_credit:
             raise HttpProblem(Code.SELF_CREDIT_OFF)
-        wallet = await self._known.chosen(caller, body.wallet_id)
-        await self._known.require_open(wallet, request_fields.DEFAULT_WAIT_S)
-        amount = request_fields.minor_units(body.amount, wallet.currency)
+        account = await self._directory.source(caller, body.wallet_id)
+        await self._directory.require_open(account)
+        amount = request_fields.minor_units(body.amount, account.currency)
         kind = commands.Credit if body.entry == "credit" else commands.Debit
-        return kind(account=wallet.id, amount=amount, **common), wallet.currency
+        return kind(account=account.id, amount=amount, **fields), account.currency
 
     async def _transfer(
-        self, call: Call[Any, Any], body: TransferRequest, common: dict[str, Any]
+        self, caller: Caller, body: TransferRequest, fields: dict[str, Any]
     ) -> tuple[commands.Transfer, str]:
-        sender = await self._known.chosen(call.caller, body.wallet_id)
-        receiver = await self.receiver(call.caller, sender, body)
-        await self._known.require_open(sender, request_fields.DEFAULT_WAIT_S)
-        await self._known.require_open(receiver, request_fields.DEFAULT_WAIT_S)
-        amount = request_fields.minor_units(body.amount, sender.currency)
-        command = commands.Transfer(account=sender.id, to=receiver.id, amount=amount, **common)
-        return command, sender.currency
+        account = await self._directory.source(caller, body.wallet_id)
+        receiver = await self._receiver(caller, account, body)
+        await self._directory.require_open(account, receiver)
+        amount = request_fields.minor_units(body.amount, account.currency)
+        command = commands.Transfer(account=account.id, to=receiver.id, amount=amount, **fields)
+        return command, account.currency
 
-    async def receiver(
+    async def _receiver(
         self, caller: Caller, sender: KnownAccount, body: TransferRequest
     ) -> KnownAccount:
-        """The wallet that is named, or the user's: the default one, or one of the currency."""
+        """The named wallet, or the named user's: of the sender's currency, or the default one."""
         named = [name for name in RECEIVERS if getattr(body, name) is not None]
         if len(named) != 1:
             raise request_fields.bad_field(
-                Code.FIELDS_INVALID, RECEIVERS[0], "name the receiver, by one field"
+                Code.FIELDS_INVALID, RECEIVERS[0], "name the receiver in exactly one field"
             )
         field = named[0]
         if body.receiver_wallet_id is not None:
-            found = await self._known.find_receiver(caller, body.receiver_wallet_id)
-            if found is None:
-                raise account_not_found(field, "There is no such wallet.")
-            if found.id == sender.id:
+            receiver = await self._directory.find_receiver(caller, body.receiver_wallet_id)
+            if receiver is None:
+                raise account_not_found(field, "Wallet not found.")
+            if receiver.id == sender.id:
                 raise request_fields.bad_field(Reason.SELF_TRANSFER, field, "is the sender's own")
-            return found
-        wallet = await self._openings.receiving(
+            return receiver
+        receiver = await self._directory.find_receiver_wallet(
             sender.currency, reference=body.receiver_id, email=body.receiver_email
         )
-        if wallet is None:
-            raise account_not_found(field, "There is no such user.")
-        if wallet.user_id == sender.owner:
+        if receiver is None:
+            raise account_not_found(field, "User not found.")
+        if receiver.owner == sender.owner:
             raise request_fields.bad_field(Reason.SELF_TRANSFER, field, "is the sender")
-        return await self._known.of_wallet(wallet)
+        return receiver
 
     def _post(
-        self, caller: Caller, body: PostRequest, common: dict[str, Any]
+        self, caller: Caller, body: PostRequest, fields: dict[str, Any]
     ) -> tuple[commands.Post, str]:
         if caller.role != UserRole.OPERATOR:
-            raise HttpProblem(Code.FORBIDDEN, "Entries are posted by operators.")
+            raise HttpProblem(Code.FORBIDDEN, "Only operators may post entries.")
         entries = tuple(
             commands.PostEntry(
-                account=each.account_id,
-                direction=each.direction,
+                account=entry.account_id,
+                direction=entry.direction,
                 amount=request_fields.minor_units(
-                    each.amount, body.currency, f"entries.{index}.amount"
+                    entry.amount, body.currency, f"entries.{index}.amount"
                 ),
             )
-            for index, each in enumerate(body.entries)
+            for index, entry in enumerate(body.entries)
         )
-        command = commands.Post(account="-", currency=body.currency, entries=entries, **common)
+        command = commands.Post(account="-", currency=body.currency, entries=entries, **fields)
         account = plans.coordinating_account(command)
         if account is None:
             raise request_fields.bad_field(

@@ -1,6 +1,6 @@
-"""Wallets: what their owners have, had and did.
+"""The wallets of users: opened, read, and their balances and statements.
 
-It opens more of them by the same way as registration; balances are read in the books.
+Wallets are opened the same way as at registration. Balances come from the books.
 """
 
 from datetime import datetime
@@ -25,9 +25,9 @@ from ingress.http.routes import (
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import AccountDirectory, KnownAccount
 from ingress.ledger.request_fields import Currency
-from ingress.ledger.routes import paged_lists, submit
+from ingress.ledger.routes import paged_lists
 from ingress.ledger.routes.paged_lists import LIST_ROLES, PageQuery, TransactionLists
-from ingress.ledger.views import wallet_view
+from ingress.ledger.views import responses, wallet_view
 from ingress.ledger.views.responses import PageMeta, TransactionResponse
 from ingress.ledger.views.wallet_view import WalletResponse
 from ingress.users.directory import People, User, UserResponse
@@ -53,7 +53,7 @@ class WalletList(ResponseModel):
 
 
 class NewWallet(Body):
-    currency: Currency | None = Field(default=None, description="The default one if not given.")
+    currency: Currency | None = Field(default=None, description="The default currency if omitted.")
 
 
 class WalletPath(Query):
@@ -61,11 +61,11 @@ class WalletPath(Query):
 
 
 class WalletQuery(Query):
-    user_id: str | None = Field(default=None, max_length=64, description="Integer id, or uuid.")
+    user_id: str | None = Field(default=None, max_length=64, description="Integer id or uuid.")
 
 
 class BalanceQuery(Query):
-    at: paged_lists.Moment | None = Field(default=None, description="Now, where it is not given.")
+    at: paged_lists.Moment | None = Field(default=None, description="Now, if omitted.")
 
 
 class StatementQuery(PageQuery):
@@ -83,7 +83,7 @@ class BalanceResponse(ResponseModel):
 
 
 class StatementResponse(ResponseModel):
-    """`data` has the entries between the two balances, the latest first."""
+    """`data` has the entries between the two balances, latest first."""
 
     wallet_id: str
     currency: str
@@ -100,41 +100,41 @@ class WalletRoutes:
         self,
         default_currency: str,
         pool: Pool,
-        known: AccountDirectory,
+        directory: AccountDirectory,
         people: People,
         openings: Openings,
         lists: TransactionLists,
     ) -> None:
         self._default_currency = default_currency
         self._pool = pool
-        self._known = known
+        self._directory = directory
         self._people = people
         self._openings = openings
         self._lists = lists
 
     def routes(self) -> list[Route]:
-        gone = (Reason.ACCOUNT_NOT_FOUND,)
+        not_found = (Reason.ACCOUNT_NOT_FOUND,)
         return [
             routes.reading(
                 "/wallet",
                 self.own,
-                "The caller and the default wallet",
+                "Get the caller and the default wallet",
                 TAG,
                 SIGNED_IN,
                 OwnWallet,
                 tagged=True,
-                problems=gone,
+                problems=not_found,
             ),
             routes.reading(
                 "/wallets",
                 self.browse,
-                "The wallets of the caller, the default one first",
+                "List the caller's wallets, the default one first",
                 TAG,
                 LIST_ROLES,
                 WalletList,
                 query=WalletQuery,
                 problems=(Code.NOT_FOUND,),
-                description="Operators and auditors may ask for another user's.",
+                description="Operators and auditors may name another user.",
             ),
             Route(
                 method="POST",
@@ -148,40 +148,40 @@ class WalletRoutes:
                 headers=request_fields.WaitHeaders,
                 answers={201: WalletResponse},
                 problems=(Reason.CURRENCY_UNKNOWN, Code.TOO_MANY_WALLETS),
-                description="Its status is `opening` until the ledger has it.",
+                description="The wallet's status is `opening` until the ledger has opened it.",
             ),
             routes.reading(
                 "/wallets/{id}",
                 self.show,
-                "One wallet",
+                "Get a wallet",
                 TAG,
                 LIST_ROLES,
                 WalletResponse,
                 tagged=True,
                 params=WalletPath,
-                problems=gone,
+                problems=not_found,
             ),
             routes.reading(
                 "/wallets/{id}/balance",
                 self.balance,
-                "What a wallet has, or had at a time",
+                "Get a wallet's balance, now or at a time",
                 TAG,
                 LIST_ROLES,
                 BalanceResponse,
                 params=WalletPath,
                 query=BalanceQuery,
-                problems=gone,
+                problems=not_found,
             ),
             routes.reading(
                 "/wallets/{id}/statement",
                 self.statement,
-                "Balances at two times and the entries between them",
+                "Get a statement: two balances and the entries between them",
                 TAG,
                 LIST_ROLES,
                 StatementResponse,
                 params=WalletPath,
                 query=StatementQuery,
-                problems=(*gone, Code.PAGE_TOO_DEEP),
+                problems=(*not_found, Code.PAGE_TOO_DEEP),
             ),
         ]
 
@@ -190,9 +190,9 @@ class WalletRoutes:
         wallet = await self._openings.default(call.caller.id)
         if user is None or wallet is None:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
-        told = await self._shown(wallet, user)
-        both = OwnWallet(user=person_shown(user), wallet=told)
-        return submit.with_etag_or_304(call, both, told.version)
+        response = await self._response(wallet, user)
+        both = OwnWallet(user=person_shown(user), wallet=response)
+        return responses.with_etag_or_304(call, both, response.version)
 
     async def browse(self, call: Call[None, WalletQuery]) -> Answer:
         id, number = call.caller.id, call.caller.number
@@ -200,8 +200,8 @@ class WalletRoutes:
             user = await self._user(call.caller, call.query.user_id)
             id, number = user.id, user.number
         async with self._pool.connection() as connection:
-            told = await wallet_view.read_all(connection, id, number)
-        return Answer(WalletList(data=told, meta=Meta(limit=max(1, len(told)))))
+            wallets = await wallet_view.read_all(connection, id, number)
+        return Answer(WalletList(data=wallets, meta=Meta(limit=max(1, len(wallets)))))
 
     async def _user(self, caller: Caller, reference: str | None) -> User:
         user = await self._people.visible(caller, reference or caller.id)
@@ -213,62 +213,62 @@ class WalletRoutes:
         currency = call.body.currency or self._default_currency
         if currency not in money.EXPONENTS:
             raise request_fields.bad_field(
-                Reason.CURRENCY_UNKNOWN, "currency", "is not one of ISO 4217"
+                Reason.CURRENCY_UNKNOWN, "currency", "is not an ISO 4217 currency"
             )
         user = await self._user(call.caller, None)
         event = entries.event(call, "open_account", detail={"currency": currency})
         wallet = await self._openings.open(user.id, currency, call.trace, event)
         await self._openings.is_open(wallet.id, request_fields.wait_s(call.request))
-        told = await self._shown(wallet, user)
-        return submit.with_etag(told, told.version, 201)
+        response = await self._response(wallet, user)
+        return responses.with_etag(response, response.version, 201)
 
     async def show(self, call: Call[None, None]) -> Answer:
-        known = await self._known.may_use(call.caller, call.path["id"], "id")
-        wallet, user = known.wallet or await self._openings.wallet(known.id), None
+        account = await self._directory.accessible(call.caller, call.path["id"], "id")
+        wallet, user = account.wallet or await self._openings.wallet(account.id), None
         if wallet is not None:
             user = await self._people.by_id(wallet.user_id)
         if wallet is None or user is None:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
-        told = await self._shown(wallet, user)
-        return submit.with_etag_or_304(call, told, told.version)
+        response = await self._response(wallet, user)
+        return responses.with_etag_or_304(call, response, response.version)
 
-    async def _shown(self, wallet: Wallet, user: User) -> WalletResponse:
+    async def _response(self, wallet: Wallet, user: User) -> WalletResponse:
         async with self._pool.connection() as connection:
             return await wallet_view.read(connection, wallet, user)
 
     async def balance(self, call: Call[None, BalanceQuery]) -> Answer:
-        known = await self._known.may_use(call.caller, call.path["id"], "id")
+        account = await self._directory.accessible(call.caller, call.path["id"], "id")
         at = call.query.at
         async with self._pool.connection() as connection:
             if at is None:
-                now = await accounts.balance(connection, known.id)
-                has, version, when = (now.balance, now.version, None) if now else (0, 0, None)
+                now = await accounts.balance(connection, account.id)
+                balance, version, time = (now.balance, now.version, None) if now else (0, 0, None)
             else:
-                then = await accounts.balance_at(connection, known.id, at)
-                has, version, when = (
-                    (then.balance, then.version, then.time) if then else (0, 0, None)
+                past = await accounts.balance_at(connection, account.id, at)
+                balance, version, time = (
+                    (past.balance, past.version, past.time) if past else (0, 0, None)
                 )
         return Answer(
             BalanceResponse(
-                wallet_id=known.id,
-                currency=known.currency,
-                balance=has,
-                balance_decimal=money.to_major(has, known.currency),
+                wallet_id=account.id,
+                currency=account.currency,
+                balance=balance,
+                balance_decimal=money.to_major(balance, account.currency),
                 version=version,
-                at=when,
+                at=time,
             )
         )
 
     async def statement(self, call: Call[None, StatementQuery]) -> Answer:
-        known = await self._known.may_use(call.caller, call.path["id"], "id")
+        account = await self._directory.accessible(call.caller, call.path["id"], "id")
         query = call.query
         since = query.since or EARLIEST_TIME
         until = query.until or LATEST_TIME
         async with self._pool.connection() as connection:
-            found = await history.statement(connection, known.id, since, until)
-        page = await self._lists.history(known, query, NO_FILTER, since, until)
+            statement = await history.statement(connection, account.id, since, until)
+        page = await self._lists.history(account, query, NO_FILTER, since, until)
         items = await self._lists.items(call.caller, page)
-        return Answer(_statement(known, found, items, self._lists.meta(query, page)))
+        return Answer(_statement(account, statement, items, self._lists.meta(query, page)))
 
 
 EARLIEST_TIME = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
@@ -276,20 +276,20 @@ LATEST_TIME = datetime.fromisoformat("2200-01-01T00:00:00+00:00")
 
 
 def _statement(
-    known: KnownAccount,
-    found: history.Statement | None,
+    account: KnownAccount,
+    statement: history.Statement | None,
     items: list[TransactionResponse],
     meta: PageMeta,
 ) -> StatementResponse:
-    opening = 0 if found is None else found.opening.balance
-    closing = 0 if found is None else found.closing.balance
+    opening = 0 if statement is None else statement.opening.balance
+    closing = 0 if statement is None else statement.closing.balance
     return StatementResponse(
-        wallet_id=known.id,
-        currency=known.currency,
+        wallet_id=account.id,
+        currency=account.currency,
         opening_balance=opening,
-        opening_balance_decimal=money.to_major(opening, known.currency),
+        opening_balance_decimal=money.to_major(opening, account.currency),
         closing_balance=closing,
-        closing_balance_decimal=money.to_major(closing, known.currency),
+        closing_balance_decimal=money.to_major(closing, account.currency),
         data=items,
         meta=meta,
     )

@@ -1,7 +1,6 @@
-"""What became of a command, as facts: made from its result, or read in the books, and the same
-either way.
+"""What became of a command, from its result or from the books: both give the same view.
 
-So a replay, a poll and the first answer tell the same. It asks nobody and shows nothing.
+So a replay, a poll and the first answer are the same. It reads no database and formats no response.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from schemas.published_records import Result
 from sinks.reads.transactions import LedgerTransaction, TransactionEntry, TransactionStatus
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Kinds whose result alone tells all of it.
+# Kinds whose result contains the whole outcome.
 COMPLETE_IN_RESULT: Final = (commands.Credit, commands.Debit, commands.Transfer, commands.Post)
 
 # Kinds whose entries follow from their parties and amounts.
@@ -27,7 +26,7 @@ TRANSIT_PREFIX: Final = ids.SYSTEM_PREFIX + ids.TRANSIT + ":"
 
 
 class EntryLine(Struct, frozen=True):
-    """An entry. A system account goes without its partition: people see the sum of the shards."""
+    """An entry. A system account has no partition here: the API shows the sum of its shards."""
 
     account: str
     direction: Direction
@@ -35,8 +34,8 @@ class EntryLine(Struct, frozen=True):
 
 
 class TransactionView(Struct, frozen=True, kw_only=True):
-    """`at` is when it was decided; while it is pending, when it was read. `balances` are those
-    after its entries, as far as they are known here."""
+    """`at` is the time of the decision, or of the command while it is pending. `balances` are those
+    after its entries, as far as this partition has them."""
 
     id: str
     kind: str
@@ -64,14 +63,14 @@ class TransactionView(Struct, frozen=True, kw_only=True):
 def from_result(
     command: Command, transaction_id: str, currency: str, result: Result
 ) -> TransactionView:
-    """Of one that was posted, and is no replay; of a kind that its result tells."""
+    """From the result of a posted command that is no replay, of a COMPLETE_IN_RESULT kind."""
     fee, counterparty, amount = 0, None, 0
     if isinstance(command, commands.Post):
         entries = post_entries(command)
         amount = sum(line.amount for line in entries if line.direction == "debit")
         ordinary = [line.account for line in entries if not ids.is_system(line.account)]
         if len(ordinary) == 2:
-            counterparty = next(each for each in ordinary if each != command.account)
+            counterparty = next(account for account in ordinary if account != command.account)
     else:
         assert isinstance(command, commands.Credit | commands.Debit | commands.Transfer)
         amount = command.amount
@@ -104,7 +103,7 @@ def from_result(
 
 
 def from_rows(
-    row: LedgerTransaction, found: Sequence[TransactionEntry], currency: str
+    row: LedgerTransaction, rows: Sequence[TransactionEntry], currency: str
 ) -> TransactionView:
     posted = row.status == "posted"
     entries: tuple[EntryLine, ...] = ()
@@ -113,9 +112,9 @@ def from_rows(
             row.kind, row.account, row.counterparty, row.amount, row.fee, currency
         )
     elif posted:
-        kept = (each for each in found if not each.account.startswith(TRANSIT_PREFIX))
+        public = (e for e in rows if not e.account.startswith(TRANSIT_PREFIX))
         entries = tuple(
-            EntryLine(_public_account_id(e.account), e.direction, e.amount) for e in kept
+            EntryLine(_public_account_id(e.account), e.direction, e.amount) for e in public
         )
     return TransactionView(
         id=row.id,
@@ -137,21 +136,23 @@ def from_rows(
         reverses=row.reverses,
         reversed_by=row.reversed_by,
         entries=entries,
-        balances={each.account: each.balance for each in found if not ids.is_system(each.account)},
+        balances={e.account: e.balance for e in rows if not ids.is_system(e.account)},
         version=row.decided_sequence or row.sequence,
     )
 
 
-def as_first_answered(facts: TransactionView, command: Command) -> TransactionView:
-    """As the first answer told it: what came later is left out, and a post's entries are in the
-    order in which they were sent."""
+def as_first_answered(view: TransactionView, command: Command) -> TransactionView:
+    """As in the first answer: without later changes, and with a post's entries in the order of the
+    request."""
     if isinstance(command, commands.Post):
-        facts = msgspec.structs.replace(facts, entries=post_entries(command))
-    return msgspec.structs.replace(facts, reversed_by=None)
+        view = msgspec.structs.replace(view, entries=post_entries(command))
+    return msgspec.structs.replace(view, reversed_by=None)
 
 
 def post_entries(command: commands.Post) -> tuple[EntryLine, ...]:
-    return tuple(EntryLine(each.account, each.direction, each.amount) for each in command.entries)
+    return tuple(
+        EntryLine(entry.account, entry.direction, entry.amount) for entry in command.entries
+    )
 
 
 def _public_account_id(account: str) -> str:

@@ -1,7 +1,7 @@
-"""A wallet as the API answers it, from the books.
+"""A wallet as the API presents it, read from the books.
 
-Amounts are minor units, and beside them decimal text. It decides nothing: what is not in the books
-yet is shown as it will be, empty.
+Amounts are minor units, with decimal text beside them. A wallet that is not in the books yet is
+shown as empty.
 """
 
 from datetime import datetime
@@ -36,9 +36,9 @@ class WalletResponse(ResponseModel):
 
 
 def amount_fields(balance: int, held: int, currency: str) -> dict[str, Any]:
-    """What an account has, in both ways."""
+    """Balance, held and available, in minor units and as decimal text."""
     minor = {"balance": balance, "held": held, "available": balance - held}
-    major = {f"{name}_decimal": money.to_major(has, currency) for name, has in minor.items()}
+    major = {f"{name}_decimal": money.to_major(amount, currency) for name, amount in minor.items()}
     return {**minor, **major}
 
 
@@ -54,13 +54,12 @@ class _Row(Struct, frozen=True, kw_only=True):
 
 
 async def read(connection: Connection, wallet: Wallet, owner: User) -> WalletResponse:
-    """As it is now."""
-    (found,) = await _read(connection, wallet.user_id, owner.number, wallet.id)
-    return found
+    (response,) = await _read(connection, wallet.user_id, owner.number, wallet.id)
+    return response
 
 
 async def read_all(connection: Connection, user_id: str, number: int) -> list[WalletResponse]:
-    """Of a user, in one query; the default one first."""
+    """All wallets of a user in one query, the default one first."""
     return await _read(connection, user_id, number, None)
 
 

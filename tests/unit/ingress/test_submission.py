@@ -1,4 +1,4 @@
-"""What is answered about a command that was handed over, when all goes wrong after that."""
+"""The answer to a command that the producer has, if anything fails after that."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,27 +22,27 @@ CREDIT = Credit(account="ada", amount=5, idempotency_key="k")
 CRASH = CrashPoints("")
 
 
-class Books(OutcomeLookup):
-    """They have a defect."""
+class BrokenBooks(OutcomeLookup):
+    """Every look-up fails with a bug."""
 
     def __init__(self) -> None:
         pass
 
-    async def of(self, transaction_id: str, party: str | None = None) -> NoReturn:
+    async def by_transaction(self, transaction_id: str, party: str | None = None) -> NoReturn:
         raise KeyError(transaction_id)
 
 
-class Line(LedgerClient):
-    """Not started: its commands go nowhere."""
+class OfflineClient(LedgerClient):
+    """Never started: its commands go nowhere."""
 
-    def __init__(self, *, taken: bool) -> None:
+    def __init__(self, *, accepts: bool) -> None:
         settings = KafkaSettings.model_validate({"KAFKA_BROKERS": "nowhere:1"})
         super().__init__(settings, "test", CRASH)
-        self._taken = taken
+        self._accepts = accepts
 
-    def submit(self, command: Command) -> PendingCommand:
-        made = PendingCommand("label", ID)
-        if self._taken:
+    def send(self, command: Command) -> PendingCommand:
+        pending = PendingCommand("label", ID)
+        if self._accepts:
             result = Result(
                 partition=3,
                 offset=14,
@@ -52,22 +52,26 @@ class Line(LedgerClient):
                 sequence=15,
                 time_ms=0,
             )
-            made.answered(result)
+            pending.take_result(result)
         else:
-            asyncio.get_running_loop().call_soon(made.not_taken, "its queue is full")
-        return made
+            asyncio.get_running_loop().call_soon(pending.refuse, "its queue is full")
+        return pending
 
 
-async def test_a_defect_after_the_handing_over_takes_nobodys_id_away() -> None:
-    told = await Submission(Line(taken=True), Books(), CRASH).submit(CREDIT, "NGN", 2)
-    assert told == Undecided(ID, (3, 14))
+async def test_a_bug_after_step_2_still_answers_with_the_id() -> None:
+    outcome = await Submission(OfflineClient(accepts=True), BrokenBooks(), CRASH).outcome(
+        CREDIT, "NGN", 2
+    )
+    assert outcome == Undecided(ID, (3, 14))
 
 
 @pytest.mark.parametrize("wait_s", [0, 2])
-async def test_what_the_producer_refuses_is_told_as_not_sent(wait_s: float) -> None:
-    with pytest.raises(HttpProblem) as told:
-        await Submission(Line(taken=False), Books(), CRASH).submit(CREDIT, "NGN", wait_s)
-    assert told.value.code == Code.BUSY
+async def test_a_command_that_the_producer_refuses_answers_busy(wait_s: float) -> None:
+    with pytest.raises(HttpProblem) as raised:
+        await Submission(OfflineClient(accepts=False), BrokenBooks(), CRASH).outcome(
+            CREDIT, "NGN", wait_s
+        )
+    assert raised.value.code == Code.BUSY
 
 
 OTHER_ID = "11111111-0000-5000-8000-000000000000"
@@ -83,23 +87,23 @@ def at(result: Result, offset: int) -> Result:
     return msgspec.structs.replace(result, offset=offset)
 
 
-class Answering(LedgerClient):
-    """Kafka and the ledger answer a command by these steps, one after the other."""
+class ScriptedClient(LedgerClient):
+    """Kafka and the ledger answer a command with these steps, one after the other."""
 
     def __init__(self, *steps: Callable[[PendingCommand], object]) -> None:
         settings = KafkaSettings.model_validate({"KAFKA_BROKERS": "nowhere:1"})
         super().__init__(settings, "test", CRASH)
         self._steps = steps
 
-    def submit(self, command: Command) -> PendingCommand:
-        made = PendingCommand("label", ID)
+    def send(self, command: Command) -> PendingCommand:
+        pending = PendingCommand("label", ID)
         for step in self._steps:
-            asyncio.get_running_loop().call_soon(step, made)
-        return made
+            asyncio.get_running_loop().call_soon(step, pending)
+        return pending
 
 
-class Report:
-    """What the client tells of an append; its own message turns what is negative into None."""
+class DeliveryReport:
+    """What the client reports of an append; the real message turns negative values into None."""
 
     def __init__(self, partition: int | None, offset: int | None) -> None:
         self.partition = lambda: partition
@@ -107,54 +111,54 @@ class Report:
 
 
 def appended(partition: int | None, offset: int | None) -> Callable[[PendingCommand], object]:
-    message: Any = Report(partition, offset)
-    return lambda made: made.delivered(None, message)
+    message: Any = DeliveryReport(partition, offset)
+    return lambda pending: pending.delivered(None, message)
 
 
-def told(result: Result) -> Callable[[PendingCommand], object]:
-    return lambda made: made.answered(result)
+def result_arrives(result: Result) -> Callable[[PendingCommand], object]:
+    return lambda pending: pending.take_result(result)
 
 
-class Rejecting(OutcomeLookup):
-    """Books that have a rejection at each position, of these transactions."""
+class RejectingBooks(OutcomeLookup):
+    """The books have a rejection at each of these positions, of these transactions."""
 
     def __init__(self, **ids: str | None) -> None:
         self._ids = ids
 
-    async def at(self, partition: int, offset: int) -> Outcome | None:
-        id = self._ids.get(f"at_{partition}_{offset}", "not there")
-        if id == "not there":
+    async def by_position(self, partition: int, offset: int) -> Outcome | None:
+        id = self._ids.get(f"at_{partition}_{offset}", "missing")
+        if id == "missing":
             return None
         return Outcome(status="rejected", transaction_id=id, reason=Reason.INSUFFICIENT_FUNDS)
 
-    async def of(self, transaction_id: str, party: str | None = None) -> Outcome | None:
+    async def by_transaction(self, transaction_id: str, party: str | None = None) -> Outcome | None:
         return None
 
 
-NO_BOOKS = Rejecting()
+NO_BOOKS = RejectingBooks()
 
 
 async def submitted(
     wait_s: float, *steps: Callable[[PendingCommand], object], books: OutcomeLookup = NO_BOOKS
 ) -> Outcome | Undecided:
-    return await Submission(Answering(*steps), books, CRASH).submit(CREDIT, "NGN", wait_s)
+    return await Submission(ScriptedClient(*steps), books, CRASH).outcome(CREDIT, "NGN", wait_s)
 
 
 @pytest.mark.parametrize(("partition", "offset"), [(3, None), (None, 14), (3, -1001), (-1, 14)])
 async def test_an_unknown_offset_is_uncertain_and_not_offset_0(
     partition: int | None, offset: int | None
 ) -> None:
-    # What another command at offset 0 became is nobody's answer here.
-    books = Rejecting(at_3_0=None, at_0_14=None, at_0_0=OTHER_ID)
+    # The outcome of another command at offset 0 is not the answer.
+    books = RejectingBooks(at_3_0=None, at_0_14=None, at_0_0=OTHER_ID)
     for wait_s in (0, 0.05):
-        found = await submitted(wait_s, appended(partition, offset), books=books)
-        assert found == Undecided(ID, None), wait_s
+        outcome = await submitted(wait_s, appended(partition, offset), books=books)
+        assert outcome == Undecided(ID, None), wait_s
 
 
 async def test_the_result_of_a_command_at_an_unknown_offset_is_still_its_answer() -> None:
-    found = await submitted(5, appended(3, None), told(POSTED))
-    assert isinstance(found, Outcome)
-    assert (found.status, found.transaction_id, found.position) == ("posted", ID, (3, 14))
+    outcome = await submitted(5, appended(3, None), result_arrives(POSTED))
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.transaction_id, outcome.position) == ("posted", ID, (3, 14))
 
 
 @pytest.mark.parametrize(
@@ -167,27 +171,29 @@ async def test_the_result_of_a_command_at_an_unknown_offset_is_still_its_answer(
     ],
 )
 async def test_a_result_with_our_label_of_another_command_is_no_answer(foreign: Result) -> None:
-    """Whoever may write to `commands` may use any label."""
-    assert await submitted(0.05, appended(3, 14), told(foreign)) == Undecided(ID, (3, 14))
-    found = await submitted(5, appended(3, 14), told(foreign), told(POSTED))
-    assert isinstance(found, Outcome)
-    assert (found.status, found.position) == ("posted", (3, 14))
+    """Any producer may use any label."""
+    assert await submitted(0.05, appended(3, 14), result_arrives(foreign)) == Undecided(ID, (3, 14))
+    outcome = await submitted(5, appended(3, 14), result_arrives(foreign), result_arrives(POSTED))
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.position) == ("posted", (3, 14))
 
 
 async def test_a_refusal_that_comes_before_the_position_waits_for_it() -> None:
-    found = await submitted(5, told(REFUSED), appended(3, 14))
-    assert isinstance(found, Outcome)
-    assert (found.status, found.reason) == ("rejected", Reason.MALFORMED)
-    assert await submitted(0.05, told(at(REFUSED, 15)), appended(3, 14)) == Undecided(ID, (3, 14))
-    # Without an id and a position nothing says whose it is.
-    assert await submitted(0.05, told(REFUSED), appended(3, None)) == Undecided(ID, None)
+    outcome = await submitted(5, result_arrives(REFUSED), appended(3, 14))
+    assert isinstance(outcome, Outcome)
+    assert (outcome.status, outcome.reason) == ("rejected", Reason.MALFORMED)
+    assert await submitted(0.05, result_arrives(at(REFUSED, 15)), appended(3, 14)) == Undecided(
+        ID, (3, 14)
+    )
+    # Without an id and a position, the result cannot be attributed.
+    assert await submitted(0.05, result_arrives(REFUSED), appended(3, None)) == Undecided(ID, None)
 
 
-async def test_what_the_books_have_of_another_command_is_no_answer() -> None:
-    books = Rejecting(at_3_14=OTHER_ID)
+async def test_an_outcome_of_another_command_in_the_books_is_no_answer() -> None:
+    books = RejectingBooks(at_3_14=OTHER_ID)
     assert await submitted(0.05, appended(3, 14), books=books) == Undecided(ID, (3, 14))
-    submissions = Submission(Answering(), books, CRASH)
+    submissions = Submission(ScriptedClient(), books, CRASH)
     deadline = asyncio.get_running_loop().time()
-    assert await submissions.until_decided(ID, (3, 14), deadline) is None
-    mine = await submissions.until_decided(OTHER_ID, (3, 14), deadline)
-    assert mine is not None and mine.reason == Reason.INSUFFICIENT_FUNDS
+    assert await submissions.wait_until_decided(ID, (3, 14), deadline) is None
+    own = await submissions.wait_until_decided(OTHER_ID, (3, 14), deadline)
+    assert own is not None and own.reason == Reason.INSUFFICIENT_FUNDS
