@@ -1,5 +1,5 @@
 """Who may move money of which type of account: every type as source and as receiver, by every role
-over HTTP, and by commands that are written straight to Kafka.
+over HTTP, and by commands that are written directly to Kafka.
 """
 
 import itertools
@@ -23,7 +23,7 @@ _keys = itertools.count(1)
 
 
 class Cast(NamedTuple):
-    """One of each role; of each type an account of the user's, and one of nobody's."""
+    """A person of each role, and of each type an account of the user's and one without owner."""
 
     people: dict[UserRole, Person]
     own: dict[str, str]
@@ -55,8 +55,8 @@ def cast(api: Api) -> Cast:
 
 
 def opened(ingress: Ingress, operator: str, type: str, owner: str | None) -> str:
-    asked = {"account_type": type} | ({} if owner is None else {"user_id": owner})
-    answer = ingress.post("/accounts", asked, operator)
+    request_body = {"account_type": type} | ({} if owner is None else {"user_id": owner})
+    answer = ingress.post("/accounts", request_body, operator)
     assert answer.status == 201, answer
     return str(answer.json["id"])
 
@@ -67,14 +67,14 @@ def rich(ingress: Ingress, operator: str, account: str, type: str) -> None:
 
 
 def posted(ingress: Ingress, token: str, *entries: tuple[str, str], amount: int = RICH) -> int:
-    asked = {
+    request_body = {
         "currency": "NGN",
         "entries": [
             {"account_id": account, "direction": direction, "amount": amount}
             for account, direction in entries
         ],
     }
-    return ingress.post("/transactions", asked, token).status
+    return ingress.post("/transactions", request_body, token).status
 
 
 def balance(ingress: Ingress, cast: Cast, account: str) -> int:
@@ -101,23 +101,23 @@ MOVES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("type", TYPES)
-def test_a_user_moves_money_of_wallets_alone(api: Api, cast: Cast, type: str) -> None:
+def test_a_user_moves_money_only_from_wallets(api: Api, cast: Cast, type: str) -> None:
     ingress, token = api.ingress, cast.user.token
     account, wallet = cast.own[type], cast.other["wallet"]
     before = balance(ingress, cast, account)
-    for asked in MOVES.values():
-        answer = ingress.post("/transactions", {**asked, "wallet_id": account}, token)
+    for request_body in MOVES.values():
+        answer = ingress.post("/transactions", {**request_body, "wallet_id": account}, token)
         assert refused(answer) is (type != "wallet"), answer
         rehearsed = ingress.post(
-            "/transactions?validate_only=true", {**asked, "wallet_id": account}, token
+            "/transactions?validate_only=true", {**request_body, "wallet_id": account}, token
         )
         assert rehearsed.status == (204 if type == "wallet" else 422), rehearsed
     hold = ingress.post("/holds", {"wallet_id": account, "amount": 1}, token)
     assert refused(hold) is (type != "wallet"), hold
     if type == "wallet":
         assert ingress.post(f"/holds/{hold.json['id']}/void", {}, token).status == 201
-    asked = {"wallet_id": account, "receiver_wallet_id": wallet, "amount": 1}
-    answer = ingress.post("/transactions", asked, token)
+    request_body = {"wallet_id": account, "receiver_wallet_id": wallet, "amount": 1}
+    answer = ingress.post("/transactions", request_body, token)
     assert refused(answer) is (type != "wallet"), answer
     assert balance(ingress, cast, account) == before - (1 if type == "wallet" else 0)
 
@@ -126,9 +126,9 @@ RECEIVERS = [(whose, type) for whose in ("own", "other") for type in TYPES]
 
 
 @pytest.mark.parametrize(
-    ("whose", "type"), [each for each in RECEIVERS if each != ("own", "wallet")]
+    ("whose", "type"), [item for item in RECEIVERS if item != ("own", "wallet")]
 )
-def test_a_user_pays_into_wallets_alone(api: Api, cast: Cast, whose: str, type: str) -> None:
+def test_a_user_pays_only_into_wallets(api: Api, cast: Cast, whose: str, type: str) -> None:
     ingress, accounts = api.ingress, cast.own if whose == "own" else cast.other
     account = accounts[type]
 
@@ -136,38 +136,38 @@ def test_a_user_pays_into_wallets_alone(api: Api, cast: Cast, whose: str, type: 
         return [balance(ingress, cast, id) for id in (account, cast.user.wallet_id)]
 
     before, moved = balances(), 2 if type == "wallet" else 0
-    asked = {"receiver_wallet_id": account, "amount": 2}
+    request_body = {"receiver_wallet_id": account, "amount": 2}
     if whose == "other" and type != "wallet":
         # An internal account looks like a missing one, so that users cannot enumerate them.
         missing = {"receiver_wallet_id": "no-such-account", "amount": 2}
         for query in ("", "?validate_only=true"):
             answers = [
                 ingress.post(f"/transactions{query}", body, cast.user.token)
-                for body in (asked, missing)
+                for body in (request_body, missing)
             ]
             assert [(a.status, a.code) for a in answers] == [(404, "account_not_found")] * 2
             assert without_request_id(answers[0]) == without_request_id(answers[1])
     else:
-        answer = ingress.post("/transactions", asked, cast.user.token)
+        answer = ingress.post("/transactions", request_body, cast.user.token)
         assert refused(answer) is (type != "wallet"), answer
     # The receiver may be in another partition.
     after = [before[0] + moved, before[1] - moved]
     eventually(lambda: balances() == after, 30)
 
 
-def test_an_api_key_of_a_user_may_not_more_than_the_user(api: Api, cast: Cast) -> None:
+def test_an_api_key_has_no_more_rights_than_its_user(api: Api, cast: Cast) -> None:
     ingress = api.ingress
     wanted = {"name": "shop", "scopes": ["money"], "current_password": PASSWORD}
     key = ingress.post("/api-keys", wanted, cast.user.token).json["key"]
     for type in TYPES:
-        asked = {"entry": "debit", "amount": 1, "wallet_id": cast.own[type]}
-        assert refused(ingress.post("/transactions", asked, key)) is (type != "wallet")
+        request_body = {"entry": "debit", "amount": 1, "wallet_id": cast.own[type]}
+        assert refused(ingress.post("/transactions", request_body, key)) is (type != "wallet")
 
 
-def test_what_the_older_app_sends_is_a_user_s_command(api: Api, cast: Cast) -> None:
+def test_the_older_app_sends_a_users_command(api: Api, cast: Cast) -> None:
     ingress, receiver = api.ingress, api.ingress.person()
-    asked = {"receiver_id": receiver.number, "amount": 0.01}
-    sent = ingress.post("/api/transactions", asked, cast.user.token, prefix="")
+    request_body = {"receiver_id": receiver.number, "amount": 0.01}
+    sent = ingress.post("/api/transactions", request_body, cast.user.token, prefix="")
     assert sent.status == 201, sent
     commands = [value for _, value in api.pipeline.read(api.pipeline.names.commands)]
     transfer = next(value for value in commands if f'"to":"{receiver.wallet_id}"'.encode() in value)
@@ -175,18 +175,20 @@ def test_what_the_older_app_sends_is_a_user_s_command(api: Api, cast: Cast) -> N
 
 
 @pytest.mark.parametrize("type", TYPES)
-def test_an_operator_posts_on_assets_and_expenses(api: Api, cast: Cast, type: str) -> None:
+def test_an_operator_moves_money_of_assets_and_expenses_only_by_post(
+    api: Api, cast: Cast, type: str
+) -> None:
     ingress, token = api.ingress, cast.operator
     own, other, wallet = cast.own[type], cast.other[type], cast.other["wallet"]
-    for asked in MOVES.values():
-        answer = ingress.post("/transactions", {**asked, "wallet_id": own}, token)
+    for request_body in MOVES.values():
+        answer = ingress.post("/transactions", {**request_body, "wallet_id": own}, token)
         assert refused(answer) is (type in BY_DEBIT), answer
     hold = ingress.post("/holds", {"wallet_id": own, "amount": 1}, token)
     assert refused(hold) is (type in BY_DEBIT), hold
     ways = [(own, wallet)] if other == wallet else [(own, wallet), (wallet, other)]
     for sender, receiver in ways:
-        asked = {"wallet_id": sender, "receiver_wallet_id": receiver, "amount": 1}
-        answer = ingress.post("/transactions", asked, token)
+        request_body = {"wallet_id": sender, "receiver_wallet_id": receiver, "amount": 1}
+        answer = ingress.post("/transactions", request_body, token)
         assert refused(answer) is (type in BY_DEBIT), answer
     kept = ingress.post("/holds", {"wallet_id": cast.own["wallet"], "amount": 3}, token).json["id"]
     if other != cast.own["wallet"]:
@@ -199,14 +201,14 @@ def test_an_operator_posts_on_assets_and_expenses(api: Api, cast: Cast, type: st
 
 @pytest.mark.parametrize("role", [UserRole.USER, UserRole.AUDITOR, UserRole.ADMIN])
 @pytest.mark.parametrize("type", TYPES)
-def test_nobody_else_posts_reverses_or_captures_to_an_account(
+def test_only_operators_post_reverse_or_capture_to_an_account(
     api: Api, cast: Cast, type: str, role: UserRole
 ) -> None:
     ingress, token = api.ingress, cast.people[role].token
     entries = (cast.own[type], "debit"), (cast.other[type], "credit")
     assert posted(ingress, token, *entries) == 403
-    asked = {"entry": "credit", "amount": 1, "wallet_id": cast.other["wallet"]}
-    answer = ingress.post("/transactions", asked, cast.operator)
+    request_body = {"entry": "credit", "amount": 1, "wallet_id": cast.other["wallet"]}
+    answer = ingress.post("/transactions", request_body, cast.operator)
     assert ingress.post(f"/transactions/{answer.json['id']}/reverse", {}, token).status == 403
     hold = ingress.post("/holds", {"wallet_id": cast.own["wallet"], "amount": 1}, cast.operator)
     capture = f"/holds/{hold.json['id']}/capture"
@@ -215,15 +217,15 @@ def test_nobody_else_posts_reverses_or_captures_to_an_account(
 
 
 @pytest.mark.parametrize("type", TYPES)
-def test_another_s_account_is_not_there_for_a_user(api: Api, cast: Cast, type: str) -> None:
+def test_another_users_account_looks_missing_to_a_user(api: Api, cast: Cast, type: str) -> None:
     ingress, token, account = api.ingress, cast.user.token, cast.other[type]
-    for asked in MOVES.values():
-        answer = ingress.post("/transactions", {**asked, "wallet_id": account}, token)
+    for request_body in MOVES.values():
+        answer = ingress.post("/transactions", {**request_body, "wallet_id": account}, token)
         assert (answer.status, answer.code) == (404, "account_not_found")
     answer = ingress.post("/holds", {"wallet_id": account, "amount": 1}, token)
     assert (answer.status, answer.code) == (404, "account_not_found")
-    asked = {"wallet_id": account, "receiver_wallet_id": cast.user.wallet_id, "amount": 1}
-    assert ingress.post("/transactions", asked, token).code == "account_not_found"
+    request_body = {"wallet_id": account, "receiver_wallet_id": cast.user.wallet_id, "amount": 1}
+    assert ingress.post("/transactions", request_body, token).code == "account_not_found"
     if type not in BY_DEBIT:
         held = ingress.post("/holds", {"wallet_id": account, "amount": 1}, cast.operator)
         for step in ("capture", "void"):
@@ -234,7 +236,7 @@ def test_another_s_account_is_not_there_for_a_user(api: Api, cast: Cast, type: s
             assert (answer.status, answer.code) == (404, "hold_not_found")
 
 
-# Straight from Kafka: what a command's own `wallets_only` and its kind allow.
+# Commands written to Kafka: their own `wallets_only` and kind decide what they may do.
 
 
 def commands_of(account: str, other: str) -> list[Mapping[str, Any]]:
@@ -254,7 +256,9 @@ def commands_of(account: str, other: str) -> list[Mapping[str, Any]]:
 
 @pytest.mark.parametrize("type", TYPES)
 @pytest.mark.parametrize("wallets_only", [True, False])
-def test_straight_from_kafka(api: Api, cast: Cast, type: str, wallets_only: bool) -> None:
+def test_commands_from_kafka_follow_wallets_only(
+    api: Api, cast: Cast, type: str, wallets_only: bool
+) -> None:
     line, account = api.pipeline, cast.other[type]
     other = api.ingress.person().wallet_id
     rich(api.ingress, cast.operator, other, "wallet")
@@ -269,8 +273,11 @@ def test_straight_from_kafka(api: Api, cast: Cast, type: str, wallets_only: bool
             allowed = type == "wallet"
         else:
             allowed = type not in BY_DEBIT or command["kind"] == "post"
-        told = (result["outcome"], result.get("reason"))
-        assert told == (("posted", None) if allowed else ("rejected", REFUSED)), (command, result)
+        outcome = (result["outcome"], result.get("reason"))
+        assert outcome == (("posted", None) if allowed else ("rejected", REFUSED)), (
+            command,
+            result,
+        )
 
 
 def _sent(line: pipeline.Pipeline, command: Mapping[str, Any]) -> tuple[int, int]:

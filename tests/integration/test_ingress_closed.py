@@ -11,9 +11,9 @@ def test_registration_can_be_closed_and_self_credit_switched_off(api: Api, tmp_p
     ada = api.ingress.person()
     credit = {"entry": "credit", "amount": 100}
     with beside(api.pipeline, tmp_path, REGISTRATION_OPEN="false", SELF_CREDIT="false") as closed:
-        asked = {"name": "Eve", "email": "eve@closed.example.com", "password": PASSWORD}
+        request_body = {"name": "Eve", "email": "eve@closed.example.com", "password": PASSWORD}
         for path in ("/register", "/auth/signup"):
-            refused = closed.post(path, asked)
+            refused = closed.post(path, request_body)
             assert (refused.status, refused.code) == (403, "registration_closed")
         with psycopg.connect(api.database) as connection:
             query = b"SELECT count(*) FROM ledger.users WHERE email = 'eve@closed.example.com'"

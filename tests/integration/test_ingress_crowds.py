@@ -117,7 +117,7 @@ def test_one_users_waits_are_capped(strict: Ingress) -> None:
         # A wait that has ended counts no more.
         waiting = [threads.submit(poll, ada, 5) for _ in range(WAITS)]
         assert poll(eve, 0).code == "not_decided_or_unknown"
-        assert {each.result().code for each in waiting} == {"not_decided_or_unknown"}
+        assert {item.result().code for item in waiting} == {"not_decided_or_unknown"}
     credit = {"entry": "credit", "amount": 100}
     assert strict.post("/transactions", credit, ada.token).status == 201
     # A command that is not waited for is not refused.
@@ -137,10 +137,10 @@ def test_what_is_refused_for_its_wait_is_not_sent(strict: Ingress) -> None:
     with ThreadPoolExecutor(WAITS * 3) as threads:
         path = f"/commands/{NOTHING}?wait=20"
         waiting = [threads.submit(strict.get, path, ada.token) for _ in range(WAITS * 3)]
-        eventually(lambda: sum(each.done() for each in waiting) == WAITS * 2)
+        eventually(lambda: sum(item.done() for item in waiting) == WAITS * 2)
         refused = strict.post("/transactions", credit, ada.token)
         assert (refused.status, refused.code) == (429, "too_many_waits")
-        codes = Counter(each.result().code for each in waiting)
+        codes = Counter(item.result().code for item in waiting)
         assert codes == {"not_decided_or_unknown": WAITS, "too_many_waits": WAITS * 2}
     # Otherwise it would be a replay.
     sent = strict.post("/transactions", credit, ada.token)

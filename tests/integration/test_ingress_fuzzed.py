@@ -116,7 +116,9 @@ def test_there_is_no_answer_that_the_document_does_not_tell(
                 except FailureGroup as failed:
                     failures.append(f"{operation.label} as {who}, seed {SEED}: {failed}")
     told = "\n".join(failures[:SHOWN])
-    assert not failures, f"{len(failures)} answers, the first of them:\n{told}\n{ingress.told()}"
+    assert not failures, (
+        f"{len(failures)} answers, the first of them:\n{told}\n{ingress.log_tail()}"
+    )
     # It did get somewhere.
     assert statuses[200]
     # What an admin makes are API keys, and those need the current password.

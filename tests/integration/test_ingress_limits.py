@@ -51,7 +51,7 @@ def other_wallet(api: Api, ada: Person) -> str:
     return str(opened.json["id"])
 
 
-async def test_what_is_forgotten_meanwhile_is_told_all_the_same(
+async def test_accounts_are_found_while_the_cache_is_cleared(
     api: Api, ada: Person, other_wallet: str
 ) -> None:
     wallets = [ada.wallet_id, other_wallet, api.ingress.person().wallet_id]
@@ -64,20 +64,20 @@ async def test_what_is_forgotten_meanwhile_is_told_all_the_same(
             assert set(await accounts.by_ids(some)) == set(some)
 
 
-async def test_a_query_that_the_server_ends_is_told_as_one_that_is_too_wide(api: Api) -> None:
+async def test_a_query_that_times_out_answers_page_too_deep(api: Api) -> None:
     async with connection_pool.pool(api.database, 1, "test") as pool:
         async with pool.connection() as connection:
             cursor = await connection.execute("SHOW statement_timeout")
             assert await cursor.fetchone() == (f"{connection_pool.STATEMENT_TIMEOUT_MS}ms",)
             await connection.execute("SET LOCAL statement_timeout = 50")
-            with pytest.raises(HttpProblem) as told:
+            with pytest.raises(HttpProblem) as raised:
                 await paged_lists.page_or_problem(connection.execute("SELECT pg_sleep(60)"))
             await connection.rollback()
-        assert told.value.code == Code.PAGE_TOO_DEEP
-        assert told.value.detail == paged_lists.QUERY_TIMED_OUT
+        assert raised.value.code == Code.PAGE_TOO_DEEP
+        assert raised.value.detail == paged_lists.QUERY_TIMED_OUT
 
 
-async def test_who_stops_waiting_is_told_that_and_no_error_of_hanging_up(
+async def test_a_cancelled_query_raises_only_the_cancellation(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def not_connected(_: socket.socket, how: int) -> NoReturn:
@@ -93,7 +93,7 @@ async def test_who_stops_waiting_is_told_that_and_no_error_of_hanging_up(
 
 @pytest.fixture
 def almost_full(api: Api) -> Iterator[Person]:
-    """Somebody with all wallets but one; the books have none but the first."""
+    """A user with one wallet less than allowed; only the first is in the books."""
     person = api.ingress.person()
     with psycopg.connect(api.database, autocommit=True) as connection:
         connection.execute(
@@ -105,7 +105,7 @@ def almost_full(api: Api) -> Iterator[Person]:
         connection.execute("DELETE FROM ledger.wallets WHERE id LIKE 'one-of-many-%'")
 
 
-def test_nobody_opens_wallets_without_end_nor_two_at_once(api: Api, almost_full: Person) -> None:
+def test_the_number_of_wallets_is_capped_under_concurrency(api: Api, almost_full: Person) -> None:
     ingress, token = api.ingress, almost_full.token
 
     def waiting() -> bool:
@@ -118,18 +118,20 @@ def test_nobody_opens_wallets_without_end_nor_two_at_once(api: Api, almost_full:
         psycopg.connect(api.database, autocommit=True) as other,
     ):
         locking.execute("SELECT FROM ledger.users WHERE id = %s FOR UPDATE", (almost_full.uuid,))
-        asked = [
+        request_body = [
             threads.submit(ingress.post, "/wallets", {}, token, headers=PATIENT) for _ in range(2)
         ]
         eventually(waiting, 30)
         locking.rollback()
-        opened, refused = sorted((each.result() for each in asked), key=lambda told: told.status)
+        opened, refused = sorted(
+            (item.result() for item in request_body), key=lambda raised: raised.status
+        )
     assert opened.status == 201, opened
     assert (refused.status, refused.code) == (409, "too_many_wallets")
     assert len(ingress.get("/wallets", token).json["data"]) == MAX_WALLETS
 
 
-def test_the_first_wallet_of_who_has_none_is_their_default_one(api: Api, ada: Person) -> None:
+def test_the_first_wallet_is_the_default_one(api: Api, ada: Person) -> None:
     with psycopg.connect(api.database) as connection:
         connection.execute(
             "INSERT INTO ledger.users (id, email, password_hash)"
@@ -141,14 +143,14 @@ def test_the_first_wallet_of_who_has_none_is_their_default_one(api: Api, ada: Pe
     assert api.ingress.get("/wallet", token).code == "account_not_found"
     first, second = (api.ingress.post("/wallets", {}, token).json["id"] for _ in range(2))
     assert api.ingress.get("/wallet", token).json["wallet"]["id"] == first
-    assert [each["id"] for each in api.ingress.get("/wallets", token).json["data"]] == [
+    assert [item["id"] for item in api.ingress.get("/wallets", token).json["data"]] == [
         first,
         second,
     ]
 
 
 @pytest.mark.parametrize("time", FAR_AWAY)
-def test_no_time_is_too_far_away_to_be_refused(api: Api, ada: Person, time: str) -> None:
+def test_extreme_times_are_answered_without_an_error(api: Api, ada: Person, time: str) -> None:
     for path in (
         f"/transactions?since={quote(time)}",
         f"/wallets/{ada.wallet_id}/balance?at={quote(time)}",
@@ -163,8 +165,10 @@ def test_no_time_is_too_far_away_to_be_refused(api: Api, ada: Person, time: str)
 
 @pytest.mark.usefixtures("other_wallet")
 @pytest.mark.parametrize("backwards", [False, True])
-def test_no_cursor_is_out_of_reach(api: Api, ada: Person, backwards: bool) -> None:
-    """Who holds one can make another."""
+def test_extreme_cursors_are_answered_without_an_error(
+    api: Api, ada: Person, backwards: bool
+) -> None:
+    """Cursors are not signed, so a client can forge one."""
     now = datetime.now(UTC)
     keys: tuple[tuple[Any, ...], ...] = (
         (FIRST, ada.wallet_id, 1),
@@ -186,7 +190,7 @@ def test_no_cursor_is_out_of_reach(api: Api, ada: Person, backwards: bool) -> No
         assert answer.status == 200, (version, answer)
 
 
-def test_many_accounts_are_passed_over_less_deep_each() -> None:
+def test_the_page_depth_is_shared_by_all_accounts() -> None:
     assert pages.offset_of(100, 100, lists=10) == 9_900
     assert pages.offset_of(10, 100, lists=100) == 900
     assert pages.offset_of(1, 1_000, lists=5_000) == 0

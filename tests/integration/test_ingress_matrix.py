@@ -1,4 +1,4 @@
-"""Every route against every role, as the page in docs has it and as the running ingress does it."""
+"""Every route against every role: the reference page must agree with the running ingress."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.testkit.ledger_api import NEW_KEY, PREFIX, Answer, Ingress, Person
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "routes.md"
 ROW = re.compile(r"\| ([A-Z]+) \| `([^`]+)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \| .* \|")
 NOTHING = "00000000-0000-4000-8000-000000000000"
-# What signs out is asked with a session of its own.
+# Signing out needs its own session.
 ENDS = ("/logout", "/auth/logout")
 
 
@@ -31,7 +31,9 @@ def rows() -> list[Row]:
             method, path, *roles, scope = match.groups()
             if method == "METHOD":
                 continue
-            may = {role: told in ("yes", "all") for role, told in zip(UserRole, roles, strict=True)}
+            may = {
+                role: listed in ("yes", "all") for role, listed in zip(UserRole, roles, strict=True)
+            }
             named = None if scope == "-" else Scope(scope.strip("`"))
             path = path.replace("{prefix}", PREFIX)
             found.append(Row(method, path, may, roles[0] == "all", named))
@@ -40,19 +42,18 @@ def rows() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def people(api: "object", request: pytest.FixtureRequest) -> dict[UserRole, Person]:
-    """One of each role, the admin among them."""
+    """A person of each role, including the admin."""
     ingress: Ingress = request.getfixturevalue("api").ingress
     admin = ingress.admin()
-    made = {UserRole.ADMIN: admin}
+    people = {UserRole.ADMIN: admin}
     for role in (UserRole.USER, UserRole.OPERATOR, UserRole.AUDITOR):
         person = ingress.person()
-        made[role] = person if role is UserRole.USER else ingress.becomes(person, role, admin)
-    return made
+        people[role] = person if role is UserRole.USER else ingress.becomes(person, role, admin)
+    return people
 
 
 def ask(ingress: Ingress, row: Row, token: str | None) -> Answer:
-    """Of nothing that is there, and is not waited for: what comes after being allowed changes
-    nothing."""
+    """Names only missing things and does not wait, so that an allowed call changes nothing."""
     path = re.sub(r"\{\w+\}", NOTHING, row.path)
     return ingress.call(row.method, path, token=token, headers={"Prefer": "wait=0"}, prefix="")
 
@@ -64,17 +65,17 @@ def allowed(answer: Answer) -> bool:
     return False
 
 
-def test_the_page_has_every_route_that_is_served(ingress: Ingress) -> None:
+def test_the_reference_page_has_every_route(ingress: Ingress) -> None:
     paths = ingress.get("/openapi.json", prefix="").json["paths"]
     served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    told = {(row.method, row.path) for row in rows()}
-    assert len(told) == len(rows())
-    assert told - served == {("GET", "/docs/files/{name}")}  # for the pages, not in the document
-    assert served <= told
+    listed = {(row.method, row.path) for row in rows()}
+    assert len(listed) == len(rows())
+    assert listed - served == {("GET", "/docs/files/{name}")}  # for the pages, not in the document
+    assert served <= listed
 
 
 @pytest.mark.parametrize("role", list(UserRole))
-def test_a_role_reaches_what_the_page_says(
+def test_a_role_reaches_the_routes_that_the_page_says(
     ingress: Ingress, people: dict[UserRole, Person], role: UserRole
 ) -> None:
     wrong = []
@@ -89,7 +90,7 @@ def test_a_role_reaches_what_the_page_says(
     assert wrong == []
 
 
-def test_who_is_nobody_reaches_what_is_public(ingress: Ingress) -> None:
+def test_without_a_token_only_public_routes_are_reached(ingress: Ingress) -> None:
     for row in rows():
         answer = ask(ingress, row, None)
         assert allowed(answer) == row.public, (row, answer)
@@ -98,13 +99,13 @@ def test_who_is_nobody_reaches_what_is_public(ingress: Ingress) -> None:
 
 
 @pytest.mark.parametrize("scope", list(Scope))
-def test_an_api_key_reaches_what_its_scope_says(
+def test_an_api_key_reaches_the_routes_of_its_scope(
     ingress: Ingress, people: dict[UserRole, Person], scope: Scope
 ) -> None:
     keys = {}
     for role, person in people.items():
-        asked = {**NEW_KEY, "scopes": [scope]}
-        keys[role] = ingress.post("/api-keys", asked, person.token).json["key"]
+        request_body = {**NEW_KEY, "scopes": [scope]}
+        keys[role] = ingress.post("/api-keys", request_body, person.token).json["key"]
     for row in rows():
         if row.public:
             continue

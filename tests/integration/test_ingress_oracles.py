@@ -1,5 +1,5 @@
-"""What an answer gives away by its words, its time or the work it takes: not whether another's
-wallet used a key, and not who is staff.
+"""Answers must not reveal, by their text, time or work, whether another wallet used a key, who is
+staff, or which internal accounts exist.
 """
 
 import time
@@ -44,12 +44,12 @@ def eve(api: Api) -> Person:
 
 
 def of_key(person: Person, key: str) -> str:
-    """Anybody who knows a wallet can compute it."""
+    """Anybody who knows the wallet can compute this id."""
     wallet = ids.AccountId(person.wallet_id)
     return str(ids.transaction_id(wallet, key, wallets_only=True))
 
 
-def told(answer: Answer) -> dict[str, Any]:
+def without_request_id(answer: Answer) -> dict[str, Any]:
     return {name: value for name, value in answer.json.items() if name != "request_id"}
 
 
@@ -65,7 +65,7 @@ WAYS: dict[str, Callable[[Ingress, str, str], Answer]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_another_wallets_key_is_waited_for_like_one_that_nobody_used(
+def test_another_wallets_key_is_waited_for_like_an_unused_one(
     ingress: Ingress, ada: Person, eve: Person, way: str
 ) -> None:
     answers = []
@@ -73,18 +73,18 @@ def test_another_wallets_key_is_waited_for_like_one_that_nobody_used(
         started = time.monotonic()
         answers.append(WAYS[way](ingress, id, eve.token))
         assert time.monotonic() - started >= WAIT_S, id
-    assert told(answers[0]) == told(answers[1])
+    assert without_request_id(answers[0]) == without_request_id(answers[1])
     assert answers[0].status == 404
 
 
-def test_another_wallets_transaction_is_told_like_one_that_is_not_there(
+def test_another_wallets_transaction_looks_missing(
     ingress: Ingress, ada: Person, eve: Person
 ) -> None:
     for path in ("/transactions/{}", "/holds/{}", "/commands/{}"):
-        theirs = ingress.get(path.format(of_key(ada, "deposit")), eve.token)
-        nobodys = ingress.get(path.format(UNKNOWN), eve.token)
-        assert theirs.status == 404
-        assert told(theirs) == told(nobodys)
+        foreign = ingress.get(path.format(of_key(ada, "deposit")), eve.token)
+        missing = ingress.get(path.format(UNKNOWN), eve.token)
+        assert foreign.status == 404
+        assert without_request_id(foreign) == without_request_id(missing)
         assert ingress.get(path.format(of_key(ada, "deposit")), ada.token).status == 200
 
 
@@ -98,20 +98,22 @@ async def work(act: Callable[[], Awaitable[object]]) -> list[object]:
     return seen
 
 
-async def test_it_takes_the_same_work_to_find_neither(api: Api, ada: Person, eve: Person) -> None:
+async def test_another_wallets_transaction_takes_the_same_work_as_a_missing_one(
+    api: Api, ada: Person, eve: Person
+) -> None:
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
         people, openings = People(pool), Openings(pool)
         outcomes = OutcomeLookup(pool, AccountDirectory(pool, people, openings))
-        theirs = of_key(ada, "rent")
+        foreign = of_key(ada, "rent")
         first = await work(lambda: outcomes.by_transaction(UNKNOWN, eve.uuid))
-        assert await work(lambda: outcomes.by_transaction(theirs, eve.uuid)) == first
-        assert await outcomes.by_transaction(theirs, ada.uuid) is not None
+        assert await work(lambda: outcomes.by_transaction(foreign, eve.uuid)) == first
+        assert await outcomes.by_transaction(foreign, ada.uuid) is not None
         async with pool.connection() as connection:
             first = await work(lambda: transactions.hold(connection, UNKNOWN, eve.uuid))
-            theirs = of_key(ada, "deposit")
-            assert await work(lambda: transactions.hold(connection, theirs, eve.uuid)) == first
-            assert await transactions.hold(connection, theirs, ada.uuid) is not None
+            foreign = of_key(ada, "deposit")
+            assert await work(lambda: transactions.hold(connection, foreign, eve.uuid)) == first
+            assert await transactions.hold(connection, foreign, ada.uuid) is not None
 
 
 async def test_a_foreign_internal_account_takes_the_same_work_as_a_missing_one(
@@ -132,7 +134,7 @@ async def test_a_foreign_internal_account_takes_the_same_work_as_a_missing_one(
         assert await work(lambda: directory.find_receiver(caller, internal)) == missing
 
 
-def test_staff_are_told_like_nobody(ingress: Ingress, ada: Person) -> None:
+def test_staff_look_like_unknown_users(ingress: Ingress, ada: Person) -> None:
     admin = ingress.admin()
     pay: dict[str, Any] = {"amount": 1, "trans_id": "to staff"}
     for field, staff, nobody in (
@@ -140,24 +142,24 @@ def test_staff_are_told_like_nobody(ingress: Ingress, ada: Person) -> None:
         ("receiver_id", admin.uuid, UNKNOWN),
         ("receiver_email", ADMIN_EMAIL, "nobody@example.com"),
     ):
-        theirs = ingress.post("/transactions", {**pay, field: staff}, ada.token)
-        nobodys = ingress.post("/transactions", {**pay, field: nobody}, ada.token)
-        assert theirs.status == 404, theirs
-        assert told(theirs) == told(nobodys)
+        foreign = ingress.post("/transactions", {**pay, field: staff}, ada.token)
+        missing = ingress.post("/transactions", {**pay, field: nobody}, ada.token)
+        assert foreign.status == 404, foreign
+        assert without_request_id(foreign) == without_request_id(missing)
     for path in ("/transactions", "/wallets", "/holds"):
-        theirs = ingress.get(f"{path}?user_id={admin.number}", ada.token)
-        nobodys = ingress.get(f"{path}?user_id={2**40}", ada.token)
-        assert theirs.status == 404
-        assert told(theirs) == told(nobodys)
+        foreign = ingress.get(f"{path}?user_id={admin.number}", ada.token)
+        missing = ingress.get(f"{path}?user_id={2**40}", ada.token)
+        assert foreign.status == 404
+        assert without_request_id(foreign) == without_request_id(missing)
 
 
-async def test_staff_take_the_same_work_as_nobody(api: Api, ada: Person) -> None:
+async def test_staff_take_the_same_work_as_unknown_users(api: Api, ada: Person) -> None:
     admin = api.ingress.admin()
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
         openings = Openings(pool)
         people = People(pool)
-        assert await people.by_id(admin.uuid) is not None  # remembered, as who is signed in is
+        assert await people.by_id(admin.uuid) is not None  # cached, like every signed-in user
         for staff, nobody in ((admin.number, 2**40), (admin.uuid, UNKNOWN)):
             first = await work(partial(openings.receiving, "NGN", reference=nobody))
             again = await work(partial(openings.receiving, "NGN", reference=staff))

@@ -1,5 +1,5 @@
-"""Kafka or Postgres away while money is sent over HTTP: who sent it is never in doubt, pays once,
-and is told by a problem where nothing was done.
+"""Outages of Kafka or Postgres while money is sent over HTTP: the sender always has an id, pays
+once, and gets a problem only if nothing was sent.
 """
 
 import signal
@@ -39,30 +39,32 @@ def system(
     with (
         brokers.data_folder() as own,
         stages.running_postgres(own) as server,
-        pipeline.made(mortal_kafka.bootstrap, server.url("postgres"), "template0", folder) as made,
-        beside(made, folder / "ingress") as ingress,
+        pipeline.made(
+            mortal_kafka.bootstrap, server.url("postgres"), "template0", folder
+        ) as running_pipeline,
+        beside(running_pipeline, folder / "ingress") as ingress,
     ):
-        yield System(mortal_kafka, server, made, ingress)
+        yield System(mortal_kafka, server, running_pipeline, ingress)
 
 
 @pytest.fixture
 def ada(system: System) -> Person:
-    """Somebody with 10.00, whom the ingress knows."""
+    """A user with 10.00, cached by the ingress."""
     person = system.ingress.person()
     assert system.ingress.post("/transactions", CREDIT, person.token).status == 201
     return person
 
 
 def freeze(frozen: list[psutil.Process]) -> None:
-    """As if the network to a process and its children were cut; these are added to it."""
+    """Freezes a process and its children, as if the network to them were cut."""
     (parent,) = frozen
     parent.send_signal(signal.SIGSTOP)
-    # On a busy machine the signal takes a while to be noticed.
-    eventually(lambda: stands_still(parent), BACK_S)
-    # From here on it has no new ones; one of them may still end by itself.
+    # On a busy machine, the signal takes a while to take effect.
+    eventually(lambda: stopped(parent), BACK_S)
+    # From here on no new children start; one may still exit by itself.
     frozen += parent.children(recursive=True)
     send(frozen[1:], signal.SIGSTOP)
-    eventually(lambda: all(stands_still(each) for each in frozen), BACK_S)
+    eventually(lambda: all(stopped(process) for process in frozen), BACK_S)
 
 
 def thaw(frozen: list[psutil.Process]) -> None:
@@ -70,12 +72,12 @@ def thaw(frozen: list[psutil.Process]) -> None:
 
 
 def send(processes: list[psutil.Process], number: signal.Signals) -> None:
-    for each in processes:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
-            each.send_signal(number)
+            process.send_signal(number)
 
 
-def stands_still(process: psutil.Process) -> bool:
+def stopped(process: psutil.Process) -> bool:
     try:
         return process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -83,13 +85,13 @@ def stands_still(process: psutil.Process) -> bool:
 
 
 def accepted(answer: Answer, *, uncertain: bool) -> dict[str, Any]:
-    """Not decided yet, but the sender has its id and the address to poll at."""
+    """Undecided, but the sender has the id and the URL to poll."""
     assert answer.status == 202, answer
-    told: dict[str, Any] = answer.json
-    assert told["uncertain"] is uncertain, answer
-    assert answer.headers["Location"] == told["location"]
-    assert told["id"] in told["location"]
-    return told
+    reply: dict[str, Any] = answer.json
+    assert reply["uncertain"] is uncertain, answer
+    assert answer.headers["Location"] == reply["location"]
+    assert reply["id"] in reply["location"]
+    return reply
 
 
 def unavailable(answer: Answer) -> None:
@@ -98,7 +100,7 @@ def unavailable(answer: Answer) -> None:
 
 
 def lives_without(ingress: Ingress, part: str) -> Answer:
-    """It says which part is away, and is itself alive."""
+    """Readiness names the missing part; the process stays alive."""
     other = {"kafka": "postgres", "postgres": "kafka"}[part]
 
     def noticed() -> bool:
@@ -116,45 +118,45 @@ def lives_without(ingress: Ingress, part: str) -> Answer:
 
 
 def started_again(system: System) -> None:
-    """Who loses what it works with may end: whoever runs it starts it again."""
+    """A worker that loses Kafka or Postgres may exit; its supervisor restarts it."""
     for part in (system.pipeline.worker, system.pipeline.sink):
         if not part.running():
             part.start()
 
 
-def becomes_posted(system: System, person: Person, told: dict[str, Any]) -> None:
-    ingress, path = system.ingress, told["location"].removeprefix("/api/v1")
+def becomes_posted(system: System, person: Person, reply: dict[str, Any]) -> None:
+    ingress, path = system.ingress, reply["location"].removeprefix("/api/v1")
 
     def posted() -> bool:
         started_again(system)
         polled = ingress.get(f"{path}&wait=5", person.token)
         assert (polled.status, polled.json.get("status")) == (200, "posted"), (
-            f"{polled}\n{system.pipeline.told()}\n{ingress.told()}"
+            f"{polled}\n{system.pipeline.told()}\n{ingress.log_tail()}"
         )
-        assert polled.json["transaction"]["id"] == told["id"]
+        assert polled.json["transaction"]["id"] == reply["id"]
         return True
 
     eventually(posted, BACK_S)
-    bare = ingress.get(f"/commands/{told['id']}", person.token)
+    bare = ingress.get(f"/commands/{reply['id']}", person.token)
     assert (bare.status, bare.json["status"]) == (200, "posted")
 
 
 def history(ingress: Ingress, person: Person) -> list[str]:
     listed = ingress.get("/transactions", person.token).json["data"]
-    return [each["trans_id"] for each in reversed(listed)][1:]
+    return [item["trans_id"] for item in reversed(listed)][1:]
 
 
-def all_at_once(*asked: Callable[[], Answer]) -> list[Answer]:
-    with ThreadPoolExecutor(len(asked)) as pool:
-        return [each.result() for each in [pool.submit(ask) for ask in asked]]
+def all_at_once(*requests: Callable[[], Answer]) -> list[Answer]:
+    with ThreadPoolExecutor(len(requests)) as pool:
+        return [future.result() for future in [pool.submit(send) for send in requests]]
 
 
-def test_kafka_away(system: System, ada: Person) -> None:
+def test_kafka_outage(system: System, ada: Person) -> None:
     ingress = system.ingress
 
     def send(key: str) -> Answer:
-        asked = {"entry": "debit", "amount": 100, "trans_id": key}
-        return ingress.post("/transactions", asked, ada.token, headers=SOON)
+        request_body = {"entry": "debit", "amount": 100, "trans_id": key}
+        return ingress.post("/transactions", request_body, ada.token, headers=SOON)
 
     newcomer = {"name": "Eve", "email": "eve@example.com", "password": PASSWORD}
     broker = [psutil.Process(system.cluster.processes[1].child.pid)]
@@ -166,18 +168,18 @@ def test_kafka_away(system: System, ada: Person) -> None:
             lambda: send("a"),
             lambda: ingress.post("/register", newcomer, headers=SOON),
         )
-        told = [accepted(answer, uncertain=True) for answer in answers]
-        assert told[0]["id"] == told[2]["id"] != told[1]["id"]
+        replies = [accepted(answer, uncertain=True) for answer in answers]
+        assert replies[0]["id"] == replies[2]["id"] != replies[1]["id"]
         lives_without(ingress, "kafka")
-        polled = ingress.get(told[0]["location"].removeprefix("/api/v1"), ada.token)
+        polled = ingress.get(replies[0]["location"].removeprefix("/api/v1"), ada.token)
         assert (polled.json["status"], polled.json["uncertain"]) == ("accepted", True)
-        # What needs no Kafka goes on.
+        # Requests without Kafka still succeed.
         assert (registered.status, registered.json["wallet"]["status"]) == (201, "opening")
         assert ingress.get("/wallet", ada.token).json["wallet"]["balance"] == 1_000
     finally:
         thaw(broker)
-    for each in told:
-        becomes_posted(system, ada, each)
+    for reply in replies:
+        becomes_posted(system, ada, reply)
 
     def replayed() -> bool:
         started_again(system)
@@ -189,11 +191,11 @@ def test_kafka_away(system: System, ada: Person) -> None:
     assert sorted(history(ingress, ada)) == ["a", "b"]
 
     def opened() -> bool:
-        asked = {**CREDIT, "trans_id": "late"}
+        request_body = {**CREDIT, "trans_id": "late"}
         started_again(system)
-        late = ingress.post("/transactions", asked, registered.json["access_token"])
+        late = ingress.post("/transactions", request_body, registered.json["access_token"])
         assert (late.status, late.json.get("balance")) == (201, 1_000), (
-            f"{late}\n{system.pipeline.told()}\n{ingress.told()}"
+            f"{late}\n{system.pipeline.told()}\n{ingress.log_tail()}"
         )
         return True
 
@@ -201,15 +203,17 @@ def test_kafka_away(system: System, ada: Person) -> None:
     assert ingress.get("/wallet", ada.token).json["wallet"]["balance"] == 800
 
 
-def test_postgres_away(system: System, ada: Person) -> None:
-    """First it gives no answer, then it is killed."""
+def test_postgres_outage(system: System, ada: Person) -> None:
+    """Postgres first hangs, then is killed."""
     ingress, server = system.ingress, system.server
 
     def debit(key: str, **headers: str) -> Callable[[], Answer]:
-        asked = {"entry": "debit", "amount": 100, "trans_id": key}
-        return lambda: ingress.post("/transactions", asked, ada.token, headers=headers or SOON)
+        request_body = {"entry": "debit", "amount": 100, "trans_id": key}
+        return lambda: ingress.post(
+            "/transactions", request_body, ada.token, headers=headers or SOON
+        )
 
-    # Somebody whom this ingress has not heard of: it has to ask.
+    # A user whom this ingress has not cached.
     unknown = {"receiver_id": 10**6, "amount": 100, "trans_id": "never"}
     assert server.process is not None
     whole = [psutil.Process(server.process.child.pid)]
@@ -226,28 +230,28 @@ def test_postgres_away(system: System, ada: Person) -> None:
             lambda: lives_without(ingress, "postgres"),
         )
     finally:
-        # It is gone before it has answered anything.
+        # Postgres is gone before it has answered.
         server.process.child.kill()
         thaw(whole)
         server.process.kill()
-    told = [accepted(answer, uncertain=False) for answer in taken]
+    replies = [accepted(answer, uncertain=False) for answer in taken]
     for answer in (read, listed, refused, nobody):
         unavailable(answer)
     server.serve(stages.NEVER_STOPPED)
-    for each in told:
-        becomes_posted(system, ada, each)
+    for reply in replies:
+        becomes_posted(system, ada, reply)
     assert sorted(history(ingress, ada)) == ["not waited for", "waited for"]
     wallet = ingress.get("/wallet", ada.token).json["wallet"]
     assert (wallet["balance"], wallet["held"]) == (800, 1)
     eventually(ingress.process.ready, BACK_S)
 
 
-def test_what_is_no_result_ends_it(system: System, ada: Person) -> None:
-    """Rather than that it serves on, and is told of no result any more."""
+def test_an_undecodable_result_ends_the_ingress(system: System, ada: Person) -> None:
+    """Otherwise it would keep serving without results."""
     ingress = system.ingress
     producer = Producer(system.cluster.client)
     producer.produce(system.pipeline.names.results, b"no result", partition=0)
     assert producer.flush(30) == 0
-    assert ingress.process.wait(30) == 1, ingress.told()
+    assert ingress.process.wait(30) == 1, ingress.log_tail()
     ingress.start()
     assert ingress.post("/transactions", CREDIT, ada.token).status == 201

@@ -1,4 +1,4 @@
-"""What the two sides of a transaction have of their own: keys, and what is told to each of them."""
+"""What each side of a transaction keeps to itself: idempotency keys and notes."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def _rich(ingress: Ingress) -> Person:
     return person
 
 
-def test_a_user_cannot_occupy_an_operator_s_key(
+def test_a_user_cannot_occupy_an_operators_key(
     ingress: Ingress, operator: Person, ada: Person
 ) -> None:
     own = {"entry": "debit", "amount": 1, "trans_id": "fee-2026-01"}
@@ -43,53 +43,60 @@ def test_a_user_cannot_occupy_an_operator_s_key(
     assert (first.status, taken.status) == (201, 201), taken
     assert first.json["id"] != taken.json["id"]
     assert {first.json["trans_id"], taken.json["trans_id"]} == {"fee-2026-01"}
-    # Each is told its own again, and neither is the other's with another body.
-    for asked, token, told in ((own, ada.token, first), (fee, operator.token, taken)):
-        again = ingress.post("/transactions", asked, token)
-        assert (again.status, again.json["id"]) == (201, told.json["id"])
+    # Each repeat gets its own transaction, never a conflict with the other's.
+    for request_body, token, seen in ((own, ada.token, first), (fee, operator.token, taken)):
+        again = ingress.post("/transactions", request_body, token)
+        assert (again.status, again.json["id"]) == (201, seen.json["id"])
         assert again.headers["Idempotent-Replayed"] == "true"
     assert ingress.get("/wallet", ada.token).json["wallet"]["balance"] == 9_000 - 501
 
 
-def test_an_operator_does_not_occupy_a_user_s_key(
+def test_an_operator_does_not_occupy_a_users_key(
     ingress: Ingress, operator: Person, ada: Person
 ) -> None:
-    asked = {"amount": 2, "trans_id": "shared", "wallet_id": ada.wallet_id}
-    kept = ingress.post("/holds", asked, operator.token)
-    own = ingress.post("/holds", {**asked, "amount": 3}, ada.token)
+    request_body = {"amount": 2, "trans_id": "shared", "wallet_id": ada.wallet_id}
+    kept = ingress.post("/holds", request_body, operator.token)
+    own = ingress.post("/holds", {**request_body, "amount": 3}, ada.token)
     assert (kept.status, own.status) == (201, 201), own
-    # An operator's hold on the wallet is its owner's to void, by a key of the user's.
-    for told in (kept, own):
-        step = f"/holds/{told.json['id']}/void"
-        answer = ingress.post(step, {"trans_id": f"void {told.json['id']}"}, ada.token)
+    # The owner of the wallet may void an operator's hold, with an own key.
+    for seen in (kept, own):
+        step = f"/holds/{seen.json['id']}/void"
+        answer = ingress.post(step, {"trans_id": f"void {seen.json['id']}"}, ada.token)
         assert answer.status == 201, answer
 
 
 @pytest.mark.parametrize("key", ["k" * 200, "user:é 😀" * 20, "~"])
-def test_a_user_s_key_may_be_any(ingress: Ingress, ada: Person, key: str) -> None:
-    asked = {"entry": "debit", "amount": 1, "trans_id": key}
-    accepted = ingress.post("/transactions", asked, ada.token, headers={"Prefer": "respond-async"})
+def test_a_users_key_may_be_any_text(ingress: Ingress, ada: Person, key: str) -> None:
+    request_body = {"entry": "debit", "amount": 1, "trans_id": key}
+    accepted = ingress.post(
+        "/transactions", request_body, ada.token, headers={"Prefer": "respond-async"}
+    )
     assert (accepted.status, accepted.json["trans_id"]) == (202, key)
     polled = ingress.get(f"{accepted.headers['Location']}&wait=20", ada.token, prefix="")
     assert (polled.json["status"], polled.json["transaction"]["trans_id"]) == ("posted", key)
-    told = ingress.get(f"/transactions/{accepted.json['id']}", ada.token)
-    assert told.json["trans_id"] == key
-    again = ingress.post("/transactions", asked, ada.token)
+    seen = ingress.get(f"/transactions/{accepted.json['id']}", ada.token)
+    assert seen.json["trans_id"] == key
+    again = ingress.post("/transactions", request_body, ada.token)
     assert (again.status, again.json["id"]) == (201, accepted.json["id"])
 
 
-def test_a_receiver_does_not_see_what_is_the_sender_s(
+def test_a_receiver_does_not_see_the_senders_notes(
     ingress: Ingress, operator: Person, ada: Person, ben: Person
 ) -> None:
-    asked = {**PRIVATE, "receiver_id": ben.number, "amount": 1_000, "description": "for lunch"}
-    sent = ingress.post("/transactions", {**asked, "trans_id": "mine"}, ada.token).json
+    request_body = {
+        **PRIVATE,
+        "receiver_id": ben.number,
+        "amount": 1_000,
+        "description": "for lunch",
+    }
+    sent = ingress.post("/transactions", {**request_body, "trans_id": "mine"}, ada.token).json
     assert sent["fee"] == 15
-    for told in _told(ingress, ben, sent["id"]):
-        assert told["description"] == "for lunch"
-        assert (told["amount"], told["entry"]) == (1_000, "credit")
-        assert (told["metadata"], told["reference"], told["trans_id"]) == ({}, None, None)
-        assert (told["fee"], told["fee_decimal"], told["total"]) == (0, "0.00", 1_000)
-        assert told["entries"] == [
+    for seen in _seen_everywhere(ingress, ben, sent["id"]):
+        assert seen["description"] == "for lunch"
+        assert (seen["amount"], seen["entry"]) == (1_000, "credit")
+        assert (seen["metadata"], seen["reference"], seen["trans_id"]) == ({}, None, None)
+        assert (seen["fee"], seen["fee_decimal"], seen["total"]) == (0, "0.00", 1_000)
+        assert seen["entries"] == [
             {
                 "account_id": ben.wallet_id,
                 "direction": "credit",
@@ -97,61 +104,61 @@ def test_a_receiver_does_not_see_what_is_the_sender_s(
                 "amount_decimal": "10.00",
             }
         ]
-        assert "1015" not in str(told) and "10.15" not in str(told)
-    for told in (*_told(ingress, ada, sent["id"]), _one(ingress, operator, sent["id"])):
-        assert {name: told[name] for name in PRIVATE} == PRIVATE
-        assert (told["fee"], len(told["entries"])) == (15, 3)
+        assert "1015" not in str(seen) and "10.15" not in str(seen)
+    for seen in (*_seen_everywhere(ingress, ada, sent["id"]), _one(ingress, operator, sent["id"])):
+        assert {name: seen[name] for name in PRIVATE} == PRIVATE
+        assert (seen["fee"], len(seen["entries"])) == (15, 3)
     [item] = ingress.get("/api/transactions", ben.token, prefix="").json["data"]["transactions"][
         "data"
     ]
     assert (item["metadata"], item["commission_fee"]) == ({}, "0.00")
 
 
-def test_a_receiver_does_not_find_by_the_sender_s_reference(
+def test_a_receiver_does_not_find_by_the_senders_reference(
     ingress: Ingress, operator: Person, ada: Person, ben: Person
 ) -> None:
-    asked = {**PRIVATE, "receiver_id": ben.number, "amount": 10}
-    id = ingress.post("/transactions", asked, ada.token).json["id"]
+    request_body = {**PRIVATE, "receiver_id": ben.number, "amount": 10}
+    id = ingress.post("/transactions", request_body, ada.token).json["id"]
     ingress.post("/transactions", {**PRIVATE, "entry": "debit", "amount": 10}, ben.token)
 
     def found(token: str, wallet: str, also: str = "") -> list[str]:
         query = f"/transactions?reference=internal+17&wallet_id={wallet}{also}"
         answer = ingress.get(query, token)
         assert answer.status == 200, answer
-        return [each["id"] for each in answer.json["data"]]
+        return [item["id"] for item in answer.json["data"]]
 
     assert found(ada.token, ada.wallet_id) == [id]
     assert id not in found(ben.token, ben.wallet_id)
     assert id not in [
-        each["id"]
-        for each in ingress.get("/transactions?reference=internal+17", ben.token).json["data"]
+        item["id"]
+        for item in ingress.get("/transactions?reference=internal+17", ben.token).json["data"]
     ]
     eventually(lambda: id in found(operator.token, ben.wallet_id), 20)
     assert id not in found(ben.token, ben.wallet_id)
 
 
-def test_a_capture_and_a_post_tell_users_nothing_private(
+def test_users_do_not_see_the_notes_of_a_capture_or_post(
     ingress: Ingress, operator: Person, ada: Person, ben: Person
 ) -> None:
     hold = ingress.post("/holds", {"amount": 50, "wallet_id": ada.wallet_id}, operator.token).json
-    asked: dict[str, Any] = {**PRIVATE, "to_wallet_id": ben.wallet_id}
-    captured = ingress.post(f"/holds/{hold['id']}/capture", asked, operator.token).json
+    request_body: dict[str, Any] = {**PRIVATE, "to_wallet_id": ben.wallet_id}
+    captured = ingress.post(f"/holds/{hold['id']}/capture", request_body, operator.token).json
     entries = [
         {"account_id": account, "direction": direction, "amount": 5}
         for account, direction in ((ada.wallet_id, "debit"), (ben.wallet_id, "credit"))
     ]
-    asked = {**PRIVATE, "currency": "NGN", "entries": entries}
-    posted = ingress.post("/transactions", asked, operator.token).json
+    request_body = {**PRIVATE, "currency": "NGN", "entries": entries}
+    posted = ingress.post("/transactions", request_body, operator.token).json
     for person, id in ((ben, captured["id"]), (ben, posted["id"]), (ada, posted["id"])):
-        for told in _told(ingress, person, id):
-            assert (told["metadata"], told["reference"]) == ({}, None)
-            assert [line["account_id"] for line in told["entries"]] == [person.wallet_id]
+        for seen in _seen_everywhere(ingress, person, id):
+            assert (seen["metadata"], seen["reference"]) == ({}, None)
+            assert [line["account_id"] for line in seen["entries"]] == [person.wallet_id]
     for id in (captured["id"], posted["id"]):
-        told = _one(ingress, operator, id)
-        assert {name: told[name] for name in PRIVATE} == PRIVATE
+        seen = _one(ingress, operator, id)
+        assert {name: seen[name] for name in PRIVATE} == PRIVATE
 
 
-def test_an_owner_does_not_see_an_operator_s_notes(
+def test_an_owner_does_not_see_an_operators_notes(
     ingress: Ingress, operator: Person, ada: Person, ben: Person
 ) -> None:
     note: dict[str, Any] = {"metadata": {"case": "F-1"}, "reference": f"fraud case {ada.number}"}
@@ -177,11 +184,11 @@ def test_an_owner_does_not_see_an_operator_s_notes(
     )
     assert [answer.status for answer in (*sent, rejected)] == [201] * 4 + [422], sent
     for answer in sent:
-        for seen in _told(ingress, ada, answer.json["id"]):
+        for seen in _seen_everywhere(ingress, ada, answer.json["id"]):
             assert (seen["metadata"], seen["reference"], seen["trans_id"]) == ({}, None, None)
         seen = _one(ingress, operator, answer.json["id"])
         assert {name: seen[name] for name in note} == note
-    for seen in _told(ingress, ada, transfer["id"]):
+    for seen in _seen_everywhere(ingress, ada, transfer["id"]):
         assert {name: seen[name] for name in own} == own
 
     # The reference is not found by searching for it, either.
@@ -189,7 +196,7 @@ def test_an_owner_does_not_see_an_operator_s_notes(
         query = f"/transactions?reference={reference.replace(' ', '+')}{more}"
         answer = ingress.get(query, ada.token)
         assert answer.status == 200, answer
-        return [each["id"] for each in answer.json["data"]]
+        return [item["id"] for item in answer.json["data"]]
 
     for more in ("", f"&wallet_id={ada.wallet_id}", "&status=rejected"):
         assert found(note["reference"], more) == [], more
@@ -201,13 +208,13 @@ def test_an_owner_does_not_see_an_operator_s_notes(
     assert note["metadata"] not in metadata and own["metadata"] in metadata
 
 
-def test_an_api_key_s_owner_sees_what_it_sent(ingress: Ingress, ada: Person) -> None:
+def test_a_user_sees_the_notes_of_their_api_key(ingress: Ingress, ada: Person) -> None:
     body = {"name": "shop", "scopes": ["money"], "current_password": PASSWORD}
     key = ingress.post("/api-keys", body, ada.token)
     assert key.status == 201, key
     sent = {**PRIVATE, "entry": "debit", "amount": 5, "trans_id": "by key"}
     id = ingress.post("/transactions", sent, key.json["key"]).json["id"]
-    for seen in _told(ingress, ada, id):
+    for seen in _seen_everywhere(ingress, ada, id):
         assert {name: seen[name] for name in PRIVATE} == PRIVATE
         assert seen["trans_id"] == "by key"
 
@@ -215,21 +222,20 @@ def test_an_api_key_s_owner_sees_what_it_sent(ingress: Ingress, ada: Person) -> 
 def _one(ingress: Ingress, person: Person, id: str) -> dict[str, Any]:
     answer = ingress.get(f"/transactions/{id}", person.token)
     assert answer.status == 200, answer
-    told: dict[str, Any] = answer.json
-    return told
+    seen: dict[str, Any] = answer.json
+    return seen
 
 
-def _told(ingress: Ingress, person: Person, id: str) -> list[dict[str, Any]]:
-    """All the ways in which somebody is told of a transaction of theirs, but the older app's. The
-    receiver's partition may come a moment later.
-    """
+def _seen_everywhere(ingress: Ingress, person: Person, id: str) -> list[dict[str, Any]]:
+    """The transaction in every response that shows it to this person, except the older app's.
+    The receiver's partition may come a moment later."""
 
     def listed(path: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = []
 
         def there() -> bool:
             data = ingress.get(path, person.token).json["data"]
-            found[:] = [each for each in data if each["id"] == id]
+            found[:] = [item for item in data if item["id"] == id]
             return bool(found)
 
         try:

@@ -1,5 +1,5 @@
-"""Positions that a client keeps, locations and cursors, are refused by name where they are of
-another ledger or another epoch.
+"""Positions that a client keeps, status URLs and cursors, are refused if they belong to another
+ledger or epoch.
 """
 
 import base64
@@ -15,7 +15,7 @@ OTHERS = {"epoch": "position_of_another_epoch", "ledger": "position_of_another_l
 
 
 def other(text: str, what: str, ledger: str) -> str:
-    """The same position of another ledger or epoch."""
+    """The same position, of another ledger or epoch."""
     assert text.count(f"{ledger}:{EPOCH}") == 1, text
     into = f"{ledger}:{EPOCH + 1}" if what == "epoch" else f"{ledger}2:{EPOCH}"
     return text.replace(f"{ledger}:{EPOCH}", into)
@@ -32,7 +32,7 @@ def refused(answer: Answer, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_a_location_of_another_ledger_or_epoch_is_refused_by_name(
+def test_a_status_url_of_another_ledger_or_epoch_is_refused(
     ingress: Ingress, ledger: str, what: str
 ) -> None:
     ada = ingress.person()
@@ -43,12 +43,12 @@ def test_a_location_of_another_ledger_or_epoch_is_refused_by_name(
     assert polled.json["status"] == "posted", polled
     moved = other(path, what, ledger)
     refused(ingress.get(moved, ada.token), what)
-    # Also where it is signed by the same key, as after a restore, or by ledgers that share it.
+    # Also with a valid signature, as after a restore, or if ledgers share the key.
     place = moved.split("position=")[1].split("&")[0]
     mac = Keys([SIGNING_KEY.encode()]).mac("command location", f"{ada.uuid}|{id}|{place}".encode())
     signature = base64.urlsafe_b64encode(mac).decode().rstrip("=")
     refused(ingress.get(f"/commands/{id}?position={place}&signature={signature}", ada.token), what)
-    # One that was signed without ledger and epoch is nobody's.
+    # A URL that was signed without ledger and epoch is unknown.
     bare = place.split(":", 2)[2]
     mac = Keys([SIGNING_KEY.encode()]).mac("command location", f"{ada.uuid}|{id}|{bare}".encode())
     signature = base64.urlsafe_b64encode(mac).decode().rstrip("=")
@@ -81,7 +81,7 @@ def people(api: Api) -> dict[str, Person]:
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_cursor_of_another_ledger_or_epoch_is_refused_by_name(
+def test_a_cursor_of_another_ledger_or_epoch_is_refused(
     ingress: Ingress, ledger: str, people: dict[str, Person], path: str
 ) -> None:
     reader = people["admin" if path.startswith(("/users", "/audit")) else "operator"]

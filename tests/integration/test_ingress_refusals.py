@@ -1,6 +1,4 @@
-"""What is refused before anything is done: by a problem document, with nothing written, whatever
-the bytes are.
-"""
+"""Requests that are refused before anything happens: with a problem, and nothing is written."""
 
 import json
 import re
@@ -57,7 +55,7 @@ def users(api: Api) -> int:
         (JSON[:-1] + b', "\\u202e": "text"}', "unknown_field"),
     ],
 )
-def test_a_body_has_one_meaning_or_none(api: Api, body: bytes, code: str) -> None:
+def test_ambiguous_json_is_refused(api: Api, body: bytes, code: str) -> None:
     before = users(api)
     answer = api.ingress.post("/register", body)
     assert answer.code == code, answer.text[:300]
@@ -71,14 +69,14 @@ def test_a_body_has_one_meaning_or_none(api: Api, body: bytes, code: str) -> Non
     "content_type",
     [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"],
 )
-def test_a_body_is_json_by_name_too(api: Api, content_type: str | None) -> None:
+def test_a_body_needs_a_json_content_type(api: Api, content_type: str | None) -> None:
     before = users(api)
     answer = api.ingress.post("/register", JSON, headers={"Content-Type": content_type or ""})
     assert answer.code == "unsupported_media_type"
     assert users(api) == before
 
 
-def test_a_body_of_any_length_is_refused_without_being_read(ingress: Ingress) -> None:
+def test_a_too_large_body_is_refused_without_being_read(ingress: Ingress) -> None:
     head = b"POST /api/v1/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     status, _, body = ingress.raw(head + b"Content-Length: 999999999999\r\n\r\n{")
     assert (status, json.loads(body)["code"]) == (413, "body_too_large")
@@ -100,14 +98,14 @@ def test_a_body_of_any_length_is_refused_without_being_read(ingress: Ingress) ->
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ],
 )
-def test_what_is_no_http_is_a_problem_too(ingress: Ingress, data: bytes) -> None:
+def test_malformed_http_is_answered_with_a_problem(ingress: Ingress, data: bytes) -> None:
     status, headers, body = ingress.raw(data)
     assert 400 <= status < 500
     assert headers["Content-Type"] == "application/problem+json"
     assert json.loads(body)["code"] == "malformed_request"
 
 
-def test_a_header_of_ours_takes_no_line_of_another(ingress: Ingress) -> None:
+def test_a_header_cannot_inject_a_line(ingress: Ingress) -> None:
     odd = {"X-Request-Id": "a b\tc", "traceparent": "00-" + "0" * 32 + "-" + "1" * 16 + "-01"}
     answer = ingress.get("/health", prefix="", headers=odd)
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
@@ -138,11 +136,11 @@ def test_a_header_of_ours_takes_no_line_of_another(ingress: Ingress) -> None:
         "/api/v1/users/%2e%2e/me",
     ],
 )
-def test_a_path_is_taken_as_it_is_or_is_not_there(ingress: Ingress, path: str) -> None:
+def test_a_path_is_not_normalized(ingress: Ingress, path: str) -> None:
     assert ingress.get(path, prefix="").code in ("not_found", "unauthenticated"), path
 
 
-def test_another_method_is_told_which_there_are(ingress: Ingress) -> None:
+def test_a_wrong_method_gets_the_allowed_ones(ingress: Ingress) -> None:
     answer = ingress.call("PUT", "/register", ASKED)
     assert (answer.status, answer.code) == (405, "method_not_allowed")
     assert answer.headers["Allow"] == "POST"
@@ -150,7 +148,7 @@ def test_another_method_is_told_which_there_are(ingress: Ingress) -> None:
     assert made_up.status in (400, 405)
 
 
-def test_a_query_has_only_what_is_known_and_once(ingress: Ingress, ada: Person) -> None:
+def test_unknown_and_repeated_query_fields_are_refused(ingress: Ingress, ada: Person) -> None:
     admin = ingress.admin()
     for query in ("pge=1", "limit=0", "limit=101", "limit=1&limit=2", "limit=x", "role=%00", "x"):
         assert ingress.get(f"/users?{query}", admin.token).code in (
@@ -158,17 +156,17 @@ def test_a_query_has_only_what_is_known_and_once(ingress: Ingress, ada: Person) 
         ), query
     assert ingress.get("/me?x=1", ada.token).status == 422
     both = ingress.get("/users?limit=0&role=king", admin.token).json["errors"]
-    assert sorted(each["field"] for each in both) == ["limit", "role"]
+    assert sorted(item["field"] for item in both) == ["limit", "role"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_texts_are_texts_and_nothing_else(ingress: Ingress, text: str) -> None:
+def test_hostile_texts_are_stored_as_they_are(ingress: Ingress, text: str) -> None:
     person = ingress.person(first_name=text, last_name=text)
     me = ingress.get("/me", person.token).json
     assert (me["first_name"], me["last_name"]) == (text, text)
     key = {"name": text, "scopes": ["read"], "current_password": PASSWORD}
-    made = ingress.post("/api-keys", key, person.token)
-    assert made.json["name"] == text
+    created = ingress.post("/api-keys", key, person.token)
+    assert created.json["name"] == text
     for attempt in (
         ingress.login(text),
         ingress.login(person.email, text[:128]),
@@ -178,7 +176,7 @@ def test_texts_are_texts_and_nothing_else(ingress: Ingress, text: str) -> None:
         assert attempt.status == 401
 
 
-def test_a_problem_tells_nothing_of_the_inside(ingress: Ingress, ada: Person) -> None:
+def test_a_problem_reveals_no_internals(ingress: Ingress, ada: Person) -> None:
     answers: list[Any] = [
         ingress.get("/users", ada.token),
         ingress.get("/sessions/x", ada.token),
@@ -187,9 +185,9 @@ def test_a_problem_tells_nothing_of_the_inside(ingress: Ingress, ada: Person) ->
     ]
     for answer in answers:
         assert answer.code
-        told = answer.text.lower()
+        text = answer.text.lower()
         for inside in ("traceback", "psycopg", "pydantic", "aiohttp", "select ", "errors.pydantic"):
-            assert inside not in told
+            assert inside not in text
         assert "python" not in answer.headers.get("Server", "").lower()
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"

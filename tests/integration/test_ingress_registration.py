@@ -102,4 +102,4 @@ def test_no_transaction_is_rejected_for_coming_before_its_wallet(api: Api) -> No
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         done = Counter(pool.map(register_and_credit, range(TIMES)))
-    assert done == {(201, 5): TIMES}, api.ingress.told()
+    assert done == {(201, 5): TIMES}, api.ingress.log_tail()

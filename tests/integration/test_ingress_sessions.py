@@ -46,7 +46,7 @@ def rows(api: Api, query: str, *given: Any) -> list[tuple[Any, ...]]:
 
 def test_registering_makes_a_user_with_an_open_wallet(ingress: Ingress) -> None:
     answer = ingress.post("/register", {**ASKED, "password_confirmation": PASSWORD})
-    assert answer.status == 201, ingress.told()
+    assert answer.status == 201, ingress.log_tail()
     told = answer.json
     assert set(told) == {
         *("user", "wallet", "access_token", "token_type", "expires_in", "refresh_token", "token")

@@ -1,4 +1,4 @@
-"""All wallets of a user are read in one query."""
+"""A user's wallets are read in one query."""
 
 import psycopg
 
@@ -8,7 +8,7 @@ from tests.testkit.ledger_api import Api
 from tests.testkit.sql_statements import counted
 
 
-async def test_all_wallets_of_a_user_are_read_at_once(api: Api) -> None:
+async def test_all_wallets_of_a_user_are_read_in_one_query(api: Api) -> None:
     ingress, ada = api.ingress, api.ingress.person()
     for currency in ("USD", "JPY", "NGN"):
         assert ingress.post("/wallets", {"currency": currency}, ada.token).status == 201
@@ -16,7 +16,7 @@ async def test_all_wallets_of_a_user_are_read_at_once(api: Api) -> None:
     assert ingress.post("/transactions", credit, ada.token).status == 201
     assert ingress.post("/holds", {"amount": 300}, ada.token).status == 201
     with psycopg.connect(api.database) as connection:
-        # One that the ledger has not opened yet.
+        # A wallet that the ledger has not opened yet.
         connection.execute(
             "INSERT INTO ledger.wallets (id, user_id, currency, is_default)"
             " VALUES ('not open yet', %s, 'KES', false)",

@@ -1,7 +1,6 @@
-"""Clients of the HTTP API that all ask at the same time, each in a process of its own.
+"""Concurrent clients of the HTTP API, each in its own process.
 
-They are forked from a program that has nothing but them, so that fifty of them cost no more than
-one. What is asked and what it proves is for the tests to say.
+They are forked from a small program, so that fifty of them start as fast as one.
 """
 
 import http.client
@@ -19,7 +18,7 @@ TIMEOUT_S = 60.0
 RUN_S = 300.0
 
 
-class Told(NamedTuple):
+class Reply(NamedTuple):
     status: int
     replayed: bool
     text: str
@@ -30,15 +29,15 @@ class Told(NamedTuple):
 
 
 class Client(NamedTuple):
-    """Sends these bodies, one after the other."""
+    """Sends these request bodies one after the other."""
 
     token: str
     bodies: Sequence[Any]
 
 
-def at_once(port: int, path: str, clients: Sequence[Client]) -> list[list[Told]]:
-    """What each of them was told."""
-    ended = subprocess.run(
+def send_at_once(port: int, path: str, clients: Sequence[Client]) -> list[list[Reply]]:
+    """The replies to each client, in the order of its bodies."""
+    finished = subprocess.run(
         [sys.executable, "-m", "tests.testkit.api_clients"],
         input=json.dumps([port, path, clients]),
         capture_output=True,
@@ -46,53 +45,60 @@ def at_once(port: int, path: str, clients: Sequence[Client]) -> list[list[Told]]
         timeout=RUN_S,
         check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout)
-    assert len({pid for _, pid, _ in told}) == len(clients)
-    return [[Told(*answer) for answer in answers] for _, _, answers in sorted(told)]
+    assert finished.returncode == 0, finished.stderr
+    replies = json.loads(finished.stdout)
+    assert len({pid for _, pid, _ in replies}) == len(clients)
+    return [
+        [Reply(*answer) for answer in replies_of_client]
+        for _, _, replies_of_client in sorted(replies)
+    ]
 
 
-def _ask(
-    number: int, port: int, path: str, client: Client, ready: Barrier, told: "SimpleQueue[Any]"
+def _run_client(
+    number: int, port: int, path: str, client: Client, ready: Barrier, replies: "SimpleQueue[Any]"
 ) -> None:
     try:
-        told.put((number, os.getpid(), _answers(port, path, client, ready)))
+        replies.put((number, os.getpid(), _answers(port, path, client, ready)))
     except Exception as error:
-        # Else all would wait for this one, until somebody loses patience.
+        # Otherwise all others would wait at the barrier until it times out.
         ready.abort()
-        told.put((number, os.getpid(), repr(error)))
+        replies.put((number, os.getpid(), repr(error)))
 
 
-def _answers(port: int, path: str, client: Client, ready: Barrier) -> list[Told]:
+def _answers(port: int, path: str, client: Client, ready: Barrier) -> list[Reply]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     connection.connect()
     headers = {
         "Content-Type": "application/json",
         "Authorization": f"Bearer {client.token}",
-        "Prefer": "wait=30",  # as long as a slow machine takes
+        "Prefer": "wait=30",  # the longest wait
     }
     ready.wait(TIMEOUT_S)
-    answers = []
+    replies_of_client = []
     for body in client.bodies:
         connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         replayed = answer.headers.get("Idempotent-Replayed") == "true"
-        answers.append(Told(answer.status, replayed, answer.read().decode()))
-    return answers
+        replies_of_client.append(Reply(answer.status, replayed, answer.read().decode()))
+    return replies_of_client
 
 
 def main() -> None:
     port, path, clients = json.load(sys.stdin)
     forking = multiprocessing.get_context("fork")
-    ready, told = forking.Barrier(len(clients)), forking.SimpleQueue()
+    ready, replies = forking.Barrier(len(clients)), forking.SimpleQueue()
     for number, client in enumerate(clients):
-        asked = (number, port, path, Client(*client), ready, told)
-        forking.Process(target=_ask, args=asked, daemon=True).start()
-    everybody = [told.get() for _ in clients]
-    failed = [answers for _, _, answers in everybody if isinstance(answers, str)]
+        arguments = (number, port, path, Client(*client), ready, replies)
+        forking.Process(target=_run_client, args=arguments, daemon=True).start()
+    results = [replies.get() for _ in clients]
+    failed = [
+        replies_of_client
+        for _, _, replies_of_client in results
+        if isinstance(replies_of_client, str)
+    ]
     if failed:
         sys.exit("\n".join(failed))
-    json.dump(everybody, sys.stdout)
+    json.dump(results, sys.stdout)
 
 
 if __name__ == "__main__":

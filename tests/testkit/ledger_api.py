@@ -1,6 +1,4 @@
-"""The whole ledger behind its HTTP side: an ingress as a process of its own beside a Pipeline, and
-a client that tells what was answered.
-"""
+"""The ledger behind HTTP: a Pipeline with an ingress process, and a client of that ingress."""
 
 import http.client
 import itertools
@@ -25,14 +23,14 @@ START_S = 60.0
 TIMEOUT_S = 60.0
 SIGNING_KEY = secrets.token_hex(32)
 
-# All tests come from one address.
+# All tests share one client address.
 UNLIMITED = {
     "LOGIN_FAILURES_PER_EMAIL": "1000",
     "LOGIN_FAILURES_PER_ADDRESS": "1000000",
     "REGISTRATIONS_PER_ADDRESS": "1000000",
 }
 
-# Texts that are something else where one is careless.
+# Texts that careless code would interpret.
 HOSTILE = [
     "'; DROP TABLE ledger.users; --",
     '"; SELECT pg_sleep(9); --',
@@ -60,13 +58,13 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """Of a problem, which this must be."""
+        """The code of a problem; fails if the answer is none."""
         assert self.headers["Content-Type"] == "application/problem+json", self
         return str(self.json["code"])
 
 
 class Person(NamedTuple):
-    """Somebody who has registered."""
+    """A registered user."""
 
     email: str
     number: int
@@ -81,20 +79,20 @@ class _Process(Program):
 
 
 class Ingress:
-    """One `python -m ingress`, and who asks it. Not started yet."""
+    """One process `python -m ingress`, not started yet, with a client of it."""
 
     def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
-        own = {
+        environment = {
             "SIGNING_KEY": SIGNING_KEY,
-            # Hashing is slow on purpose; here it need not be.
+            # Hashing is slow on purpose; tests use weaker parameters.
             "PASSWORD_MEMORY_KIB": "8192",
-            # Who signed in for all tests of a module is signed in at the last of them.
+            # A user who signs in for a module stays signed in until its last test.
             "ACCESS_TOKEN_TTL_S": "86400",
             **UNLIMITED,
             **settings,
         }
-        self._ledger = own["LEDGER_ID"]
-        self.process = _Process(1, folder, own)
+        self._ledger = environment["LEDGER_ID"]
+        self.process = _Process(1, folder, environment)
         self.port = self.process.port
 
     def start(self, **settings: str) -> "Ingress":
@@ -102,15 +100,15 @@ class Ingress:
         try:
             eventually(self._is_ready, START_S)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.told()}") from None
+            raise AssertionError(f"{error}\n{self.log_tail()}") from None
         return self
 
     def _is_ready(self) -> bool:
         if not self.process.running():
-            raise RuntimeError(f"the ingress has ended:\n{self.told()}")
+            raise RuntimeError(f"the ingress has ended:\n{self.log_tail()}")
         return self.process.ready()
 
-    def told(self) -> str:
+    def log_tail(self) -> str:
         return self.process.tail()
 
     def call(
@@ -122,24 +120,24 @@ class Ingress:
         headers: Mapping[str, str] | None = None,
         prefix: str = PREFIX,
     ) -> Answer:
-        """`body` is sent as JSON, bytes as they are. Who does not say otherwise waits for the
-        outcome as long as a slow machine takes."""
-        sent = {"Prefer": f"wait={MAX_WAIT_S}", **(headers or {})}
+        """`body` is sent as JSON, or as it is if it is bytes. By default the request waits for the
+        outcome as long as it may."""
+        request_headers = {"Prefer": f"wait={MAX_WAIT_S}", **(headers or {})}
         if token is not None:
-            sent["Authorization"] = f"Bearer {token}"
+            request_headers["Authorization"] = f"Bearer {token}"
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if data is not None:
-            sent.setdefault("Content-Type", "application/json")
+            request_headers.setdefault("Content-Type", "application/json")
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
         try:
-            connection.request(method, prefix + path, data, sent)
+            connection.request(method, prefix + path, data, request_headers)
             answer = connection.getresponse()
             return Answer(answer.status, answer.headers, answer.read().decode())
         finally:
             connection.close()
 
     def raw(self, data: bytes) -> tuple[int, dict[str, str], bytes]:
-        """What is answered to bytes as they are."""
+        """Sends raw bytes and returns status, headers and body."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S) as connection:
             connection.sendall(data)
             answer = http.client.HTTPResponse(connection)
@@ -153,47 +151,52 @@ class Ingress:
         return self.call("POST", path, body, token, **rest)
 
     def person(self, **more: Any) -> Person:
-        """Somebody new."""
-        asked = {
+        """Registers a new user."""
+        request_body = {
             "first_name": "Ada",
             "last_name": "Obi",
             "email": f"ada{next(_numbers)}-{secrets.token_hex(4)}@example.com",
             "password": PASSWORD,
             **more,
         }
-        answer = self.post("/register", asked)
-        assert answer.status == 201, f"{answer}\n{self.told()}"
-        told = answer.json
+        answer = self.post("/register", request_body)
+        assert answer.status == 201, f"{answer}\n{self.log_tail()}"
+        response = answer.json
         return Person(
-            email=told["user"]["email"],
-            number=told["user"]["id"],
-            uuid=told["user"]["uuid"],
-            wallet_id=told["wallet"]["id"],
-            token=told["access_token"],
-            refresh_token=told["refresh_token"],
+            email=response["user"]["email"],
+            number=response["user"]["id"],
+            uuid=response["user"]["uuid"],
+            wallet_id=response["wallet"]["id"],
+            token=response["access_token"],
+            refresh_token=response["refresh_token"],
         )
 
     def login(self, email: str, password: str = PASSWORD) -> Answer:
         return self.post("/login", {"email": email, "password": password})
 
     def becomes(self, person: Person, role: str, admin: Person) -> Person:
-        """The same person, signed in anew, in another role."""
+        """The same person in another role, signed in again."""
         changed = self.call("PATCH", f"/users/{person.number}", {"role": role}, admin.token)
         assert changed.status == 200, changed
         return person._replace(token=self.login(person.email).json["access_token"])
 
     def cursor(self, inner: str) -> str:
-        """As this ledger gives it out, whatever is in it."""
+        """A cursor of this ledger with any content."""
         return f"{self._ledger}:{EPOCH}:{inner}"
 
     def admin(self) -> Person:
-        """The first one, that the settings name."""
-        # Made when the ingress starts, beside serving.
+        """The first admin, whom the settings name."""
+        # Created in the background when the ingress starts.
         eventually(lambda: self.login(ADMIN_EMAIL).status == 200, START_S)
-        told = self.login(ADMIN_EMAIL).json
-        user = told["user"]
+        response = self.login(ADMIN_EMAIL).json
+        user = response["user"]
         return Person(
-            ADMIN_EMAIL, user["id"], user["uuid"], "", told["access_token"], told["refresh_token"]
+            ADMIN_EMAIL,
+            user["id"],
+            user["uuid"],
+            "",
+            response["access_token"],
+            response["refresh_token"],
         )
 
 
@@ -211,9 +214,14 @@ class Api(NamedTuple):
 
 @contextmanager
 def beside(pipeline: Pipeline, folder: Path, **settings: str) -> Iterator[Ingress]:
-    """An ingress of a pipeline, ready."""
-    own = {**pipeline.settings, "ADMIN_EMAIL": ADMIN_EMAIL, "ADMIN_PASSWORD": PASSWORD, **settings}
-    ingress = Ingress(folder, own)
+    """A ready ingress of a pipeline."""
+    environment = {
+        **pipeline.settings,
+        "ADMIN_EMAIL": ADMIN_EMAIL,
+        "ADMIN_PASSWORD": PASSWORD,
+        **settings,
+    }
+    ingress = Ingress(folder, environment)
     try:
         yield ingress.start()
     finally:

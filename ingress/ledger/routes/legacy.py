@@ -45,7 +45,7 @@ LegacyTransferRequest = Annotated[
                 "receiver_id": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
                 "amount": {
                     "anyOf": [{"type": "number"}, {"type": "string"}],
-                    "description": 'Major units, as a number or text: 10, "10.5". At most two decimals.',
+                    "description": "Major units, as a number or text; two decimals at most.",
                 },
             },
         }
