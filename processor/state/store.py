@@ -6,7 +6,7 @@ uncommitted state but the batch that makes it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +60,10 @@ _CACHED = frozenset((state_keys.ACCOUNT[0], state_keys.SYSTEM_ACCOUNT[0]))
 _MOST_AWAITED = 4_000
 # A batch that sees more, of many expiries, forgets it with what it commits on the way.
 _MOST_SEEN = 50_000
+# How RocksDB names a file that is not what it wrote, its reads, and what is no fault of the file.
+_DAMAGE = ("Corruption", "No such file")
+_READS = ("While pread", "While read", "for random read", "for sequential")
+_NOT_THE_FILE = ("Permission denied", "Too many open files")
 _AWAITABLE = frozenset((state_keys.TRANSACTION[0], state_keys.PREPARED[0]))
 _DUE = state_keys.DUE[0]
 
@@ -105,8 +109,7 @@ class StateStore:
         try:
             self._open()
         except Exception as error:
-            # A file that is missing is no fault of the disk.
-            if not any(words in str(error) for words in ("Corruption", "No such file")):
+            if not is_damage(error):
                 raise
             log.warning("local copy wiped", partition=partition, reason=str(error))
             checkpoint.set_aside(path)
@@ -261,7 +264,10 @@ class StateStore:
     def prove(self, journal_offset: int, journal_hash: str) -> None:
         """Note a journal record that this copy has seen: by it the copy can be told apart."""
         local = replace(self.local, journal_offset=journal_offset, journal_hash=journal_hash)
-        self._db.put(LOCAL_KEY, _encode(local))
+        try:
+            self._db.put(LOCAL_KEY, _encode(local))
+        except Exception as error:
+            self._failed(error)
         self.local = local
 
     def wipe(self) -> None:
@@ -277,15 +283,23 @@ class StateStore:
                 self._db.close()
 
     def _failed(self, error: Exception) -> NoReturn:
-        """Raises what an error of RocksDB's means. A damaged copy is out of its place then, and
-        with it the claim to the lane: neither this worker nor another goes on from it."""
-        if "Corruption" not in str(error):
+        """Raises what an error of RocksDB means. A damaged copy is moved out of its place, and with
+        it the claim to the lane: neither this worker nor another goes on from it."""
+        if not is_damage(error):
             explain(error)
         log.error("local copy damaged", partition=self._number, reason=str(error))
-        try:
+        # A copy that cannot be read may fail to close, too.
+        with suppress(Failure):
             self.close()
-        finally:
+        try:
             checkpoint.set_aside(self.path)
+        except OSError as broken:
+            checkpoint.forget(self.path)
+            raise Failure(
+                f"the local copy of partition {self._number} is damaged, and cannot be moved out of"
+                f" its place: {broken.strerror}; replace the disk, or set DATA to a folder on"
+                " another one"
+            ) from error
         raise Damaged(f"the local copy of partition {self._number} is damaged: {error}") from error
 
     def size_bytes(self) -> int:
@@ -337,7 +351,8 @@ def _is_awaited(value: StateValue | None) -> bool:
 
 
 class Damaged(Exception):
-    """A file of the local copy cannot be read. The copy was set aside: it will be restored."""
+    """A file of the local copy is corrupt or cannot be read. The copy was set aside, and the next
+    owner restores it."""
 
 
 def scan(database: Rdict, start: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -359,14 +374,28 @@ def told_of_disk() -> Iterator[None]:
         explain(error)
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether a file of the copy is corrupt, missing or unreadable: another copy mends that."""
+    text = str(error)
+    if any(words in text for words in _DAMAGE):
+        return True
+    return _is_read(text) and not any(words in text for words in _NOT_THE_FILE)
+
+
 def explain(error: Exception) -> NoReturn:
     """Raises RocksDB's own words for a disk that is full or broken, as something to act on.
 
     Nothing is lost by it: what Kafka has committed is restored when there is room.
     """
-    if "IO error" not in str(error):
+    text = str(error)
+    if "IO error" not in text:
         raise error
-    raise Failure(f"local disk write failed: {error}") from error
+    action = "read" if _is_read(text) else "write"
+    raise Failure(f"local disk {action} failed: {text}") from error
+
+
+def _is_read(text: str) -> bool:
+    return "IO error" in text and any(words in text for words in _READS)
 
 
 def _options(memory: Memory) -> Options:

@@ -1,13 +1,17 @@
 """A local copy whose files are damaged is found out where it is read, and given up whole: nothing
 that cannot be read is taken for absent, and no half of a folder is left in its place."""
 
+import errno
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from processor.state import checkpoint
+from plumbing.failures import Failure
+from processor.state import checkpoint, store
 from processor.state.checkpoint import LocalCheckpoint
 from processor.state.store import Damaged, Memory, StateStore
 from schemas import state_keys
@@ -123,3 +127,77 @@ def test_a_copy_that_lacks_a_file(tmp_path: Path, missing: str) -> None:
     table = StateStore(path, 1, Memory(16), 100)
     assert (table.position, table.local, table.due(10**15, 10)) == (None, LocalCheckpoint(), [])
     table.close()
+
+
+def make_unreadable(path: Path) -> None:
+    """Every open file of the copy fails at a read with EIO, as on a disk with bad sectors: no page
+    lies where `/proc/self/mem` is read then."""
+    memory = os.open("/proc/self/mem", os.O_RDONLY)
+    for link in list(Path("/proc/self/fd").iterdir()):
+        try:
+            file = link.readlink()
+        except FileNotFoundError:
+            continue
+        if file.parent == path and file.suffix == ".sst":
+            os.dup2(memory, int(link.name), inheritable=False)
+    os.close(memory)
+
+
+@pytest.fixture
+def unreadable(tmp_path: Path) -> StateStore:
+    path = tmp_path / "partition-1"
+    written(path)
+    table = StateStore(path, 1, Memory(16), 100)
+    make_unreadable(path)
+    return table
+
+
+READS: dict[str, Callable[[StateStore], object]] = {
+    "one account": lambda table: [table.get(named(number)) for number in range(KEYS)],
+    "many accounts": lambda table: table.fetch(named(number) for number in range(KEYS)),
+    "the expiry index": lambda table: table.due(10**15, KEYS),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_copy_that_the_disk_cannot_read(unreadable: StateStore, read: str) -> None:
+    with pytest.raises(Damaged, match="Input/output error"):
+        READS[read](unreadable)
+    unreadable.close()
+    expect_fresh(unreadable.path)
+
+
+def test_a_copy_that_cannot_be_read_when_it_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "partition-1"
+    written(path)
+    for file in path.glob("MANIFEST-*"):
+        file.unlink()
+        file.mkdir()
+    table = StateStore(path, 1, Memory(16), 100)
+    assert (table.position, table.local) == (None, LocalCheckpoint())
+    table.close()
+
+
+def test_a_damaged_copy_that_cannot_be_moved_loses_its_claim(
+    unreadable: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(copy: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoint, "set_aside", fails)
+    with pytest.raises(Failure, match="cannot be moved"):
+        unreadable.due(10**15, KEYS)
+    assert checkpoint.noted(unreadable.path) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("IO error: No space left on device: While appending to file: x.sst", "write"),
+        ("IO error: While pread offset 0 len 9: x.sst: Too many open files", "read"),
+        ("IO error: While open a file for random read: x.sst: Permission denied", "read"),
+    ],
+)
+def test_a_disk_error_that_an_operator_must_see_to(text: str, kind: str) -> None:
+    with pytest.raises(Failure, match=f"local disk {kind} failed: IO error"):
+        store.explain(Exception(text))
