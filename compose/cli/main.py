@@ -115,7 +115,9 @@ def configure(
     prefix, ledger_id = settings.topic_prefix, settings.ledger_id
     groups = Groups(*(ids.service_id(prefix, ledger_id, each) for each in ("processor", "sink")))
     with clients.as_failures(config):
-        changed = service.configure(config, settings.topics, settings.partitions, groups, changes)
+        changed = service.configure(
+            config, settings.topics, ledger_id, settings.partitions, groups, changes
+        )
     for done in changed:
         typer.echo(f"partition {done.partition}: version {done.version}: {done.after}")
 
@@ -134,6 +136,7 @@ def log_time(
 ) -> None:
     """Decide the time of records that a broker stamped far in the future."""
     from compose.cli import embedded_connection
+    from plumbing.kafka import clients
     from processor.admin import dead_letters as service_of_positions
     from processor.admin import log_time as service
     from schemas.coordination import LogTime
@@ -143,7 +146,8 @@ def log_time(
     decision = LogTime(topic=topic, first=first, last=last, time_ms=service.time_ms(time))
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, f"{settings.ledger_id}-log-time")
-    service.give(config, settings.topics, partition, decision)
+    with clients.as_failures(config):
+        service.give(config, settings.topics, partition, decision)
     typer.echo(
         f"written: partition {partition} decides {topic} {first} to {last} as of"
         f" {service.shown(decision.time_ms)}, where their log time is later"

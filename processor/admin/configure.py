@@ -8,21 +8,20 @@ import time
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader
-from processor.admin import running_workers
+from processor.admin import coordination_sender, running_workers
 from processor.admin.running_workers import Groups
-from processor.lanes import batch_output
 from processor.state import record_digest
-from schemas import coordination, state_keys
+from processor.state.recovery import check_ledger_id, committed_position
+from schemas import coordination
 from schemas.ledger_parameters import FORMAT_LEVEL, RULES_VERSIONS, LedgerParameters
-from schemas.state import PartitionPosition
 from schemas.topics import Names
 
 WAIT_S = 60.0
+SERVICES = "processor", "sink"
 POLL_S = 0.2
 
 
@@ -38,48 +37,33 @@ class Configured(NamedTuple):
 
 
 def configure(
-    config: ClientConfig, names: Names, partitions: int, groups: Groups, changes: dict[str, int]
+    config: ClientConfig,
+    names: Names,
+    ledger_id: str,
+    partitions: int,
+    groups: Groups,
+    changes: dict[str, int],
 ) -> list[Configured]:
     """Returns when every partition has taken the change; a processor must run for that. Partitions
-    that have it already are left as they are. A format level is raised only while every running
-    worker supports it."""
+    that have it already are left as they are. A format level is raised only if a processor and a
+    sink run, and every running worker supports it."""
     if not changes:
         raise NothingAsked("name what to change; `streamledger configure --help` lists it")
     with CommittedReader(config) as reader:
         # Raises what says why, where this user may not see the topic.
         reader.partitions(names.state)
-        before = {p: _position(reader, names.state, p) for p in range(partitions)}
-        known = {p: _settled(p, position) for p, position in before.items()}
-        wanted = {p: _changed(settings, changes) for p, (settings, _) in known.items()}
-        level = max(settings.format_level for settings in wanted.values())
-        if any(settings.format_level < level for settings, _ in known.values()):
+        before = {p: _parameters(reader, names, ledger_id, p) for p in range(partitions)}
+        after = {p: _changed(parameters, changes) for p, (parameters, _) in before.items()}
+        level = max(parameters.format_level for parameters in after.values())
+        if any(parameters.format_level < level for parameters, _ in before.values()):
             _check_supported(config, groups, level)
-        producer = Producer({**config, "acks": "all", "enable.idempotence": True})
-        refused: list[KafkaError] = []
-
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                refused.append(error)
-
-        waiting = {p: known[p][1] for p, settings in wanted.items() if settings != known[p][0]}
-        for partition in waiting:
-            message = coordination.Configure(settings=wanted[partition])
-            producer.produce(
-                names.coordination,
-                batch_output.encode_message(message),
-                None,
-                partition,
-                on_delivery=delivered,
-            )
-        if producer.flush(WAIT_S):
-            raise Failure("Kafka did not take the change; nothing is known to have changed")
-        if refused:
-            raise KafkaException(refused[0])
+        waiting = {p: before[p][1] for p, parameters in after.items() if parameters != before[p][0]}
+        messages = {p: coordination.Configure(settings=after[p]) for p in waiting}
+        coordination_sender.send(config, names, messages)
         deadline = time.monotonic() + WAIT_S
         while waiting:
             for partition, version in list(waiting.items()):
-                now = _position(reader, names.state, partition)
-                if now is not None and now.partition.settings_version > version:
+                if _parameters(reader, names, ledger_id, partition)[1] > version:
                     del waiting[partition]
             if waiting and time.monotonic() > deadline:
                 raise Failure(
@@ -88,27 +72,31 @@ def configure(
                 )
             time.sleep(POLL_S)
     return [
-        Configured(p, known[p][0], wanted[p], known[p][1] + (wanted[p] != known[p][0]))
-        for p in range(partitions)
+        Configured(p, parameters, after[p], version + (after[p] != parameters))
+        for p, (parameters, version) in before.items()
     ]
 
 
-def _position(reader: CommittedReader, topic: str, partition: int) -> PartitionPosition | None:
-    last = reader.last(topic, partition)
-    if last is None:
-        return None
-    assert last.key == state_keys.POSITION, "each transaction ends with the position"
-    return record_digest.decode(last.value or b"")
-
-
-def _settled(partition: int, position: PartitionPosition | None) -> tuple[LedgerParameters, int]:
+def _parameters(
+    reader: CommittedReader, names: Names, ledger_id: str, partition: int
+) -> tuple[LedgerParameters, int]:
+    """The parameters of a partition, and how often they were changed."""
+    position = committed_position(reader, names, partition)
     if position is None or position.partition.settings is None:
         raise Failure(f"partition {partition} has no ledger yet: start a processor first")
+    check_ledger_id(position, ledger_id)
     return position.partition.settings, position.partition.settings_version
 
 
 def _check_supported(config: ClientConfig, groups: Groups, level: int) -> None:
-    behind = [each for each in running_workers.running(config, groups) if each.format_level < level]
+    workers = running_workers.running(config, groups)
+    for service, group in zip(SERVICES, groups, strict=True):
+        if not any(worker.service == service for worker in workers):
+            raise Failure(
+                f"nothing was changed: no {service} is in the consumer group {group}, so it is"
+                f" unknown whether every {service} supports format level {level}; start them first"
+            )
+    behind = [worker for worker in workers if worker.format_level < level]
     if behind:
         raise Failure(
             f"nothing was changed: these workers do not support format level {level}; upgrade them"

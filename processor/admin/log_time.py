@@ -11,19 +11,16 @@ from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
-from confluent_kafka import Producer
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader
-from processor.lanes import batch_output
+from processor.admin import coordination_sender
 from processor.lanes.broker_clock import MAX_AHEAD_MS
-from processor.state import record_digest
+from processor.state.recovery import committed_position
 from schemas import coordination
 from schemas.coordination import LogTime
 from schemas.topics import Names
-
-FLUSH_S = 30.0
 
 _decode = msgspec.json.Decoder(coordination.CoordinationMessage).decode
 
@@ -51,18 +48,7 @@ def give(config: ClientConfig, names: Names, partition: int, decision: LogTime) 
     when it reads on in `coordination`."""
     with CommittedReader(config) as reader:
         _check(reader, names, partition, decision)
-    producer = Producer({**config, "acks": "all", "enable.idempotence": True})
-    written: list[int] = []
-    producer.produce(
-        names.coordination,
-        batch_output.encode_message(decision),
-        None,
-        partition,
-        on_delivery=lambda error, message: None if error else written.append(1),
-    )
-    producer.flush(FLUSH_S)
-    if not written:
-        raise Failure("Kafka did not take it; nothing was changed")
+    coordination_sender.send(config, names, {partition: decision})
 
 
 def _check(reader: CommittedReader, names: Names, partition: int, decision: LogTime) -> None:
@@ -72,10 +58,9 @@ def _check(reader: CommittedReader, names: Names, partition: int, decision: LogT
         raise Failure(f"`{topic}` has no partition {partition}")
     if decision.time_ms > time.time() * 1_000 + MAX_AHEAD_MS:
         raise Failure(f"{shown(decision.time_ms)} lies in the future; a processor would refuse it")
-    last = reader.last(names.state, partition)
-    if last is None:
+    position = committed_position(reader, names, partition)
+    if position is None:
         raise Failure(f"partition {partition} has no ledger yet: start a processor first")
-    position = record_digest.decode(last.value or b"")
     read = position.commands if decision.topic == "commands" else position.coordination
     if decision.first < read.next_offset:
         raise Failure(f"{where}: the record at {decision.first} was decided, at its log's own time")

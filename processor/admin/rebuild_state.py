@@ -22,9 +22,9 @@ from processor.rules.decision import BrokenInvariant
 from processor.rules.evolve import evolve
 from processor.state import checkpoint, record_digest
 from processor.state.checkpoint import LocalCheckpoint
-from processor.state.recovery import Recovery, check_owner
+from processor.state.recovery import Recovery, check_owner, committed_position
 from processor.state.store import Memory, StateStore
-from schemas import journal, state_keys
+from schemas import journal
 from schemas.journal import JournalRecord
 from schemas.ledger_parameters import FORMAT_LEVEL
 from schemas.state import InputPosition, PartitionPosition
@@ -93,12 +93,12 @@ def from_journal(sources: StateSources, folder: Path, progress: Progress) -> lis
     with CommittedReader(sources.config) as reader:
         for number in range(sources.partitions):
             last = reader.last(topic, number)
-            if last is None or last.key != state_keys.POSITION:
+            position = committed_position(reader, sources.names, number)
+            if last is None or position is None:
                 raise Failure(
-                    f"partition {number} of `{topic}` is lost or was cut: `streamledger rebuild"
-                    " state-topic` writes it anew"
+                    f"partition {number} of `{topic}` is empty: `streamledger rebuild state-topic`"
+                    " writes it again"
                 )
-            position = record_digest.decode(last.value or b"")
             check_owner(position, sources.ledger_id, sources.partitions)
             with table_in(folder, number, memory) as table:
                 fold = Fold(sources, reader, table, number)

@@ -12,6 +12,7 @@ import msgspec
 from aiokafka.coordinator.protocol import (  # type: ignore[import-untyped]  # it has no types
     ConsumerProtocolMemberMetadata,
 )
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from plumbing.failures import Failure
@@ -22,6 +23,7 @@ ANSWER_S = 20.0
 STABLE_WITHIN_S = 60.0
 POLL_S = 0.5
 
+_SETTLED = (ConsumerGroupState.STABLE, ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
 _LEVEL_OF_SINK = re.compile(r"-format-(\d+)$")
 
 
@@ -70,12 +72,31 @@ def running(config: ClientConfig, groups: Groups) -> list[Worker]:
 def _members(admin: AdminClient, group: str) -> list[Any]:
     deadline = time.monotonic() + STABLE_WITHIN_S
     while True:
-        found = admin.list_groups(group, timeout=ANSWER_S)
-        if all(each.state in ("Stable", "Empty", "Dead") for each in found):
-            return [member for each in found for member in each.members]
+        # The list leaves out a group that this user may not describe, and says nothing. Only the
+        # description is refused then; but only the list has what each member wrote about itself.
+        count = _described_members(admin, group)
+        listed = admin.list_groups(group, timeout=ANSWER_S)
+        for each in listed:
+            if each.error is not None:
+                raise KafkaException(each.error)
+        members = [member for each in listed for member in each.members]
+        if len(members) == count:
+            return members
         if time.monotonic() > deadline:
             raise Failure(f"the consumer group {group} does not finish its rebalance; try again")
         time.sleep(POLL_S)
+
+
+def _described_members(admin: AdminClient, group: str) -> int | None:
+    """How many members a group has; None during a rebalance."""
+    (answer,) = admin.describe_consumer_groups([group], request_timeout=ANSWER_S).values()
+    try:
+        description = answer.result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+            return 0
+        raise
+    return len(description.members) if description.state in _SETTLED else None
 
 
 def level_of_processor(metadata: bytes) -> int:

@@ -39,6 +39,10 @@ def too_new(format_level: int) -> str:
     )
 
 
+# Nothing was released before.
+BEFORE_RELEASE = "a ledger made before version 0.1.0 cannot be carried over (docs/upgrading.md)"
+
+
 class _AnyPartition(Struct, array_like=True):
     """A `Partition` of any version, as far as its settings."""
 
@@ -63,9 +67,16 @@ def decode(value: bytes) -> PartitionPosition:
     higher format level, is named so."""
     try:
         return _decode(value)
-    except msgspec.ValidationError:
-        settings = _decode_any(value).partition.settings or {}
-        level = settings.get("format_level")
-        if isinstance(level, int) and level > FORMAT_LEVEL:
+    except msgspec.ValidationError as error:
+        if (level := _format_level(value)) > FORMAT_LEVEL:
             raise Failure(too_new(level)) from None
-        raise
+        raise Failure(f"a position in `state` cannot be read ({error}): {BEFORE_RELEASE}") from None
+
+
+def _format_level(value: bytes) -> int:
+    try:
+        settings = _decode_any(value).partition.settings or {}
+    except msgspec.ValidationError:
+        return 0
+    level = settings.get("format_level")
+    return level if isinstance(level, int) else 0

@@ -40,6 +40,21 @@ class TakeoverRefused(Failure):
     """
 
 
+def committed_position(
+    reader: CommittedReader, names: Names, partition: int
+) -> PartitionPosition | None:
+    """The position that `state` ends with; None where `state` is empty."""
+    last = reader.last(names.state, partition)
+    if last is None:
+        return None
+    if last.key != state_keys.POSITION or not last.value:
+        raise TakeoverRefused(
+            f"partition {partition} of `{names.state}` does not end with a position: it was cut, or"
+            " its rebuild was not finished; `streamledger rebuild state-topic` writes it again"
+        )
+    return record_digest.decode(last.value)
+
+
 class Recovery:
     """Reads one partition's topics on behalf of its new owner."""
 
@@ -90,16 +105,8 @@ class Recovery:
 
     def _incarnation(self) -> bytes | None:
         """Of the changelog as it is now; None where it is empty."""
-        topic, number = self._names.state, self._partition
-        last = self._reader.last(topic, number)
-        if last is None:
-            return None
-        if last.key != state_keys.POSITION or not last.value:
-            raise TakeoverRefused(
-                f"partition {number} of `{topic}` does not end with a position: it was cut, or its"
-                " rebuild was not finished; `streamledger rebuild state-topic` writes it again"
-            )
-        return record_digest.decode(last.value).incarnation
+        position = committed_position(self._reader, self._names, self._partition)
+        return None if position is None else position.incarnation
 
     def _foreign(self, table: StateStore, ledger_id: str) -> str | None:
         """Why the local copy cannot be told to be this partition's; None if it is, or empty."""
@@ -146,6 +153,11 @@ class Recovery:
     def _check_input(self, topic: str, input: InputPosition) -> None:
         range = self._range(topic)
         where = f"partition {self._partition} of `{topic}`"
+        if topic == self._names.coordination and range.end == 0 < input.next_offset:
+            raise TakeoverRefused(
+                f"{where} is empty, but the ledger has read {input.next_offset} offsets of it: the"
+                f" topic was lost, or the ledger is older; {record_digest.BEFORE_RELEASE}"
+            )
         if not range.start <= input.next_offset <= range.end:
             raise TakeoverRefused(
                 f"{where} has offsets {range.start} to {range.end}; the ledger's position is"
@@ -185,19 +197,25 @@ class Recovery:
         return self._reader.range(topic, self._partition)
 
 
-def check_owner(position: PartitionPosition, ledger_id: str, partitions: int) -> None:
-    """The state is this ledger's, and these rules can go on with it."""
+def check_ledger_id(position: PartitionPosition, ledger_id: str) -> None:
+    """The state is this ledger's, and was made by a release."""
     if not position.incarnation:
         raise TakeoverRefused(
-            f"partition {position.partition.partition} of `state` was written by an older program,"
-            " without an incarnation; `streamledger rebuild state-topic --replace` writes it again"
+            f"partition {position.partition.partition} of `state` has no incarnation:"
+            f" {record_digest.BEFORE_RELEASE}"
         )
-    at = position.partition
-    if at.ledger_id != ledger_id:
+    other = position.partition.ledger_id
+    if other != ledger_id:
         raise TakeoverRefused(
-            f"these topics hold the ledger {at.ledger_id!r}, not {ledger_id!r}: LEDGER_ID is wrong,"
-            " or TOPIC_PREFIX"
+            f"these topics hold the ledger {other!r}, not {ledger_id!r}: LEDGER_ID is wrong, or"
+            " TOPIC_PREFIX"
         )
+
+
+def check_owner(position: PartitionPosition, ledger_id: str, partitions: int) -> None:
+    """The state is this ledger's, and these rules can go on with it."""
+    at = position.partition
+    check_ledger_id(position, ledger_id)
     if at.partitions != partitions:
         raise TakeoverRefused(
             f"the ledger has {at.partitions} partitions for life, but its topics have {partitions}"
@@ -221,6 +239,6 @@ def unsupported(settings: LedgerParameters, partitions: int) -> str | None:
     if settings.lanes != lanes:
         return (
             f"the ledger is in lane layout {settings.lanes} (its partitions form {settings.lanes}"
-            f" lanes); this program has layout {lanes}"
+            f" lanes); this program has layout {lanes}: {record_digest.BEFORE_RELEASE}"
         )
     return None

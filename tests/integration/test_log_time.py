@@ -25,6 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin import rebuild_state
 from processor.admin.rebuild_state import StateSources
+from schemas import state_keys
 from sinks.verify.verification import VerifyOptions, verify
 from tests.crash import worker_ledger as ledgers
 from tests.crash.worker_ledger import Position, WorkerLedger
@@ -91,8 +92,12 @@ def produce_later(ledger: WorkerLedger, topic: str, key: bytes | None, *values: 
 
 
 def decide(ledger: WorkerLedger, *words: str, exit_code: int = 0) -> str:
+    return run(ledger, "log-time", *words, exit_code=exit_code)
+
+
+def run(ledger: WorkerLedger, *words: str, exit_code: int = 0) -> str:
     ended = subprocess.run(
-        [sys.executable, "-m", "compose.cli.main", "log-time", *words],
+        [sys.executable, "-m", "compose.cli.main", *words],
         cwd=ROOT / "tests",
         env={
             **inherited(),
@@ -240,6 +245,22 @@ def test_a_decision_that_cannot_be_is_not_written(
     assert told in decide(ledger, *words, exit_code=1)
     assert worker.stop() == 0
     assert [record["step"] for record in journal(ledger)].count("timed") == 0
+
+
+def test_an_interrupted_rebuild_of_state_is_named(ledger: WorkerLedger) -> None:
+    """`state` does not end with a position then."""
+    worker = ledger.ready()
+    ledger.open(0)
+    ledger.until(ledger.audit.settled, 20)
+    assert worker.stop() == 0
+    producer = Producer({**ledger.client, "acks": "all"})
+    producer.produce(ledger.names.state, None, state_keys.POSITION, 0)
+    assert producer.flush(CONFIRM_S) == 0
+    words = ("0:0", "--topic", "commands", "--time", "2026-01-31T12:00:00Z")
+    for command in (("log-time", *words), ("configure", "--commission-bps", "1")):
+        said = run(ledger, *command, exit_code=1)
+        assert "does not end with a position" in said, said
+        assert len(said.splitlines()) == 1
 
 
 class Clock:

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from compose import acls
 from compose.acls import KafkaUser, Wanted
 from compose.embedded.data_dir import DataFolder
 from plumbing.kafka import transactional_producer
+from processor.admin import running_workers
+from processor.admin.running_workers import Groups
 from schemas import ids, topics
 from tests.conftest import beside, create, drop
 from tests.testkit import secured_kafka
@@ -238,6 +241,16 @@ def test_a_command_of_an_operator_without_his_rights(pipe: Pipe, words: tuple[st
     assert "does not let the user 'one-producer' do that" in ended.stderr
     assert ended.stdout == ""
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_workers_that_a_user_may_not_see_are_not_taken_for_none(pipe: Pipe) -> None:
+    groups = Groups(*(ids.service_id(ONE.prefix, ONE.id, each) for each in ("processor", "sink")))
+    assert (
+        len(running_workers.running(pipe.kafka.client(ONE.user(KafkaUser.OPERATOR)), groups)) == 2
+    )
+    with pytest.raises(KafkaException) as raised:
+        running_workers.running(pipe.kafka.client(ONE.user(KafkaUser.PRODUCER)), groups)
+    assert raised.value.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED
 
 
 def test_who_lacks_a_right_is_told_which(pipe: Pipe) -> None:

@@ -8,14 +8,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
 
-from schemas import topics
+from schemas import ids, topics
 from schemas.ledger_parameters import FORMAT_LEVEL, LedgerParameters
 from tests.crash import worker_ledger as ledgers
 from tests.crash.worker_ledger import WorkerLedger
@@ -25,6 +26,7 @@ from tests.testkit.worker_processes import Worker
 # One lane for each of two workers.
 PARTITIONS = 2
 CONFIRM_S = 20.0
+LEDGER_ID = "streamledger"
 NO_TRANSACTION = "00000000-0000-5000-8000-000000000000"
 
 # What version 2 has beside version 1: file, what is there, what is there instead.
@@ -55,20 +57,20 @@ VERSION_2 = [
     ),
     (
         "processor/rules/coordinate.py",
-        "_commit(transaction_id, command, told))",
-        "_settle(of, _commit(transaction_id, command, told)))",
+        "_commit(transaction_id, command, details))",
+        "_settle(state, _commit(transaction_id, command, details)))",
     ),
     (
         "processor/rules/coordinate.py",
-        "def _tell(\n",
-        "def _settle(\n    of: state_view.StateView, message: coordination.Commit\n"
+        "def _numbered(\n",
+        "def _settle(\n    state: state_view.StateView, message: coordination.Commit\n"
         ") -> coordination.Commit:\n"
-        "    settings = of.partition.settings\n"
+        "    settings = state.partition.settings\n"
         "    if settings is None or settings.format_level < 2:\n"
         "        return message\n"
         "    fields = {f: getattr(message, f) for f in message.__struct_fields__}\n"
         "    return coordination.Settle(**fields)\n"
-        "\n\ndef _tell(\n",
+        "\n\ndef _numbered(\n",
     ),
 ]
 
@@ -85,7 +87,21 @@ def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedg
         yield made
 
 
-def configure(ledger: WorkerLedger, code: Path, *words: str) -> tuple[int, str]:
+@contextmanager
+def sink_member(ledger: WorkerLedger, level: int) -> Iterator[None]:
+    """A member of the sinks' group that supports a format level, as the group shows it."""
+    group = ids.service_id(ledger.prefix, LEDGER_ID, "sink")
+    member = Consumer({**ledger.client, "group.id": group, "client.id": f"{group}-format-{level}"})
+    assigned: list[object] = []
+    member.subscribe([ledger.names.results_positions], on_assign=lambda *_: assigned.append(1))
+    try:
+        ledger.until(lambda: member.poll(0.1) is None and bool(assigned), 60)
+        yield
+    finally:
+        member.close()
+
+
+def configure(ledger: WorkerLedger, code: Path, *words: str, **env: str) -> tuple[int, str]:
     """`streamledger configure` of the version whose sources are in a folder."""
     folder = code if code != ROOT else ROOT / "tests"
     ended = subprocess.run(
@@ -97,6 +113,7 @@ def configure(ledger: WorkerLedger, code: Path, *words: str) -> tuple[int, str]:
             "KAFKA_BROKERS": ledger.bootstrap,
             "TOPIC_PREFIX": ledger.prefix,
             "PARTITIONS": str(PARTITIONS),
+            **env,
         },
         capture_output=True,
         text=True,
@@ -175,7 +192,8 @@ def test_two_versions_work_side_by_side_until_the_level_is_raised(
     # 20 of 10 each way, with a commission that is 0 of so little.
     assert balances(ledger, accounts) == [10_000, 10_000]
 
-    code, said = configure(ledger, version_2, "--format-level", "2")
+    with sink_member(ledger, level=2):
+        code, said = configure(ledger, version_2, "--format-level", "2")
     assert code == 1, said
     assert "nothing was changed: these workers do not support format level 2" in said
     assert said.count("(format level 1)") == 1
@@ -186,7 +204,8 @@ def test_two_versions_work_side_by_side_until_the_level_is_raised(
 
     assert old.stop() == 0
     share(ledger, new)
-    code, said = configure(ledger, version_2, "--format-level", "2")
+    with sink_member(ledger, level=2):
+        code, said = configure(ledger, version_2, "--format-level", "2")
     assert code == 0, said
     assert said.count("format_level=2") == PARTITIONS
     transfers(ledger, accounts, 20, "after")
@@ -202,6 +221,26 @@ def test_two_versions_work_side_by_side_until_the_level_is_raised(
     assert (code, "cannot be lowered" in said) == (1, True), said
     transfers(ledger, accounts, 5, "last")
     assert ledger.settle_and_audit() == []
+
+
+def test_a_level_is_not_raised_where_the_workers_are_unknown(
+    ledger: WorkerLedger, version_2: Path
+) -> None:
+    new = ledger.start("new", {}, version_2)
+    ledgers.wait_until_ready(new)
+    code, said = configure(ledger, version_2, "--format-level", "2", LEDGER_ID="another")
+    assert (code, "LEDGER_ID is wrong" in said) == (1, True), said
+    code, said = configure(ledger, version_2, "--format-level", "2")
+    assert (code, "nothing was changed: no sink is in the consumer group" in said) == (1, True), (
+        said
+    )
+    with sink_member(ledger, level=1):
+        code, said = configure(ledger, version_2, "--format-level", "2")
+    assert (code, "these workers do not support format level 2" in said) == (1, True), said
+    assert new.stop() == 0
+    with sink_member(ledger, level=2):
+        code, said = configure(ledger, version_2, "--format-level", "2")
+    assert (code, "no processor is in the consumer group" in said) == (1, True), said
 
 
 NUMBERED = {"source": 1, "number": 1, "transaction_id": NO_TRANSACTION}

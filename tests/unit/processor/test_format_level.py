@@ -7,6 +7,7 @@ from typing import Any
 import faust
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from plumbing.failures import Failure
 from processor.admin import running_workers
@@ -75,12 +76,19 @@ def test_a_position_that_this_program_cannot_read_names_its_level() -> None:
         record_digest.decode(value)
 
 
+def test_a_position_from_before_the_first_release_is_refused_in_one_line() -> None:
+    older = replace(position(), incarnation=b"")
+    with pytest.raises(TakeoverRefused, match=r"before version 0\.1\.0 cannot be carried over"):
+        check_owner(older, "books", PARTITIONS)
+
+
 def test_a_position_that_cannot_be_read_at_its_own_level_is_no_upgrade() -> None:
     broken: Any = msgspec.to_builtins(position(), builtin_types=(bytes,))
     partition = list(broken[0])
     partition[6] = {**partition[6], "unheard_of": 1}
-    with pytest.raises(msgspec.ValidationError, match="unheard_of"):
+    with pytest.raises(Failure, match=r"unheard_of.*before version 0\.1\.0") as raised:
         record_digest.decode(msgspec.msgpack.encode([partition, *broken[1:]]))
+    assert "upgrade it" not in str(raised.value)
 
 
 def test_a_processor_tells_its_group_the_level_that_it_supports() -> None:
