@@ -53,7 +53,7 @@ VERSION_2 = [
         "processor/rules/coordinate.py",
         "                owner=owner,\n",
         "                owner=owner,\n"
-        '                note="new" if settings.format_level >= 2 else None,\n',
+        '                note="new" if parameters.format_level >= 2 else None,\n',
     ),
     (
         "processor/rules/coordinate.py",
