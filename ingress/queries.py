@@ -4,14 +4,13 @@ The books are read through `sinks.reads`, but for `wallets_shown`, which joins b
 table.
 """
 
-from functools import cache
-from importlib import resources
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, errors
-from psycopg.rows import class_row
 from psycopg_pool import PoolTimeout
+
+from plumbing.postgres.sql_files import SqlFiles
 
 T = TypeVar("T")
 Connection = AsyncConnection[Any]
@@ -27,23 +26,18 @@ AWAY = (
 )
 
 
-@cache
-def text(name: str) -> bytes:
-    return (resources.files("ingress") / "sql" / f"{name}.sql").read_bytes()
+_FILES: Final = SqlFiles("ingress", "sql")
 
 
 async def every(of: Connection, name: str, type: type[T], /, **given: Any) -> list[T]:
-    async with of.cursor(row_factory=class_row(type)) as cursor:
-        await cursor.execute(text(name), given)
-        return await cursor.fetchall()
+    return await _FILES.fetch_all(of, name, type, given)
 
 
 async def one(of: Connection, name: str, type: type[T], /, **given: Any) -> T | None:
-    async with of.cursor(row_factory=class_row(type)) as cursor:
-        await cursor.execute(text(name), given)
-        return await cursor.fetchone()
+    rows = await _FILES.fetch_all(of, name, type, given)
+    return rows[0] if rows else None
 
 
 async def run(of: Connection, name: str, /, **given: Any) -> int:
     """How many rows it changed."""
-    return (await of.execute(text(name), given)).rowcount
+    return (await of.execute(_FILES[name], given)).rowcount

@@ -18,7 +18,6 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from importlib import resources
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -29,10 +28,11 @@ from psycopg.rows import TupleRow
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.postgres.connection_pool import failure, first_line
+from plumbing.postgres.sql_files import SqlFiles
 from schemas.topics import Names
 from sinks.journal_chain import BrokenJournal, JournalChain, ReadJournalRecord
 from sinks.postgres import write_connection
-from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, RowsRefused
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, RowsRefused
 from sinks.postgres.projection import BrokenRecord, Rows
 from sinks.postgres.write_connection import SCHEMA, Connections
 from sinks.verify import topic_reader
@@ -47,6 +47,7 @@ BOOKS: Final = (
     "holds",
     "system_accounts",
 )
+STATEMENTS: Final = SqlFiles("sinks", "sql", "rebuild")
 REBUILT: Final = "ledger_rebuilt"
 REPLACED: Final = "ledger_replaced"
 APPLICATION: Final = "streamledger-rebuild"
@@ -82,10 +83,8 @@ def rebuild(sources: PostgresSources, progress: Progress) -> RebuiltPostgres:
         _make_tables(connection)
         connections = Connections(sources.database_url, APPLICATION, 1, REBUILT)
         try:
-            queries = Queries()
             writers = [
-                _Writer(sources, connections, queries, number)
-                for number in range(sources.partitions)
+                _Writer(sources, connections, number) for number in range(sources.partitions)
             ]
             for writer in writers:
                 writer.write(None, progress)
@@ -109,15 +108,13 @@ def rebuild(sources: PostgresSources, progress: Progress) -> RebuiltPostgres:
 class _Writer:
     """One partition's journal, written into the new tables."""
 
-    def __init__(
-        self, sources: PostgresSources, connections: Connections, queries: Queries, number: int
-    ) -> None:
+    def __init__(self, sources: PostgresSources, connections: Connections, number: int) -> None:
         self.partition = number
         self._journal = topic_reader.TopicPartitionReader(
             sources.config, sources.names.journal, number
         )
         self._ledger = LedgerWriter(
-            connections, queries, sources.ledger_id, threading.Event(), lambda step: None
+            connections, sources.ledger_id, threading.Event(), lambda step: None
         )
         self._position = self._ledger.position(number)
         self._chain = JournalChain(sources.ledger_id, number, self._position)
@@ -178,10 +175,6 @@ def _run(connection: Connection[TupleRow], statement: str, rest: str = "", **nam
     connection.execute(composed + rest.encode())
 
 
-def _query(name: str) -> bytes:
-    return (resources.files("sinks") / "sql" / "rebuild" / f"{name}.sql").read_bytes()
-
-
 class _Make(NamedTuple):
     options: list[str] | None
     keys: list[str]
@@ -189,7 +182,7 @@ class _Make(NamedTuple):
 
 
 def _make_of(connection: Connection[TupleRow], table: str) -> _Make:
-    found = connection.execute(_query("tables"), {"table": f"{SCHEMA}.{table}"}).fetchone()
+    found = connection.execute(STATEMENTS["tables"], {"table": f"{SCHEMA}.{table}"}).fetchone()
     assert found is not None, "a table that is there is described"
     return _Make(*found)
 
@@ -242,7 +235,7 @@ def _switch(connection: Connection[TupleRow], writers: list[_Writer], progress: 
         )
         for writer in writers:
             writer.write(live.get(writer.partition, 0), progress)
-        views = connection.execute(_query("views")).fetchall()
+        views = connection.execute(STATEMENTS["views"]).fetchall()
         for view, _ in views:
             _run(connection, "DROP VIEW {live}.{view}", live=SCHEMA, view=view)
         _run(connection, "CREATE SCHEMA {old}", old=replaced)

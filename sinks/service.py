@@ -15,7 +15,6 @@ from plumbing.worker.crash_points import CrashPoints
 from plumbing.worker.lane_thread import StopRequested
 from schemas import ids
 from sinks.postgres import write_connection
-from sinks.postgres.ledger_writer import Queries
 from sinks.postgres.write_connection import Connections
 from sinks.settings import SinkSettings
 from sinks.worker import health
@@ -52,7 +51,6 @@ def run() -> None:
         clients.service(settings, name, log),
         settings.topics,
         connections,
-        Queries(),
         SinkMetrics(registry),
         CrashPoints(settings.crash_at, settings.crash_chance),
         threading.Lock(),

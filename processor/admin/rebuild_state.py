@@ -96,7 +96,7 @@ def from_journal(sources: StateSources, folder: Path, progress: Progress) -> lis
             position = committed_position(reader, sources.names, number)
             if last is None or position is None:
                 raise Failure(
-                    f"partition {number} of `{topic}` is empty: `streamledger rebuild state-topic`"
+                    f"partition {number} of `{topic}` is lost: `streamledger rebuild state-topic`"
                     " writes it again"
                 )
             check_owner(position, sources.ledger_id, sources.partitions)

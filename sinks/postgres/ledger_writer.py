@@ -7,8 +7,7 @@ they follow on what is there. It knows no Kafka.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import resources
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import psycopg
 import structlog
@@ -17,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from plumbing.postgres.connection_pool import first_line
+from plumbing.postgres.sql_files import SqlFiles
 from schemas.ledger_parameters import FORMAT_LEVEL
 from sinks.journal_chain import JournalPosition, beginning
 from sinks.postgres import copy_format, copy_pipeline, inserts, updates, write_connection
@@ -35,19 +35,7 @@ class RowsRefused(Exception):
     """Postgres holds something else than what the journal goes on from."""
 
 
-class Queries:
-    """The statements of sql/ledger, by their names."""
-
-    def __init__(self) -> None:
-        folder = resources.files("sinks") / "sql" / "ledger"
-        self._text = {
-            each.name.removesuffix(".sql"): each.read_bytes()
-            for each in folder.iterdir()
-            if each.name.endswith(".sql")
-        }
-
-    def __getitem__(self, name: str) -> bytes:
-        return self._text[name]
+STATEMENTS: Final = SqlFiles("sinks", "sql", "ledger")
 
 
 class PartitionBatch(NamedTuple):
@@ -76,13 +64,11 @@ class LedgerWriter:
     def __init__(
         self,
         connections: Connections,
-        queries: Queries,
         ledger_id: str,
         stopping: threading.Event,
         reach: Callable[[str], None],
     ) -> None:
         self._connections = connections
-        self._queries = queries
         self._ledger_id = ledger_id
         self._stopping = stopping
         self._reach = reach
@@ -134,7 +120,7 @@ class LedgerWriter:
 
     def _position(self, partition: int) -> JournalPosition:
         with self._connections.use() as connection:
-            row = connection.execute(self._queries["position"], {"partition": partition}).fetchone()
+            row = connection.execute(STATEMENTS["position"], {"partition": partition}).fetchone()
         if row is None:
             return beginning(self._ledger_id, partition)
         ledger_id, format_level, *position = row
@@ -153,7 +139,7 @@ class LedgerWriter:
     def _end_frozen(self) -> None:
         with self._connections.use() as connection:
             frozen_ms = {"frozen_ms": write_connection.FROZEN_MS}
-            ended = connection.execute(self._queries["end_frozen"], frozen_ms).fetchall()
+            ended = connection.execute(STATEMENTS["end_frozen"], frozen_ms).fetchall()
         if ended:
             log.warning("ended transactions of a frozen sink", count=len(ended))
 
@@ -170,7 +156,7 @@ class LedgerWriter:
                 raise _superseded(part)
         copy_pipeline.send_copies(
             connection,
-            [Copy(self._queries[f"copy_{table}"], copy_format.copy(new[table])) for table in new],
+            [Copy(STATEMENTS[f"copy_{table}"], copy_format.copy(new[table])) for table in new],
             lambda: self._reach("mid_rows"),
         )
         with connection.pipeline():
@@ -180,7 +166,7 @@ class LedgerWriter:
     def _move(self, connection: Connection[TupleRow], part: PartitionBatch) -> Cursor[TupleRow]:
         name = "move_position" if part.before.next_offset else "begin_position"
         return connection.execute(
-            self._queries[name],
+            STATEMENTS[name],
             {
                 "partition": part.partition,
                 "ledger_id": self._ledger_id,
@@ -204,7 +190,7 @@ class LedgerWriter:
         """Sends what changes rows that are there."""
         for name, ids, given in updates.of(rows):
             parameters = {"partition": rows.partition, "id": updates.array(ids), **given}
-            yield _Expected(name, connection.execute(self._queries[name], parameters), ids)
+            yield _Expected(name, connection.execute(STATEMENTS[name], parameters), ids)
 
 
 def _superseded(part: PartitionBatch) -> Superseded:

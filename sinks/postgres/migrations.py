@@ -8,7 +8,6 @@ or a schema made by a newer program, is refused: nothing is guessed, nothing is 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Final
 
 import psycopg
@@ -17,6 +16,7 @@ from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from plumbing.postgres import connection_pool
+from plumbing.postgres.sql_files import SqlFiles
 
 # Any number that nobody else locks; the same in every version for ever.
 LOCK_KEY = 7_305_812_274
@@ -42,12 +42,8 @@ class Migration:
 
 
 def of_this_program() -> list[Migration]:
-    folder = resources.files("sinks") / "sql" / "migrations"
-    files = (each for each in folder.iterdir() if each.name.endswith(".sql"))
-    return sorted(
-        (Migration(each.name.removesuffix(".sql"), each.read_bytes()) for each in files),
-        key=lambda each: each.name,
-    )
+    files = SqlFiles("sinks", "sql", "migrations").files
+    return [Migration(name, sql) for name, sql in files.items()]
 
 
 def migrate(

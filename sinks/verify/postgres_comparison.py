@@ -6,7 +6,6 @@ not know the sink.
 """
 
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from typing import Any, Final
 
 import psycopg
@@ -15,6 +14,7 @@ from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from plumbing.postgres import connection_pool
+from plumbing.postgres.sql_files import SqlFiles
 from schemas import commands
 from schemas.journal import JournalRecord
 from sinks.verify import expected_rows
@@ -24,6 +24,7 @@ from sinks.verify.report import Differences
 
 CONNECT_TIMEOUT_S: Final = 10
 FETCH_ROWS: Final = 5_000
+STATEMENTS: Final = SqlFiles("sinks", "sql", "verify")
 _OWNING_STEPS: Final = frozenset({"posted", "rejected", "pending"})
 
 
@@ -35,7 +36,7 @@ class _Rows:
         self.count = 0
         self._cursor = connection.cursor(name=f"verify_{table}")
         self._cursor.itersize = FETCH_ROWS
-        self._cursor.execute(_sql(table))
+        self._cursor.execute(STATEMENTS[table])
         self._rows: Iterator[TupleRow] = iter(self._cursor)
         self.head: TupleRow | None = next(self._rows, None)
 
@@ -76,7 +77,7 @@ def _connect(database_url: str) -> Connection[TupleRow]:
 
 def _positions(connection: Connection[TupleRow]) -> dict[int, Values]:
     try:
-        rows = connection.execute(_sql("positions")).fetchall()
+        rows = connection.execute(STATEMENTS["positions"]).fetchall()
     except psycopg.errors.UndefinedTable:
         connection.close()
         raise Failure("the database has no ledger tables: run `streamledger migrate`") from None
@@ -445,7 +446,3 @@ def _describe(
     )
     id = fields["id"] if columns is expected_rows.TRANSACTION else fields.get("transaction_id")
     return str(values[0]), account, id
-
-
-def _sql(name: str) -> bytes:
-    return (resources.files("sinks") / "sql" / "verify" / f"{name}.sql").read_bytes()

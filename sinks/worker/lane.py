@@ -39,7 +39,7 @@ from plumbing.worker.crash_points import CrashPoints
 from plumbing.worker.lane_thread import LaneThread
 from schemas.topics import Names
 from sinks.journal_chain import BrokenJournal, JournalChain, JournalPosition, ReadJournalRecord
-from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, RowsRefused
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, RowsRefused
 from sinks.postgres.projection import BrokenRecord, Rows
 from sinks.postgres.write_connection import Connections
 from sinks.worker.journal_consumer import JournalConsumer, PartitionRecord, records_between
@@ -72,7 +72,6 @@ class LaneResources(NamedTuple):
     config: ClientConfig
     names: Names
     connections: Connections
-    queries: Queries
     metrics: SinkMetrics
     crash_points: CrashPoints
     # One lane decodes at a time: two at once would both finish as late as the second, and Postgres
@@ -208,7 +207,6 @@ class SinkLane(LaneThread):
         resources = self._resources
         self._ledger = LedgerWriter(
             resources.connections,
-            resources.queries,
             resources.ledger_id,
             self._stopping,
             self._reach,

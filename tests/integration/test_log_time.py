@@ -251,7 +251,7 @@ def test_an_interrupted_rebuild_of_state_is_named(ledger: WorkerLedger) -> None:
     """`state` does not end with a position then."""
     worker = ledger.ready()
     ledger.open(0)
-    ledger.until(ledger.audit.settled, 20)
+    ledger.wait_until(ledger.audit.settled, 20)
     assert worker.stop() == 0
     producer = Producer({**ledger.client, "acks": "all"})
     producer.produce(ledger.names.state, None, state_keys.POSITION, 0)

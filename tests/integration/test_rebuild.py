@@ -11,7 +11,7 @@ import pytest
 from plumbing.failures import Failure
 from sinks import rebuild
 from sinks.journal_chain import JournalChain, JournalPosition, ReadJournalRecord
-from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, Superseded
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Superseded
 from sinks.postgres.projection import Rows
 from sinks.postgres.write_connection import Connections
 from tests.integration.test_verify import WHOLE, Copies, N, changed, copies, rows_of
@@ -97,7 +97,6 @@ class Sink:
         self._kept = kept
         self._ledger = LedgerWriter(
             self._connections,
-            Queries(),
             histories.LEDGER_ID,
             threading.Event(),
             lambda step: None,

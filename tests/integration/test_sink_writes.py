@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from sinks.journal_chain import JournalChain, ReadJournalRecord, beginning
-from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Queries, Superseded
+from sinks.postgres.ledger_writer import LedgerWriter, PartitionBatch, Superseded
 from sinks.postgres.projection import Rows
 from sinks.postgres.write_connection import Connections
 from tests.simulation.cluster import LEDGER_ID
@@ -62,7 +62,7 @@ def connections(database: str) -> Iterator[Connections]:
 
 
 def ledger(connections: Connections, id: str = LEDGER_ID) -> LedgerWriter:
-    return LedgerWriter(connections, Queries(), id, threading.Event(), lambda step: None)
+    return LedgerWriter(connections, id, threading.Event(), lambda step: None)
 
 
 def reads(partition: int) -> Iterator[ReadJournalRecord]:

@@ -95,7 +95,7 @@ def sink_member(ledger: WorkerLedger, level: int) -> Iterator[None]:
     assigned: list[object] = []
     member.subscribe([ledger.names.results_positions], on_assign=lambda *_: assigned.append(1))
     try:
-        ledger.until(lambda: member.poll(0.1) is None and bool(assigned), 60)
+        ledger.wait_until(lambda: member.poll(0.1) is None and bool(assigned), 60)
         yield
     finally:
         member.close()
