@@ -91,7 +91,6 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
         ge=1,
         le=100_000,
     )
-    # At most 100 each: all ids that end together go in one notification of less than 8,000 bytes.
     sessions_per_user: int = setting(
         50,
         "How many sessions a user may have. When one more begins, the oldest ends.",

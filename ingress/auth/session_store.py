@@ -68,6 +68,8 @@ class PasswordOf(Struct, frozen=True):
 
 
 class _Ended(Struct, frozen=True):
+    """A part of what has ended, and that ingresses were notified of it."""
+
     ids: list[str]
     notified: str
 
@@ -169,7 +171,7 @@ async def end(
 ) -> list[str]:
     """Ends sessions or API keys of a user: all, all but one, or only one. Their ids. Where all end,
     an earlier statement of the transaction has locked the user's row."""
-    ended = await queries.one(
+    ended = await queries.every(
         connection,
         "tokens_end",
         _Ended,
@@ -179,14 +181,14 @@ async def end(
         only=only,
         but=but,
     )
-    return [] if ended is None else ended.ids
+    return [id for part in ended for id in part.ids]
 
 
 async def end_oldest(
     connection: queries.Connection, user_id: str, kind: str, new: str, most: int
 ) -> list[str]:
     """The ids of those beyond `most`, `new` counted among these; never `new` itself."""
-    ended = await queries.one(
+    ended = await queries.every(
         connection,
         "tokens_cap",
         _Ended,
@@ -196,7 +198,7 @@ async def end_oldest(
         new=new,
         most=most,
     )
-    return [] if ended is None else ended.ids
+    return [id for part in ended for id in part.ids]
 
 
 async def revoke(connection: queries.Connection, user_id: str, *kinds: str) -> None:

@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from ingress.auth import client_secrets
 from ingress.auth.access_tokens import ALGORITHM
 from ingress.auth.cleanup import Sweeping
 from ingress.auth.signing_keys import Keys
@@ -226,6 +227,63 @@ def test_signing_out_ends_the_session(ingress: Ingress) -> None:
 
 
 def test_a_new_password_ends_the_other_sessions(ingress: Ingress) -> None:
+def test_without_a_key_a_lost_answer_to_a_refresh_is_not_given_again(ingress: Ingress) -> None:
+    """Everybody behind one proxy may have the same address and the same browser."""
+    ada = ingress.person()
+    used = {"refresh_token": ada.refresh_token}
+    assert ingress.post("/auth/refresh", used).status == 200
+    assert ingress.post("/auth/refresh", used).code == "refresh_invalid"
+
+
+@pytest.mark.parametrize("kind", ["session", "api_key"])
+def test_a_user_with_hundreds_of_sessions_or_keys_signs_in_and_ends_them(
+    api: Api, kind: str
+) -> None:
+    """A lowered limit leaves more of them than one notification holds."""
+    ada, ingress = api.ingress.person(), api.ingress
+    secret = f"{'slk_' if kind == 'api_key' else 'slc_'}{secrets.token_urlsafe(32)}"
+    with psycopg.connect(api.database) as connection:
+        connection.execute(
+            "INSERT INTO ledger.tokens (hash, kind, user_id, name, scopes, created_at, expires_at)"
+            " SELECT CASE number WHEN 300 THEN %s ELSE sha256(number::text::bytea || %s) END,"
+            " %s::ledger.token_kind, %s, 'many',"
+            " CASE %s WHEN 'api_key' THEN ARRAY['read'] ELSE '{}' END,"
+            " now() - interval '1 day' * number, now() + interval '1 day'"
+            " FROM generate_series(1, 300) AS number",
+            (client_secrets.hashed(secret), secrets.token_bytes(8), kind, ada.uuid, kind),
+        )
+    headers = (
+        {"Authorization": f"Bearer {secret}"}
+        if kind == "api_key"
+        else {"Cookie": f"ledger_session={secret}"}
+    )
+    assert ingress.get("/me", headers=headers).status == 200
+    if kind == "session":
+        assert ingress.login(ada.email).status == 200
+    else:
+        made = ingress.post("/api-keys", NEW_KEY, ada.token)
+        assert (made.status, len(made.json["ended"])) == (201, 251)
+    # The oldest ended, and every ingress has heard of it.
+    eventually(lambda: ingress.get("/me", headers=headers).status == 401)
+
+
+def test_a_password_change_ends_hundreds_of_sessions_and_keys(api: Api) -> None:
+    ada, ingress = api.ingress.person(), api.ingress
+    with psycopg.connect(api.database) as connection:
+        for kind in ("session", "api_key"):
+            connection.execute(
+                "INSERT INTO ledger.tokens (hash, kind, user_id, name, scopes, expires_at)"
+                " SELECT sha256(number::text::bytea || %s), %s::ledger.token_kind, %s, 'many',"
+                " CASE %s WHEN 'api_key' THEN ARRAY['read'] ELSE '{}' END, now() + interval '1 day'"
+                " FROM generate_series(1, 300) AS number",
+                (secrets.token_bytes(8), kind, ada.uuid, kind),
+            )
+    change = {"current_password": PASSWORD, "password": "battery staple", "end_api_keys": True}
+    assert ingress.post("/auth/password", change, ada.token).status == 204
+    assert len(ingress.get("/sessions", ada.token).json["data"]) == 1
+    assert ingress.get("/api-keys", ada.token).json["data"] == []
+
+
     ada = ingress.person()
     other = ingress.login(ada.email).json["access_token"]
     asked = {"current_password": "not this one", "password": "battery staple"}
