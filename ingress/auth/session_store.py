@@ -132,7 +132,8 @@ async def refresh(
     if found is not None:
         return found, new
     rotated = await queries.one(connection, "session_rotated", _Rotated, old=old, within_s=RETRY_S)
-    if rotated is not None:
+    # Without a key the client is only an address and a browser, which others may share.
+    if rotated is not None and KEY_HEADER in request.headers:
         same = client_secrets.following(token, rotated.salt, client)
         # The hash is another's if that token was used, or if the client is not the same.
         if hmac.compare_digest(client_secrets.hashed(same), rotated.hash):

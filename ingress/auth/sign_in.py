@@ -49,8 +49,8 @@ class RefreshHeaders(Query):
     idempotency_key: str | None = Field(
         default=None,
         alias=KEY_HEADER,
-        description="A random text of the client's own. A request that is repeated brings the same"
-        " one; without it nobody gets that answer again.",
+        description="A random text of the client's own. A repeated request sends the same one."
+        " Without it a lost answer is not given again.",
     )
 
 
@@ -152,8 +152,8 @@ class SigningIn:
                 handler=self.refresh,
                 summary="New tokens for a refresh token",
                 description="A refresh token is used once. Used again, it ends its session. If the"
-                " answer was lost, repeat the request within 10 s: the same client (network"
-                f" address, `User-Agent`, `{KEY_HEADER}`) gets the same refresh token.",
+                f" answer was lost, repeat the request within 10 s with the same `{KEY_HEADER}`,"
+                " network address and `User-Agent`: the answer has the same refresh token.",
                 tag=TAG,
                 roles=PUBLIC,
                 body=Refresh,
