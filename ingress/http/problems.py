@@ -143,8 +143,7 @@ CATALOGUE: Final[dict[Code, ProblemMeaning]] = {
     Code.TOO_MANY_WAITS: ProblemMeaning(
         429,
         "Too many of your requests are waiting.",
-        "Nothing was written. Wait until one of them is answered, or ask without waiting:"
-        " `Prefer: respond-async`, or `wait=0` when polling.",
+        "Nothing was written. Wait until one of them is answered, or poll with `wait=0`.",
     ),
     Code.REFRESH_INVALID: ProblemMeaning(
         401,

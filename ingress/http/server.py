@@ -29,7 +29,7 @@ from ingress.http import problems, proxies, request_parsing
 from ingress.http.concurrent_waits import Waits
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.routes import Answer, Call, Caller, Query, ResponseModel, Route
-from ingress.ledger.request_fields import WaitQuery, wait_s
+from ingress.ledger.request_fields import WaitQuery
 from plumbing import metrics
 from schemas.validation import command_validation
 
@@ -219,7 +219,8 @@ def handler(
                 body, await request_parsing.json_body(request), Code.FIELDS_INVALID
             )
         call = Call(request, request[REQUEST_ID], request[TRACE], sent, asked, found, who)
-        if who is not None and may_wait and _wait_s(request, asked) > 0:
+        # Whatever `Prefer` says, a command may wait for its wallet and for Kafka.
+        if who is not None and may_wait and not (isinstance(asked, WaitQuery) and asked.wait == 0):
             with waits.one(who.id):
                 answer = await act(call)
         else:
@@ -227,10 +228,6 @@ def handler(
         return answer if isinstance(answer, web.StreamResponse) else response(answer)
 
     return handle
-
-
-def _wait_s(request: web.Request, query: Query | None) -> float:
-    return query.wait if isinstance(query, WaitQuery) else wait_s(request)
 
 
 def response(answer: Answer) -> web.Response:
