@@ -151,7 +151,7 @@ def parts(
     routes = [
         *registration.routes(),
         *signing_in.routes(),
-        *Own(pool, passwords, attempts, people).routes(),
+        *Own(settings, pool, passwords, attempts, people).routes(),
         *ApiKeys(settings, pool, passwords, attempts).routes(),
         *Users(pool, people, positions).routes(),
         *Administration(pool, people).routes(),
@@ -212,7 +212,7 @@ async def run(settings: IngressSettings) -> None:
             make_first_admin(settings, pool, made.passwords)
         )
         checking = asyncio.get_running_loop().create_task(
-            demo_users.refuse(settings, pool, made.passwords)
+            demo_users.refuse_demo_password(settings, pool, made.passwords)
         )
         # Without Postgres nobody signs in, and it goes on when Postgres is back.
         await asyncio.wait({checking}, timeout=CHECK_TIMEOUT_S)

@@ -86,8 +86,8 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
     )
     waits_per_user: int = setting(
         100,
-        "How many requests of one user wait for an outcome at once, at each ingress. One more is"
-        " refused before anything is written.",
+        "How many commands and long polls of one user are in progress at once, at each ingress."
+        " One more is refused before anything is written.",
         ge=1,
         le=100_000,
     )

@@ -109,45 +109,12 @@ class Openings:
             theirs = await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
             if len(theirs) >= MAX_WALLETS:
                 raise HttpProblem(Code.TOO_MANY_WALLETS)
-            made = await self.add(connection, user_id, currency, is_default=not theirs, trace=trace)
+            made = await add_wallet(
+                connection, user_id, currency, is_default=not theirs, trace=trace
+            )
             if event is not None:
                 await entries.add(connection, [replace(event, subject=made.id)])
         self.nudge()
-        return made
-
-    async def add(
-        self,
-        connection: queries.Connection,
-        user_id: str,
-        currency: str,
-        *,
-        is_default: bool,
-        trace: str | None,
-    ) -> Wallet:
-        """Within the caller's transaction; nudge the relay after it."""
-        id = str(uuid.uuid4())
-        command = OpenAccount(
-            account=id,
-            type="wallet",
-            currency=currency,
-            owner=user_id,
-            idempotency_key=OPENING_KEY,
-            actor=user_id,
-            trace=trace,
-            wallets_only=True,
-        )
-        made = await queries.one(
-            connection,
-            "wallet_add",
-            Wallet,
-            id=id,
-            user_id=user_id,
-            currency=currency,
-            is_default=is_default,
-            transaction_id=commands.transaction_id(command),
-            command=msgspec.json.encode(command).decode(),
-        )
-        assert made is not None, "it was inserted"
         return made
 
     async def is_open(self, id: str, wait_s: float) -> bool:
@@ -189,3 +156,39 @@ class Openings:
         self._wallets[wallet.id] = wallet
         if wallet.is_default:
             self._defaults[wallet.user_id] = wallet
+
+
+async def add_wallet(
+    connection: queries.Connection,
+    user_id: str,
+    currency: str,
+    *,
+    is_default: bool,
+    trace: str | None,
+) -> Wallet:
+    """A wallet and the outbox row that opens it, in the caller's transaction. Nudge the relay
+    afterwards."""
+    id = str(uuid.uuid4())
+    command = OpenAccount(
+        account=id,
+        type="wallet",
+        currency=currency,
+        owner=user_id,
+        idempotency_key=OPENING_KEY,
+        actor=user_id,
+        trace=trace,
+        wallets_only=True,
+    )
+    made = await queries.one(
+        connection,
+        "wallet_add",
+        Wallet,
+        id=id,
+        user_id=user_id,
+        currency=currency,
+        is_default=is_default,
+        transaction_id=commands.transaction_id(command),
+        command=msgspec.json.encode(command).decode(),
+    )
+    assert made is not None, "it was inserted"
+    return made

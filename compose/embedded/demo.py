@@ -1,6 +1,7 @@
 """The users of the walk-through: two with money and an operator, in a fresh embedded ledger.
 
-They are created through the API. Those who exist are left alone, money and password alike. Where
+They are written to Postgres, and credited through the API. Those who exist are left alone, money
+and password alike. Where
 everything is bound to the loopback address their password is in the README; elsewhere it is random,
 and whoever still has the one of the README gets a new one. Production has none of them.
 """
@@ -9,6 +10,7 @@ import asyncio
 import http.client
 import json
 import secrets
+import time
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +28,7 @@ from ingress.http.roles import UserRole
 from ingress.settings import IngressSettings
 from ingress.users import demo_users
 from ingress.users.demo_users import OPERATOR, PEOPLE
+from ingress.wallets import add_wallet
 
 # 10,000.00 for each, in minor units.
 MONEY = 1_000_000
@@ -36,26 +39,31 @@ def random_password() -> str:
     return secrets.token_urlsafe(12)
 
 
-def seed(url: str, database: str, prefix: str, password: str = demo_users.PASSWORD) -> list[str]:
-    """The e-mail addresses of those who were created, with that password."""
-    api = _Api(url, prefix)
-    created = [OPERATOR] if asyncio.run(_operator(database, password)) else []
-    token = ""
-    for first_name, last_name, email in PEOPLE:
-        asked = {"first_name": first_name, "last_name": last_name}
-        status, told = api.post("/register", {**asked, "email": email, "password": password})
-        if status == HTTPStatus.CONFLICT:
-            continue
-        _expect(HTTPStatus.CREATED, status, told)
-        created.append(email)
-        if not token:
-            status, signed_in = api.post("/login", {"email": OPERATOR, "password": password})
-            _expect(HTTPStatus.OK, status, signed_in)
-            token = signed_in["access_token"]
-        wallet = told["wallet"]["id"]
-        credit = {"entry": "credit", "amount": MONEY, "wallet_id": wallet, "trans_id": "demo"}
-        _expect(HTTPStatus.CREATED, *api.post("/transactions", credit, token))
-    return created
+def seed(
+    url: str, database: str, prefix: str, currency: str, password: str = demo_users.PASSWORD
+) -> list[str]:
+    """The e-mail addresses of the users it created, with that password."""
+    created = [OPERATOR] if asyncio.run(_add_operator(database, password)) else []
+    wallet_ids = asyncio.run(_add_people(database, currency, password))
+    if wallet_ids:
+        api = _Api(url, prefix)
+        status, session = api.post("/login", {"email": OPERATOR, "password": password})
+        _expect(HTTPStatus.OK, status, session)
+        for wallet_id in wallet_ids.values():
+            _credit(api, wallet_id, session["access_token"])
+    return [*created, *wallet_ids]
+
+
+def _credit(api: "_Api", wallet_id: str, token: str) -> None:
+    """Repeats the request, which has a key, while the wallet is being opened."""
+    credit = {"entry": "credit", "amount": MONEY, "wallet_id": wallet_id, "trans_id": "demo"}
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        status, answer = api.post("/transactions", credit, token)
+        # A 202 may end in any outcome: the same request finds it.
+        if status not in (HTTPStatus.CONFLICT, HTTPStatus.ACCEPTED) or time.monotonic() > deadline:
+            _expect(HTTPStatus.CREATED, status, answer)
+            return
 
 
 def replace_known_password(database: str, password: str) -> list[str]:
@@ -69,9 +77,9 @@ async def _replace(database: str, password: str) -> list[str]:
     try:
         connection = await psycopg.AsyncConnection.connect(database)
         async with connection:
-            found = await demo_users.with_the_password(connection, passwords)
+            found = await demo_users.with_demo_password(connection, passwords)
             for user in found:
-                new = await passwords.hash(password)
+                new = await passwords.hash_without_place(password)
                 await queries.run(
                     connection, "password_change", id=user.id, old=user.password_hash, new=new
                 )
@@ -81,9 +89,33 @@ async def _replace(database: str, password: str) -> list[str]:
     return [user.email for user in found]
 
 
-async def _operator(database: str, password: str) -> bool:
+async def _add_people(database: str, currency: str, password: str) -> dict[str, str]:
+    """The wallets of those who were not there, by e-mail address. They are written to Postgres:
+    an ingress that others reach lets nobody register these addresses."""
     passwords = _passwords()
-    hashed = await passwords.hash(password)
+    hashed = await passwords.hash_without_place(password)
+    passwords.close()
+    wallet_ids = {}
+    connection = await psycopg.AsyncConnection.connect(database)
+    async with connection:
+        for first_name, last_name, email in PEOPLE:
+            try:
+                async with connection.transaction():
+                    user = await add_user(
+                        connection, email, first_name, last_name, hashed, UserRole.USER
+                    )
+                    wallet = await add_wallet(
+                        connection, user.id, currency, is_default=True, trace=None
+                    )
+            except problems.HttpProblem:
+                continue  # there already
+            wallet_ids[email] = wallet.id
+    return wallet_ids
+
+
+async def _add_operator(database: str, password: str) -> bool:
+    passwords = _passwords()
+    hashed = await passwords.hash_without_place(password)
     passwords.close()
     connection = await psycopg.AsyncConnection.connect(database)
     async with connection:

@@ -217,7 +217,8 @@ class Up:
 
     def _make_demo(self, database: str, password: str) -> None:
         with self._display.step("demo data"):
-            created = demo.seed(self._url, database, self._settings.api_v1_prefix, password)
+            prefix, currency = self._settings.api_v1_prefix, self._settings.default_currency
+            created = demo.seed(self._url, database, prefix, currency, password)
         if password != demo_users.PASSWORD:
             self._show_password(created, password)
 

@@ -19,6 +19,7 @@ from ingress.auth.current_password import CurrentPassword
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.revocations import KEY
+from ingress.auth.sign_in import PASSWORD_PROBLEMS
 from ingress.http.problems import Code, FieldError, HttpProblem
 from ingress.http.roles import SIGNED_IN, Scope
 from ingress.http.routes import (
@@ -128,7 +129,7 @@ class ApiKeys:
                 roles=SIGNED_IN,
                 body=NewKey,
                 answers={201: NewKeyResponse},
-                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+                problems=PASSWORD_PROBLEMS,
             ),
             Route(
                 method="DELETE",
@@ -155,7 +156,7 @@ class ApiKeys:
                 field="expires_at", code="too_late", detail=f"is more than {days:g} days ahead"
             )
             raise HttpProblem(Code.FIELDS_INVALID, errors=[error])
-        verified = await self._current_password.verify(user_id, body.current_password)
+        verified = await self._current_password.verify(call, body.current_password)
         token = client_secrets.make(client_secrets.API_KEY)
         async with self._pool.connection() as connection:
             made = await queries.one(

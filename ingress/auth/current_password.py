@@ -3,11 +3,15 @@
 Keeps the rule that wrong ones are counted for each user, as those at signing in are.
 """
 
+from typing import Any
+
 from ingress import queries
+from ingress.audit import entries
 from ingress.auth import session_store
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import Passwords
 from ingress.http.problems import Code, HttpProblem
+from ingress.http.routes import Call
 from plumbing.postgres.connection_pool import Pool
 
 
@@ -17,9 +21,10 @@ class CurrentPassword:
         self._passwords = passwords
         self._attempts = attempts
 
-    async def verify(self, user_id: str, password: str) -> str:
+    async def verify(self, call: Call[Any, Any], password: str) -> str:
         """The hash that it fits. Whoever writes because of it requires that hash to be current
         still, under a lock."""
+        user_id = call.caller.id
         counts = self._attempts.of_the_signed_in(user_id)
         async with self._pool.connection() as connection:
             found = await queries.one(
@@ -27,12 +32,17 @@ class CurrentPassword:
             )
             await self._attempts.check(connection, counts)
         hashed = found.password_hash if found is not None else None
-        fits = await self._passwords.check(password, hashed)
+        fits = await self._passwords.check(password, hashed, self.clients(call))
         if not fits or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
             raise HttpProblem(Code.CREDENTIALS_WRONG, subject=user_id)
         return hashed
+
+    def clients(self, call: Call[Any, Any]) -> list[bytes]:
+        """The keys that a hash of the caller's is counted by while it waits."""
+        place = self._attempts.place_key(entries.address(call.request))
+        return [place, *(count.key for count in self._attempts.of_the_signed_in(call.caller.id))]
 
     async def succeeded(self, connection: queries.Connection, user_id: str) -> None:
         """In the transaction that writes: a right guess among too many writes nothing."""

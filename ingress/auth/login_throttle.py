@@ -67,8 +67,14 @@ class Attempts:
     def of_the_signed_in(self, user_id: str) -> list[Count]:
         return [self._count(f"user {user_id}", self._by_email_s)]
 
+    def place_key(self, address: str | None) -> bytes:
+        return self._key(f"place {place_of(address)}")
+
     def _count(self, what: str, cost_s: float, **more: bool) -> Count:
-        return Count(self._keys.mac("attempts", what.encode()), cost_s, **more)
+        return Count(self._key(what), cost_s, **more)
+
+    def _key(self, what: str) -> bytes:
+        return self._keys.mac("attempts", what.encode())
 
     async def registering(self, connection: queries.Connection, address: str | None) -> None:
         """Counts one, whatever comes of it: the hash is what it costs. Raises a Problem where it is

@@ -17,11 +17,12 @@ from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.registration import NewPassword
 from ingress.auth.revocations import KEY, SESSION
-from ingress.auth.sign_in import TAG
+from ingress.auth.sign_in import PASSWORD_PROBLEMS, TAG
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import SIGNED_IN, Scope
 from ingress.http.routes import Answer, Body, Call, Instant, Meta, Query, ResponseModel, Route
-from ingress.users import directory
+from ingress.settings import IngressSettings
+from ingress.users import demo_users, directory
 from ingress.users.directory import People, UserResponse
 from plumbing.postgres.connection_pool import Pool
 
@@ -63,8 +64,14 @@ class SessionId(Query):
 
 class Own:
     def __init__(
-        self, pool: Pool, passwords: Passwords, attempts: Attempts, people: People
+        self,
+        settings: IngressSettings,
+        pool: Pool,
+        passwords: Passwords,
+        attempts: Attempts,
+        people: People,
     ) -> None:
+        self._refuses_demo = demo_users.others_reach(settings)
         self._pool = pool
         self._passwords = passwords
         self._current_password = CurrentPassword(pool, passwords, attempts)
@@ -92,7 +99,7 @@ class Own:
                 roles=SIGNED_IN,
                 body=PasswordChange,
                 answers={204: None},
-                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+                problems=PASSWORD_PROBLEMS,
             ),
             Route(
                 method="GET",
@@ -135,8 +142,10 @@ class Own:
         return Answer(status=204)
 
     async def change_password(self, call: Call[PasswordChange, None]) -> Answer:
-        verified = await self._current_password.verify(call.caller.id, call.body.current_password)
-        new = await self._passwords.hash(call.body.password)
+        if self._refuses_demo:
+            demo_users.check_new_password(call.body.password)
+        verified = await self._current_password.verify(call, call.body.current_password)
+        new = await self._passwords.hash(call.body.password, self._current_password.clients(call))
         async with self._pool.connection() as connection:
             done = await queries.run(
                 connection, "password_change", id=call.caller.id, old=verified, new=new

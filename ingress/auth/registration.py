@@ -24,9 +24,10 @@ from ingress.http.roles import PUBLIC, UserRole
 from ingress.http.routes import Answer, Body, Call, Route
 from ingress.ledger.request_fields import WaitHeaders, wait_s
 from ingress.settings import IngressSettings
+from ingress.users import demo_users
 from ingress.users.directory import User
 from ingress.users.emails import Email
-from ingress.wallets import Openings
+from ingress.wallets import Openings, add_wallet
 from plumbing.postgres.connection_pool import Pool
 from plumbing.worker.crash_points import CrashPoints
 
@@ -88,6 +89,7 @@ class Registration:
         crash: CrashPoints,
     ) -> None:
         self._is_open = settings.registration_open
+        self._refuses_demo = demo_users.others_reach(settings)
         self._currency = settings.default_currency
         self._session_ttl_s = settings.session_ttl_s
         self._most_sessions = settings.sessions_per_user
@@ -116,6 +118,7 @@ class Registration:
                     Code.REGISTRATION_CLOSED,
                     Code.TOO_MANY_REGISTRATIONS,
                     Code.EMAIL_TAKEN,
+                    Code.TOO_MANY_WAITS,
                     Code.BUSY,
                 ),
             )
@@ -127,15 +130,19 @@ class Registration:
             raise HttpProblem(Code.REGISTRATION_CLOSED)
         asked = call.body
         first, last = asked.names
-        # Those who find no place cost Postgres nothing.
-        with self._passwords.place():
+        if self._refuses_demo:
+            demo_users.check_new_email(asked.email)
+            demo_users.check_new_password(asked.password)
+        # A request without a place costs Postgres nothing.
+        address = entries.address(call.request)
+        with self._passwords.place([self._attempts.place_key(address)]):
             async with self._pool.connection() as connection:
-                await self._attempts.registering(connection, entries.address(call.request))
-            hashed = await self._passwords.hash_in_place(asked.password)
+                await self._attempts.registering(connection, address)
+            hashed = await self._passwords.hash_without_place(asked.password)
         self._crash.reach("register.1-hashed")
         async with self._pool.connection() as connection:
             user = await add_user(connection, asked.email, first, last, hashed, UserRole.USER)
-            wallet = await self._openings.add(
+            wallet = await add_wallet(
                 connection, user.id, self._currency, is_default=True, trace=call.trace
             )
             begun = await session_store.begin(

@@ -32,6 +32,13 @@ from ingress.wallets import Openings
 from plumbing.postgres.connection_pool import Pool
 
 TAG = "Sessions"
+# Of every route that checks a password.
+PASSWORD_PROBLEMS = (
+    Code.CREDENTIALS_WRONG,
+    Code.TOO_MANY_ATTEMPTS,
+    Code.TOO_MANY_WAITS,
+    Code.BUSY,
+)
 # A password that was verified may be hashed again meanwhile, by another sign-in.
 TRIES = 3
 
@@ -119,7 +126,7 @@ class SigningIn:
                     roles=PUBLIC,
                     body=Login,
                     answers={200: SignedInResponse},
-                    problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+                    problems=PASSWORD_PROBLEMS,
                 )
                 for path in ("/login", "/auth/login")
             ),
@@ -134,7 +141,7 @@ class SigningIn:
                 roles=PUBLIC,
                 body=Login,
                 answers={200: BrowserResponse},
-                problems=(Code.CREDENTIALS_WRONG, Code.TOO_MANY_ATTEMPTS, Code.BUSY),
+                problems=PASSWORD_PROBLEMS,
             ),
             Route(
                 method="GET",
@@ -262,7 +269,8 @@ class SigningIn:
             counts = self._attempts.at_signing_in(email or call.body.email, address, was_here)
             await self._attempts.check(connection, counts)
         hashed = found.password_hash if found is not None else None
-        fits = await self._passwords.check(call.body.password, hashed)
+        clients = [count.key for count in counts]
+        fits = await self._passwords.check(call.body.password, hashed, clients)
         if self._refuses_demo and demo_users.is_known(email or "", call.body.password):
             fits = False
         if not fits or found is None or found.disabled or hashed is None:
@@ -279,12 +287,12 @@ class SigningIn:
                 return None
             await self._attempts.succeeded(connection, counts)
             await entries.note(connection, call, "signed in", begun.id, user_id=found.id)
-        if self._passwords.is_old(hashed):
+        if self._passwords.needs_rehash(hashed):
             await self._hash_again(found.id, hashed, call.body.password)
         return begun
 
     async def _hash_again(self, user_id: str, old: str, password: str) -> None:
-        new = await self._passwords.hash(password)
+        new = await self._passwords.hash_without_place(password)
         async with self._pool.connection() as connection:
             await queries.run(connection, "password_rehash", id=user_id, old=old, new=new)
 

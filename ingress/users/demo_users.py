@@ -1,8 +1,8 @@
-"""The users of the walk-through, whose password anybody can read in its source.
+"""The demo users, whose password is published in the README.
 
-Keeps the rule that nobody signs in with that password from another machine: an ingress in
-production, or one that listens elsewhere than on the loopback address, refuses such a database, and
-such a sign-in where the user got the password later.
+Keeps the rule that nobody signs in with that password from another machine. An ingress that others
+can reach (in production, or not on the loopback address) refuses a database that has such users,
+and such sign-ins. It lets nobody choose the password or register the e-mail addresses.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ import structlog
 from msgspec import Struct
 
 from ingress import queries
-from ingress.auth.passwords import Passwords
+from ingress.auth.passwords import Passwords, normalized
+from ingress.http.problems import Code, FieldError, HttpProblem
 from ingress.settings import IngressSettings
 from plumbing.failures import Failure
 from plumbing.postgres.connection_pool import Pool
@@ -46,32 +47,63 @@ def others_reach(settings: IngressSettings) -> bool:
     return settings.production or not is_loopback(settings.http_host)
 
 
+def is_demo_email(email: str) -> bool:
+    return email.lower() in EMAILS
+
+
+def is_demo_password(password: str) -> bool:
+    """As it is hashed: normalized."""
+    return normalized(password) == PASSWORD
+
+
 def is_known(email: str, password: str) -> bool:
-    """Whether anybody can read that these go together."""
-    return password == PASSWORD and email.lower() in EMAILS
+    """Whether these are published credentials."""
+    return is_demo_password(password) and is_demo_email(email)
 
 
-async def with_the_password(connection: queries.Connection, passwords: Passwords) -> list[DemoUser]:
-    """Those who are enabled and have the password that anybody can read."""
-    found = await queries.every(connection, "demo_users", DemoUser, emails=list(EMAILS))
-    return [each for each in found if await passwords.check(PASSWORD, each.password_hash)]
+def check_new_password(password: str) -> None:
+    """Raises an HttpProblem if it is the demo password."""
+    if is_demo_password(password):
+        raise _refused("password", "password_published", "is published in the documentation")
 
 
-async def refuse(settings: IngressSettings, pool: Pool, passwords: Passwords) -> None:
-    """Raises a Failure that names them, as soon as Postgres answers."""
+def check_new_email(email: str) -> None:
+    """Raises an HttpProblem if it is the address of a demo user."""
+    if is_demo_email(email):
+        raise _refused("email", "email_reserved", "is reserved for a demo user")
+
+
+def _refused(field: str, code: str, detail: str) -> HttpProblem:
+    error = FieldError(field=field, code=code, detail=detail)
+    return HttpProblem(Code.FIELDS_INVALID, errors=[error])
+
+
+async def with_demo_password(
+    connection: queries.Connection, passwords: Passwords
+) -> list[DemoUser]:
+    """The enabled demo users who have the demo password. Needs no place in the queue of
+    `passwords`, so that a crowd of sign-ins does not fail it."""
+    users = await queries.every(connection, "demo_users", DemoUser, emails=list(EMAILS))
+    return [
+        user for user in users if await passwords.check_without_place(PASSWORD, user.password_hash)
+    ]
+
+
+async def refuse_demo_password(settings: IngressSettings, pool: Pool, passwords: Passwords) -> None:
+    """Raises a Failure that names the users, as soon as Postgres answers."""
     if not others_reach(settings):
         return
     while True:
         try:
             async with pool.connection() as connection:
-                found = await with_the_password(connection, passwords)
+                users = await with_demo_password(connection, passwords)
         except queries.AWAY as error:
-            log.warning("the check for demo users waits for Postgres", error=str(error).strip())
+            log.warning("check for demo users is waiting for Postgres", error=str(error).strip())
             await asyncio.sleep(RETRY_S)
         else:
             break
-    if found:
-        emails = ", ".join(each.email for each in found)
+    if users:
+        emails = ", ".join(user.email for user in users)
         where = "APP_ENV=production" if settings.production else f"HTTP_HOST={settings.http_host}"
         raise Failure(
             f"{where}: demo users have the demo password ({emails}); change their passwords or"

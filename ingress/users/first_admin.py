@@ -36,7 +36,8 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
     if settings.admin_email is None or settings.admin_password is None:
         return
     email = _email(settings.admin_email)
-    hashed = await passwords.hash(_password(settings.admin_password.get_secret_value()))
+    password = _password(settings.admin_password.get_secret_value())
+    hashed = await passwords.hash_without_place(password)
     pause_s = RETRY_S
     while True:
         try:
@@ -79,7 +80,7 @@ async def _create(
     database: str, email: str, first_name: str, last_name: str, password: str
 ) -> None:
     passwords = Passwords(1, IngressSettings.model_fields["password_memory_kib"].default)
-    hashed = await passwords.hash(password)
+    hashed = await passwords.hash_without_place(password)
     passwords.close()
     try:
         connection = await psycopg.AsyncConnection.connect(

@@ -6,7 +6,7 @@ The parts of the ingress run here, on a real Postgres; the passwords pause where
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -44,8 +44,8 @@ class Pausing(Passwords):
     verified: asyncio.Event | None = None
     gate: asyncio.Event | None = None
 
-    async def check(self, password: str, hashed: str | None) -> bool:
-        fits = await super().check(password, hashed)
+    async def check(self, password: str, hashed: str | None, clients: Sequence[bytes]) -> bool:
+        fits = await super().check(password, hashed, clients)
         gate = self.gate
         if gate is not None and self.verified is not None:
             self.gate = None  # the first one only
@@ -71,12 +71,12 @@ class Parts:
         self.signing_in = SigningIn(
             settings, self.pool, keys, access, self.passwords, attempts, people, Openings(self.pool)
         )
-        self.own = Own(self.pool, self.passwords, attempts, people)
+        self.own = Own(settings, self.pool, self.passwords, attempts, people)
         self.api_keys = ApiKeys(settings, self.pool, self.passwords, attempts)
         self.users = Users(self.pool, people, PositionTokens("races"))
 
     async def user(self, number: int) -> User:
-        hashed = await self.passwords.hash(OLD)
+        hashed = await self.passwords.hash_without_place(OLD)
         async with self.pool.connection() as connection:
             return await add_user(
                 connection, f"u{number}@example.com", "U", "", hashed, UserRole.USER
@@ -260,7 +260,7 @@ async def test_no_refresh_carries_a_session_over_a_change(parts: Parts, change: 
 
 async def test_a_session_waits_for_a_change_that_is_not_committed(parts: Parts) -> None:
     user = await parts.user(0)
-    hashed = await parts.passwords.hash(NEW)
+    hashed = await parts.passwords.hash_without_place(NEW)
     async with parts.pool.connection() as connection:
         await connection.execute(
             "UPDATE ledger.users SET password_hash = %s WHERE id = %s", (hashed, user.id)
@@ -289,7 +289,7 @@ async def test_a_new_hash_of_the_same_password_refuses_nobody(parts: Parts) -> N
     gate = passwords.gate
     login = asyncio.create_task(parts.login(user))
     await passwords.verified.wait()
-    again = await passwords.hash(OLD)
+    again = await passwords.hash_without_place(OLD)
     async with parts.pool.connection() as connection:
         found = await queries.one(connection, "password_of", session_store.PasswordOf, id=user.id)
         assert found is not None
