@@ -31,7 +31,7 @@ from ingress.auth.registration import Registration
 from ingress.auth.revocations import Endings
 from ingress.auth.sign_in import SigningIn
 from ingress.auth.signing_keys import Keys
-from ingress.http import openapi, proxies, request_parsing, server
+from ingress.http import client_address, openapi, request_parsing, server
 from ingress.http.api_docs import Pages
 from ingress.http.concurrent_waits import Waits
 from ingress.http.health import Health, Probe
@@ -89,8 +89,8 @@ class Parts:
             middlewares=[
                 server.edge(
                     self.registry,
-                    proxies.networks(self.settings.trusted_proxies),
-                    self.trail.refused,
+                    client_address.parse_networks(self.settings.trusted_proxies),
+                    self.trail.add_refusal,
                 )
             ],
             client_max_size=request_parsing.MAX_BODY_BYTES,

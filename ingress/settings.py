@@ -2,7 +2,7 @@
 
 from pydantic import SecretStr
 
-from ingress.http import proxies
+from ingress.http import client_address
 from plumbing.settings import (
     AppSettings,
     KafkaSettings,
@@ -148,7 +148,7 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
     def refusals(self) -> list[str]:
         found = super().refusals()
         try:
-            proxies.networks(self.trusted_proxies)
+            client_address.parse_networks(self.trusted_proxies)
         except ValueError as error:
             found.append(f"TRUSTED_PROXIES: {error}")
         if self.access_token_ttl_s > self.session_ttl_s:

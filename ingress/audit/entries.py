@@ -2,15 +2,14 @@
 or, for what goes to Kafka, before it is sent.
 """
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from aiohttp import web
 from msgspec import Struct
 
 from ingress import queries
+from ingress.http.client_address import address_of
 from ingress.http.routes import Call, Caller
 
 
@@ -55,7 +54,7 @@ def event(
         user_id=user_id or (who.id if who is not None else None),
         key_id=who.key_id if who is not None else None,
         subject=subject,
-        address=address(call.request),
+        address=address_of(call.request),
         trace=call.trace,
         detail=detail or {},
     )
@@ -63,11 +62,3 @@ def event(
 
 async def add(connection: queries.Connection, events: Sequence[Event]) -> None:
     await queries.run(connection, "audit_add", rows=msgspec.json.encode(events).decode())
-
-
-def address(request: web.Request) -> str | None:
-    """The peer's own: what a proxy says of others is not believed here."""
-    try:
-        return str(ipaddress.ip_address(request.remote or ""))
-    except ValueError:
-        return None

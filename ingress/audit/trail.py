@@ -1,171 +1,209 @@
-"""Rows of the audit log that are written outside of a request's own transaction.
+"""Rows of the audit log that are written outside a request's own transaction.
 
-What an operator sends to the ledger is written before it is handed to Kafka: a command that is
-there has a row. All that wait at the same moment share one transaction. Refusals, which anybody can
-cause as often as they like, are counted in memory and written every second, those of one kind as
-one row; rows for them are drawn from a budget, and beyond it they are counted together.
+Keeps the rule that an operator's command is in the log before it is handed to Kafka. All that wait
+at the same moment share one transaction. Anybody can cause refusals without end, so these are
+counted in memory and written every second: those of one kind as one row, within a budget of rows
+for each source. A stranger's flood uses up the budget of strangers only.
 """
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import Final, NamedTuple
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ingress import queries
 from ingress.audit import entries
 from ingress.audit.entries import Event
 from ingress.background import Background
+from ingress.http.client_address import network_of
 from plumbing.postgres.connection_pool import Pool
 
 RETRY_S: Final = 0.5
-MOST_AT_ONCE: Final = 500
+MAX_ROWS_PER_INSERT: Final = 500
 # How long a refusal may be in memory only.
-REFUSALS_EVERY_S: Final = 1.0
-# Of one ingress: rows for refusals at once, and how many are added to that within a day.
-REFUSALS_AT_ONCE: Final = 1_000
-REFUSALS_PER_DAY: Final = 14_400
+FLUSH_INTERVAL_S: Final = 1.0
+# For each ingress and source: rows at once, and how many rows a day refill that.
+BURST_ROWS: Final = 1_000
+ROWS_PER_DAY: Final = 14_400
 # Beyond the budget there is one row for each action, this often.
-OTHERS_EVERY_S: Final = 60.0
-OTHERS: Final = "others"
+OVERFLOW_INTERVAL_S: Final = 60.0
+OVERFLOW_SUBJECT: Final = "others"
 _DAY_S: Final = 86_400.0
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class _Waiting(Struct, frozen=True):
+class Source(Enum):
+    """Who caused a refusal, or whose password was refused. Each has a budget of its own."""
+
+    STAFF = auto()
+    USER = auto()
+    STRANGER = auto()
+
+
+class Refusal(NamedTuple):
+    event: Event
+    source: Source
+
+
+class _PendingEvent(Struct, frozen=True):
     event: Event
     written: "asyncio.Future[None]"
 
 
 class AuditTrail(Background):
     def __init__(self, pool: Pool) -> None:
-        super().__init__("the audit log waits for Postgres", RETRY_S)
+        super().__init__("audit log is waiting for Postgres", RETRY_S)
         self._pool = pool
-        self._waiting: list[_Waiting] = []
+        self._pending: list[_PendingEvent] = []
         self._wake = asyncio.Event()
-        self._refusals = Refusals(now=time.monotonic())
+        self._refusals = RefusalCounts(now=time.monotonic())
 
     async def add(self, event: Event) -> None:
         """Returns when it is committed. Raises what keeps Postgres from that."""
         written = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(event, written))
+        self._pending.append(_PendingEvent(event, written))
         self._wake.set()
         await written
 
-    def refused(self, event: Event) -> None:
-        """Is written within a second or so."""
-        self._refusals.add(event)
+    def add_refusal(self, refusal: Refusal) -> None:
+        """It is written within about a second."""
+        self._refusals.add(refusal)
 
     async def turn(self) -> None:
         try:
-            async with asyncio.timeout(REFUSALS_EVERY_S):
+            async with asyncio.timeout(FLUSH_INTERVAL_S):
                 await self._wake.wait()
         except TimeoutError:
             pass
         self._wake.clear()
-        taken, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-        if self._waiting:
+        batch = self._pending[:MAX_ROWS_PER_INSERT]
+        self._pending = self._pending[MAX_ROWS_PER_INSERT:]
+        if self._pending:
             self._wake.set()
-        refusals = self._refusals.due(time.monotonic())
-        if not taken and not refusals:
+        refusals = self._refusals.take_due(time.monotonic())
+        if not batch and not refusals:
             return
+        events = [pending.event for pending in batch] + [refusal.event for refusal in refusals]
         try:
             async with self._pool.connection() as connection:
-                await entries.add(connection, [*(each.event for each in taken), *refusals])
+                await entries.add(connection, events)
         except BaseException as error:
             self._refusals.put_back(refusals)
-            for each in taken:
-                if not each.written.done():
-                    each.written.set_exception(_of_request(error))
+            for pending in batch:
+                if not pending.written.done():
+                    pending.written.set_exception(_error_for_request(error))
             raise
-        for each in taken:
-            if not each.written.done():
-                each.written.set_result(None)
+        for pending in batch:
+            if not pending.written.done():
+                pending.written.set_result(None)
 
     async def close(self) -> None:
-        """What was refused until now is written, where Postgres answers."""
+        """Writes the refusals that are left, if Postgres answers."""
         await super().close()
-        left = self._refusals.due(time.monotonic(), all_of_them=True)
-        if left:
+        refusals = self._refusals.take_due(time.monotonic(), flush_overflow=True)
+        if refusals:
             try:
                 async with self._pool.connection() as connection:
-                    await entries.add(connection, left)
+                    await entries.add(connection, [refusal.event for refusal in refusals])
             except queries.AWAY as error:
-                log.warning("refusals are not in the audit log", rows=len(left), error=str(error))
+                log.warning(
+                    "refusals lost from the audit log", rows=len(refusals), error=str(error)
+                )
 
 
-def _of_request(error: BaseException) -> BaseException:
-    """A request that waits is not cancelled because this task is."""
+def _error_for_request(error: BaseException) -> BaseException:
+    """A waiting request is not cancelled because this task is."""
     return error if isinstance(error, Exception) else TimeoutError("the ingress stops")
 
 
 class RefusalKind(NamedTuple):
-    """Refusals that differ in nothing of this are one row."""
+    """Refusals that agree in all of this share a row. A client can change its address within its
+    network at no cost, so the network counts."""
 
     action: str
     user_id: str | None
     key_id: str | None
     subject: str | None
-    address: str | None
+    network: str | None
 
 
-class _RefusalCount(NamedTuple):
-    times: int
-    trace: str | None  # of the first
-
-
-class Refusals:
-    """Counted by kind, within a budget of rows."""
+class RefusalCounts:
+    """Refusals counted by kind, within a budget of rows for each source."""
 
     def __init__(
-        self, at_once: int = REFUSALS_AT_ONCE, per_day: int = REFUSALS_PER_DAY, now: float = 0.0
+        self, burst: int = BURST_ROWS, per_day: int = ROWS_PER_DAY, now: float = 0.0
     ) -> None:
-        self._at_once = at_once
+        self._budgets = {source: _Budget(burst, per_day, now) for source in Source}
+        self._overflow_written_at = now
+
+    def add(self, refusal: Refusal) -> None:
+        self._budgets[refusal.source].add(refusal.event)
+
+    def take_due(self, now: float, *, flush_overflow: bool = False) -> list[Refusal]:
+        """The rows to write now."""
+        flush_overflow |= now - self._overflow_written_at >= OVERFLOW_INTERVAL_S
+        if flush_overflow:
+            self._overflow_written_at = now
+        return [
+            Refusal(event, source)
+            for source, budget in self._budgets.items()
+            for event in budget.take(now, flush_overflow)
+        ]
+
+    def put_back(self, refusals: Sequence[Refusal]) -> None:
+        """They were not written."""
+        for event, source in refusals:
+            self._budgets[source].put_back(event)
+
+
+class _Budget:
+    def __init__(self, burst: int, per_day: int, now: float) -> None:
+        self._burst = burst
         self._per_s = per_day / _DAY_S
-        self._rows_left = float(at_once)
-        self._counted: dict[RefusalKind, _RefusalCount] = {}
-        self._others: Counter[str] = Counter()
-        self._looked_at = now
-        self._others_at = now
+        self._rows_left = float(burst)
+        # The first event of each kind, with the count of all.
+        self._events: dict[RefusalKind, Event] = {}
+        self._overflow: Counter[str] = Counter()
+        self._refilled_at = now
 
     def add(self, event: Event) -> None:
-        kind = RefusalKind(event.action, event.user_id, event.key_id, event.subject, event.address)
-        before = self._counted.get(kind)
-        if before is not None:
-            self._counted[kind] = before._replace(times=before.times + event.count)
-        elif len(self._counted) < self._at_once and event.subject != OTHERS:
-            self._counted[kind] = _RefusalCount(event.count, event.trace)
+        network = network_of(event.address)
+        kind = RefusalKind(event.action, event.user_id, event.key_id, event.subject, network)
+        first = self._events.get(kind)
+        if first is not None:
+            self._events[kind] = replace(first, count=first.count + event.count)
+        elif len(self._events) < self._burst and event.subject != OVERFLOW_SUBJECT:
+            self._events[kind] = event
         else:
-            self._others[event.action] += event.count
+            self._overflow[event.action] += event.count
 
-    def due(self, now: float, *, all_of_them: bool = False) -> list[Event]:
-        """The rows that are to be written now."""
-        gained = max(0.0, now - self._looked_at) * self._per_s
-        self._rows_left = min(float(self._at_once), self._rows_left + gained)
-        self._looked_at = now
-        found = []
-        for kind, counted in self._counted.items():
+    def take(self, now: float, flush_overflow: bool) -> list[Event]:
+        refill = max(0.0, now - self._refilled_at) * self._per_s
+        self._rows_left = min(float(self._burst), self._rows_left + refill)
+        self._refilled_at = now
+        rows = []
+        for event in self._events.values():
             if self._rows_left >= 1:
                 self._rows_left -= 1
-                found.append(Event(**kind._asdict(), trace=counted.trace, count=counted.times))
+                rows.append(event)
             else:
-                self._others[kind.action] += counted.times
-        self._counted.clear()
-        if self._others and (all_of_them or now - self._others_at >= OTHERS_EVERY_S):
-            self._others_at = now
-            found += [
-                Event(action=action, subject=OTHERS, count=count)
-                for action, count in self._others.items()
+                self._overflow[event.action] += event.count
+        self._events.clear()
+        if flush_overflow:
+            rows += [
+                Event(action=action, subject=OVERFLOW_SUBJECT, count=count)
+                for action, count in self._overflow.items()
             ]
-            self._others.clear()
-        return found
+            self._overflow.clear()
+        return rows
 
-    def put_back(self, events: Sequence[Event]) -> None:
-        """They were not written."""
-        for event in events:
-            self._rows_left += event.subject != OTHERS
-            self.add(event)
+    def put_back(self, event: Event) -> None:
+        self._rows_left += event.subject != OVERFLOW_SUBJECT
+        self.add(event)

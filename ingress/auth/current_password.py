@@ -6,10 +6,10 @@ Keeps the rule that wrong ones are counted for each user, as those at signing in
 from typing import Any
 
 from ingress import queries
-from ingress.audit import entries
 from ingress.auth import session_store
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import Passwords
+from ingress.http.client_address import address_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.routes import Call
 from plumbing.postgres.connection_pool import Pool
@@ -41,7 +41,7 @@ class CurrentPassword:
 
     def clients(self, call: Call[Any, Any]) -> list[bytes]:
         """The keys that a hash of the caller's is counted by while it waits."""
-        place = self._attempts.place_key(entries.address(call.request))
+        place = self._attempts.place_key(address_of(call.request))
         return [place, *(count.key for count in self._attempts.of_the_signed_in(call.caller.id))]
 
     async def succeeded(self, connection: queries.Connection, user_id: str) -> None:

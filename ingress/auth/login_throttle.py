@@ -6,7 +6,6 @@ answer which tells something of a password is counted first, and that strangers'
 nobody out who has signed in from where they are. It does not know what a password is.
 """
 
-import ipaddress
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,11 +14,10 @@ from msgspec import Struct
 
 from ingress import queries
 from ingress.auth.signing_keys import Keys
+from ingress.http.client_address import network_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.settings import IngressSettings
 
-# Who has one IPv6 address has as many as this prefix leaves.
-IPV6_PREFIX = 64
 # Counts are of microseconds.
 ROUNDING_S = 0.001
 
@@ -37,7 +35,7 @@ class _Wait(Struct, frozen=True):
     wait_s: float
 
 
-class _Counted(Struct, frozen=True):
+class _CountedKey(Struct, frozen=True):
     key: bytes
 
 
@@ -51,7 +49,7 @@ class Attempts:
 
     def at_signing_in(self, email: str, address: str | None, was_here: bool) -> list[Count]:
         """`was_here`: whether the user of that e-mail has signed in from that place."""
-        place = place_of(address)
+        place = network_of(address)
         who = f"email {email.lower()}"
         # Counted apart, or a stranger could keep anybody from signing in.
         counts = [self._count(f"{who} at {place}" if was_here else who, self._by_email_s)]
@@ -68,7 +66,7 @@ class Attempts:
         return [self._count(f"user {user_id}", self._by_email_s)]
 
     def place_key(self, address: str | None) -> bytes:
-        return self._key(f"place {place_of(address)}")
+        return self._key(f"place {network_of(address)}")
 
     def _count(self, what: str, cost_s: float, **more: bool) -> Count:
         return Count(self._key(what), cost_s, **more)
@@ -79,7 +77,7 @@ class Attempts:
     async def registering(self, connection: queries.Connection, address: str | None) -> None:
         """Counts one, whatever comes of it: the hash is what it costs. Raises a Problem where it is
         one too many."""
-        count = self._count(f"registration {place_of(address)}", self._registration_s)
+        count = self._count(f"registration {network_of(address)}", self._registration_s)
         await self._spend(connection, [count], Code.TOO_MANY_REGISTRATIONS)
 
     async def check(
@@ -104,7 +102,7 @@ class Attempts:
         found = await queries.every(
             connection,
             "attempts_count",
-            _Counted,
+            _CountedKey,
             **_asked(counts),
             window_s=self._window_s,
             rounding_s=ROUNDING_S,
@@ -128,18 +126,6 @@ class Attempts:
         )
         assert found is not None, "an aggregate is a row"
         return found.wait_s
-
-
-def place_of(address: str | None) -> str | None:
-    """What one client can change its address within, at no cost."""
-    if address is None:
-        return None
-    found = ipaddress.ip_address(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((int(found), IPV6_PREFIX), strict=False))
-    return str(found)
 
 
 def _too_many(code: Code, wait_s: float) -> HttpProblem:

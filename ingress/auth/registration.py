@@ -19,6 +19,7 @@ from ingress.auth import client_secrets, session_store
 from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
 from ingress.auth.sign_in import TAG, SignedInResponse, SigningIn
+from ingress.http.client_address import address_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import PUBLIC, UserRole
 from ingress.http.routes import Answer, Body, Call, Route
@@ -134,7 +135,7 @@ class Registration:
             demo_users.check_new_email(asked.email)
             demo_users.check_new_password(asked.password)
         # A request without a place costs Postgres nothing.
-        address = entries.address(call.request)
+        address = address_of(call.request)
         with self._passwords.place([self._attempts.place_key(address)]):
             async with self._pool.connection() as connection:
                 await self._attempts.registering(connection, address)

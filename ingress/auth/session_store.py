@@ -15,8 +15,8 @@ from msgspec import Struct
 from ingress import queries
 from ingress.audit import entries
 from ingress.auth import client_secrets
-from ingress.auth.login_throttle import place_of
 from ingress.auth.revocations import CHANNEL, KEY, SESSION
+from ingress.http.client_address import address_of, network_of
 from ingress.ledger.request_fields import KEY_HEADER
 from ingress.users.directory import User
 
@@ -103,7 +103,7 @@ async def begin(
         verified=verified,
         ttl_s=ttl_s,
         user_agent=agent[:MAX_AGENT_LENGTH].replace("\0", ""),
-        address=entries.address(request),
+        address=address_of(request),
     )
     if begun is None:
         return None
@@ -145,7 +145,7 @@ async def refresh(
             action="refresh token reused",
             user_id=reused.user_id,
             subject=reused.id,
-            address=entries.address(request),
+            address=address_of(request),
         )
         await entries.add(connection, [event])
     return None
@@ -153,7 +153,7 @@ async def refresh(
 
 def _client(request: web.Request) -> bytes:
     """What a client brings beside its token, and who has only copied that does not know."""
-    place = place_of(entries.address(request)) or ""
+    place = network_of(address_of(request)) or ""
     headers = (request.headers.get(name, "") for name in ("User-Agent", KEY_HEADER))
     return "\n".join((place, *headers)).encode(errors="surrogateescape")
 

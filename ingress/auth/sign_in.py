@@ -14,10 +14,11 @@ from ingress import queries
 from ingress.audit import entries
 from ingress.auth import client_secrets, cookies, session_store
 from ingress.auth.access_tokens import AccessTokens
-from ingress.auth.login_throttle import Attempts, place_of
+from ingress.auth.login_throttle import Attempts
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.revocations import SESSION
 from ingress.auth.signing_keys import Keys
+from ingress.http.client_address import address_of, network_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import PUBLIC, SIGNED_IN, UserRole
 from ingress.http.routes import Answer, Body, Call, Caller, Query, ResponseModel, Route
@@ -87,7 +88,8 @@ class Credentials(Struct, frozen=True):
     id: str
     password_hash: str | None
     disabled: bool
-    was_here: bool  # signed in from the place that asks, before
+    role: str
+    was_here: bool  # has signed in from this network before
 
 
 class SigningIn:
@@ -257,17 +259,21 @@ class SigningIn:
     ) -> session_store.Begun | None:
         """None: the hash that was verified is no longer the user's."""
         email = emails.read(call.body.email)
-        address = entries.address(call.request)
+        address = address_of(call.request)
         found = None
         async with self._pool.connection() as connection:
             if email is not None:
-                place = place_of(address)
+                place = network_of(address)
                 found = await queries.one(
                     connection, "credentials", Credentials, email=email.lower(), place=place
                 )
             was_here = found is not None and found.was_here
             counts = self._attempts.at_signing_in(email or call.body.email, address, was_here)
-            await self._attempts.check(connection, counts)
+            try:
+                await self._attempts.check(connection, counts)
+            except HttpProblem as problem:
+                problem.subject = found.id if found is not None else None
+                raise
         hashed = found.password_hash if found is not None else None
         clients = [count.key for count in counts]
         fits = await self._passwords.check(call.body.password, hashed, clients)
@@ -277,7 +283,9 @@ class SigningIn:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
             raise HttpProblem(
-                Code.CREDENTIALS_WRONG, subject=found.id if found is not None else None
+                Code.CREDENTIALS_WRONG,
+                subject=found.id if found is not None else None,
+                subject_role=UserRole(found.role) if found is not None else None,
             )
         async with self._pool.connection() as connection:
             begun = await session_store.begin(

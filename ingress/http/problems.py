@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
+from ingress.http.roles import UserRole
 from schemas import reasons
 from schemas.reasons import Reason
 
@@ -280,7 +281,7 @@ class ProblemDocument(BaseModel):
 
 class HttpProblem(Exception):
     """Raised wherever a request is refused; answered as a document. `more` are members of it
-    beside the usual ones; `subject` is whom it is about, for the audit log alone."""
+    beside the usual ones; `subject` is the user whom it is about, for the audit log alone."""
 
     def __init__(
         self,
@@ -291,6 +292,7 @@ class HttpProblem(Exception):
         headers: Mapping[str, str] | None = None,
         more: Mapping[str, Any] | None = None,
         subject: str | None = None,
+        subject_role: UserRole | None = None,
     ) -> None:
         super().__init__(code)
         self.code = code
@@ -299,6 +301,7 @@ class HttpProblem(Exception):
         self.headers = headers
         self.more = more
         self.subject = subject
+        self.subject_role = subject_role
 
 
 def answer(problem: HttpProblem, request_id: str) -> web.Response:

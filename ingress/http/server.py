@@ -24,10 +24,13 @@ from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
 from ingress import queries
-from ingress.audit import entries
-from ingress.http import problems, proxies, request_parsing
+from ingress.audit.entries import Event
+from ingress.audit.trail import Refusal, Source
+from ingress.http import client_address, problems, request_parsing
+from ingress.http.client_address import address_of
 from ingress.http.concurrent_waits import Waits
 from ingress.http.problems import Code, HttpProblem
+from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Caller, Query, ResponseModel, Route
 from ingress.ledger.request_fields import WaitQuery
 from plumbing import metrics
@@ -271,11 +274,11 @@ def add(
 
 def edge(
     registry: CollectorRegistry,
-    trusted: Sequence[proxies.Network] = (),
-    refused: Callable[[entries.Event], None] | None = None,
+    trusted: Sequence[client_address.Network] = (),
+    add_refusal: Callable[[Refusal], None] | None = None,
 ) -> Middleware:
-    """The one layer around every handler, and around what the router refuses. `refused` gets what
-    the audit log has of refusals."""
+    """The one layer around every handler, and around what the router refuses. `add_refusal` gets
+    what the audit log records of refusals."""
     requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
     seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
     # Looking a child up by its labels takes a lock and longer than counting.
@@ -286,9 +289,9 @@ def edge(
     async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
         if trusted:
-            request = proxies.seen_through(request, trusted)
+            request = client_address.behind_proxies(request, trusted)
         _identify(request)
-        response = await _answer(request, handler, refused)
+        response = await _answer(request, handler, add_refusal)
         headers = response.headers
         if not response.prepared:
             headers["X-Request-Id"] = request[REQUEST_ID]
@@ -316,7 +319,7 @@ def _identify(request: web.Request) -> None:
     request[REQUEST_ID] = given if _REQUEST_ID(given) else trace[3:35]
 
 
-def _refusal(request: web.Request, problem: HttpProblem) -> entries.Event | None:
+def _refusal(request: web.Request, problem: HttpProblem) -> Refusal | None:
     """What the audit log has of it, if anything."""
     action = REFUSED.get(problem.code) if isinstance(problem.code, Code) else None
     subject = problem.subject
@@ -326,26 +329,37 @@ def _refusal(request: web.Request, problem: HttpProblem) -> entries.Event | None
         subject = f"{request.method} {resource.canonical}" if resource is not None else None
     if action is None:
         return None
-    who = request.get(CALLER)
-    return entries.Event(
+    caller = request.get(CALLER)
+    event = Event(
         action=action,
-        user_id=who.id if who is not None else None,
-        key_id=who.key_id if who is not None else None,
+        user_id=caller.id if caller is not None else None,
+        key_id=caller.key_id if caller is not None else None,
         subject=subject,
-        address=entries.address(request),
+        address=address_of(request),
         trace=request[TRACE],
     )
+    return Refusal(event, _source(caller, problem))
+
+
+def _source(caller: Caller | None, problem: HttpProblem) -> Source:
+    """A password that was not tried costs a stranger nothing: whose it is does not count."""
+    role = caller.role if caller is not None else None
+    if role is None and problem.code == Code.CREDENTIALS_WRONG:
+        role = problem.subject_role
+    if role is None:
+        return Source.STRANGER
+    return Source.USER if role == UserRole.USER else Source.STAFF
 
 
 async def _answer(
-    request: web.Request, handler: Handler, refused: Callable[[entries.Event], None] | None
+    request: web.Request, handler: Handler, add_refusal: Callable[[Refusal], None] | None
 ) -> web.StreamResponse:
     request_id = request[REQUEST_ID]
     try:
         return await handler(request)
     except HttpProblem as problem:
-        if refused is not None and (event := _refusal(request, problem)) is not None:
-            refused(event)
+        if add_refusal is not None and (refusal := _refusal(request, problem)) is not None:
+            add_refusal(refusal)
         return problems.answer(problem, request_id)
     except web.HTTPException as raised:
         if raised.status < 400:

@@ -1,6 +1,7 @@
 SELECT
     id,
     password_hash,
+    role,
     disabled_at IS NOT NULL AS disabled,
     EXISTS (
         SELECT FROM ledger.tokens

@@ -3,8 +3,7 @@
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from ingress.auth.login_throttle import place_of
-from ingress.http import proxies
+from ingress.http.client_address import behind_proxies, network_of, parse_networks
 from ingress.settings import IngressSettings
 
 PROXIES = "10.0.0.0/8, 192.0.2.1,2001:db8::/32"
@@ -37,12 +36,12 @@ def test_a_proxy_that_is_named_tells_who_asks(peer: str, forwarded: list[str], a
     request = make_mocked_request("GET", "/").clone(
         remote=peer, headers=[("X-Forwarded-For", each) for each in forwarded]
     )
-    assert proxies.seen_through(request, proxies.networks(PROXIES)).remote == asker
-    assert proxies.seen_through(request, []).remote == peer
+    assert behind_proxies(request, parse_networks(PROXIES)).remote == asker
+    assert behind_proxies(request, []).remote == peer
 
 
 @pytest.mark.parametrize(
-    ("address", "place"),
+    ("address", "network"),
     [
         ("203.0.113.9", "203.0.113.9"),
         ("::ffff:203.0.113.9", "203.0.113.9"),
@@ -51,10 +50,10 @@ def test_a_proxy_that_is_named_tells_who_asks(peer: str, forwarded: list[str], a
         (None, None),
     ],
 )
-def test_a_place_is_what_changing_the_address_costs_something(
-    address: str | None, place: str | None
+def test_the_addresses_that_a_client_can_choose_from_are_one_network(
+    address: str | None, network: str | None
 ) -> None:
-    assert place_of(address) == place
+    assert network_of(address) == network
 
 
 @pytest.mark.parametrize(
@@ -63,4 +62,4 @@ def test_a_place_is_what_changing_the_address_costs_something(
 def test_a_proxy_is_named_by_its_address(text: str) -> None:
     settings = IngressSettings.model_validate({"TRUSTED_PROXIES": text})
     assert [each for each in settings.refusals() if each.startswith("TRUSTED_PROXIES")]
-    assert proxies.networks(" 10.0.0.1 ,, ::1, 10.0.0.0/8 ") and not proxies.networks("")
+    assert parse_networks(" 10.0.0.1 ,, ::1, 10.0.0.0/8 ") and not parse_networks("")
