@@ -145,23 +145,25 @@ def holds(count: int, accounts: int, seed: int) -> list[Record]:
 # The ways to take them
 
 
-def decide(of: Batches, records: Sequence[Record]) -> None:
+def decide(state: Batches, records: Sequence[Record]) -> None:
     """All that one core does about each command, but for what the network and the disk do."""
     last_hash = journal.genesis_hash(LEDGER_ID, 0)
     decode, apply, seal = codecs.decode_command, engine.apply, chain.seal
     for start in range(0, len(records), BATCH):
         for offset, (key, value) in enumerate(records[start : start + BATCH], start):
             message = decode(value, AVRO)
-            for decision in apply(of, input_of("commands", offset, key, value, START_MS, message)):
-                told = seal(decision.record, last_hash)
-                last_hash = journal.hash_of(told)
+            for decision in apply(
+                state, input_of("commands", offset, key, value, START_MS, message)
+            ):
+                value = seal(decision.record, last_hash)
+                last_hash = journal.hash_of(value)
                 for transaction in decision.transactions:
                     _encode_json(transaction)
-        for changed in of.changed.values():
+        for changed in state.changed.values():
             if changed is not None:
                 _encode_state(changed)
-        _encode_state(of.partition)
-        of.changed.clear()
+        _encode_state(state.partition)
+        state.changed.clear()
 
 
 def plain(records: Sequence[Record]) -> None:
@@ -201,19 +203,19 @@ def _seconds(work: Callable[[], None]) -> float:
     return took
 
 
-def _tell(measure: str, **facts: object) -> None:
+def _print_measure(measure: str, **facts: object) -> None:
     print(json.dumps({"measure": measure, **facts}), flush=True)
 
 
 def begin(accounts: int) -> Batches:
-    of = Batches()
+    state = Batches()
     first = coordination.Configure(
         settings=LedgerParameters(rules_version=RULES_VERSION),
         genesis=Genesis(ledger_id=LEDGER_ID, partitions=1),
     )
-    engine.apply(of, engine.genesis(0, first, b"genesis"))
-    decide(of, opens(accounts))
-    return of
+    engine.apply(state, engine.genesis(0, first, b"genesis"))
+    decide(state, opens(accounts))
+    return state
 
 
 def _loops(records: list[Record], repeats: int) -> dict[str, float]:
@@ -221,9 +223,9 @@ def _loops(records: list[Record], repeats: int) -> dict[str, float]:
     start = begin(ACCOUNTS)
     best = dict.fromkeys(("rules", "plain", "plain_msgspec"), float("inf"))
     for _ in range(repeats):
-        of = start.taken()
+        state = start.taken()
         for name, work in (
-            ("rules", partial(decide, of, records)),
+            ("rules", partial(decide, state, records)),
             ("plain", partial(plain, records)),
             ("plain_msgspec", partial(plain_msgspec, records)),
         ):
@@ -242,14 +244,14 @@ def _growth(
                 ("small", small, for_small),
                 ("large", large, for_large),
             ):
-                of = start.taken()
+                state = start.taken()
                 # The index of what is due is read once, before.
-                of.due(START_MS, 1)
-                took = _seconds(partial(decide, of, records))
+                state.due(START_MS, 1)
+                took = _seconds(partial(decide, state, records))
                 best[size] = min(best[size], took / len(records))
-        _tell(
+        _print_measure(
             "growth",
-            of=name,
+            state=name,
             command=kind,
             microseconds_small=round(best["small"] * 1e6, 2),
             microseconds_large=round(best["large"] * 1e6, 2),
@@ -267,8 +269,8 @@ def main() -> None:
     records = credits(count, ACCOUNTS, SEED)
     rates = _loops(records, repeats)
     for name, rate in rates.items():
-        _tell(name, commands_per_second=round(rate), commands=count, accounts=ACCOUNTS)
-    _tell(
+        _print_measure(name, commands_per_second=round(rate), commands=count, accounts=ACCOUNTS)
+    _print_measure(
         "ratio",
         rules_to_plain=round(rates["rules"] / rates["plain"], 3),
         rules_to_plain_msgspec=round(rates["rules"] / rates["plain_msgspec"], 3),

@@ -39,26 +39,26 @@ def ledger(
 ) -> Iterator[Pipeline]:
     """With entries of three accounts: each has a credit, and pays the next five times."""
     folder = tmp_path_factory.mktemp("analytics")
-    with pipeline.made(kafka, postgres, template, folder) as made:
+    with pipeline.made(kafka, postgres, template, folder) as ledger:
         lines: list[Entry] = []
         for name in ACCOUNTS:
             opening = {"kind": "open_account", "type": "wallet", "currency": "NGN"}
             lines.append({**opening, "account": name, "id": "open"})
             lines.append({"kind": "credit", "account": name, "amount": 90_000, "id": "fund"})
-        send(made, lines)
+        send(ledger, lines)
         # The receivers must be there before what is between partitions.
-        eventually(lambda: len(entries(made)) == 3, 30)
+        eventually(lambda: len(entries(ledger)) == 3, 30)
         send(
-            made,
+            ledger,
             [
                 {"kind": "transfer", "account": name, "to": to, "amount": 100, "id": f"pay-{n}"}
                 for n in range(5)
                 for name, to in zip(ACCOUNTS, (*ACCOUNTS[1:], ACCOUNTS[0]), strict=True)
             ],
         )
-        eventually(lambda: len(entries(made)) == 3 + 3 * 5 * 2, 30)
-        abort_one(made)
-        yield made
+        eventually(lambda: len(entries(ledger)) == 3 + 3 * 5 * 2, 30)
+        abort_one(ledger)
+        yield ledger
 
 
 def send(ledger: Pipeline, commands: list[Entry]) -> None:
@@ -98,7 +98,7 @@ def cwd(tmp_path: Path) -> Path:
     return doc_pages.examples(tmp_path)
 
 
-def told(text: str) -> list[Entry]:
+def decoded(text: str) -> list[Entry]:
     """The JSON objects among the lines, each after whatever stands before it."""
     return [json.loads(line[line.index("{") :]) for line in text.splitlines() if "{" in line]
 
@@ -110,9 +110,9 @@ def line(words: str) -> str:
 
 
 def test_every_line_of_the_page_is_run_here(ledger: Pipeline, cwd: Path) -> None:
-    shown = [b.text for b in BLOCKS if b.info == "sh" and b.runs]
-    outputs = [ledger.shell(text, cwd).stdout for text in shown]
-    assert all(outputs[n] for n, text in enumerate(shown) if ">" not in text)
+    texts = [b.text for b in BLOCKS if b.info == "sh" and b.runs]
+    outputs = [ledger.shell(text, cwd).stdout for text in texts]
+    assert all(outputs[n] for n, text in enumerate(texts) if ">" not in text)
     assert {block.info for block in BLOCKS} == {"json", "sh", "sh duckdb", "sh pandas"}
     assert all(block.runs for block in BLOCKS)
 
@@ -139,12 +139,12 @@ def test_readers_of_the_page_skip_what_was_aborted(ledger: Pipeline, cwd: Path, 
     said = ledger.shell(line(words), cwd).stdout
     if not said:
         said = (cwd / "entries.jsonl").read_text("utf-8")
-    assert same(told(said), entries(ledger))
+    assert same(decoded(said), entries(ledger))
 
 
 def test_the_console_consumer_shows_it_where_nothing_is_asked(ledger: Pipeline, cwd: Path) -> None:
     text = line("kafka-console-consumer.sh").replace("--isolation-level read_committed ", "")
-    found = told(ledger.shell(text, cwd).stdout)
+    found = decoded(ledger.shell(text, cwd).stdout)
     assert len([entry for entry in found if entry["version"] == 1_000]) == 1
 
 
@@ -166,12 +166,12 @@ def python(ledger: Pipeline, cwd: Path, *words: str, **more: str) -> str:
 def test_by_key_and_by_time(ledger: Pipeline, cwd: Path) -> None:
     happened = entries(ledger)
     of_bob = [entry for entry in happened if entry["account_id"] == "bob"]
-    assert told(python(ledger, cwd, "python/transactions.py", "--account", "bob")) == of_bob
+    assert decoded(python(ledger, cwd, "python/transactions.py", "--account", "bob")) == of_bob
     assert [entry["version"] for entry in of_bob] == list(range(1, len(of_bob) + 1))
-    shown = ledger.streamledger("consume", "--from-beginning", "--key", "bob", "--json").stdout
-    assert [record["value"] for record in map(json.loads, shown.splitlines())] == of_bob
+    printed = ledger.streamledger("consume", "--from-beginning", "--key", "bob", "--json").stdout
+    assert [record["value"] for record in map(json.loads, printed.splitlines())] == of_bob
     moment = sorted(entry["timestamp"] for entry in happened)[len(happened) // 2]
-    since = told(python(ledger, cwd, "python/transactions.py", "--since", moment))
+    since = decoded(python(ledger, cwd, "python/transactions.py", "--since", moment))
     assert same(since, [entry for entry in happened if entry["timestamp"] >= moment])
 
 
@@ -188,9 +188,9 @@ def test_avro_is_read_by_the_same_lines(ledger: Pipeline, cwd: Path) -> None:
         producer.produce(topic, value, entry["account_id"])
     assert producer.flush(30) == 0
     more = {"KAFKA_TOPIC": "mixed"}
-    assert same(told(python(ledger, cwd, "python/transactions.py", **more)), happened)
-    shown = python(ledger, cwd, "-m", "compose.cli.main", "consume", "--from-beginning", **more)
-    assert same(told(shown), happened)
+    assert same(decoded(python(ledger, cwd, "python/transactions.py", **more)), happened)
+    printed = python(ledger, cwd, "-m", "compose.cli.main", "consume", "--from-beginning", **more)
+    assert same(decoded(printed), happened)
 
 
 # State and positions in one commit
@@ -262,8 +262,8 @@ def test_reports_agree_with_the_entries(library: str, ledger: Pipeline, cwd: Pat
     of_alice = [entry for entry in happened if entry["account_id"] == "alice"]
     of_alice.sort(key=lambda entry: int(entry["version"]))
     fields = ("version", "entry", "amount", "balance")
-    shown = [[str(entry[name]) for name in fields] for entry in of_alice]
-    assert [row[1:] for row in said if row[0] == "account"] == shown
+    printed = [[str(entry[name]) for name in fields] for entry in of_alice]
+    assert [row[1:] for row in said if row[0] == "account"] == printed
     hourly = [row for row in said if row[0] == "hourly"]
     assert sum(int(row[-1]) for row in hourly) == sum(entry["amount"] for entry in happened)
     assert sum(int(row[-2]) for row in hourly) == len(happened)

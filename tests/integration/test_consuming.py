@@ -27,13 +27,13 @@ def ledger(
     kafka: str, postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("consuming")
-    with pipeline.made(kafka, postgres, template, folder) as made:
+    with pipeline.made(kafka, postgres, template, folder) as ledger:
         opening = {"kind": "open_account", "type": "wallet", "currency": "NGN", "id": "open"}
         lines = [{**opening, "account": name} for name in ("alice", "bob")]
         lines += [credit("alice", "one"), credit("bob", "two"), credit("alice", "three")]
         given = "".join(json.dumps(each) + "\n" for each in lines)
-        made.streamledger("produce", "--strict", given=given)
-        yield made
+        ledger.streamledger("produce", "--strict", given=given)
+        yield ledger
 
 
 def credit(account: str, id: str) -> dict[str, Any]:
@@ -41,8 +41,8 @@ def credit(account: str, id: str) -> dict[str, Any]:
 
 
 def consumed(ledger: Pipeline, *words: str) -> list[dict[str, Any]]:
-    shown = ledger.streamledger("consume", *words, "--from-beginning", "--json").stdout
-    return [json.loads(line) for line in shown.splitlines()]
+    printed = ledger.streamledger("consume", *words, "--from-beginning", "--json").stdout
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 @pytest.mark.parametrize("topic", [topic.role for topic in topics.ALL])
@@ -67,8 +67,8 @@ def test_the_default_is_transactions_and_a_key_shows_one_account(ledger: Pipelin
 
 
 def test_lines_for_people_name_position_and_key(ledger: Pipeline) -> None:
-    shown = ledger.streamledger("consume", "--from-beginning", "--key", "bob").stdout
-    position, key, value = shown.strip().split("  ", 2)
+    printed = ledger.streamledger("consume", "--from-beginning", "--key", "bob").stdout
+    position, key, value = printed.strip().split("  ", 2)
     assert (key, json.loads(value)["amount"]) == ("bob", RESTING)
     assert position.startswith(f"{partitioning.partition_of('bob', PARTITIONS)}:")
 
@@ -113,10 +113,10 @@ def test_it_follows_from_now_on_until_it_is_interrupted(ledger: Pipeline) -> Non
         stdout=subprocess.PIPE,
         text=True,
     )
-    told: list[str] = []
+    lines: list[str] = []
     assert following.stdout is not None
     output = following.stdout
-    reader = threading.Thread(target=lambda: told.extend(output))
+    reader = threading.Thread(target=lambda: lines.extend(output))
     reader.start()
     try:
 
@@ -124,11 +124,11 @@ def test_it_follows_from_now_on_until_it_is_interrupted(ledger: Pipeline) -> Non
             line = json.dumps(credit("alice", f"later-{len(sent)}"))
             sent.append(line)
             ledger.streamledger("produce", "--strict", given=line)
-            return bool(told)
+            return bool(lines)
 
         sent: list[str] = []
         eventually(seen, 60)
-        assert all('"later-' in line for line in told)
+        assert all('"later-' in line for line in lines)
         following.send_signal(signal.SIGINT)
         assert following.wait(20) == 0
     finally:
@@ -157,7 +157,7 @@ def test_topics_that_are_not_there_are_one_line(ledger: Pipeline) -> None:
 
 def test_a_registry_that_is_away_is_told_once_with_each_record() -> None:
     """Nothing listens at the port of the discard protocol."""
-    known = consume.schemas("http://127.0.0.1:9")
+    avro_schemas = consume.schemas("http://127.0.0.1:9")
     value = b"\0\0\0\0\7 a record"
-    said = consume.shown(topics.TRANSACTIONS, value, known)
+    said = consume.shown(topics.TRANSACTIONS, value, avro_schemas)
     assert said["unreadable"].startswith("schema_unknown: ")

@@ -34,8 +34,8 @@ def ledger(
     kafka: str, postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("producers")
-    with pipeline.made(kafka, postgres, template, folder) as made:
-        yield made
+    with pipeline.made(kafka, postgres, template, folder) as ledger:
+        yield ledger
 
 
 @pytest.fixture
@@ -102,32 +102,32 @@ def test_what_came_the_wrong_way_is_misrouted_and_its_id_is_still_free(
     assert posted(ledger, command)
 
 
-def test_librdkafkas_own_partitioner_is_told_misrouted_and_murmur2_is_not(
+def test_librdkafkas_own_partitioner_misroutes_and_murmur2_does_not(
     ledger: Pipeline,
 ) -> None:
     """Of these 24 accounts its hash puts most elsewhere; the page says which to set."""
     names = [f"partitioned-{number}" for number in range(24)]
     own = [r["reason"] for r in ledger.results_of(freeze(ledger, names))]
     assert set(own) == {"misrouted", "account_not_found"}
-    asked = [r["reason"] for r in ledger.results_of(freeze(ledger, names, "murmur2_random"))]
-    assert set(asked) == {"account_not_found"}
+    reasons = [r["reason"] for r in ledger.results_of(freeze(ledger, names, "murmur2_random"))]
+    assert set(reasons) == {"account_not_found"}
 
 
 def freeze(ledger: Pipeline, names: list[str], partitioner: str = "") -> list[tuple[int, int]]:
     """Commands about accounts that are not there, where a producer's partitioner puts them."""
     own = {"partitioner": partitioner} if partitioner else {}
     producer = Producer({"bootstrap.servers": ledger.kafka, "acks": "all", **own})
-    told: list[tuple[int, int]] = []
+    positions: list[tuple[int, int]] = []
 
     def delivered(error: object, message: Message) -> None:
         assert error is None, error
-        told.append((message.partition() or 0, message.offset() or 0))
+        positions.append((message.partition() or 0, message.offset() or 0))
 
     for name in names:
         value = json.dumps({"kind": "freeze", "account": name, "id": "freeze"})
         producer.produce(ledger.names.commands, value, name, on_delivery=delivered)
     assert producer.flush(30) == 0
-    return told
+    return positions
 
 
 async def test_aiokafka_hashes_as_the_page_says(ledger: Pipeline) -> None:
@@ -152,22 +152,25 @@ def test_a_line_that_is_too_large_is_named_and_the_others_are_sent(
         json.dumps({"kind": "credit", "account": account, "id": f"line-{n}", "amount": 5, **more})
         for n, more in enumerate(({}, {"description": "x" * 1_100_000}, {}))
     ]
-    told = ledger.streamledger("produce", "--wait", given="\n".join(lines), exit_code=1)
-    assert told.stdout.count("posted") == 2
+    completed = ledger.streamledger("produce", "--wait", given="\n".join(lines), exit_code=1)
+    assert completed.stdout.count("posted") == 2
     assert (
-        "line 2: not sent: 1,100," in told.stderr and "bytes are more than a record" in told.stderr
+        "line 2: not sent: 1,100," in completed.stderr
+        and "bytes are more than a record" in completed.stderr
     )
-    assert "2 lines were sent, 1 were not" in told.stderr
-    assert "each that has an id happens once" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert "2 lines were sent, 1 were not" in completed.stderr
+    assert "each that has an id happens once" in completed.stderr
+    assert "Traceback" not in completed.stderr
     # As it says: all of them again.
     again = ledger.streamledger("produce", "--wait", given="\n".join(lines), exit_code=1)
     assert again.stdout.count("posted (replay)") == 2
 
 
 def test_a_file_that_is_not_there_is_one_line(ledger: Pipeline) -> None:
-    told = ledger.streamledger("dead-letters", "resubmit", "0:0", "--value", "nofile", exit_code=1)
-    assert told.stderr == "streamledger: nofile: cannot be read: No such file or directory\n"
+    completed = ledger.streamledger(
+        "dead-letters", "resubmit", "0:0", "--value", "nofile", exit_code=1
+    )
+    assert completed.stderr == "streamledger: nofile: cannot be read: No such file or directory\n"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,7 @@ def test_a_file_that_is_not_there_is_one_line(ledger: Pipeline) -> None:
         ({"currency": "USD"}, "currency_mismatch"),
     ],
 )
-def test_what_cannot_be_is_told_why(
+def test_an_impossible_command_is_rejected_with_a_reason(
     ledger: Pipeline, account: str, change: dict[str, Any], reason: str
 ) -> None:
     command = {**credit(account), **change}
@@ -203,7 +206,7 @@ def test_what_cannot_be_is_told_why(
         (b"\xc3\x01 12345678 some record", "schema_unknown"),
     ],
 )
-def test_what_cannot_be_read_is_told_by_its_position(
+def test_an_unreadable_record_is_refused_by_its_position(
     ledger: Pipeline, account: str, value: bytes, reason: str
 ) -> None:
     started = time.monotonic()
@@ -299,9 +302,7 @@ def test_two_ledgers_share_brokers_by_prefix_and_see_nothing_of_each_other(
 # `streamledger produce`
 
 
-def test_produce_tells_each_line_and_exits_by_what_was_asked(
-    ledger: Pipeline, account: str
-) -> None:
+def test_produce_reports_each_line_and_exits_as_requested(ledger: Pipeline, account: str) -> None:
     good, too_much = credit(account), {**credit(account), "kind": "debit", "amount": 10**6}
     lines = "".join(json.dumps(each) + "\n" for each in (good, too_much))
     ended = ledger.streamledger("produce", "--wait", "--json", given=lines)
@@ -323,8 +324,8 @@ def test_produce_sends_what_names_its_account_and_names_the_lines_that_do_not(
     wrong = {"account": account, "kind": "gift", "id": "unknown-kind"}
     lines = "\n".join([*bad, "", json.dumps(wrong), json.dumps(credit(account))])
     ended = ledger.streamledger("produce", "--wait", given=lines, exit_code=1)
-    *told, summary = ended.stderr.splitlines()
-    assert [line.split(": ")[1] for line in told] == [f"line {n}" for n in range(1, 6)]
+    *reports, summary = ended.stderr.splitlines()
+    assert [line.split(": ")[1] for line in reports] == [f"line {n}" for n in range(1, 6)]
     assert "2 lines were sent, 5 were not" in summary
     assert "malformed" in ended.stdout
     assert "posted" in ended.stdout
@@ -356,13 +357,13 @@ def test_what_cannot_be_read_or_reached_is_one_line(ledger: Pipeline) -> None:
 
 
 class _Registry(BaseHTTPRequestHandler):
-    """Has one schema, and knows what was asked."""
+    """Has one schema, and records its requests."""
 
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     def do_POST(self) -> None:
         given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.asked.append((self.path, given["schema"]))
+        self.requests.append((self.path, given["schema"]))
         answer = json.dumps({"id": SCHEMA_ID}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(answer)))
@@ -384,12 +385,12 @@ def test_the_avro_example_frames_by_the_id_that_the_registry_gave(
     schema = doc_pages.ROOT / "schemas" / "published" / "command.avsc"
     url = f"http://127.0.0.1:{server.server_port}"
     words = [sys.executable, str(example), str(schema), url]
-    told = ledger.run(words, json.dumps(command)).stdout
+    output = ledger.run(words, json.dumps(command)).stdout
     server.shutdown()
     server.server_close()
-    assert told.split()[1:] == ["None", "rejected", "schema_unknown"]
+    assert output.split()[1:] == ["None", "rejected", "schema_unknown"]
     subject = f"/subjects/{ledger.names.commands}-value/versions"
-    assert _Registry.asked == [(subject, schema.read_text("utf-8"))]
+    assert _Registry.requests == [(subject, schema.read_text("utf-8"))]
     framed = [v for _, v in ledger.read(ledger.names.commands) if v[:5] == b"\0\0\0\x10\x92"]
     assert framed == [codecs.encode_confluent(Credit(**without_kind(command)), SCHEMA_ID)]
     assert posted(ledger, command)

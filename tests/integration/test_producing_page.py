@@ -30,18 +30,18 @@ def ledger(
     kafka: str, postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("producing")
-    with pipeline.made(kafka, postgres, template, folder) as made:
-        yield made
+    with pipeline.made(kafka, postgres, template, folder) as ledger:
+        yield ledger
 
 
 def test_every_line_runs_and_says_what_the_page_says(ledger: Pipeline, tmp_path: Path) -> None:
     cwd = doc_pages.examples(tmp_path)
-    told = {}
+    outputs = {}
     for block in BLOCKS:
         if block.info == "sh" and block.runs:
-            told[block.line] = ledger.shell(block.text, cwd).stdout
-    shown = "\n".join(told.values())
-    unplaced = {_POSITION.sub("P:O", line).strip() for line in shown.splitlines()}
+            outputs[block.line] = ledger.shell(block.text, cwd).stdout
+    printed = "\n".join(outputs.values())
+    unplaced = {_POSITION.sub("P:O", line).strip() for line in printed.splitlines()}
     for sample in samples():
         assert _POSITION.sub("P:O", sample) in unplaced, sample
     # What each part of the page promises of its own.
@@ -67,8 +67,8 @@ def samples() -> list[str]:
 
 
 def test_what_is_not_run_says_so_and_no_block_is_forgotten() -> None:
-    known = {"sh", "json", *LANGUAGES, *EXCERPTS}
-    assert [block for block in BLOCKS if block.info not in known] == []
+    allowed = {"sh", "json", *LANGUAGES, *EXCERPTS}
+    assert [block for block in BLOCKS if block.info not in allowed] == []
     not_run = [block for block in BLOCKS if not block.runs]
     assert len(not_run) == 2
     assert samples() != []

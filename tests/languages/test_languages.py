@@ -19,7 +19,7 @@ from tests.testkit.pipeline import Pipeline
 
 TOOLS = {"java": ("java", "javac", "mvn"), "go": ("go",), "node": ("node", "npm")}
 ACCOUNTS = 24
-_TOLD = re.compile(r"(\d+:\d+) (\S+) (posted|rejected) (\S+)$", re.MULTILINE)
+_RESULT_LINE = re.compile(r"(\d+:\d+) (\S+) (posted|rejected) (\S+)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def ledger(
     kafka: str, postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Pipeline]:
     folder = tmp_path_factory.mktemp("languages")
-    with pipeline.made(kafka, postgres, template, folder) as made:
-        yield made
+    with pipeline.made(kafka, postgres, template, folder) as ledger:
+        yield ledger
 
 
 @pytest.mark.parametrize("language", TOOLS)
@@ -41,7 +41,7 @@ def test_the_example_sends_to_the_right_partitions_and_finds_its_results(
     missing = [tool for tool in TOOLS[language] if shutil.which(tool) is None]
     if missing:
         with capsys.disabled():
-            print(f"\nnot run: the {language} example, for want of {', '.join(missing)}")  # noqa: T201
+            print(f"\nnot run: the {language} example: missing {', '.join(missing)}")  # noqa: T201
         return
     ledger: Pipeline = request.getfixturevalue("ledger")
     (block,) = [b for b in doc_pages.blocks("producing.md") if b.info == f"sh {language}"]
@@ -49,7 +49,7 @@ def test_the_example_sends_to_the_right_partitions_and_finds_its_results(
     commands, expected = some_commands()
     (cwd / "commands.jsonl").write_text(commands, "utf-8")
     # Build tools may say more, and in colours.
-    lines = _TOLD.findall(ledger.shell(block.text, cwd).stdout)
+    lines = _RESULT_LINE.findall(ledger.shell(block.text, cwd).stdout)
     # Twice: found by their positions, then the replays of all of them, by their ids.
     assert [list(line[1:]) for line in lines] == expected * 2
     positions = [line[0] for line in lines]

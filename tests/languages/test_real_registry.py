@@ -23,7 +23,7 @@ from schemas.encoding.schema_registry import HttpRegistry
 from tests.testkit import brokers, doc_pages, pipeline
 from tests.testkit.waiting import eventually
 
-ASKED = "STREAMLEDGER_TEST_REGISTRY"
+REGISTRY_VARIABLE = "STREAMLEDGER_TEST_REGISTRY"
 APICURIO = "io.apicurio:apicurio-registry-app:2.6.13.Final:tar.gz:all"
 GET = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 CONFLUENT_API = "/apis/ccompat/v7"
@@ -31,9 +31,9 @@ START_S = 90.0
 
 
 @contextmanager
-def registry(asked: str, folder: Path) -> Iterator[str]:
-    if asked != "apicurio":
-        yield asked
+def registry(registry_url: str, folder: Path) -> Iterator[str]:
+    if registry_url != "apicurio":
+        yield registry_url
         return
     maven = ["mvn", "-q", "-B"]
     one = [f"-Dartifact={APICURIO}", "-Dtransitive=false"]
@@ -72,17 +72,17 @@ def test_what_the_page_sends_by_a_registry_is_read_by_it(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = os.environ.get(ASKED)
-    if asked is None:
+    registry_url = os.environ.get(REGISTRY_VARIABLE)
+    if registry_url is None:
         with capsys.disabled():
-            print(f"\nnot run: Avro by a real registry, for want of {ASKED}")  # noqa: T201
+            print(f"\nnot run: Avro by a real registry: set {REGISTRY_VARIABLE}")  # noqa: T201
         return
     kafka, postgres, template = (
         request.getfixturevalue(name) for name in ("kafka", "postgres", "template")
     )
     (tmp_path / "registry").mkdir()
     with (
-        registry(asked, tmp_path / "registry") as url,
+        registry(registry_url, tmp_path / "registry") as url,
         pipeline.made(kafka, postgres, template, tmp_path / "ledger") as ledger,
     ):
         cwd = doc_pages.examples(tmp_path)
@@ -107,18 +107,18 @@ def test_what_the_page_sends_by_a_registry_is_read_by_it(
 
         commands = (cwd / "commands.jsonl").read_text().splitlines()
         sent = [json.loads(line) for line in commands] * 2
-        known = AvroSchemas(tmp_path / "kept", HttpRegistry(url))
-        assert known.load([f"{ledger.names.commands}-value"]) is None
-        for away in (known, kept_on_disk(tmp_path / "kept")):
+        schemas = AvroSchemas(tmp_path / "kept", HttpRegistry(url))
+        assert schemas.load([f"{ledger.names.commands}-value"]) is None
+        for cache in (schemas, kept_on_disk(tmp_path / "kept")):
             read = [
-                codecs.decode_command(value, away)
+                codecs.decode_command(value, cache)
                 for _, value in ledger.read(ledger.names.commands)
             ]
             assert not [each for each in read if isinstance(each, UnreadableRecord)]
             assert [json.loads(codecs.encode_json(each)) for each in read] == sent
         words = ("consume", "commands", "--from-beginning", "--json", "--registry", url)
-        shown = ledger.streamledger(*words).stdout.splitlines()
-        assert [json.loads(line)["value"]["id"] for line in shown] == [each["id"] for each in sent]
+        lines = ledger.streamledger(*words).stdout.splitlines()
+        assert [json.loads(line)["value"]["id"] for line in lines] == [each["id"] for each in sent]
         # What it wrote by the same registry, for a reader that asks that one for the schema.
         assert all(v.startswith(b"\0") for _, v in ledger.read(ledger.names.transactions))
         on_transactions = ("consume", "--from-beginning", "--json", "--registry", url)

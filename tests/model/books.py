@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from schemas import ids
-from tests.model import door
+from tests.model import command_validation
 from tests.model.values import Account, Hold, Item, Message, Prepared, Said, Settings, Transaction
 
 RAISED_BY_DEBIT = {"asset", "expense"}
@@ -35,11 +35,13 @@ class Books:
         self._homes: dict[str, int] = {}
 
     def home(self, account: str) -> int:
-        known = self._homes.get(account)
-        if known is None:
-            known = (door.murmur2(account.encode()) & 0x7FFFFFFF) % self.partitions
-            self._homes[account] = known
-        return known
+        partition_of_account = self._homes.get(account)
+        if partition_of_account is None:
+            partition_of_account = (
+                command_validation.murmur2(account.encode()) & 0x7FFFFFFF
+            ) % self.partitions
+            self._homes[account] = partition_of_account
+        return partition_of_account
 
     def _settings(self, partition: int) -> Settings:
         settings = self.settings[partition]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from schemas import ids, money
 from schemas.reasons import Reason
-from tests.model import door
+from tests.model import command_validation
 from tests.model.books import Books
 from tests.model.values import Account, Fault, Hold, Item, Transaction, fault, reason_of
 
@@ -21,7 +21,7 @@ MOST_METADATA = 4_096
 class Faults(Books):
     # What is tested
 
-    def _test(self, partition: int, command: door.Body, fee: int) -> Reason | None:
+    def _test(self, partition: int, command: command_validation.Body, fee: int) -> Reason | None:
         """The first reason of the catalogue that holds at the command's own step."""
         for faults in self._tests(partition, command, fee):
             worst = min(faults, default=None)
@@ -29,7 +29,9 @@ class Faults(Books):
                 return reason_of(worst)
         return None
 
-    def _tests(self, partition: int, command: door.Body, fee: int) -> Iterator[list[Fault]]:
+    def _tests(
+        self, partition: int, command: command_validation.Body, fee: int
+    ) -> Iterator[list[Fault]]:
         """Groups of faults in the order of the catalogue; a later group may rely on the earlier
         ones being empty.
         """
@@ -82,8 +84,8 @@ class Faults(Books):
         if kind == "close" and (account.balance or account.held or account.incoming):
             yield [fault(Reason.ACCOUNT_NOT_EMPTY)]
         if kind == "change_account":
-            told = "".join(map("".join, self._metadata_after(account, command).items()))
-            if len(told.encode()) > MOST_METADATA:
+            texts = "".join(map("".join, self._metadata_after(account, command).items()))
+            if len(texts.encode()) > MOST_METADATA:
                 yield [fault(Reason.METADATA_TOO_LARGE)]
         if kind in ("set_limit", "change_account"):
             limit = command.get("min_balance")
@@ -124,7 +126,7 @@ class Faults(Books):
             yield [fault(Reason.TOO_MANY_PENDING)]
 
     def _type_faults(
-        self, partition: int, command: door.Body, names: list[tuple[int, str]]
+        self, partition: int, command: command_validation.Body, names: list[tuple[int, str]]
     ) -> list[Fault]:
         kind, only = command["kind"], command.get("wallets_only", False)
         if not names and kind not in ("post", "reverse"):
@@ -152,7 +154,7 @@ class Faults(Books):
         return not (simple and type in ("asset", "expense"))
 
     def _limit_faults(
-        self, partition: int, command: door.Body, account: Account | None
+        self, partition: int, command: command_validation.Body, account: Account | None
     ) -> list[Fault]:
         if command["kind"] not in ("open_account", "set_limit", "change_account"):
             return []
@@ -169,7 +171,7 @@ class Faults(Books):
         return [fault(Reason.LIMIT_OUT_OF_BOUNDS)] if bad else []
 
     def _currency_faults(
-        self, command: door.Body, touched: list[tuple[int, Account]]
+        self, command: command_validation.Body, touched: list[tuple[int, Account]]
     ) -> list[Fault]:
         currency = self._currency(command)
         faults = [
@@ -186,7 +188,9 @@ class Faults(Books):
             ]
         return faults
 
-    def _hold_faults(self, partition: int, command: door.Body, hold: Hold) -> list[Fault]:
+    def _hold_faults(
+        self, partition: int, command: command_validation.Body, hold: Hold
+    ) -> list[Fault]:
         if hold.status in ("captured", "voided"):
             return [fault(Reason.HOLD_CLOSED)]
         if hold.status == "capturing":
@@ -211,7 +215,7 @@ class Faults(Books):
             yield fault(Reason.BALANCE_OVERFLOW, item.place)
 
     def _condition_faults(
-        self, partition: int, command: door.Body, version: int, after: int
+        self, partition: int, command: command_validation.Body, version: int, after: int
     ) -> Iterator[list[Fault]]:
         expected, least = command.get("expected_version"), command.get("min_available_after")
         if (expected is not None and expected != version) or (least is not None and least > after):
@@ -219,13 +223,13 @@ class Faults(Books):
 
     # What a command means
 
-    def _metadata_after(self, account: Account, command: door.Body) -> dict[str, str]:
+    def _metadata_after(self, account: Account, command: command_validation.Body) -> dict[str, str]:
         """What changes an account sets each name that it gives; an empty text takes it out."""
         given = command.get("metadata", {})
         kept = {name: text for name, text in account.metadata.items() if name not in given}
         return kept | {name: text for name, text in given.items() if text != ""}
 
-    def _fee(self, partition: int, command: door.Body) -> tuple[int, int]:
+    def _fee(self, partition: int, command: command_validation.Body) -> tuple[int, int]:
         if command["kind"] != "transfer":
             return 0, 0
         bps = self._settings(partition).commission_bps
@@ -239,7 +243,7 @@ class Faults(Books):
             fee = 0
         return (fee, bps) if fee else (0, 0)
 
-    def _named(self, command: door.Body) -> tuple[Transaction | None, Hold | None]:
+    def _named(self, command: command_validation.Body) -> tuple[Transaction | None, Hold | None]:
         """The transaction or the hold that a command names, where it is its account's."""
         original = hold = None
         if command["kind"] == "reverse":
@@ -252,12 +256,14 @@ class Faults(Books):
                 hold = None
         return original, hold
 
-    def _currency(self, command: door.Body) -> str | None:
+    def _currency(self, command: command_validation.Body) -> str | None:
         account = self.accounts.get(command["account"])
         given: str | None = command.get("currency")
         return given if given is not None else account.currency if account is not None else None
 
-    def _local_names(self, partition: int, command: door.Body) -> list[tuple[int, str]]:
+    def _local_names(
+        self, partition: int, command: command_validation.Body
+    ) -> list[tuple[int, str]]:
         """The ordinary accounts of this partition that have an entry, with its index."""
         kind = command["kind"]
         if kind == "post":
@@ -284,7 +290,9 @@ class Faults(Books):
             if not ids.is_system(name) and self.home(name) == partition
         ]
 
-    def _items(self, partition: int, command: door.Body, fee: int) -> list[Item] | None:
+    def _items(
+        self, partition: int, command: command_validation.Body, fee: int
+    ) -> list[Item] | None:
         kind, account_id = command["kind"], command["account"]
         currency = self._currency(command)
         funding = f"system:funding:{currency}:{partition}"
@@ -329,7 +337,7 @@ class Faults(Books):
         return coordinator if ids.is_system(item.account) else self.home(item.account)
 
 
-def _faults_of_form(command: door.Body) -> Iterator[Fault]:
+def _faults_of_form(command: command_validation.Body) -> Iterator[Fault]:
     """What a command's own words say, whatever the state is."""
     kind = command["kind"]
     currency = command.get("currency")

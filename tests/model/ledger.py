@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from schemas import ids
 from schemas.reasons import Reason
-from tests.model import door
+from tests.model import command_validation
 from tests.model.faults import Faults
 from tests.model.values import (
     Account,
@@ -110,7 +110,7 @@ class Ledger(Faults):
     # Commands
 
     def _command(self, partition: int, offset: int, key: bytes | None, value: bytes) -> Said:
-        command = door.read(value)
+        command = command_validation.read(value)
         if isinstance(command, Reason):
             return Said("refused", reason=command)
         kind, account = command["kind"], command["account"]
@@ -123,7 +123,7 @@ class Ledger(Faults):
         own_key = command.get("idempotency_key") or command["id"]
         only = command.get("wallets_only", False)
         identity = ids.transaction_id(account, own_key, wallets_only=only)
-        digest = door.body(command)
+        digest = command_validation.body(command)
         first = self.transactions.get(identity)
         if first is not None and first.body != digest:
             return Said("refused", reason=Reason.IDEMPOTENCY_KEY_REUSED, kind=kind)
@@ -138,7 +138,12 @@ class Ledger(Faults):
         return self._decide(partition, offset, identity, command, digest)
 
     def _decide(
-        self, partition: int, offset: int, identity: str, command: door.Body, digest: bytes
+        self,
+        partition: int,
+        offset: int,
+        identity: str,
+        command: command_validation.Body,
+        digest: bytes,
     ) -> Said:
         kind, account_id = command["kind"], command["account"]
         transaction = Transaction(digest, kind, account_id, "rejected")
@@ -176,7 +181,7 @@ class Ledger(Faults):
         partition: int,
         identity: str,
         transaction: Transaction,
-        command: door.Body,
+        command: command_validation.Body,
         items: list[Item],
         said: Said,
     ) -> None:
@@ -241,7 +246,7 @@ class Ledger(Faults):
         partition: int,
         offset: int,
         identity: str,
-        command: door.Body,
+        command: command_validation.Body,
         items: list[Item],
         others: list[int],
         fee_reserved: bool,
@@ -443,7 +448,7 @@ class Ledger(Faults):
         transaction.pending = None
         self.under_way[partition] -= 1
 
-    def _commit(self, partition: int, identity: str, about: door.Body) -> Said:
+    def _commit(self, partition: int, identity: str, about: command_validation.Body) -> Said:
         prepared = self.prepared.pop((partition, identity), None)
         if prepared is None:
             return Said("ignored", identity)

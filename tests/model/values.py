@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from schemas.reasons import PRECEDENCE, Reason
-from tests.model import door
+from tests.model import command_validation
 
 # A fault is (precedence, entry index): the least of several is the reason.
 Fault = tuple[int, int]
@@ -50,8 +50,8 @@ class Account:
 
     def facts(self) -> tuple[Any, ...]:
         """What it is, balances aside."""
-        told = (self.type, self.currency, self.status, self.owner, self.min_balance)
-        return (*told, self.metadata)
+        facts = (self.type, self.currency, self.status, self.owner, self.min_balance)
+        return (*facts, self.metadata)
 
 
 @dataclass(slots=True)
@@ -64,8 +64,8 @@ class Hold:
     captured: int = 0
 
     def facts(self) -> tuple[Any, ...]:
-        told = (self.account, self.currency, self.amount, self.expires_at_ms)
-        return (*told, self.status, self.captured)
+        facts = (self.account, self.currency, self.amount, self.expires_at_ms)
+        return (*facts, self.status, self.captured)
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Pending:
     it.
     """
 
-    command: door.Body
+    command: command_validation.Body
     offset: int
     deadline_ms: int
     items: list[Item]
@@ -132,7 +132,7 @@ class Said:
     sent: list[tuple[int, int, Message]] = field(default_factory=list)
     fee: int = 0
     bps: int = 0
-    about: door.Body = field(default_factory=dict)
+    about: command_validation.Body = field(default_factory=dict)
 
 
 def fault(reason: Reason, index: int = 0) -> Fault:

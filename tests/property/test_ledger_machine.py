@@ -120,8 +120,13 @@ class LedgerMachine(RuleBasedStateMachine):
         owner: str | None,
         extra: dict[str, Any],
     ) -> None:
-        told = {"type": type, "currency": currency or "NGN", "owner": owner, "min_balance": limit}
-        self.write("open_account", account, **told, **extra)
+        options = {
+            "type": type,
+            "currency": currency or "NGN",
+            "owner": owner,
+            "min_balance": limit,
+        }
+        self.write("open_account", account, **options, **extra)
 
     @rule(
         target=sent,
@@ -231,8 +236,8 @@ class LedgerMachine(RuleBasedStateMachine):
         metadata: dict[str, str],
         extra: dict[str, Any],
     ) -> None:
-        told = {"min_balance": limit, "no_limit": no_limit, "metadata": metadata, **extra}
-        self.write("change_account", account, **told)
+        options = {"min_balance": limit, "no_limit": no_limit, "metadata": metadata, **extra}
+        self.write("change_account", account, **options)
 
     @rule(original=sent, change=st.sampled_from(({}, {}, {"id": "other"}, {"reference": "other"})))
     def again(self, original: dict[str, Any], change: dict[str, Any]) -> None:

@@ -67,16 +67,16 @@ def simulate(
     finally:
         run.cluster.close()
     passed = time.monotonic() - began
-    say(f"steps      {told(cluster.steps)}")
-    say(f"reasons    {told(cluster.reasons)}")
-    say(f"accidents  {told(cluster.all_accidents())}")
+    say(f"steps      {counts_line(cluster.steps)}")
+    say(f"reasons    {counts_line(cluster.reasons)}")
+    say(f"accidents  {counts_line(cluster.all_accidents())}")
     say(
         f"seed {seed}: the model agrees on all of {sum(cluster.steps.values()):,} records of"
         f" {commands:,} commands, in {passed:,.0f} s, {commands / passed:,.0f} commands/s"
     )
 
 
-def told(counts: dict[str, int]) -> str:
+def counts_line(counts: dict[str, int]) -> str:
     return "  ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))
 
 

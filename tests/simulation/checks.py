@@ -66,12 +66,12 @@ def _agree_record(
         for e in record.entries
     ]
     _same(where, "entries", entries, said.entries)
-    for name, told, expected in (
+    for name, reservations, expected in (
         ("released", record.released, said.released),
         ("reserved", record.reserved, said.reserved),
     ):
-        if told or expected:
-            facts = [(r.account, r.direction, r.amount, r.held, r.incoming) for r in told]
+        if reservations or expected:
+            facts = [(r.account, r.direction, r.amount, r.held, r.incoming) for r in reservations]
             _same(where, name, facts, expected)
     if said.step == "posted":
         _same(where, "fee", (record.fee, record.commission_bps), (said.fee, said.bps))
@@ -84,10 +84,10 @@ def _agree_record(
 def _agree_changes(
     where: str, model: ledger.Ledger, record: JournalRecord, said: values.Said
 ) -> None:
-    """What was changed is told as the model has it; what was not may be told too, as it is."""
+    """Changes are as the model has them; a record may also state what did not change."""
     account, hold = record.account, record.hold
     if account is None and said.account is not None:
-        raise Disagreement(f"{where}\nno change of an account is told: {said.account}")
+        raise Disagreement(f"{where}\nthe change of an account is missing: {said.account}")
     if account is not None:
         rules: tuple[Any, ...] = (
             account.type,
@@ -99,7 +99,7 @@ def _agree_changes(
         )
         _same(where, "account", rules, said.account or model.accounts[account.id].facts())
     if hold is None and said.hold is not None:
-        raise Disagreement(f"{where}\nno change of a hold is told: {said.hold}")
+        raise Disagreement(f"{where}\nthe change of a hold is missing: {said.hold}")
     if hold is not None:
         rules = (
             hold.account,
@@ -113,7 +113,7 @@ def _agree_changes(
 
 
 def _keeps_limits(where: str, model: ledger.Ledger, said: values.Said) -> None:
-    names = {told[0] for told in said.entries} | {told[0] for told in said.reserved}
+    names = {entry[0] for entry in said.entries} | {reservation[0] for reservation in said.reserved}
     for name in names:
         if ids.is_system(name):
             continue
@@ -135,10 +135,12 @@ def _agree_coordination(where: str, partition: int, decision: Decision, said: va
         assert isinstance(message, coordination.NumberedMessage)
         rules = (destination, message.source, message.number, message.transaction_id)
         _same(where, "message", rules, (wanted, partition, number, expected[1]))
-        _same(where, "message", _told(message, expected), _expected(expected))
+        _same(where, "message", _message_facts(message, expected), _expected(expected))
 
 
-def _told(message: coordination.NumberedMessage, expected: values.Message) -> tuple[object, ...]:
+def _message_facts(
+    message: coordination.NumberedMessage, expected: values.Message
+) -> tuple[object, ...]:
     match message:
         case coordination.Prepare():
             entries = [(e.index, e.account, e.direction, e.amount) for e in message.entries]
@@ -162,8 +164,8 @@ def _expected(message: values.Message) -> tuple[object, ...]:
         case ("refused", _, (precedence, index)):
             return "refused", list(Reason)[precedence - 1], index
         case ("commit", _, about):
-            told = about.get("reference"), about.get("description"), about.get("metadata", {})
-            return "commit", *told
+            texts = about.get("reference"), about.get("description"), about.get("metadata", {})
+            return "commit", *texts
     return (message[0],)
 
 
@@ -193,12 +195,12 @@ def _agree_transactions(
     ]
     _same(where, "transactions", rules, expected)
     about = said.about
-    told = (about.get("reference"), about.get("description"), about.get("metadata", {}))
+    texts = (about.get("reference"), about.get("description"), about.get("metadata", {}))
     for transaction in decision.transactions:
         _same(where, "kind", transaction.kind, said.kind)
         _same(where, "id", transaction.transaction_id, said.transaction)
         rules_about = (transaction.reference, transaction.description, transaction.metadata)
-        _same(where, "about", rules_about, told)
+        _same(where, "about", rules_about, texts)
         _same(where, "sequence", transaction.sequence, decision.record.sequence)
         currency = model.accounts[transaction.account_id].currency
         _same(where, "currency", transaction.currency, currency)

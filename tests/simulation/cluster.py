@@ -127,7 +127,7 @@ class Cluster:
             if partition.store is not None:
                 assert message.genesis is not None
                 checks.same_bytes(partition.store.begin(message.genesis, settings), written)
-            self._told(partition, input, decided[0])
+            self._compare_with_model(partition, input, decided[0])
 
     def configure(self, number: int, settings: LedgerParameters, *, genesis: bool = False) -> None:
         self._append_own(number, self._configure(settings, genesis=genesis))
@@ -160,8 +160,8 @@ class Cluster:
     def deliver_again(self, number: int) -> None:
         """A message that this partition has read, or has still to read, arrives once more."""
         partition = self.partitions[number]
-        known = [*partition.delivered, *list(partition.messages.records)[:5]]
-        numbered = [message for message in known if b'"number":' in message.value]
+        candidates = [*partition.delivered, *list(partition.messages.records)[:5]]
+        numbered = [message for message in candidates if b'"number":' in message.value]
         if numbered:
             again = self.dice.choice(numbered)
             partition.messages.append(again.key, again.value, self.log_time())
@@ -209,7 +209,7 @@ class Cluster:
             self.accidents["crashed after the commit"] += 1
             self._recover(partition)
         for input, decisions in zip(inputs, decided, strict=True):
-            self._told(partition, input, decisions)
+            self._compare_with_model(partition, input, decisions)
         if topic_is_coordination:
             partition.delivered.extend(log.records[place] for place in range(len(inputs)))
         log.forget(len(inputs))
@@ -243,7 +243,9 @@ class Cluster:
                     self.partitions[destination].messages.append(None, sent, self.log_time())
         return written
 
-    def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
+    def _compare_with_model(
+        self, partition: Partition, input: DecisionInput, decisions: list[Decision]
+    ) -> None:
         said = self._model_says(partition.number, input)
         checks.agree(self.model, partition.number, input, decisions, said)
         for decision in decisions:
@@ -266,7 +268,7 @@ class Cluster:
                 )
             case coordination.Configure():
                 settings = message.settings
-                told = values.Settings(
+                parameters = values.Settings(
                     settings.commission_bps,
                     settings.max_overdraft,
                     settings.hold_ttl_ms,
@@ -275,7 +277,7 @@ class Cluster:
                     settings.rules_version,
                 )
                 genesis = message.genesis is not None
-                return self.model.configure(number, told, genesis, input.time_ms)
+                return self.model.configure(number, parameters, genesis, input.time_ms)
         assert isinstance(message, coordination.NumberedMessage)
         return self.model.message(number, message.source, message.number, input.time_ms)
 

@@ -27,7 +27,7 @@ class Record(NamedTuple):
     time_ms: int | None = None
 
 
-class Known(NamedTuple):
+class KnownAccount(NamedTuple):
     name: str
     type: str
     currency: str
@@ -71,16 +71,16 @@ class Generator:
         self.partitions = partitions
         self.count = 0
         self._names = 0
-        self._crowd = [Known(f"crowd-{n:03}", "liability", "NGN") for n in range(CROWD)]
-        self._pool: list[Known] = []
+        self._crowd = [KnownAccount(f"crowd-{n:03}", "liability", "NGN") for n in range(CROWD)]
+        self._pool: list[KnownAccount] = []
         self._holds: deque[Sent] = deque(maxlen=60)
         self._old_holds: list[Sent] = []
         self._sent: deque[Sent] = deque(maxlen=80)
         self._old_sent: list[Sent] = []
         self._recent: deque[Body] = deque(maxlen=60)
         self._ready: deque[Record] = deque()
-        for known in self._crowd:
-            self._ready.append(self._open(known, None, None))
+        for account in self._crowd:
+            self._ready.append(self._open(account, None, None))
         for _ in range(POOL):
             self._pool.append(self._newcomer())
         self._kinds: dict[str, Callable[[int], Body]] = {
@@ -129,7 +129,7 @@ class Generator:
             self._ready.append(self._record(dict(self._command(now_ms), account=name)))
             return
         if chance < 0.008:
-            self._tell_story()
+            self._write_story()
             return
         if chance < 0.04 and self._recent:
             self._ready.append(self._record(self._again()))
@@ -144,7 +144,7 @@ class Generator:
         if chance > (0.75 if command["kind"] in ("capture", "reverse") else 0.97):
             self._ready.append(self._record(self._rival(command, now_ms)))
 
-    def _tell_story(self) -> None:
+    def _write_story(self) -> None:
         self._names += 1
         cast = stories.Cast(
             new=f"hero:{self._names}",
@@ -323,12 +323,12 @@ class Generator:
 
     def _open_again(self, now_ms: int) -> Body:
         if self.random.random() < 0.5:
-            known = self._anyone()
+            account = self._anyone()
         else:
             self._names += 1
-            known = Known(f"late:{self._names}", "wallet", "NGN")
+            account = KnownAccount(f"late:{self._names}", "wallet", "NGN")
         limit = self.random.choice((None, None, 0, -700, 5, -LARGEST))
-        return self._opening(known, self.random.choice(OWNERS), limit)
+        return self._opening(account, self.random.choice(OWNERS), limit)
 
     # Parts
 
@@ -349,21 +349,21 @@ class Generator:
             return self.random.randint(1, 3_000) * times
         return self.random.choice((LARGEST, LARGEST - 1, LARGEST // 2, 2**52, 10**9))
 
-    def _anyone(self) -> Known:
+    def _anyone(self) -> KnownAccount:
         chance = self.random.random()
         if chance < 0.9:
             return self._pool[self.random.randrange(POOL)]
         if chance < 0.97:
             return self.random.choice(self._crowd)
-        return Known(f"nobody-{self.random.randrange(40)}", "wallet", "NGN")
+        return KnownAccount(f"nobody-{self.random.randrange(40)}", "wallet", "NGN")
 
-    def _partner(self, currency: str) -> Known:
+    def _partner(self, currency: str) -> KnownAccount:
         """Someone with an account in the same currency, as a rule."""
         for _ in range(4):
-            known = self._anyone()
-            if known.currency == currency:
+            account = self._anyone()
+            if account.currency == currency:
                 break
-        return known
+        return account
 
     def _some(self, recent: deque[Sent], old: list[Sent]) -> Sent:
         chance = self.random.random()
@@ -376,21 +376,23 @@ class Generator:
         account = self._anyone().name
         return Sent(account, str(ids.transaction_id(account, "never sent")), 1_000)
 
-    def _newcomer(self) -> Known:
+    def _newcomer(self) -> KnownAccount:
         self._names += 1
         style = self.random.choice(("w{}", "Wallet_{}", "u:{}:main", "0-{}", "z{}"))
-        known = Known(
+        account = KnownAccount(
             style.format(self._names), self.random.choice(TYPES), self.random.choice(CURRENCIES)
         )
         limit = self.random.choice((None, None, None, 0, -2_000))
-        self._ready.append(self._open(known, self.random.choice(OWNERS), limit))
-        return known
+        self._ready.append(self._open(account, self.random.choice(OWNERS), limit))
+        return account
 
-    def _open(self, known: Known, owner: str | None, limit: int | None) -> Record:
-        return self._record(self._opening(known, owner, limit))
+    def _open(self, account: KnownAccount, owner: str | None, limit: int | None) -> Record:
+        return self._record(self._opening(account, owner, limit))
 
-    def _opening(self, known: Known, owner: str | None, limit: int | None) -> Body:
-        command = self._new("open_account", known.name, type=known.type, currency=known.currency)
+    def _opening(self, account: KnownAccount, owner: str | None, limit: int | None) -> Body:
+        command = self._new(
+            "open_account", account.name, type=account.type, currency=account.currency
+        )
         if owner is not None:
             command["owner"] = owner
         if limit is not None:

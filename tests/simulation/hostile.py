@@ -52,11 +52,13 @@ def _post(*entries: tuple[str, str, Any], currency: str = "NGN", **more: Any) ->
 
     def spoiled(dice: random.Random, record: "Record", command: Body) -> "Record":
         account = command["account"]
-        told = [
+        entries_json = [
             {"account": account if name == "me" else name, "direction": side, "amount": amount}
             for name, side, amount in entries
         ]
-        return _instead("post", currency=currency, entries=told, **more)(dice, record, command)
+        return _instead("post", currency=currency, entries=entries_json, **more)(
+            dice, record, command
+        )
 
     return spoiled
 

@@ -81,8 +81,8 @@ def lowers_its_limit(dice: random.Random, cast: Cast) -> list[Body]:
     ]
 
 
-def is_told_too_much(dice: random.Random, cast: Cast) -> list[Body]:
-    """An account's metadata grows until there is room for no more, and some is taken out again."""
+def fills_up_its_metadata(dice: random.Random, cast: Cast) -> list[Body]:
+    """An account fills up its metadata and then removes some of it."""
     text = "é" * dice.randrange(1_100, 1_900)
     change = {"kind": "change_account", "account": cast.new}
     return [
@@ -107,5 +107,5 @@ STORIES: tuple[Callable[[random.Random, Cast], list[Body]], ...] = (
     limits_the_system,
     frees_what_is_held,
     lowers_its_limit,
-    is_told_too_much,
+    fills_up_its_metadata,
 )

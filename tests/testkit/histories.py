@@ -125,8 +125,10 @@ class _Recording(Cluster):
     entries: dict[int, list[TransactionRecord]]
     letters: dict[int, list[tuple[int, bytes | None, DeadLetter]]]
 
-    def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
-        super()._told(partition, input, decisions)
+    def _compare_with_model(
+        self, partition: Partition, input: DecisionInput, decisions: list[Decision]
+    ) -> None:
+        super()._compare_with_model(partition, input, decisions)
         self._keep(partition, input, decisions)
 
     def _keep(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
@@ -200,7 +202,9 @@ class Script(_Recording):
             partition.commands, partition.messages = _WholeLog(), _WholeLog()
         self.begin(settings or LedgerParameters())
 
-    def _told(self, partition: Partition, input: DecisionInput, decisions: list[Decision]) -> None:
+    def _compare_with_model(
+        self, partition: Partition, input: DecisionInput, decisions: list[Decision]
+    ) -> None:
         self._keep(partition, input, decisions)
 
     def log_time(self) -> int:

@@ -111,8 +111,8 @@ class Stage:
         if first.step in ("refused", "replayed"):
             return
         copy = place.state.copy()
-        *due, told = engine.apply(copy, input)
-        again = told.record
+        *due, decision = engine.apply(copy, input)
+        again = decision.record
         assert (again.step, again.transaction_id) == ("replayed", first.transaction_id)
         assert (again.first_status, again.reason) == (first.step, first.reason)
         assert (again.entries, again.sent) == ((), ())
@@ -183,20 +183,20 @@ class Stage:
     # Facts
 
     def account(self, name: str) -> states.AccountState:
-        found = state_view.account(self._of(name), account_id(name))
+        found = state_view.account(self._state_of(name), account_id(name))
         assert found is not None, f"there is no account {name}"
         return found
 
-    def _of(self, name: str) -> MemoryState:
+    def _state_of(self, name: str) -> MemoryState:
         return self.places[partition_of(account_id(name), PARTITIONS)].state
 
     def transaction(self, account: str, key: str) -> states.TransactionState:
-        found = state_view.transaction(self._of(account), transaction(account, key))
+        found = state_view.transaction(self._state_of(account), transaction(account, key))
         assert found is not None, f"{account} has no transaction {key}"
         return found
 
     def hold(self, account: str, key: str) -> states.HoldState:
-        found = state_view.hold(self._of(account), transaction(account, key))
+        found = state_view.hold(self._state_of(account), transaction(account, key))
         assert found is not None, f"{account} has no hold {key}"
         return found
 
@@ -259,11 +259,11 @@ class Stage:
                 return
             case _:
                 decisions = self.send(command(step, f"key-{next(self.keys)}"))
-        told = [_word(decision.record) for decision in decisions]
+        steps = [_word(decision.record) for decision in decisions]
         if expected:
-            assert told == expected, f"{step}: {told}, not {expected}"
+            assert steps == expected, f"{step}: {steps}, not {expected}"
         elif words[0] not in ("all", "deliver", "again", "tick", "log_time", "configure"):
-            assert told == ["expired"] * (len(told) - 1) + ["posted"], f"{step}: {told}"
+            assert steps == ["expired"] * (len(steps) - 1) + ["posted"], f"{step}: {steps}"
 
     def _log_time(self, partition: int, after_ms: int) -> bytes:
         offset, time_ms = self.places[partition].commands, self.now_ms + after_ms
@@ -279,8 +279,8 @@ class Stage:
 
     def _make(self, word: str) -> None:
         """An account as a story wants it, by the commands that would make it so."""
-        name, _, told = word.partition("=")
-        balance, *more = told.split(",")
+        name, _, parameters = word.partition("=")
+        balance, *more = parameters.split(",")
         type, currency, options = "wallet", "NGN", ""
         for each in more:
             if each in ACCOUNT_TYPES:
@@ -303,10 +303,10 @@ class Stage:
             self._step(f"close {name}", [])
 
     def _fact(self, word: str) -> None:
-        name, _, told = word.partition("=")
-        value, *more = told.split(",")
+        name, _, expected = word.partition("=")
+        value, *more = expected.split(",")
         if "/" in name:
-            assert f"{self._hold_fact(*name.split('/'))}" == told, word
+            assert f"{self._hold_fact(*name.split('/'))}" == expected, word
             return
         if match := re.fullmatch(r"(funding|fees|transit)(\d?)", name):
             currency = more[0] if more else "NGN"
@@ -346,14 +346,14 @@ def _word(record: JournalRecord) -> str:
 
 
 def _check_record(
-    record: JournalRecord, before: dict[bytes, states.StateValue], of: MemoryState
+    record: JournalRecord, before: dict[bytes, states.StateValue], state: MemoryState
 ) -> None:
-    after = of.values()
+    after = state.values()
     net = sum(e.amount if e.direction == "debit" else -e.amount for e in record.entries)
     assert net == 0, "debits and credits of each record are equal"
     for entry in record.entries:
         if not ids.is_system(entry.account):
-            account = state_view.account(of, entry.account)
+            account = state_view.account(state, entry.account)
             earlier = before[state_keys.account(entry.account)]
             assert isinstance(earlier, states.AccountState)
             assert account is not None and abs(account.balance) <= MAX
@@ -361,7 +361,7 @@ def _check_record(
             assert abs(account.balance - earlier.balance) == entry.amount
     touched = {e.account for e in record.entries} | {r.account for r in record.reserved}
     for id in touched:
-        account = state_view.account(of, id)
+        account = state_view.account(state, id)
         if account is not None and account.min_balance is not None:
             assert account.available >= account.min_balance, f"{id} is below its limit"
     rejected_at_once = record.step == "rejected" and record.command_offset is None
@@ -372,13 +372,13 @@ def _check_record(
     assert (record.reason is not None) or record.step not in ("rejected", "refused", "declined")
 
 
-def _check_transactions(record: JournalRecord, told: tuple[TransactionRecord, ...]) -> None:
+def _check_transactions(record: JournalRecord, decision: tuple[TransactionRecord, ...]) -> None:
     """One record for each entry of an ordinary account, in the journal's order and no other."""
     posted = [e for e in record.entries if not ids.is_system(e.account)]
-    assert [(t.account_id, t.entry, t.amount, t.balance, t.version, t.held) for t in told] == [
+    assert [(t.account_id, t.entry, t.amount, t.balance, t.version, t.held) for t in decision] == [
         (e.account, e.direction, e.amount, e.balance, e.version, e.held) for e in posted
     ]
-    for each in told:
+    for each in decision:
         assert each.available == each.balance - each.held
         assert (each.partition, each.sequence) == (record.partition, record.sequence)
         assert each.transaction_id == record.transaction_id

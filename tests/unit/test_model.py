@@ -10,7 +10,7 @@ import pytest
 
 from schemas import ids
 from schemas.reasons import Reason
-from tests.model import door
+from tests.model import command_validation
 from tests.model.ledger import Ledger
 from tests.model.values import Said, Settings
 
@@ -27,7 +27,7 @@ class Books:
         self.ledger = Ledger(partitions)
         self.now = START
         self.count = 0
-        told = {
+        parameters = {
             "commission_bps": 150,
             "max_overdraft": 1_000,
             "hold_ttl_ms": 10_000,
@@ -36,7 +36,7 @@ class Books:
             "rules_version": 2,
         } | settings
         for partition in range(partitions):
-            self.ledger.configure(partition, Settings(**told), True, 0)
+            self.ledger.configure(partition, Settings(**parameters), True, 0)
 
     def raw(self, account: str, value: bytes, key: bytes | None = None) -> list[Said]:
         self.count += 1
@@ -403,7 +403,7 @@ WELL = {"kind": "transfer", "account": ALICE, "id": "1", "to": BOB, "amount": 1}
     ],
 )
 def test_the_door(change: dict[str, Any], reason: Reason | None) -> None:
-    read = door.read(json.dumps({**WELL, **change}).encode())
+    read = command_validation.read(json.dumps({**WELL, **change}).encode())
     assert (read if isinstance(read, Reason) else None) is reason
 
 
@@ -423,7 +423,7 @@ def test_the_door(change: dict[str, Any], reason: Reason | None) -> None:
     ],
 )
 def test_bytes_at_the_door(value: bytes, reason: Reason) -> None:
-    assert door.read(value) is reason
+    assert command_validation.read(value) is reason
 
 
 def test_misrouted(books: Books) -> None:

@@ -42,11 +42,11 @@ class FakeRegistry:
 
 
 @pytest.fixture(scope="module")
-def known() -> AvroSchemas:
+def schemas() -> AvroSchemas:
     return AvroSchemas(registry=FakeRegistry({SCHEMA_ID: avro.command_schema().text}))
 
 
-KNOWN = AvroSchemas(registry=FakeRegistry({SCHEMA_ID: avro.command_schema().text}))
+SCHEMAS = AvroSchemas(registry=FakeRegistry({SCHEMA_ID: avro.command_schema().text}))
 
 
 def as_json(**changes: Any) -> bytes:
@@ -67,20 +67,20 @@ def as_avro(**changes: Any) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_command_is_the_same_in_every_encoding(known: AvroSchemas, kind: str) -> None:
+def test_a_command_is_the_same_in_every_encoding(schemas: AvroSchemas, kind: str) -> None:
     command = examples.COMMANDS[kind]
-    assert decode_command(codecs.encode_json(command), known) == command
-    assert decode_command(codecs.encode_single_object(command), known) == command
-    assert decode_command(codecs.encode_confluent(command, SCHEMA_ID), known) == command
+    assert decode_command(codecs.encode_json(command), schemas) == command
+    assert decode_command(codecs.encode_single_object(command), schemas) == command
+    assert decode_command(codecs.encode_confluent(command, SCHEMA_ID), schemas) == command
 
 
 def test_a_transaction_is_the_same_in_every_encoding() -> None:
     text = avro.transaction_schema().text
-    known = AvroSchemas(registry=FakeRegistry({SCHEMA_ID: text}))
+    schemas = AvroSchemas(registry=FakeRegistry({SCHEMA_ID: text}))
     record = examples.TRANSACTION
-    assert codecs.decode_transaction(codecs.encode_json(record), known) == record
-    assert codecs.decode_transaction(codecs.encode_single_object(record), known) == record
-    assert codecs.decode_transaction(codecs.encode_confluent(record, SCHEMA_ID), known) == record
+    assert codecs.decode_transaction(codecs.encode_json(record), schemas) == record
+    assert codecs.decode_transaction(codecs.encode_single_object(record), schemas) == record
+    assert codecs.decode_transaction(codecs.encode_confluent(record, SCHEMA_ID), schemas) == record
 
 
 @pytest.mark.parametrize(
@@ -95,14 +95,14 @@ def test_a_transaction_is_the_same_in_every_encoding() -> None:
     ],
 )
 def test_a_transaction_that_cannot_be_read_has_a_reason(value: bytes, reason: Reason) -> None:
-    read = codecs.decode_transaction(value, KNOWN)
+    read = codecs.decode_transaction(value, SCHEMAS)
     assert isinstance(read, UnreadableRecord)
     assert read.reason is reason
 
 
-def test_white_space_defaults_and_escapes_are_the_same_command(known: AvroSchemas) -> None:
+def test_white_space_defaults_and_escapes_are_the_same_command(schemas: AvroSchemas) -> None:
     plain = as_json()
-    expected = decode_command(plain, known)
+    expected = decode_command(plain, schemas)
     assert isinstance(expected, Credit)
     for same in (
         b" \r\n\t" + plain,
@@ -111,11 +111,11 @@ def test_white_space_defaults_and_escapes_are_the_same_command(known: AvroSchema
         plain.replace(b'"account"', rb'"\u0061ccount"'),
         plain.replace(b": ", b" :\n "),
     ):
-        assert decode_command(same, known) == expected
+        assert decode_command(same, schemas) == expected
 
 
-def test_a_backslash_before_u0000_is_a_text_like_others(known: AvroSchemas) -> None:
-    command = decode_command(as_json(description=r"a \u0000 b: c"), known)
+def test_a_backslash_before_u0000_is_a_text_like_others(schemas: AvroSchemas) -> None:
+    command = decode_command(as_json(description=r"a \u0000 b: c"), schemas)
     assert isinstance(command, Credit)
     assert command.description == r"a \u0000 b: c"
 
@@ -288,9 +288,9 @@ HOSTILE: list[tuple[str, bytes | None, Reason, str | None]] = [
     [pytest.param(*case, id=name) for name, *case in HOSTILE],
 )
 def test_what_is_no_command_has_a_reason(
-    known: AvroSchemas, value: bytes | None, reason: Reason, label: str | None
+    schemas: AvroSchemas, value: bytes | None, reason: Reason, label: str | None
 ) -> None:
-    read = decode_command(value, known)
+    read = decode_command(value, schemas)
     assert isinstance(read, UnreadableRecord)
     assert (read.reason, read.id) == (reason, label)
     assert read != UNDIAGNOSED
@@ -298,32 +298,32 @@ def test_what_is_no_command_has_a_reason(
     assert read.detail.encode().isascii() or read.detail.isprintable()
 
 
-def test_every_truncation_of_an_avro_record_is_malformed(known: AvroSchemas) -> None:
+def test_every_truncation_of_an_avro_record_is_malformed(schemas: AvroSchemas) -> None:
     for end in range(10, len(WHOLE)):
-        read = decode_command(WHOLE[:end], known)
+        read = decode_command(WHOLE[:end], schemas)
         assert isinstance(read, UnreadableRecord)
         assert read.reason is Reason.MALFORMED
 
 
-def test_every_truncation_of_a_json_command_is_malformed(known: AvroSchemas) -> None:
+def test_every_truncation_of_a_json_command_is_malformed(schemas: AvroSchemas) -> None:
     whole = codecs.encode_json(examples.COMMANDS["transfer"])
     for end in range(len(whole)):
-        read = decode_command(whole[:end], known)
+        read = decode_command(whole[:end], schemas)
         assert isinstance(read, UnreadableRecord)
         assert read.reason is Reason.MALFORMED
 
 
-def test_the_sizes_at_the_edge_are_commands(known: AvroSchemas) -> None:
-    assert isinstance(decode_command(as_json(metadata={"a": "b" * 4_095}), known), Credit)
-    assert isinstance(decode_command(as_avro(metadata={"a": "b" * 4_095}), known), Credit)
+def test_the_sizes_at_the_edge_are_commands(schemas: AvroSchemas) -> None:
+    assert isinstance(decode_command(as_json(metadata={"a": "b" * 4_095}), schemas), Credit)
+    assert isinstance(decode_command(as_avro(metadata={"a": "b" * 4_095}), schemas), Credit)
     # Characters are counted as UTF-8, however they were escaped.
-    assert isinstance(decode_command(as_json(metadata={"ab": "é" * 2_047}), known), Credit)
+    assert isinstance(decode_command(as_json(metadata={"ab": "é" * 2_047}), schemas), Credit)
     assert isinstance(
-        decode_command(as_json(metadata={"ab": "é" * 2_048}), known), UnreadableRecord
+        decode_command(as_json(metadata={"ab": "é" * 2_048}), schemas), UnreadableRecord
     )
     padded = as_json().ljust(field_types.MAX_COMMAND_BYTES)
-    assert isinstance(decode_command(padded, known), Credit)
-    assert isinstance(decode_command(padded + b" ", known), UnreadableRecord)
+    assert isinstance(decode_command(padded, schemas), Credit)
+    assert isinstance(decode_command(padded + b" ", schemas), UnreadableRecord)
 
 
 def test_a_producers_own_schema_is_read_by_its_own_fields() -> None:
@@ -342,12 +342,12 @@ def test_a_producers_own_schema_is_read_by_its_own_fields() -> None:
             {"name": "colour", "type": ["null", "string"]},
         ],
     }
-    known = AvroSchemas(registry=FakeRegistry({3: json.dumps(own)}))
+    schemas = AvroSchemas(registry=FakeRegistry({3: json.dumps(own)}))
     schema = avro.parse(json.dumps(own))
 
     def send(**changes: Any) -> Command | UnreadableRecord:
         record = {"kind": "credit", "account": "w1", "idempotency_key": "k", "amount": 5} | changes
-        return decode_command(b"\0" + struct.pack(">I", 3) + schema.write(record), known)
+        return decode_command(b"\0" + struct.pack(">I", 3) + schema.write(record), schemas)
 
     at = 1_767_225_600_000
     assert send(effective_at_ms=at) == Credit(
@@ -384,8 +384,8 @@ def test_a_producers_own_schema_is_read_by_its_own_fields() -> None:
     ],
 )
 def test_a_schema_that_could_do_harm_is_not_used(schema: str) -> None:
-    known = AvroSchemas(registry=FakeRegistry({3: schema}))
-    read = decode_command(b"\0\0\0\0\x03" + b"\x02" * 60_000, known)
+    schemas = AvroSchemas(registry=FakeRegistry({3: schema}))
+    read = decode_command(b"\0\0\0\0\x03" + b"\x02" * 60_000, schemas)
     assert isinstance(read, UnreadableRecord)
     assert read.reason is Reason.SCHEMA_UNKNOWN
     assert "is unusable" in read.detail
@@ -401,8 +401,8 @@ def test_a_schema_that_doubles_itself_is_not_used() -> None:
 
 
 def test_an_avro_value_that_is_no_record_is_malformed() -> None:
-    known = AvroSchemas(registry=FakeRegistry({3: '"string"'}))
-    read = decode_command(b"\0\0\0\0\x03\x02a", known)
+    schemas = AvroSchemas(registry=FakeRegistry({3: '"string"'}))
+    read = decode_command(b"\0\0\0\0\x03\x02a", schemas)
     assert isinstance(read, UnreadableRecord)
     assert read.reason is Reason.MALFORMED
 
@@ -496,7 +496,7 @@ def near_commands(draw: st.DrawFn) -> dict[str, Any]:
 
 def agree(value: bytes) -> Command | UnreadableRecord:
     """What is read; the slow path finds a fault exactly where the fast path does."""
-    read = decode_command(value, KNOWN)
+    read = decode_command(value, SCHEMAS)
     if isinstance(read, UnreadableRecord):
         assert read != UNDIAGNOSED
         assert isinstance(read.detail.encode(), bytes)
@@ -508,7 +508,7 @@ def agree(value: bytes) -> Command | UnreadableRecord:
         )
     if not isinstance(read, UnreadableRecord):
         again = codecs.encode_json(read)
-        assert decode_command(again, KNOWN) == read
+        assert decode_command(again, SCHEMAS) == read
         assert commands.key(read)
         assert commands.body(read)
     return read
@@ -542,10 +542,10 @@ def written(value: object, twice: str, escape: bool, gap: str) -> str:
         return json.dumps(value)
     pairs = []
     for name, part in value.items():
-        shown = f'"\\u{ord(name[0]):04x}{name[1:]}"' if escape else json.dumps(name)
+        escaped = f'"\\u{ord(name[0]):04x}{name[1:]}"' if escape else json.dumps(name)
         pairs.append(f"{json.dumps(name)}{gap}:{written(part, twice, escape, gap)}")
         if name == twice:
-            pairs.append(f"{shown}:{gap}{written(part, twice, escape, gap)}")
+            pairs.append(f"{escaped}:{gap}{written(part, twice, escape, gap)}")
     return "{" + ",".join(pairs) + "}"
 
 

@@ -65,7 +65,7 @@ FAULTS: dict[Reason, list[dict[str, Any]]] = {
 }
 
 
-def told(command: object) -> Reason:
+def reason_of(command: object) -> Reason:
     refused = command_validation.diagnose(command)
     assert refused is not None
     return refused.reason
@@ -80,17 +80,17 @@ def test_nothing_is_wrong_with_these() -> None:
     ("reason", "fault"), [(reason, fault) for reason, faults in FAULTS.items() for fault in faults]
 )
 def test_each_fault_has_its_reason(reason: Reason, fault: dict[str, Any]) -> None:
-    assert told(HOLD | fault) is reason
+    assert reason_of(HOLD | fault) is reason
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.combinations(FAULTS, 2)))
-def test_of_two_faults_the_first_reason_of_the_catalogue_is_told(
+def test_of_two_faults_the_first_reason_of_the_catalogue_is_answered(
     first: Reason, second: Reason
 ) -> None:
     assert reasons.PRECEDENCE[first] < reasons.PRECEDENCE[second]
     for one, other in itertools.product(FAULTS[first], FAULTS[second]):
         if not one.keys() & other.keys():
-            assert told(HOLD | one | other) is first
+            assert reason_of(HOLD | one | other) is first
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_an_entry_is_judged_like_the_command(entry: object, reason: Reason) -> N
 def test_more_entries_than_may_be_read_are_malformed() -> None:
     entry = POST["entries"][0]
     assert command_validation.diagnose(POST | {"entries": [entry] * 1_000}) is None
-    assert told(POST | {"entries": [entry] * 1_001}) is Reason.MALFORMED
-    assert told(POST | {"entries": {"0": entry}}) is Reason.MALFORMED
+    assert reason_of(POST | {"entries": [entry] * 1_001}) is Reason.MALFORMED
+    assert reason_of(POST | {"entries": {"0": entry}}) is Reason.MALFORMED
     assert command_validation.diagnose(POST | {"entries": []}) is None
 
 
@@ -161,7 +161,7 @@ def test_the_detail_names_the_field_and_what_is_allowed(fault: dict[str, Any], w
         (b"[]", "not an object"),
     ],
 )
-def test_what_is_not_json_is_told_with_the_place(value: bytes, words: str) -> None:
+def test_invalid_json_is_reported_with_its_place(value: bytes, words: str) -> None:
     refused = command_validation.diagnose_json(value)
     assert refused is not None
     assert refused.reason is Reason.MALFORMED

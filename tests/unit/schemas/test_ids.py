@@ -58,7 +58,7 @@ def test_what_is_no_account_id(account: str) -> None:
     assert not ids.ACCOUNT_ID.match(account)
 
 
-def test_system_accounts_are_told_by_their_name() -> None:
+def test_system_accounts_are_recognized_by_name() -> None:
     assert ids.is_system("system:fees:NGN")
     assert ids.is_system("system:")
     assert not ids.is_system("systems:fees")

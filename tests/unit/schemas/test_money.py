@@ -96,7 +96,7 @@ def test_to_major_and_back_is_the_same_amount(minor: int, currency: str) -> None
 
 
 def test_the_exponents_of_some_currencies() -> None:
-    known = {"NGN": 2, "USD": 2, "EUR": 2, "JPY": 0, "XOF": 0, "KWD": 3, "BHD": 3, "CLF": 4}
-    assert {code: money.EXPONENTS[code] for code in known} == known
+    exponents = {"NGN": 2, "USD": 2, "EUR": 2, "JPY": 0, "XOF": 0, "KWD": 3, "BHD": 3, "CLF": 4}
+    assert {code: money.EXPONENTS[code] for code in exponents} == exponents
     assert all(len(code) == 3 and code.isupper() for code in money.EXPONENTS)
     assert "XXX" not in money.EXPONENTS

@@ -111,12 +111,12 @@ def test_an_example_is_the_same_value_in_avro(path: Path) -> None:
 
 
 def test_the_known_schemas_read_the_published_bytes() -> None:
-    known = AvroSchemas()
+    schemas = AvroSchemas()
     vectors = read("vectors.json")["single_object"]
     for kind, command in examples.COMMANDS.items():
-        assert codecs.decode_command(bytes.fromhex(vectors[f"command.{kind}"]), known) == command
+        assert codecs.decode_command(bytes.fromhex(vectors[f"command.{kind}"]), schemas) == command
     value = bytes.fromhex(vectors["transaction"])
-    assert codecs.decode_transaction(value, known) == examples.TRANSACTION
+    assert codecs.decode_transaction(value, schemas) == examples.TRANSACTION
 
 
 def test_the_schemas_are_json_schemas() -> None:
@@ -162,8 +162,8 @@ def test_vectors() -> None:
         assert ids.transaction_id(vector["account"], vector["key"]) == vector["transaction_id"]
     assert vectors["wallets_only_namespace"] == str(ids.WALLETS_ONLY_NAMESPACE)
     for vector in vectors["wallets_only_transaction_ids"]:
-        made = ids.transaction_id(vector["account"], vector["key"], wallets_only=True)
-        assert made == vector["transaction_id"]
+        transaction_id = ids.transaction_id(vector["account"], vector["key"], wallets_only=True)
+        assert transaction_id == vector["transaction_id"]
     partitions = {v["account"]: v["partition"] for v in vectors["partitions"]}
     assert partitions["w1"] == 7
     assert partitions["alice"] == 5

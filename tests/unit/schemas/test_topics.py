@@ -54,7 +54,7 @@ def test_lanes_have_four_partitions_at_most_and_each_has_one(partitions: int, la
     assert max(shared.values()) <= 4
 
 
-def test_lanes_are_told_whole() -> None:
+def test_the_lane_layout_is_given_whole() -> None:
     assert topics.whole_lanes([0, 2], 12) == [0, 2, 3, 5, 6, 8, 9, 11]
     assert topics.whole_lanes([], 12) == []
 

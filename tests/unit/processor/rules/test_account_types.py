@@ -154,7 +154,7 @@ def test_each_partition_goes_by_its_own_rules_version() -> None:
     stage.play("configure 0 rules_version=2; all; credit o1 1 | posted | a=95 x1=-5")
 
 
-def test_a_participant_is_told_of_wallets_only() -> None:
+def test_a_prepare_carries_wallets_only() -> None:
     stage = play("a=100; b1=0")
     prepare = _send(stage, "transfer a b1 5", only=True).messages[0][1]
     assert isinstance(prepare, coordination.Prepare)

@@ -163,7 +163,7 @@ def test_a_wallet_s_limit_is_zero_and_another_account_has_none() -> None:
     assert limits == [0, None, -7, 0]
 
 
-def test_an_opened_account_is_as_it_was_asked_for() -> None:
+def test_an_opened_account_is_as_its_command_says() -> None:
     stage = stories.play("open a expense KWD owner=ada meta=colour:red limit=-5")
     account = stage.account("a")
     assert (account.type, account.currency, account.status) == ("expense", "KWD", "open")

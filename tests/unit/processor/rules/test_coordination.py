@@ -131,13 +131,13 @@ def test_a_message_of_a_partition_that_is_not_there_stops_everything(source: int
 )
 def test_of_an_unknown_transaction_it_is_ignored(message: CoordinationMessage) -> None:
     stage = stories.play("a=5")
-    told = stage.message(0, _message(message))[-1]
-    assert (told.record.step, told.messages, told.transactions) == ("ignored", (), ())
+    decision = stage.message(0, _message(message))[-1]
+    assert (decision.record.step, decision.messages, decision.transactions) == ("ignored", (), ())
     assert stage.places[0].state.partition.seen == (0, 0, 1), "but it was seen"
     stage.play("credit a 1 | posted | a=6")
 
 
-def test_an_answer_of_one_that_was_not_asked_is_ignored() -> None:
+def test_an_answer_from_a_partition_that_is_no_participant_is_ignored() -> None:
     stage = stories.play("a=1000 b1=0; transfer a b1 100 key=t | pending")
     stranger = coordination.Prepared(
         source=2, number=1, transaction_id=builders.transaction("a", "t")
@@ -224,23 +224,23 @@ def test_a_second_genesis_is_ignored() -> None:
 
 
 def test_nothing_comes_before_the_genesis() -> None:
-    of = MemoryState(0)
+    state = MemoryState(0)
     bare = coordination.Configure(settings=LedgerParameters())
     with pytest.raises(BrokenInvariant, match="begins with its genesis"):
-        engine.apply(of, input_of("coordination", 0, None, b"", START_MS, bare))
+        engine.apply(state, input_of("coordination", 0, None, b"", START_MS, bare))
 
 
 @pytest.mark.parametrize("value", [b"", b"not json", b"\xff\xfe", b"x" * 100_000])
-def test_what_is_no_message_is_ignored_and_told(value: bytes) -> None:
+def test_an_unreadable_message_is_ignored_and_recorded(value: bytes) -> None:
     stage = stories.play("a=5")
-    of = stage.places[0].state
-    before = of.values()
+    state = stage.places[0].state
+    before = state.values()
     input = input_of(
         "coordination", 7, None, value, START_MS, UnreadableRecord(Reason.MALFORMED, "no message")
     )
-    (told,) = engine.apply(of, input)
-    assert (told.record.step, told.record.detail) == ("ignored", "no message")
-    assert told.record.refused is not None
-    assert told.record.refused.size == len(value)
-    assert len(stories.encode(told.record)) < 32 * 1024
-    assert of.values() == before
+    (decision,) = engine.apply(state, input)
+    assert (decision.record.step, decision.record.detail) == ("ignored", "no message")
+    assert decision.record.refused is not None
+    assert decision.record.refused.size == len(value)
+    assert len(stories.encode(decision.record)) < 32 * 1024
+    assert state.values() == before

@@ -86,8 +86,10 @@ def test_each_partition_has_its_own_funding() -> None:
 def test_funding_has_no_bound() -> None:
     stage = stories.play("a=M b=M c=M")
     assert stage.system("funding") == 3 * builders.MAX
-    told = stage.last[-1].record.entries[0]
-    assert told.balance == str(3 * builders.MAX), "decimal text, for readers that are not exact"
+    funding_entry = stage.last[-1].record.entries[0]
+    assert funding_entry.balance == str(3 * builders.MAX), (
+        "decimal text, for readers that are not exact"
+    )
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,5 @@ def test_what_is_due_is_due_by_the_time_that_was_decided(due_ms: int) -> None:
     offset = stage.places[0].commands
     stage.message(0, stories.encode(decision("commands", offset, offset, 10)))
     stage.now_ms += YEARS_MS
-    told = stage.send(builders.command("credit a 1"))
-    assert [d.record.step for d in told] == ["expired"] * (due_ms <= 10) + ["posted"]
+    decisions = stage.send(builders.command("credit a 1"))
+    assert [d.record.step for d in decisions] == ["expired"] * (due_ms <= 10) + ["posted"]

@@ -66,15 +66,15 @@ def test_of_what_is_due_at_once_the_least_id_comes_first() -> None:
 @pytest.mark.parametrize("opened", [999, 1_000, 1_001, 2_001])
 def test_at_most_a_thousand_are_taken_before_each_record(opened: int) -> None:
     stage = stories.play("a=9999")
-    of = stage.places[0].state
+    state = stage.places[0].state
     for number in range(opened):
         value = builders.command(f"hold a 1 key=h{number} expires=10")
         message = codecs.decode_command(stories.encode(value), stories.AVRO)
         key = value["account"].encode()
-        engine.apply(of, input_of("commands", number, key, b"", START_MS, message))
+        engine.apply(state, input_of("commands", number, key, b"", START_MS, message))
     tick = input_of("coordination", 0, None, b"", START_MS + 10, coordination.Tick())
     taken = []
-    while len(decisions := engine.apply(of, tick)) > 1:
+    while len(decisions := engine.apply(state, tick)) > 1:
         taken.append(len(decisions) - 1)
     assert sum(taken) == opened
     assert taken == [1_000] * (opened // 1_000) + [opened % 1_000] * (opened % 1_000 > 0)
@@ -88,12 +88,12 @@ def test_a_hold_that_is_due_but_not_yet_taken_is_expired_all_the_same() -> None:
     keys = [f"h{n}" for n in range(1_001)]
     last = max(keys, key=lambda key: builders.transaction("a", key))
     stage.play("wait 10")
-    told = stage.send(builders.command(f"capture a {last} key=late"))
-    assert len(told) == 1_001
-    assert told[-1].record.reason == "hold_expired"
+    decisions = stage.send(builders.command(f"capture a {last} key=late"))
+    assert len(decisions) == 1_001
+    assert decisions[-1].record.reason == "hold_expired"
     assert stage.account("a").held == 1
-    told = stage.send(builders.command(f"void a {last} key=later"))
-    assert [d.record.reason or d.record.step for d in told] == ["expired", "hold_expired"]
+    decisions = stage.send(builders.command(f"void a {last} key=later"))
+    assert [d.record.reason or d.record.step for d in decisions] == ["expired", "hold_expired"]
     assert stage.account("a").held == 0
 
 

@@ -598,12 +598,15 @@ def test_the_step_that_asks() -> None:
 
 def test_the_step_that_decides_names_its_command() -> None:
     stage = stories.play("a=1000 b1=0; transfer a b1 100 key=t | pending")
-    asked = stage.last[-1].record
+    pending_record = stage.last[-1].record
     stage.play("deliver 1; deliver 0 | posted")
     decided = stage.last[-1].record
     assert decided.source == journal.InputSource("coordination", 0)
-    assert decided.command_offset == asked.source.offset
-    assert (decided.command, decided.body_hash) == (asked.command, asked.body_hash)
+    assert decided.command_offset == pending_record.source.offset
+    assert (decided.command, decided.body_hash) == (
+        pending_record.command,
+        pending_record.body_hash,
+    )
     assert isinstance(decided.message, coordination.Prepared)
     a, fees, transit = builders.account_id("a"), "system:fees:NGN:0", "system:transit:NGN:0"
     assert decided.released == (journal.Reservation(a, "debit", 102, 0, 0),)
@@ -640,13 +643,13 @@ def test_a_refusal_names_the_least_reason_and_entry() -> None:
     assert (sent[1].reason, sent[1].index) == ("account_frozen", 2)
 
 
-def test_who_is_asked_and_told_by_number() -> None:
+def test_messages_are_numbered_per_destination() -> None:
     stage = stories.play(
         "a=9 b1=0 c2=0; post debit a 5 credit c2 3 credit b1 2 | pending; "
         "deliver 2; deliver 0; deliver 1; deliver 0 | posted"
     )
-    told = [(to, type(message).__name__) for to, message in stage.last[-1].messages]
-    assert told == [(1, "Commit"), (2, "Commit")]
+    sent = [(to, type(message).__name__) for to, message in stage.last[-1].messages]
+    assert sent == [(1, "Commit"), (2, "Commit")]
     assert stage.last[-1].record.sent == (journal.SentNumber(1, 2), journal.SentNumber(2, 2))
 
 

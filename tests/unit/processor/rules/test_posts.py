@@ -99,7 +99,7 @@ def test_a_hundred_entries_are_the_most() -> None:
     stage.play(f"{_of_many(101)} | too_many_entries")
 
 
-def test_too_many_are_told_before_what_is_wrong_with_them() -> None:
+def test_too_many_entries_come_before_faults_in_the_entries() -> None:
     stories.play(f"{_of_many(101)} credit abbx 5 | too_many_entries")
 
 
@@ -123,15 +123,15 @@ def test_only_the_least_ordinary_account_coordinates() -> None:
     a, b = builders.account_id("a"), builders.account_id("b")
     step = "post debit b 5 credit a 5"
     assert builders.command(step)["account"] == a
-    told = stage.send(_spoiled(step, account=b))[-1].record
-    assert (told.step, told.reason) == ("refused", "misrouted")
+    refusal = stage.send(_spoiled(step, account=b))[-1].record
+    assert (refusal.step, refusal.reason) == ("refused", "misrouted")
     assert stage.send(_spoiled(step))[-1].record.step == "posted"
 
 
 def test_an_account_that_is_no_entry_does_not_coordinate() -> None:
     stage = stories.play("a=9 b=9 c=9")
-    told = stage.send(_spoiled("post debit c 5 credit b 5", account=builders.account_id("a")))
-    assert told[-1].record.reason == "misrouted"
+    decisions = stage.send(_spoiled("post debit c 5 credit b 5", account=builders.account_id("a")))
+    assert decisions[-1].record.reason == "misrouted"
 
 
 def test_the_coordinator_s_shard_is_what_a_system_name_means() -> None:

@@ -50,8 +50,8 @@ class Fault:
 
     @property
     def name(self) -> str:
-        told = ",".join(sorted(self.changes())) or self.then
-        return f"{self.reason}({told})"
+        name = ",".join(sorted(self.changes())) or self.then
+        return f"{self.reason}({name})"
 
 
 @dataclass(frozen=True)
@@ -528,14 +528,14 @@ def test_of_three_the_first_in_the_catalogue(name: str) -> None:
     ]
     # Spread over all of them.
     for three in threes[:: max(1, len(threes) // 60)]:
-        told = " ".join(fault.name for fault in three)
-        assert _reason_of(kind, three) == _first(three), told
+        name = " ".join(fault.name for fault in three)
+        assert _reason_of(kind, three) == _first(three), name
 
 
 def test_every_reason_but_the_late_ones_is_a_fault_of_some_kind() -> None:
-    known = {fault.reason for kind in KINDS.values() for fault in kind.faults}
+    covered = {fault.reason for kind in KINDS.values() for fault in kind.faults}
     # Told by bytes that are no command (tests of the door) and by the deadline.
-    assert set(CATALOGUE) - known == {R.SCHEMA_UNKNOWN, R.PARTICIPANT_TIMEOUT}
+    assert set(CATALOGUE) - covered == {R.SCHEMA_UNKNOWN, R.PARTICIPANT_TIMEOUT}
 
 
 # What other partitions refuse
@@ -611,7 +611,7 @@ def test_the_deadline_comes_before_what_was_refused_so_far() -> None:
     )
 
 
-def test_what_has_no_entries_to_test_is_told_before_them() -> None:
+def test_reasons_about_the_command_come_before_reasons_about_entries() -> None:
     stories.play("a=9; hold a 5 key=h; capture a none to=b | hold_not_found")
     stories.play("a=9 b=0,frozen; hold a 5 key=h; freeze a; capture a none to=b | hold_not_found")
     stories.play("a=9,frozen; reverse a none | transaction_not_found")

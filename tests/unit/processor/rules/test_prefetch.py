@@ -23,55 +23,59 @@ ALWAYS_THERE = (state_keys.SYSTEM_ACCOUNT, state_keys.DUE)
 
 
 class Spied:
-    """A state that notes which keys it is asked for."""
+    """A state that records which keys are read."""
 
-    def __init__(self, of: state_view.StateView) -> None:
-        self._of = of
-        self.asked: set[bytes] = set()
+    def __init__(self, state: state_view.StateView) -> None:
+        self._state = state
+        self.keys_used: set[bytes] = set()
         self.put_here: set[bytes] = set()
 
     @property
     def partition(self) -> PartitionState:
-        return self._of.partition
+        return self._state.partition
 
     @partition.setter
     def partition(self, value: PartitionState) -> None:
-        self._of.partition = value
+        self._state.partition = value
 
     def get(self, key: bytes) -> StateValue | None:
         if key not in self.put_here:
-            self.asked.add(key)
-        return self._of.get(key)
+            self.keys_used.add(key)
+        return self._state.get(key)
 
     def put(self, key: bytes, value: StateValue | None) -> None:
         self.put_here.add(key)
-        self._of.put(key, value)
+        self._state.put(key, value)
 
     def due(self, time_ms: int, limit: int) -> list[bytes]:
-        return self._of.due(time_ms, limit)
+        return self._state.due(time_ms, limit)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_every_key_that_is_read_was_told(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_every_key_that_is_read_was_declared(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     apply = engine.apply
     spied: Counter[tuple[str, str]] = Counter()
-    told = used = 0
+    declared_count = used = 0
 
-    def watched(of: state_view.StateView, input: DecisionInput) -> list[Decision]:
-        nonlocal told, used
-        if of.due(max(of.partition.time_ms, input.time_ms), 1):
+    def watched(state: state_view.StateView, input: DecisionInput) -> list[Decision]:
+        nonlocal declared_count, used
+        if state.due(max(state.partition.time_ms, input.time_ms), 1):
             # What is due before a record is known to nobody before it is taken.
-            return apply(of, input)
+            return apply(state, input)
         first = prefetch.keys_read(input)
-        declared = {*first, *prefetch.keys_named(of, input)}
-        spy = Spied(of)
+        declared = {*first, *prefetch.keys_named(state, input)}
+        spy = Spied(state)
         decisions = apply(spy, input)
-        asked = {key for key in spy.asked if not key.startswith(ALWAYS_THERE)}
+        keys_used = {key for key in spy.keys_used if not key.startswith(ALWAYS_THERE)}
         step = decisions[-1].record.step
-        assert asked <= declared, (step, input.message, sorted(asked - declared))
+        assert keys_used <= declared, (
+            step,
+            input.message,
+            sorted(keys_used - declared),
+        )
         spied[named(input), step] += 1
-        told += len(declared)
-        used += len(asked)
+        declared_count += len(declared)
+        used += len(keys_used)
         return decisions
 
     monkeypatch.setattr(engine, "apply", watched)
@@ -80,7 +84,7 @@ def test_every_key_that_is_read_was_told(monkeypatch: pytest.MonkeyPatch, seed: 
     assert kinds >= {"Credit", "Transfer", "Post", "Capture", "Void", "Reverse", "Close"}
     assert kinds >= {"Prepare", "Prepared", "Refused", "Commit", "Abort", "UnreadableRecord"}
     # What is told too much costs a look-up: little of it is.
-    assert used > 0.7 * told
+    assert used > 0.7 * declared_count
 
 
 def named(input: DecisionInput) -> str:
@@ -91,5 +95,5 @@ def test_what_cannot_be_read_names_no_key() -> None:
     refused = input_of("commands", 0, None, b"?", 0, UnreadableRecord(Reason.MALFORMED, "", None))
     ticked = input_of("coordination", 0, None, b"?", 0, coordination.Tick())
     for input in (refused, ticked):
-        of = state_view.MemoryState(0)
-        assert [*prefetch.keys_read(input), *prefetch.keys_named(of, input)] == []
+        state = state_view.MemoryState(0)
+        assert [*prefetch.keys_read(input), *prefetch.keys_named(state, input)] == []

@@ -7,7 +7,7 @@ from tests.testkit.stories import Stage
 AT = "2025-06-15T15:06:40.000000Z"
 
 
-def _of(stage: Stage, name: str) -> TransactionRecord:
+def _record_of(stage: Stage, name: str) -> TransactionRecord:
     (found,) = [t for t in stage.published if t.account_id == builders.account_id(name)]
     return found
 
@@ -41,16 +41,16 @@ def test_a_credit() -> None:
 
 def test_a_debit() -> None:
     stage = stories.play("a=5,USD; debit a 4 key=k")
-    told = _of(stage, "a")
-    assert (told.entry, told.kind, told.currency) == ("debit", "debit", "USD")
-    assert (told.amount, told.balance, told.available, told.version) == (4, 1, 1, 2)
-    assert (told.user_id, told.counterparty, told.fee) == (None, None, 0)
-    assert (told.reference, told.description, told.metadata) == (None, None, {})
+    record = _record_of(stage, "a")
+    assert (record.entry, record.kind, record.currency) == ("debit", "debit", "USD")
+    assert (record.amount, record.balance, record.available, record.version) == (4, 1, 1, 2)
+    assert (record.user_id, record.counterparty, record.fee) == (None, None, 0)
+    assert (record.reference, record.description, record.metadata) == (None, None, {})
 
 
 def test_a_transfer_tells_each_of_the_other_and_the_payer_of_the_fee() -> None:
     stage = stories.play("a=1000,owner:o b=9,owner:p; hold b 4; transfer a b 100 key=t ref=r")
-    sender, receiver = _of(stage, "a"), _of(stage, "b")
+    sender, receiver = _record_of(stage, "a"), _record_of(stage, "b")
     assert len(stage.published) == 2, "system accounts are nobody's"
     assert (sender.entry, sender.amount, sender.balance, sender.fee) == ("debit", 102, 898, 2)
     assert (receiver.entry, receiver.amount, receiver.fee) == ("credit", 100, 0)
@@ -72,13 +72,13 @@ def test_a_transfer_to_another_partition_tells_each_when_it_has_posted() -> None
     stage.play("deliver 1 | prepared")
     assert stage.published == []
     stage.play("wait 10; deliver 0 | posted")
-    sender = _of(stage, "a")
+    sender = _record_of(stage, "a")
     assert len(stage.published) == 1
     assert (sender.amount, sender.fee, sender.held, sender.available) == (102, 2, 0, 898)
     assert sender.counterparty == builders.account_id("b1")
     assert (sender.kind, sender.user_id) == ("transfer", "o")
     stage.play("wait 100; deliver 1 | committed")
-    receiver = _of(stage, "b1")
+    receiver = _record_of(stage, "b1")
     assert receiver == TransactionRecord(
         user_id="p",
         entry="credit",
@@ -103,15 +103,15 @@ def test_a_transfer_to_another_partition_tells_each_when_it_has_posted() -> None
     assert sender.timestamp == "2025-06-15T15:06:40.017000Z"
 
 
-def test_without_commission_no_fee_is_told() -> None:
+def test_without_commission_there_is_no_fee() -> None:
     stage = stories.play("a=100,owner:o b1=0,owner:o; transfer a b1 100 | pending")
     stage.play("deliver 1; deliver 0 | posted")
-    assert (_of(stage, "a").fee, _of(stage, "a").amount) == (0, 100)
+    assert (_record_of(stage, "a").fee, _record_of(stage, "a").amount) == (0, 100)
 
 
 def test_a_post_of_two_names_the_other_and_of_more_names_nobody() -> None:
     two = stories.play("a=9 b=0; post debit a 5 credit b 5")
-    assert _of(two, "a").counterparty == builders.account_id("b")
+    assert _record_of(two, "a").counterparty == builders.account_id("b")
     three = stories.play("a=9 b=0 c=0; post debit a 5 credit b 3 credit c 2")
     assert [t.counterparty for t in three.published] == [None, None, None]
     with_fees = stories.play("a=9 b=0; post debit a 5 credit b 3 credit fees 2")
@@ -126,39 +126,39 @@ def test_a_post_of_two_names_the_other_and_of_more_names_nobody() -> None:
 def test_a_post_in_partitions_names_nobody_to_the_participants_either() -> None:
     stage = stories.play("a=9 b1=0 c2=0; post debit a 5 credit b1 3 credit c2 2 | pending")
     stage.play("deliver 1; deliver 0; deliver 2; deliver 0 | posted")
-    assert _of(stage, "a").counterparty is None
+    assert _record_of(stage, "a").counterparty is None
     stage.play("deliver 1 | committed")
-    assert _of(stage, "b1").counterparty is None
+    assert _record_of(stage, "b1").counterparty is None
 
 
 def test_a_post_of_two_in_partitions_names_the_other() -> None:
     stage = stories.play("a=0 b1=9; post credit a 5 debit b1 5 | pending; deliver 1; deliver 0")
-    assert _of(stage, "a").counterparty == builders.account_id("b1")
+    assert _record_of(stage, "a").counterparty == builders.account_id("b1")
     stage.play("deliver 1 | committed")
-    assert _of(stage, "b1").counterparty == builders.account_id("a")
-    assert (_of(stage, "b1").entry, _of(stage, "b1").kind) == ("debit", "post")
+    assert _record_of(stage, "b1").counterparty == builders.account_id("a")
+    assert (_record_of(stage, "b1").entry, _record_of(stage, "b1").kind) == ("debit", "post")
 
 
 def test_a_capture() -> None:
     stage = stories.play("a=9 b=0; hold a 5 key=h")
     assert stage.published == [], "a hold moves nothing"
     stage.play("capture a h 3 to=b key=c")
-    told = _of(stage, "a")
-    assert (told.kind, told.amount, told.balance, told.held, told.available) == (
+    record = _record_of(stage, "a")
+    assert (record.kind, record.amount, record.balance, record.held, record.available) == (
         "capture",
         3,
         6,
         0,
         6,
     )
-    assert (told.counterparty, told.fee) == (builders.account_id("b"), 0)
+    assert (record.counterparty, record.fee) == (builders.account_id("b"), 0)
     to_funding = stories.play("a=9; hold a 5 key=h; capture a h")
-    assert _of(to_funding, "a").counterparty is None
+    assert _record_of(to_funding, "a").counterparty is None
 
 
 def test_a_reversal() -> None:
     stage = stories.play("a=1000 b=0; transfer a b 100 key=t; reverse a t key=r ref=back")
-    back, out = _of(stage, "a"), _of(stage, "b")
+    back, out = _record_of(stage, "a"), _record_of(stage, "b")
     assert (back.kind, back.entry, back.amount, back.balance) == ("reverse", "credit", 102, 1000)
     assert (out.entry, out.amount, out.balance) == ("debit", 100, 0)
     assert (back.fee, back.reference) == (0, "back")
@@ -181,12 +181,12 @@ def test_what_moves_no_money_publishes_nothing() -> None:
 
 def test_an_account_that_grows_by_debit() -> None:
     stage = stories.play("a=5,asset; post credit a 2 debit funding 2")
-    assert (_of(stage, "a").entry, _of(stage, "a").balance) == ("credit", 3)
+    assert (_record_of(stage, "a").entry, _record_of(stage, "a").balance) == ("credit", 3)
 
 
 def test_names_that_readers_know_stand_at_the_top() -> None:
     stage = stories.play("a=5,owner:ada; credit a 4")
-    told = stories.encode(stage.published[0]).decode()
-    assert told.startswith(
+    record = stories.encode(stage.published[0]).decode()
+    assert record.startswith(
         '{"user_id":"ada","entry":"credit","amount":4,"balance":9,"timestamp":"2025-06-15T'
     )

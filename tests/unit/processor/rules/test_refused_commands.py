@@ -61,8 +61,8 @@ def _raw(amount: str) -> bytes:
 
 
 def _post(*entries: tuple[Any, Any, Any], currency: str = "NGN", **more: Any) -> bytes:
-    told = [{"account": a, "direction": d, "amount": n} for a, d, n in entries]
-    return _instead("post", currency=currency, entries=told, **more)
+    entries_json = [{"account": a, "direction": d, "amount": n} for a, d, n in entries]
+    return _instead("post", currency=currency, entries=entries_json, **more)
 
 
 def _avro() -> bytes:
@@ -177,8 +177,8 @@ STRINGS: dict[str, tuple[bytes, str]] = {
 }
 
 AMOUNTS: dict[str, tuple[bytes, str]] = {
-    f"an amount of {told}": (_raw(told), "amount_invalid")
-    for told in (
+    f"an amount of {amount}": (_raw(amount), "amount_invalid")
+    for amount in (
         "0",
         "-0",
         "-1",
@@ -205,8 +205,8 @@ AMOUNTS: dict[str, tuple[bytes, str]] = {
         '{"amount": 5}',
     )
 } | {
-    f"an amount of {told}, which is none": (_raw(told), "malformed")
-    for told in (
+    f"an amount of {amount}, which is not an amount": (_raw(amount), "malformed")
+    for amount in (
         "null",
         "NaN",
         "Infinity",
@@ -250,8 +250,8 @@ NUMBERS: dict[str, tuple[bytes, str]] = {
 }
 
 ACCOUNTS: dict[str, tuple[bytes, str]] = {
-    f"an account called {told!r:.20}": (_with(account=told), "malformed")
-    for told in ("", " ", "a b", "a\n", "\n", "\x07", "a\0", "é", "a/b", "a.b", "*", "a" * 65, 7)
+    f"an account called {account!r:.20}": (_with(account=account), "malformed")
+    for account in ("", " ", "a b", "a\n", "\n", "\x07", "a\0", "é", "a/b", "a.b", "*", "a" * 65, 7)
 }
 ACCOUNTS["an account of 10,000"] = (_with(account="a" * 10_000), "malformed")
 ACCOUNTS["a list of accounts"] = (_with(account=[A]), "malformed")
@@ -375,9 +375,9 @@ def test_all_of_them_one_after_the_other(stage: Stage) -> None:
     for value, reason in HOSTILE.values():
         # The key is owned by the first that is no worse than rejected.
         fresh = value.replace(b'"k"', b'"k%d"' % len(expected))
-        told = stage.send(fresh, key=A.encode(), partition=0)[-1].record
+        record = stage.send(fresh, key=A.encode(), partition=0)[-1].record
         expected.append((stage.places[0].commands - 1, reason))
-        assert (told.source.offset, told.reason) == expected[-1]
+        assert (record.source.offset, record.reason) == expected[-1]
     _still_decides(stage)
 
 

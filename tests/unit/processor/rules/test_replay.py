@@ -74,10 +74,10 @@ def toured() -> Stage:
     return stories.play(TOUR)
 
 
-def _replayed(values: list[bytes], of: MemoryState) -> MemoryState:
+def _replayed(values: list[bytes], state: MemoryState) -> MemoryState:
     for value in values:
-        evolve(of, stories.decode_record(value))
-    return of
+        evolve(state, stories.decode_record(value))
+    return state
 
 
 def test_the_tour_takes_every_step(toured: Stage) -> None:
@@ -160,11 +160,11 @@ def _next(stage: Stage, record: JournalRecord, **changes: object) -> JournalReco
 
 @pytest.mark.parametrize("ahead", [-1, 0, 2, 100])
 def test_only_the_next_sequence(ahead: int, toured: Stage) -> None:
-    of = toured.places[0].state.copy()
+    state = toured.places[0].state.copy()
     record = _record(toured, "ticked")
-    wrong = msgspec.structs.replace(record, sequence=of.partition.sequence + ahead)
+    wrong = msgspec.structs.replace(record, sequence=state.partition.sequence + ahead)
     with pytest.raises(BrokenInvariant, match="follows on"):
-        evolve(of, wrong)
+        evolve(state, wrong)
 
 
 @pytest.mark.parametrize("by", [-1, 1])
@@ -199,8 +199,8 @@ def test_a_later_step_stands_on_what_is_pending(step: str) -> None:
 
 
 class _Untouchable:
-    def __init__(self, of: MemoryState) -> None:
-        self.partition, self.get, self.due = of.partition, of.get, of.due
+    def __init__(self, state: MemoryState) -> None:
+        self.partition, self.get, self.due = state.partition, state.get, state.due
 
     def put(self, key: bytes, value: states.StateValue | None) -> None:
         raise AssertionError("a decision put something into the state")
@@ -228,12 +228,12 @@ class _Untouchable:
 )
 def test_a_decision_touches_no_state(step: str, toured: Stage) -> None:
     copy = toured.places[0].state.copy()
-    of = _Untouchable(copy)
+    state = _Untouchable(copy)
     body = builders.command(step)
     value = stories.encode(body)
     message = codecs.decode_command(value, stories.AVRO)
     input = input_of("commands", 0, body["account"].encode(), value, START_MS, message)
-    decision = decide.decide(of, input, message, of.partition.time_ms)
+    decision = decide.decide(state, input, message, state.partition.time_ms)
     assert copy.values() == toured.places[0].state.values()
     assert decision.record.step in ("posted", "rejected", "pending", "replayed")
 
@@ -244,11 +244,11 @@ def test_the_same_input_gives_the_same_bytes(toured: Stage) -> None:
     value = stories.encode(body)
     message = codecs.decode_command(value, stories.AVRO)
     input = input_of("commands", 9, body["account"].encode(), value, toured.now_ms, message)
-    told = [
-        [(stories.encode(d.record), d.messages, d.transactions) for d in engine.apply(of, input)]
-        for of in (one, other)
+    outputs = [
+        [(stories.encode(d.record), d.messages, d.transactions) for d in engine.apply(state, input)]
+        for state in (one, other)
     ]
-    assert told[0] == told[1]
+    assert outputs[0] == outputs[1]
 
 
 def test_an_old_copy_stays_what_it_was() -> None:

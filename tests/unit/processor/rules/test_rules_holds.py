@@ -167,8 +167,8 @@ def test_an_expiry_is_a_record_of_its_own() -> None:
 def test_what_is_due_is_indexed_only_while_the_hold_is_open() -> None:
     stage = stories.play("a=9; hold a 5 key=h expires=70")
     key = state_keys.due(START_MS + 70, builders.transaction("a", "h"))
-    of = stage.places[0].state
-    assert of.get(key) == states.Due("hold")
+    state = stage.places[0].state
+    assert state.get(key) == states.Due("hold")
     stage.play("void a h")
-    assert of.get(key) is None
-    assert state_view.hold(of, builders.transaction("a", "h")) is not None
+    assert state.get(key) is None
+    assert state_view.hold(state, builders.transaction("a", "h")) is not None

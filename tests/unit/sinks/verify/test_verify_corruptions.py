@@ -1137,7 +1137,7 @@ POSITIONS: dict[str, tuple[Callable[[PartitionPosition], PartitionPosition], str
     "messages seen": (lambda at: moved(at, seen=(0, 9)), "coordination messages seen is (0, 9)"),
     "log times": (
         lambda at: moved(at, log_times=(state.LogTimeDecision("commands", 9, 9, 7),)),
-        "log times is (LogTime(",
+        "log times is (LogTimeDecision(",
     ),
     "ledger": (lambda at: moved(at, ledger_id="another"), "ledger is another"),
     "digest of the last command": (

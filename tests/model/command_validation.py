@@ -145,18 +145,18 @@ def read(value: bytes) -> Reason | Body:
     kind = command.get("kind")
     if not isinstance(kind, str) or kind not in FIELDS:
         return Reason.MALFORMED
-    known, required = FIELDS[kind], REQUIRED.get(kind, ("account",))
+    field_tests, required = FIELDS[kind], REQUIRED.get(kind, ("account",))
     if any(command.get(name) is None for name in required):
         return Reason.MALFORMED
     for name, given in command.items():
         if given is None and name not in NULL_IS_NO_VALUE:
             continue
-        if name in known and not known[name](given):
+        if name in field_tests and not field_tests[name](given):
             return Reason.MALFORMED
     if command.get("id") is None and command.get("idempotency_key") is None:
         return Reason.MALFORMED
     entries: list[Body] = command["entries"] if kind == "post" else []
-    if not known.keys() >= command.keys() or any(
+    if not field_tests.keys() >= command.keys() or any(
         not entry.keys() <= {"account", "direction", "amount"} for entry in entries
     ):
         return Reason.UNKNOWN_FIELD
@@ -224,10 +224,10 @@ def _no_constant(name: str) -> Any:
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> Body:
-    told = dict(pairs)
-    if len(told) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError("a name stands twice")
-    return told
+    return fields
 
 
 def _depth(value: Any) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.encoding import codecs
 from schemas.validation.command_validation import UnreadableRecord
-from tests.model import door
+from tests.model import command_validation
 
 AVRO = codecs.AvroSchemas()
 HOLD_ID = "00000000-0000-5000-8000-000000000000"
@@ -50,14 +50,17 @@ EDGES: tuple[Any, ...] = (
     [{"account": "a", "direction": "debit", "amount": 1, "more": 1}],
     [{"account": "a", "direction": "debit", "amount": 1}] * 1_001,
 )
-NAMES = [*sorted({name for fields in door.FIELDS.values() for name in fields}), "surprise"]
+NAMES = [
+    *sorted({name for fields in command_validation.FIELDS.values() for name in fields}),
+    "surprise",
+]
 changes = st.dictionaries(
     st.sampled_from(NAMES), st.one_of(st.sampled_from(EDGES), st.text(max_size=5)), max_size=3
 )
 
 
 def agrees(value: bytes) -> None:
-    expected = door.read(value)
+    expected = command_validation.read(value)
     read = codecs.decode_command(value, AVRO)
     reason = read.reason if isinstance(read, UnreadableRecord) else None
     assert reason is (None if isinstance(expected, dict) else expected)
