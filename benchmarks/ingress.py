@@ -1,11 +1,11 @@
-"""The HTTP API under load: users who each wait for the decided result before they ask again.
+"""The HTTP API under load: each user waits for the decided result before sending again.
 
     python -m benchmarks.ingress             # 10 s for each number of users
     python -m benchmarks.ingress --full      # every load at every number of users, 30 s
 
-Prints a JSON line for each measure: how long they wait, and where the time goes. Kafka, Postgres, a
-processor, a sink, the ingress and the users are real and share the machine. Every answer must be
-201, and at the end `streamledger verify` must agree: nothing fast is wrong.
+Prints a JSON line for each measurement: how long users wait, and where the time goes. Kafka,
+Postgres, a processor, a sink, the ingress and the users are real and share the machine. The run
+fails unless every answer is 201 and `streamledger verify` agrees at the end.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from benchmarks import children, machine, outcomes, users
 from benchmarks.machine import Ledger, Machine
 from benchmarks.processor import at_least, at_most, percentile, tell
 from benchmarks.sink import Sink
-from benchmarks.users import Asked, Person, Told
+from benchmarks.users import LoadResult, LoadSpec, Person
 from compose import provisioning
 from compose.embedded import ports, postgres, programs
 from plumbing.kafka import clients
@@ -58,7 +58,7 @@ MONEY = 2**40
 
 
 class Api:
-    """One ingress with its people."""
+    """One ingress with its users."""
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self._port = ports.next_free(brokers.some_port())
@@ -89,7 +89,7 @@ class Api:
 
     def _is_ready(self) -> bool:
         assert self._child.poll() is None, (
-            f"the ingress has ended:\n{self._log.read_text()[-3000:]}"
+            f"the ingress has exited:\n{self._log.read_text()[-3000:]}"
         )
         with suppress(OSError):
             return self.call("GET", "/ready")[0] == HTTPStatus.OK
@@ -111,40 +111,40 @@ class Api:
             connection.close()
 
     def person(self, number: int) -> Person:
-        """Registered, with money."""
-        made = self._registered(f"user{number}@example.com")
-        self._made("POST", PATH, {"entry": "credit", "amount": MONEY}, made.token)
-        return made
+        """A registered user with money."""
+        person = self._register(f"user{number}@example.com")
+        self._succeed("POST", PATH, {"entry": "credit", "amount": MONEY}, person.token)
+        return person
 
-    def _registered(self, email: str) -> Person:
-        asked = {"name": "A user", "email": email, "password": PASSWORD}
-        told = self._made("POST", "/api/v1/register", asked)
-        return Person(told["access_token"], told["user"]["id"], told["wallet"]["id"])
+    def _register(self, email: str) -> Person:
+        body = {"name": "A user", "email": email, "password": PASSWORD}
+        response = self._succeed("POST", "/api/v1/register", body)
+        return Person(response["access_token"], response["user"]["id"], response["wallet"]["id"])
 
     def operator(self) -> str:
-        """The token of somebody who may post entries."""
+        """The token of an operator."""
 
-        def signed_in(email: str) -> str:
-            asked = {"email": email, "password": PASSWORD}
-            token: str = self._made("POST", "/api/v1/login", asked)["access_token"]
+        def sign_in(email: str) -> str:
+            body = {"email": email, "password": PASSWORD}
+            token: str = self._succeed("POST", "/api/v1/login", body)["access_token"]
             return token
 
-        number = self._registered(OPERATOR).number
+        number = self._register(OPERATOR).number
         role = {"role": "operator"}
-        self._made("PATCH", f"/api/v1/users/{number}", role, signed_in(ADMIN))
-        return signed_in(OPERATOR)
+        self._succeed("PATCH", f"/api/v1/users/{number}", role, sign_in(ADMIN))
+        return sign_in(OPERATOR)
 
     def open(self, account: str, token: str) -> None:
-        asked = {"id": account, "account_type": "asset"}
-        self._made("POST", "/api/v1/accounts", asked, token)
+        body = {"id": account, "account_type": "asset"}
+        self._succeed("POST", "/api/v1/accounts", body, token)
 
-    def _made(self, method: str, path: str, body: object, token: str | None = None) -> Any:
-        status, told = self.call(method, path, body, token)
-        assert status in (HTTPStatus.OK, HTTPStatus.CREATED), told
-        return told
+    def _succeed(self, method: str, path: str, body: object, token: str | None = None) -> Any:
+        status, response = self.call(method, path, body, token)
+        assert status in (HTTPStatus.OK, HTTPStatus.CREATED), response
+        return response
 
-    def ask(self, bodies: list[tuple[str, list[bytes]]], seconds: float) -> Told:
-        return users.ask(Asked(HOST, self._port, PATH, bodies, WARM_UP_S, seconds))
+    def run_users(self, bodies: list[tuple[str, list[bytes]]], seconds: float) -> LoadResult:
+        return users.run_users(LoadSpec(HOST, self._port, PATH, bodies, WARM_UP_S, seconds))
 
     def kill(self) -> None:
         if self._child.poll() is None:
@@ -153,17 +153,17 @@ class Api:
 
 
 class Crowd(NamedTuple):
-    """Who asks, and an account of the house in each partition."""
+    """The users, and one asset account in each partition."""
 
     people: list[Person]
     operator: str
-    houses: list[str]
+    asset_ids: list[str]
 
     def partition(self, at: int) -> int:
-        return partition_of(self.people[at].wallet_id, len(self.houses))
+        return partition_of(self.people[at].wallet_id, len(self.asset_ids))
 
 
-# What each user sends in turn, by its number among the people, and by whose token.
+# From the number of a user: the token, and the bodies that this user sends in turn.
 Load = Callable[[Crowd, int], tuple[str, list[bytes]]]
 
 
@@ -177,20 +177,22 @@ def _credits(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
 
 
 def _transfers(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
-    """Each to somebody in another partition, where there is one."""
+    """Each to a user in another partition, if there is one."""
     dice, own = random.Random(at), crowd.partition(at)
     others = [p for n, p in enumerate(crowd.people) if crowd.partition(n) != own]
-    chosen = dice.sample(others, min(20, len(others)))
-    return crowd.people[at].token, [_body(receiver_id=each.number, amount=100) for each in chosen]
+    receivers = dice.sample(others, min(20, len(others)))
+    return crowd.people[at].token, [
+        _body(receiver_id=person.number, amount=100) for person in receivers
+    ]
 
 
 def _posts(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
-    return crowd.operator, [_post(crowd, at, crowd.houses[crowd.partition(at)])]
+    return crowd.operator, [_post(crowd, at, crowd.asset_ids[crowd.partition(at)])]
 
 
 def _posts_between(crowd: Crowd, at: int) -> tuple[str, list[bytes]]:
-    own = crowd.houses[crowd.partition(at)]
-    return crowd.operator, [_post(crowd, at, each) for each in crowd.houses if each != own]
+    own = crowd.asset_ids[crowd.partition(at)]
+    return crowd.operator, [_post(crowd, at, id) for id in crowd.asset_ids if id != own]
 
 
 def _post(crowd: Crowd, at: int, to: str) -> bytes:
@@ -209,7 +211,7 @@ LOADS: dict[str, Load] = {
 }
 
 
-class _Place(msgspec.Struct):
+class _CommandPosition(msgspec.Struct):
     partition: int
     offset: int
 
@@ -218,16 +220,16 @@ class _Key(msgspec.Struct):
     idempotency_key: str | None = None
 
 
-_place = msgspec.json.Decoder(_Place).decode
-_key = msgspec.json.Decoder(_Key).decode
+_decode_position = msgspec.json.Decoder(_CommandPosition).decode
+_decode_key = msgspec.json.Decoder(_Key).decode
 Ends = tuple[list[int], list[int], list[int]]
-# From sending to Kafka's having it, to the decision, to its rows' commit, to the answer.
+# From sending to the append, to the decision, to the commit in Postgres, to the answer.
 STAGES = ("ingress", "decision", "postgres", "result")
 
 
 class Appending:
-    """Beside the commands, records like them by a producer like the ingress's, in a topic of their
-    own: how long Kafka takes to have one."""
+    """Appends records to a separate topic during the load, with a producer like the ingress's, to
+    measure how long Kafka takes for one."""
 
     def __init__(self, settings: dict[str, str], client: dict[str, Any]) -> None:
         self._topic = f"{settings['TOPIC_PREFIX']}appended"
@@ -238,7 +240,7 @@ class Appending:
 
     @contextmanager
     def measured(self) -> Iterator[list[float]]:
-        """Milliseconds, of each."""
+        """The milliseconds of each append."""
         waits: list[float] = []
         ended = threading.Event()
         thread = threading.Thread(target=self._append, args=(waits, ended))
@@ -263,10 +265,10 @@ class Appending:
 
 class Bench:
     def __init__(
-        self, made: Machine, ledger: Ledger, sink: Sink, api: Api, database: str, server: int
+        self, host: Machine, ledger: Ledger, sink: Sink, api: Api, database: str, server: int
     ) -> None:
         self.api = api
-        self._machine = made
+        self._machine = host
         self._ledger = ledger
         self._sink = sink
         self._database = database
@@ -279,30 +281,30 @@ class Bench:
 
     def crowd(self, count: int) -> Crowd:
         people = [self.api.person(number) for number in range(count)]
-        operator, houses = self.api.operator(), []
+        operator, asset_ids = self.api.operator(), []
         for partition in range(self._ledger.partitions):
-            names = (f"house-{number}" for number in itertools.count())
+            names = (f"asset-{number}" for number in itertools.count())
             own = (n for n in names if partition_of(n, self._ledger.partitions) == partition)
-            houses.append(next(own))
-            self.api.open(houses[-1], operator)
-        return Crowd(people, operator, houses)
+            asset_ids.append(next(own))
+            self.api.open(asset_ids[-1], operator)
+        return Crowd(people, operator, asset_ids)
 
     def measure(self, crowd: Crowd, load: Load, count: int, seconds: float) -> dict[str, Any]:
-        own = [load(crowd, at) for at in range(count)]
+        user_loads = [load(crowd, at) for at in range(count)]
         begin, cpu = self._ends(), self._cpu_s()
         with self._appending.measured() as appends:
-            told = self.api.ask(own, seconds)
+            result = self.api.run_users(user_loads, seconds)
         used = {part: now - cpu[part] for part, now in self._cpu_s().items()}
-        waits = sorted(1_000 * (each.answered - each.sent) for each in told.requests)
+        waits = sorted(1_000 * (request.answered - request.sent) for request in result.requests)
         whole = (WARM_UP_S + seconds) / seconds * len(waits)
         return {
             "users": count,
             "per_second": round(len(waits) / seconds),
             "mean_ms": round(sum(waits) / len(waits), 1),
             **{f"p{part}_ms": round(percentile(waits, part), 1) for part in (50, 95, 99)},
-            "errors": sum(n for status, n in told.statuses.items() if status != 201),
-            "statuses": told.statuses,
-            "stages_ms": self._stages(begin, told, appends),
+            "errors": sum(n for status, n in result.statuses.items() if status != 201),
+            "statuses": result.statuses,
+            "stages_ms": self._stages(begin, result, appends),
             **{f"{part}_cpu_us": round(s / whole * 1e6) for part, s in used.items()},
             "load_average": machine.load_average(),
         }
@@ -310,18 +312,18 @@ class Bench:
     def _ends(self) -> Ends:
         return self._commands.read(), self._journal.read(), self._results.read()
 
-    def _stages(self, begin: Ends, told: Told, appends: list[float]) -> dict[str, Any]:
-        """Where the time between sending and the answer goes, by the brokers' and the producers'
-        clocks: of the way to Kafka the append is what it takes beside, the rest is the ingress's.
-        The means add up to the mean of all."""
+    def _stages(self, begin: Ends, load_result: LoadResult, appends: list[float]) -> dict[str, Any]:
+        """How the time between request and answer divides, by the timestamps of brokers and
+        producers. The time until the append divides into Kafka's part, as measured separately, and
+        the ingress's. The means add up to the mean of the whole."""
         names, client, end = self._ledger.names, self._ledger.client, self._ends()
-        sent = {str(each.number): each for each in told.requests}
+        sent = {str(request.number): request for request in load_result.requests}
         placed: dict[tuple[int, int], tuple[users.Request, float]] = {}
         for message in outcomes.records(client, names.commands, begin[0], end[0]):
-            request = sent.get(_key(message.value() or b"{}").idempotency_key or "")
+            request = sent.get(_decode_key(message.value() or b"{}").idempotency_key or "")
             if request is not None:
-                place = (message.partition() or 0, message.offset() or 0)
-                placed[place] = request, message.timestamp()[1] / 1_000
+                position = (message.partition() or 0, message.offset() or 0)
+                placed[position] = request, message.timestamp()[1] / 1_000
         decided: dict[tuple[int, int], float] = {}
         for message in outcomes.records(client, names.journal, begin[1], end[1]):
             decision = outcomes.outcome_of_record(message)
@@ -329,18 +331,18 @@ class Bench:
                 decided[decision] = message.timestamp()[1] / 1_000
         stages: dict[str, list[float]] = {name: [] for name in STAGES}
         for message in outcomes.records(client, names.results, begin[2], end[2]):
-            result = _place(message.value() or b"")
-            place = (result.partition, result.offset)
-            if place in placed and place in decided:
-                request, appended = placed[place]
+            result = _decode_position(message.value() or b"")
+            position = (result.partition, result.offset)
+            if position in placed and position in decided:
+                request, appended = placed[position]
                 rows = message.timestamp()[1] / 1_000
-                moments = (request.sent, appended, decided[place], rows, request.answered)
+                moments = (request.sent, appended, decided[position], rows, request.answered)
                 for name, (one, other) in zip(STAGES, itertools.pairwise(moments), strict=True):
                     stages[name].append(1_000 * (other - one))
         if not stages["ingress"] or not appends:
             return {}
-        mean = {name: sum(each) / len(each) for name, each in stages.items()}
-        p50 = {name: percentile(sorted(each), 50) for name, each in stages.items()}
+        mean = {name: sum(waits) / len(waits) for name, waits in stages.items()}
+        p50 = {name: percentile(sorted(waits), 50) for name, waits in stages.items()}
         mean["append"], p50["append"] = sum(appends) / len(appends), percentile(sorted(appends), 50)
         mean["ingress"] -= mean["append"]
         p50["ingress"] -= p50["append"]
@@ -368,16 +370,16 @@ class Bench:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         settings = {**self._ledger.settings, "DATABASE_URL": self._database}
         settings.pop("SESSION_TIMEOUT_MS")
-        ended = subprocess.run(
+        verified = subprocess.run(
             [sys.executable, "-m", "compose.cli.main", "verify"],
             env={**inherited, **settings},
             capture_output=True,
             text=True,
             check=False,
         )
-        if ended.returncode != 0:
-            sys.stderr.write(ended.stdout + ended.stderr)
-        return ended.returncode == 0
+        if verified.returncode != 0:
+            sys.stderr.write(verified.stdout + verified.stderr)
+        return verified.returncode == 0
 
 
 @contextmanager
@@ -385,9 +387,9 @@ def running(partitions: int) -> Iterator[Bench]:
     never = threading.Event()
     folder = Path(tempfile.mkdtemp(prefix="streamledger-benchmark-"))
     started: list[Sink | Api] = []
-    with machine.running() as made, brokers.data_folder() as where:
+    with machine.running() as running_machine, brokers.data_folder() as data_folder:
         server = programs.server(
-            where, postgres.PostgresOptions(first_port=brokers.some_port()), never
+            data_folder, postgres.PostgresOptions(first_port=brokers.some_port()), never
         )
         try:
             database = server.start(never)
@@ -395,18 +397,18 @@ def running(partitions: int) -> Iterator[Bench]:
             pid = server.process.child.pid
             children.end_with_us(pid)
             provisioning.migrate(database)
-            ledger = made.ledger("ingress", partitions, 1)
+            ledger = running_machine.ledger("ingress", partitions, 1)
             ledger.start()
             settings = {**ledger.settings, "DATABASE_URL": database}
             sink = Sink(0, folder, settings)
             started.append(sink)
             api = Api(folder, settings)
             started.append(api)
-            yield Bench(made, ledger, sink, api, database, pid)
+            yield Bench(running_machine, ledger, sink, api, database, pid)
         finally:
-            for each in started:
-                each.kill()
-            made.kill()
+            for process in started:
+                process.kill()
+            running_machine.kill()
             server.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -418,33 +420,33 @@ def main() -> None:
     parser.add_argument("--warm-up-seconds", type=float, default=15.0)
     parser.add_argument("--users", type=int, nargs="+", default=list(USERS))
     parser.add_argument("--partitions", type=int, default=2)
-    given = parser.parse_args()
-    seconds = given.seconds or (30.0 if given.full else 10.0)
+    options = parser.parse_args()
+    seconds = options.seconds or (30.0 if options.full else 10.0)
     tell(
         "machine",
-        partitions=given.partitions,
+        partitions=options.partitions,
         **machine.described(),
     )
-    with running(given.partitions) as bench:
+    with running(options.partitions) as bench:
         began = time.monotonic()
-        crowd = bench.crowd(max(given.users))
+        crowd = bench.crowd(max(options.users))
         tell("registered", people=len(crowd.people), seconds=round(time.monotonic() - began, 1))
-        # A broker that has just started is still being compiled.
+        # A broker that has just started is still compiling its code.
         count = min(TARGET_USERS, len(crowd.people))
-        warm = bench.measure(crowd, _credits, count, given.warm_up_seconds)
+        warm = bench.measure(crowd, _credits, count, options.warm_up_seconds)
         tell("warm-up", per_second=warm["per_second"])
         for name, load in LOADS.items():
-            for count in given.users:
-                if not given.full and load is not _credits and count != TARGET_USERS:
+            for count in options.users:
+                if not options.full and load is not _credits and count != TARGET_USERS:
                     continue
-                told = bench.measure(crowd, load, count, seconds)
+                measured = bench.measure(crowd, load, count, seconds)
                 targets = {}
                 if count == TARGET_USERS and load is _credits:
                     targets = {
-                        "rate": at_least(PER_SECOND, told["per_second"]),
-                        "p95": at_most(P95_MS, told["p95_ms"]),
+                        "rate": at_least(PER_SECOND, measured["per_second"]),
+                        "p95": at_most(P95_MS, measured["p95_ms"]),
                     }
-                tell(name, **told, **targets)
+                tell(name, **measured, **targets)
         tell("verify", agree=bench.verify())
 
 

@@ -1,5 +1,5 @@
-"""Commands as bytes, each with an idempotency key of its own, and two ways to send them: a backlog
-as fast as it goes, or at an even rate.
+"""Commands as bytes, each with a unique idempotency key, and two ways to send them: a backlog at
+full speed, or an even rate.
 """
 
 import json
@@ -36,8 +36,8 @@ def accounts(count: int, partitions: int) -> list[Account]:
     return [Account(name, name.encode(), partition_of(name, partitions)) for name in names]
 
 
-def opens(of: list[Account]) -> Iterator[Command]:
-    for number, account in enumerate(of):
+def opens(wallets: list[Account]) -> Iterator[Command]:
+    for number, account in enumerate(wallets):
         yield _command(
             account,
             kind="open_account",
@@ -48,47 +48,47 @@ def opens(of: list[Account]) -> Iterator[Command]:
         )
 
 
-def credits(of: list[Account], count: int, seed: int) -> Iterator[Command]:
-    """To every account in turn, in an order of chance, so that none is left without money."""
-    dice = random.Random(seed)
-    order = dice.sample(of, len(of))
+def credits(wallets: list[Account], count: int, seed: int) -> Iterator[Command]:
+    """To every account in turn, in random order, so that each has money."""
+    rng = random.Random(seed)
+    order = rng.sample(wallets, len(wallets))
     for number in range(count):
-        yield _credit(order[number % len(order)], dice)
+        yield _credit(order[number % len(order)], rng)
 
 
-def transfers(of: list[Account], count: int, seed: int) -> Iterator[Command]:
-    """Each to an account of another partition."""
-    dice = random.Random(seed)
+def transfers(wallets: list[Account], count: int, seed: int) -> Iterator[Command]:
+    """Each to an account in another partition."""
+    rng = random.Random(seed)
     for _ in range(count):
-        sender, receiver = dice.choice(of), dice.choice(of)
+        sender, receiver = rng.choice(wallets), rng.choice(wallets)
         while receiver.partition == sender.partition:
-            receiver = dice.choice(of)
-        yield _transfer(sender, receiver, dice)
+            receiver = rng.choice(wallets)
+        yield _transfer(sender, receiver, rng)
 
 
-def mix(of: list[Account], count: int, seed: int) -> Iterator[Command]:
+def mix(wallets: list[Account], count: int, seed: int) -> Iterator[Command]:
     """70 % credits and debits, 20 % transfers to any partition, 10 % holds and their captures."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     held: list[tuple[Account, str, int]] = []
     for _ in range(count):
-        account, share = dice.choice(of), dice.random()
+        account, share = rng.choice(wallets), rng.random()
         if share < 0.35:
-            yield _credit(account, dice)
+            yield _credit(account, rng)
         elif share < 0.7:
             yield _command(
-                account, kind="debit", idempotency_key=_key(), amount=dice.randrange(1, 100)
+                account, kind="debit", idempotency_key=_key(), amount=rng.randrange(1, 100)
             )
         elif share < 0.9:
-            receiver = dice.choice(of)
+            receiver = rng.choice(wallets)
             while receiver is account:
-                receiver = dice.choice(of)
-            yield _transfer(account, receiver, dice)
+                receiver = rng.choice(wallets)
+            yield _transfer(account, receiver, rng)
         elif share < 0.95 or not held:
-            key, amount = _key(), dice.randrange(1, 100)
+            key, amount = _key(), rng.randrange(1, 100)
             held.append((account, ids.transaction_id(account.id, key), amount))
             yield _command(account, kind="hold", idempotency_key=key, amount=amount)
         else:
-            place = dice.randrange(len(held))
+            place = rng.randrange(len(held))
             held[place], held[-1] = held[-1], held[place]
             holder, hold, amount = held.pop()
             yield _command(
@@ -96,18 +96,18 @@ def mix(of: list[Account], count: int, seed: int) -> Iterator[Command]:
             )
 
 
-def _credit(account: Account, dice: random.Random) -> Command:
-    amount = dice.randrange(1_000_000, 2_000_000)
+def _credit(account: Account, rng: random.Random) -> Command:
+    amount = rng.randrange(1_000_000, 2_000_000)
     return _command(account, kind="credit", idempotency_key=_key(), amount=amount)
 
 
-def _transfer(sender: Account, receiver: Account, dice: random.Random) -> Command:
+def _transfer(sender: Account, receiver: Account, rng: random.Random) -> Command:
     return _command(
         sender,
         kind="transfer",
         idempotency_key=_key(),
         to=receiver.id,
-        amount=dice.randrange(1, 1_000),
+        amount=rng.randrange(1, 1_000),
     )
 
 
@@ -117,7 +117,7 @@ def _command(account: Account, **fields: object) -> Command:
 
 
 def _key() -> str:
-    """Never the same again, whatever the seeds are: a replay is another thing to measure."""
+    """Unique whatever the seeds are, so that no command is a replay."""
     text = f"{_keys.getrandbits(128):032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
@@ -127,8 +127,8 @@ def producer(client: Config, settings: Config) -> Producer:
 
 
 def send_backlog(client: Config, topic: str, commands: Iterable[Command]) -> int:
-    """All of it, as fast as it goes; returns how many there were."""
-    sending = producer(
+    """Sends all commands at full speed and returns their number."""
+    kafka_producer = producer(
         client,
         {"linger.ms": 20, "compression.type": "lz4", "queue.buffering.max.messages": 10 * CHUNK},
     )
@@ -139,24 +139,24 @@ def send_backlog(client: Config, topic: str, commands: Iterable[Command]) -> int
             message = {"key": account.key, "value": value}
             by_partition.setdefault(account.partition, []).append(message)
         for partition, messages in by_partition.items():
-            taken = sending.produce_batch(topic, messages, partition)
-            assert taken == len(messages), f"only {taken} of {len(messages)} were taken"
+            taken = kafka_producer.produce_batch(topic, messages, partition)
+            assert taken == len(messages), f"only {taken} of {len(messages)} were accepted"
         sent += len(chunk)
-        while len(sending) > 5 * CHUNK:
-            sending.poll(0.01)
-    assert sending.flush(60) == 0, "the backlog was not taken by Kafka"
+        while len(kafka_producer) > 5 * CHUNK:
+            kafka_producer.poll(0.01)
+    assert kafka_producer.flush(60) == 0, "Kafka did not take the backlog"
     return sent
 
 
 def send_evenly(client: Config, topic: str, commands: list[Command], rate: float) -> None:
-    """`rate` commands a second; what is late is sent at once."""
-    sending = producer(client, {"linger.ms": 1})
-    began, sent = time.monotonic(), 0
+    """Sends `rate` commands a second; late ones are sent immediately."""
+    kafka_producer = producer(client, {"linger.ms": 1})
+    start_s, sent = time.monotonic(), 0
     while sent < len(commands):
-        due = min(len(commands), int((time.monotonic() - began) * rate) + 1)
+        due = min(len(commands), int((time.monotonic() - start_s) * rate) + 1)
         for account, value in commands[sent:due]:
-            sending.produce(topic, value, account.key, account.partition)
+            kafka_producer.produce(topic, value, account.key, account.partition)
         sent = due
-        sending.poll(0)
+        kafka_producer.poll(0)
         time.sleep(TICK_S)
-    assert sending.flush(60) == 0, "not all commands were taken by Kafka"
+    assert kafka_producer.flush(60) == 0, "Kafka did not take all commands"

@@ -1,11 +1,11 @@
-"""The whole pipe, from `commands` to rows in Postgres and `results`: how fast, and how soon.
+"""The whole pipeline, from `commands` to rows in Postgres and `results`: throughput and latency.
 
     python -m benchmarks.pipeline            # 20 s of load for each rate
     python -m benchmarks.pipeline --full     # a minute and more of each load
 
-Prints a JSON line for each measure. Kafka, Postgres, processors, sinks and the producer are real
-and share the machine; nothing stands still while it is measured. Each command has one result and
-one row, or the run fails: nothing fast is wrong.
+Prints a JSON line for each measurement. Kafka, Postgres, processors, sinks and the producer are
+real and share the machine, and all keep running. The run fails unless each command has exactly one
+result and one row.
 """
 
 import argparse
@@ -35,10 +35,10 @@ from schemas.topics import RESULTS
 from tests.testkit import brokers
 
 POLL_S = 0.05
-# So long must the results be still, and enough, before they are counted.
+# No result may arrive for this long before the results are counted.
 QUIET_S = 1.5
 STALLED_S = 120.0
-# A broker's code for many small transactions is compiled while it runs: that is not measured.
+# A broker compiles its code for many small transactions while it runs; this is not measured.
 WARM_UP_S = 25.0
 LATENCY_PER_S = 500
 
@@ -47,7 +47,7 @@ P50_MS, P99_MS = 30, 120
 
 
 class _Result(msgspec.Struct):
-    """What is needed of a result."""
+    """The fields of a result that are used here."""
 
     partition: int
     offset: int
@@ -58,8 +58,8 @@ class _Result(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Result).decode
 
 
-def command_of(message: Message) -> tuple[int, int]:
-    """Where the command lies that this result answers."""
+def command_position(message: Message) -> tuple[int, int]:
+    """The position of the command that this result answers."""
     result = _decode(message.value() or b"")
     return result.partition, result.offset
 
@@ -69,9 +69,9 @@ class Mark(NamedTuple):
     ends: list[int]
 
 
-class Found(NamedTuple):
-    """The results since some ends: which commands they answer, how, and the last of each partition
-    of the topic."""
+class ResultSet(NamedTuple):
+    """The results after some offsets: the positions of their commands, their outcomes, and the last
+    offset of each partition."""
 
     commands: set[tuple[int, int]]
     counts: Counter[str]
@@ -79,17 +79,17 @@ class Found(NamedTuple):
 
 
 class Bench:
-    """One ledger under measure, with its tables."""
+    """A running ledger with its tables."""
 
     def __init__(
         self,
-        made: Machine,
+        host: Machine,
         ledger: Ledger,
         sinks: list[Sink],
         database: str,
         server: psutil.Process,
     ) -> None:
-        self._machine = made
+        self._machine = host
         self._ledger = ledger
         self._sinks = sinks
         self._database = database
@@ -99,14 +99,14 @@ class Bench:
         self._results = outcomes.Ends(client, names.results, RESULTS.partitions or 0)
 
     def take(self, commands: list[Command]) -> dict[str, Any]:
-        """As fast as Kafka takes them; from before the first append to the last result."""
+        """Sends at full speed; measures from before the first append to the last result."""
         ledger, count = self._ledger, len(commands)
         begin, rows, cpu = self._results.read(), self._rows(), self._cpu_s()
         marks = [Mark(time.monotonic(), begin)]
         load.send_backlog(ledger.client, ledger.names.commands, commands)
         appended_s = time.monotonic() - marks[0].at
-        found = self._wait(marks, count)
-        seconds = self._all_seen(marks, found).at - marks[0].at
+        results = self._wait(marks, count)
+        seconds = self._all_seen(marks, results).at - marks[0].at
         used = {part: now - cpu[part] for part, now in self._cpu_s().items()}
         added = {table: now - rows[table] for table, now in self._rows().items()}
         assert added["commands"] == count, f"{count} commands have {added['commands']} rows"
@@ -118,22 +118,24 @@ class Bench:
             "seconds": round(seconds, 2),
             "append_seconds": round(appended_s, 2),
             **{f"{part}_cpu_us": round(s / count * 1e6, 1) for part, s in used.items()},
-            "outcomes": dict(found.counts.most_common()),
+            "outcomes": dict(results.counts.most_common()),
             "load_average": machine.load_average(),
         }
 
     def latency(self, commands: list[Command], rate: float) -> dict[str, Any]:
-        """Milliseconds from append to a result that a reader of committed records has, by percent
-        of the commands."""
+        """Percentiles of the milliseconds from append to result, as a read_committed reader sees
+        it."""
         client, names = self._ledger.client, self._ledger.names
         begin, end, count = self._commands.read(), self._results.read(), len(commands)
-        with outcomes.watching(client, names.results, end, count, command_of) as watch:
+        with outcomes.watching(client, names.results, end, count, command_position) as watch:
             began = time.monotonic()
             load.send_evenly(client, names.commands, commands, rate)
             seconds = time.monotonic() - began
             seen = watch.seen()
         appended = outcomes.append_times(client, names.commands, begin, self._commands.read())
-        assert {(each.partition, each.offset) for each in seen} == appended.keys(), "results differ"
+        assert {(result.partition, result.offset) for result in seen} == appended.keys(), (
+            "results differ"
+        )
         warm = min(appended.values()) + WARM_UP_S
         waits = sorted(
             1_000 * (result.at - at)
@@ -147,8 +149,8 @@ class Bench:
             "load_average": machine.load_average(),
         }
 
-    def _wait(self, marks: list[Mark], count: int) -> Found:
-        """Until each command has its result; adds to the marks."""
+    def _wait(self, marks: list[Mark], count: int) -> ResultSet:
+        """Waits until each command has its result; adds to the marks."""
         begin = marks[0].ends
         while True:
             time.sleep(POLL_S)
@@ -159,28 +161,28 @@ class Bench:
             if ends != marks[-1].ends:
                 marks.append(Mark(now, ends))
             quiet_s = now - marks[-1].at
-            assert quiet_s < STALLED_S, "the pipe does not get on"
+            assert quiet_s < STALLED_S, "the pipeline has stalled"
             if quiet_s > QUIET_S and sum(ends) - sum(begin) >= count:
-                found = self._between(begin, ends)
-                if len(found.commands) == count:
-                    return found
+                results = self._between(begin, ends)
+                if len(results.commands) == count:
+                    return results
 
-    def _between(self, begin: list[int], ends: list[int]) -> Found:
-        found = Found(set(), Counter(), {})
+    def _between(self, begin: list[int], ends: list[int]) -> ResultSet:
+        results = ResultSet(set(), Counter(), {})
         topic = self._ledger.names.results
         for message in outcomes.records(self._ledger.client, topic, begin, ends):
             result = _decode(message.value() or b"")
-            place = (result.partition, result.offset)
-            assert place not in found.commands, f"{place} has two results"
-            found.commands.add(place)
-            found.counts[result.reason or result.outcome] += 1
-            found.last[message.partition() or 0] = message.offset() or 0
-        return found
+            position = (result.partition, result.offset)
+            assert position not in results.commands, f"{position} has two results"
+            results.commands.add(position)
+            results.counts[result.reason or result.outcome] += 1
+            results.last[message.partition() or 0] = message.offset() or 0
+        return results
 
     @staticmethod
-    def _all_seen(marks: list[Mark], found: Found) -> Mark:
+    def _all_seen(marks: list[Mark], results: ResultSet) -> Mark:
         """The first moment at which the last result could be read."""
-        return next(m for m in marks if all(m.ends[p] > at for p, at in found.last.items()))
+        return next(m for m in marks if all(m.ends[p] > at for p, at in results.last.items()))
 
     def _rows(self) -> dict[str, int]:
         with psycopg.connect(self._database) as connection:
@@ -199,7 +201,7 @@ class Bench:
 
 
 def _cpu_s_of_all(server: psutil.Process) -> float:
-    """Its own, and that of its backends, whether they live or have ended."""
+    """The server's CPU time with that of all its backends, running or ended."""
     times = server.cpu_times()
     used = float(times.user + times.system + times.children_user + times.children_system)
     for backend in server.children(recursive=True):
@@ -213,9 +215,9 @@ def running(partitions: int, processors: int, sinks: int) -> Iterator[Bench]:
     never = threading.Event()
     folder = Path(tempfile.mkdtemp(prefix="streamledger-benchmark-"))
     started: list[Sink] = []
-    with machine.running() as made, brokers.data_folder() as where:
+    with machine.running() as running_machine, brokers.data_folder() as data_folder:
         server = programs.server(
-            where, postgres.PostgresOptions(first_port=brokers.some_port()), never
+            data_folder, postgres.PostgresOptions(first_port=brokers.some_port()), never
         )
         try:
             database = server.start(never)
@@ -223,28 +225,28 @@ def running(partitions: int, processors: int, sinks: int) -> Iterator[Bench]:
             process = psutil.Process(server.process.child.pid)
             children.end_with_us(process.pid)
             provisioning.migrate(database)
-            ledger = made.ledger("pipeline", partitions, processors)
+            ledger = running_machine.ledger("pipeline", partitions, processors)
             ledger.start()
             settings = {**ledger.settings, "DATABASE_URL": database}
             started += [Sink(number, folder, settings) for number in range(sinks)]
-            yield Bench(made, ledger, started, database, process)
+            yield Bench(running_machine, ledger, started, database, process)
         finally:
             for sink in started:
                 sink.kill()
-            made.kill()
+            running_machine.kill()
             server.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
 
-Made = Callable[[list[Account], int, int], Iterator[Command]]
-LOADS: dict[str, Made] = {"credits": load.credits, "mix": load.mix}
+CommandSource = Callable[[list[Account], int, int], Iterator[Command]]
+LOADS: dict[str, CommandSource] = {"credits": load.credits, "mix": load.mix}
 
 
-def latencies(bench: Bench, of: list[Account], count: int, seeds: int, when: str) -> None:
-    for seed, (name, made) in enumerate(LOADS.items(), seeds):
-        soon = bench.latency(list(made(of, count, seed)), LATENCY_PER_S)
-        p50, p99 = at_most(P50_MS, soon["p50_ms"]), at_most(P99_MS, soon["p99_ms"])
-        tell(f"{name}, latency at {LATENCY_PER_S}/s, {when}", **soon, p50=p50, p99=p99)
+def latencies(bench: Bench, accounts: list[Account], count: int, seeds: int, when: str) -> None:
+    for seed, (name, source) in enumerate(LOADS.items(), seeds):
+        latency = bench.latency(list(source(accounts, count, seed)), LATENCY_PER_S)
+        p50, p99 = at_most(P50_MS, latency["p50_ms"]), at_most(P99_MS, latency["p99_ms"])
+        tell(f"{name}, latency at {LATENCY_PER_S}/s, {when}", **latency, p50=p50, p99=p99)
 
 
 def main() -> None:
@@ -256,27 +258,27 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=20_000)
     parser.add_argument("--processors", type=int, choices=(1, 2), default=1, help="processes")
     parser.add_argument("--sinks", type=int, choices=(1, 2), default=1, help="processes")
-    given = parser.parse_args()
-    seconds = given.seconds or (140.0 if given.full else 20.0)
+    options = parser.parse_args()
+    seconds = options.seconds or (140.0 if options.full else 20.0)
     tell(
         "machine",
-        processors=given.processors,
-        sinks=given.sinks,
-        partitions=given.partitions,
+        processors=options.processors,
+        sinks=options.sinks,
+        partitions=options.partitions,
         **machine.described(),
     )
-    of = load.accounts(given.accounts, given.partitions)
-    with running(given.partitions, given.processors, given.sinks) as bench:
-        tell("open accounts", **bench.take(list(load.opens(of))))
-        # So that no wallet of the mix is empty.
-        tell("first credits", **bench.take(list(load.credits(of, len(of), 1))))
-        count = int(LATENCY_PER_S * (given.latency_seconds + WARM_UP_S))
-        latencies(bench, of, count, 10, "before the loads")
-        for seed, (name, made) in enumerate(LOADS.items(), 2):
-            told = bench.take(list(made(of, int(COMMANDS_PER_S * seconds), seed)))
-            met = told["commands_per_second"] >= COMMANDS_PER_S
-            tell(f"{name}, from append to result", **told, target=COMMANDS_PER_S, met=met)
-        latencies(bench, of, count, 20, "right after them")
+    accounts = load.accounts(options.accounts, options.partitions)
+    with running(options.partitions, options.processors, options.sinks) as bench:
+        tell("open accounts", **bench.take(list(load.opens(accounts))))
+        # Every wallet of the mix needs money.
+        tell("first credits", **bench.take(list(load.credits(accounts, len(accounts), 1))))
+        count = int(LATENCY_PER_S * (options.latency_seconds + WARM_UP_S))
+        latencies(bench, accounts, count, 10, "before the loads")
+        for seed, (name, source) in enumerate(LOADS.items(), 2):
+            measured = bench.take(list(source(accounts, int(COMMANDS_PER_S * seconds), seed)))
+            met = measured["commands_per_second"] >= COMMANDS_PER_S
+            tell(f"{name}, from append to result", **measured, target=COMMANDS_PER_S, met=met)
+        latencies(bench, accounts, count, 20, "right after them")
 
 
 if __name__ == "__main__":

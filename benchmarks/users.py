@@ -1,8 +1,7 @@
-"""Users of the HTTP API who each ask, wait for the answer and ask again: a closed loop, light and
-in a process of its own, so that it measures the ledger and not itself.
+"""Users of the HTTP API in a closed loop: each sends, waits for the answer and sends again.
 
-Each has one connection, kept alive. What is asked is given as bytes; what is answered is told as
-times and statuses.
+They run in a light process of their own, so that the benchmark measures the ledger and not itself.
+Each user keeps one connection alive. Requests are given as bytes; results are times and statuses.
 """
 
 import asyncio
@@ -18,8 +17,8 @@ import uvloop
 from benchmarks import children
 
 TIMEOUT_S = 30.0
-# More than anybody asks in one measure.
-MOST_EACH = 10**7
+# More than a user sends in one measurement.
+MAX_REQUESTS_PER_USER = 10**7
 
 
 class Person(NamedTuple):
@@ -28,9 +27,9 @@ class Person(NamedTuple):
     wallet_id: str
 
 
-class Asked(NamedTuple):
-    """`users` has for each a token and what to send in turn, for ever: `%d` in it is made the
-    number of the request, so that each has a key of its own."""
+class LoadSpec(NamedTuple):
+    """`users` has a token for each user and the bodies to send in turn, repeatedly. `%d` in a body
+    becomes the number of the request, which makes its key unique."""
 
     host: str
     port: int
@@ -41,29 +40,29 @@ class Asked(NamedTuple):
 
 
 class Request(NamedTuple):
-    """Sent and answered in seconds since 1970."""
+    """Times are in seconds since 1970."""
 
     number: int
     sent: float
     answered: float
 
 
-class Told(NamedTuple):
-    """Of what was asked and answered after the warm-up."""
+class LoadResult(NamedTuple):
+    """The requests that were sent and answered after the warm-up."""
 
     requests: list[Request]
     statuses: dict[int, int]
 
 
 class _User(asyncio.Protocol):
-    """Speaks just enough HTTP/1.1 for answers that have a length."""
+    """Speaks just enough HTTP/1.1 for responses with a Content-Length."""
 
     def __init__(
-        self, asks: Iterator[tuple[int, bytes]], done: Callable[[int, float, int], bool]
+        self, requests: Iterator[tuple[int, bytes]], on_response: Callable[[int, float, int], bool]
     ) -> None:
-        self._asks = asks
-        self._done = done
-        self._got = b""
+        self._requests = requests
+        self._on_response = on_response
+        self._received = b""
         self._number = 0
         self._sent = 0.0
         self._transport: asyncio.WriteTransport | None = None
@@ -71,21 +70,21 @@ class _User(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
-        self._ask()
+        self._send_next()
 
     def data_received(self, data: bytes) -> None:
-        self._got += data
-        head = self._got.find(b"\r\n\r\n")
+        self._received += data
+        head = self._received.find(b"\r\n\r\n")
         if head < 0:
             return
-        at = self._got.lower().find(b"content-length:", 0, head)
-        length = int(self._got[at + 15 : self._got.index(b"\r", at)]) if at >= 0 else 0
-        if len(self._got) < head + 4 + length:
+        at = self._received.lower().find(b"content-length:", 0, head)
+        length = int(self._received[at + 15 : self._received.index(b"\r", at)]) if at >= 0 else 0
+        if len(self._received) < head + 4 + length:
             return
-        status = int(self._got[9:12])
-        self._got = b""
-        if self._done(self._number, self._sent, status):
-            self._ask()
+        status = int(self._received[9:12])
+        self._received = b""
+        if self._on_response(self._number, self._sent, status):
+            self._send_next()
         elif self._transport is not None:
             self._transport.close()
 
@@ -93,74 +92,74 @@ class _User(asyncio.Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
 
-    def _ask(self) -> None:
+    def _send_next(self) -> None:
         assert self._transport is not None, "connected"
-        self._number, request = next(self._asks)
+        self._number, request = next(self._requests)
         self._sent = time.time()
         self._transport.write(request)
 
 
-def _requests(
-    asked: Asked, token: str, bodies: list[bytes], first: int
+def _numbered_requests(
+    spec: LoadSpec, token: str, bodies: list[bytes], first: int
 ) -> Iterator[tuple[int, bytes]]:
     head = (
-        f"POST {asked.path} HTTP/1.1\r\nHost: {asked.host}\r\nAuthorization: Bearer {token}\r\n"
+        f"POST {spec.path} HTTP/1.1\r\nHost: {spec.host}\r\nAuthorization: Bearer {token}\r\n"
         "Content-Type: application/json\r\nContent-Length: "
     ).encode()
     number = first
     while True:
         for body in bodies:
             number += 1
-            made = body % number
-            yield number, b"%s%d\r\n\r\n%s" % (head, len(made), made)
+            numbered_body = body % number
+            yield number, b"%s%d\r\n\r\n%s" % (head, len(numbered_body), numbered_body)
 
 
-async def _ask(asked: Asked) -> tuple[list[tuple[int, float, float]], dict[int, int]]:
+async def _run_users(spec: LoadSpec) -> tuple[list[tuple[int, float, float]], dict[int, int]]:
     loop = asyncio.get_running_loop()
-    began = time.time() + asked.warm_up_s
-    ended = began + asked.seconds
-    told: list[tuple[int, float, float]] = []
+    measure_from = time.time() + spec.warm_up_s
+    measure_until = measure_from + spec.seconds
+    timed_requests: list[tuple[int, float, float]] = []
     statuses: Counter[int] = Counter()
 
-    def done(number: int, sent: float, status: int) -> bool:
+    def on_response(number: int, sent: float, status: int) -> bool:
         answered = time.time()
-        if sent >= began and answered <= ended:
-            told.append((number, sent, answered))
+        if sent >= measure_from and answered <= measure_until:
+            timed_requests.append((number, sent, answered))
             statuses[status] += 1
-        return answered < ended
+        return answered < measure_until
 
     users = []
-    first = time.time_ns() * len(asked.users) * MOST_EACH
-    for at, (token, bodies) in enumerate(asked.users):
-        requests = _requests(asked, token, bodies, first + at * MOST_EACH)
+    first = time.time_ns() * len(spec.users) * MAX_REQUESTS_PER_USER
+    for at, (token, bodies) in enumerate(spec.users):
+        requests = _numbered_requests(spec, token, bodies, first + at * MAX_REQUESTS_PER_USER)
         _, user = await loop.create_connection(
-            lambda requests=requests: _User(requests, done),  # type: ignore[misc]  # bound here
-            asked.host,
-            asked.port,
+            lambda requests=requests: _User(requests, on_response),  # type: ignore[misc]  # bound here
+            spec.host,
+            spec.port,
         )
         users.append(user)
     closed = [user.closed for user in users]
-    _, waiting = await asyncio.wait(closed, timeout=asked.warm_up_s + asked.seconds + TIMEOUT_S)
-    assert not waiting, f"{len(waiting)} users had no answer"
-    return told, dict(statuses)
+    _, waiting = await asyncio.wait(closed, timeout=spec.warm_up_s + spec.seconds + TIMEOUT_S)
+    assert not waiting, f"{len(waiting)} users got no answer"
+    return timed_requests, dict(statuses)
 
 
-def _run(ours: Connection, asked: Asked) -> None:
-    ours.send(uvloop.run(_ask(asked)))
+def _run(connection: Connection, spec: LoadSpec) -> None:
+    connection.send(uvloop.run(_run_users(spec)))
 
 
-def ask(asked: Asked) -> Told:
-    """In a process of its own."""
+def run_users(spec: LoadSpec) -> LoadResult:
+    """Runs the users in their own process."""
     spawning = multiprocessing.get_context("spawn")
-    ours, theirs = spawning.Pipe()
-    process = spawning.Process(target=_run, args=(theirs, asked))
+    receiver, sender = spawning.Pipe()
+    process = spawning.Process(target=_run, args=(sender, spec))
     process.start()
     children.end_with_us(process.pid or 0)
-    theirs.close()
+    sender.close()
     try:
-        assert ours.poll(TIMEOUT_S + asked.warm_up_s + asked.seconds), "the users do not end"
-        requests, statuses = ours.recv()
+        assert receiver.poll(TIMEOUT_S + spec.warm_up_s + spec.seconds), "the users did not finish"
+        requests, statuses = receiver.recv()
         process.join(TIMEOUT_S)
-        return Told([Request(*each) for each in requests], statuses)
+        return LoadResult([Request(*request) for request in requests], statuses)
     finally:
         process.kill()
