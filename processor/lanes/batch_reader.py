@@ -73,6 +73,8 @@ class BatchReader:
         self._next_coordination: dict[int, int] = {}
         # The partitions whose commands were read to the end.
         self._at_end: set[int] = set()
+        # The ends of `commands` that the client knew of after the last read.
+        self._ends: dict[int, int] = {}
         # What was read and is not taken yet.
         self._ahead: dict[int, Batch] = {}
         self._records = self._bytes = 0
@@ -83,14 +85,21 @@ class BatchReader:
             self._next_coordination[partition] = position.coordination.next_offset
         self._reader.start()
 
+    def wait_for_record(self, timeout_s: float) -> tuple[int, int] | None:
+        """Where the next batch begins, by partition and offset of `commands`; None if no record
+        arrived in time."""
+        message = self._reader.poll(timeout_s)
+        if message is not None:
+            self._add(message)
+        self._note_ends()
+        first = next(iter(self._ahead.values()), None)
+        return None if first is None else (first.partition, first.commands_from)
+
     def take(self, timeout_s: float) -> list[Batch]:
         """All that has arrived, as soon as anything has; nothing if nothing did in time, or the end
         of a topic was all that came."""
-        if not self._ahead:
-            first = self._reader.poll(timeout_s)
-            if first is None:
-                return []
-            self._add(first)
+        if not self._ahead and self.wait_for_record(timeout_s) is None:
+            return []
         while (room := self._room(MAX_RECORDS)) and self._read(room, 0) == room:
             pass
         taken, self._ahead = list(self._ahead.values()), {}
@@ -100,6 +109,7 @@ class BatchReader:
                 self._next_commands[batch.partition] = batch.commands[-1].offset + 1
             if batch.messages:
                 self._next_coordination[batch.partition] = batch.messages[-1].offset + 1
+        self._note_ends()
         return taken
 
     def read_ahead(self, timeout_s: float) -> bool:
@@ -107,6 +117,7 @@ class BatchReader:
         room = self._room(MAX_AHEAD)
         if room:
             self._read(room, timeout_s)
+            self._note_ends()
         return room > 0
 
     def ahead(self, partition: int) -> int:
@@ -170,8 +181,13 @@ class BatchReader:
         among them; 0 where no record was left; -1 if not known."""
         if partition in self._at_end and not self.ahead(partition):
             return 0
-        end = self._reader.known_end((self._commands, partition))
+        end = self._ends.get(partition, -1)
         return max(0, end - self._next_commands[partition]) if end >= 0 else -1
+
+    def _note_ends(self) -> None:
+        """For another thread: it must not ask a client that this one may be replacing."""
+        for partition in self._next_commands:
+            self._ends[partition] = self._reader.known_end((self._commands, partition))
 
     def close(self) -> None:
         self._reader.close()

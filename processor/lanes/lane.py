@@ -1,37 +1,39 @@
-"""The owner of a lane: the single writer of its partitions, from the moment it is assigned until it
-is revoked. docs/decisions/0018-a-processor-owns-lanes.md says why there are lanes.
+"""The owner of a lane: the single writer of its partitions, from assignment to revocation.
+docs/decisions/0018-a-processor-owns-lanes.md says why there are lanes.
 
-Taking over, in this order:
+It takes the lane over in this order:
 
-  A. initialise the lane's transactional producer: an older owner is fenced, and every transaction
-     of its is wholly committed or aborted when this returns;
+  A. Initialise the lane's transactional producer. This fences older owners; when it returns, their
+     transactions are committed or aborted.
 
-and then, of each partition:
+Then, for each partition:
 
-  B. see that they are, and bring the local copy to the stable end of `state`, asked for after A;
-  C. check that state, inputs and journal go together; refuse otherwise;
-  D. journal the genesis, if the partition has none;
-  E. read on from the position that the state holds.
+  B. Check that they are, and restore the local copy to the stable end of `state`, which is asked
+     for after A.
+  C. Check that state, inputs and journal agree; refuse otherwise.
+  D. Journal the genesis, if the partition has none.
+  E. Read on from the position in the state.
 
-Each batch, of records of any of the lane's partitions, in this order:
+Each batch has records of any of the lane's partitions, and this order:
 
-  1. decide every record, those of a partition in order; outputs and overlays are in memory only;
-  2. begin the Kafka transaction, produce journal, transactions, coordination messages, dead
-     letters, changed state
-     and, last of each partition, its position;
-  3. commit it; what waits meanwhile may be read and decoded, which changes nothing;
-  4. write each partition's overlay and position to its RocksDB at once, and forget the overlay.
+  1. Decide every record, in the order of its partition. Outputs and overlays stay in memory.
+  2. Begin the Kafka transaction and produce journal, transactions, coordination messages, dead
+     letters, changed state and, last in each partition, its position.
+  3. Commit the Kafka transaction. The lane's reader may read and decode meanwhile; that changes
+     nothing.
+  4. Write each partition's overlay and position to its RocksDB, and forget the overlay.
 
-Whatever fails is not guessed at: the process ends, and A to E of the next owner find out what Kafka
+No failure is guessed about: the process ends, and A to E of the next owner find out what Kafka
 holds. docs/failure-scenarios.md says what each failure between two steps leaves behind.
 """
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from enum import StrEnum
+from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import msgspec
@@ -49,6 +51,7 @@ from processor.lanes import batch_output
 from processor.lanes.admission import Admission
 from processor.lanes.batch_reader import Batch, BatchReader
 from processor.lanes.broker_clock import WorkerClock
+from processor.lanes.lane_reader import LaneReader, OpenBatch
 from processor.lanes.partition_writer import Outcomes, PartitionWriter, nowhere
 from processor.lanes.transaction_encoding import Encode
 from processor.metrics import ProcessorMetrics
@@ -63,21 +66,16 @@ from schemas.topics import Names
 
 log = structlog.get_logger(__name__)
 
-# Tried again until it succeeds; a revoked owner waits no longer than this for its thread.
+# Each try; a revoked lane waits at most this long for its thread.
 INITIALISE_TIMEOUT_S = 5.0
 IDLE_S = 0.5
-COMPLAIN_S = 5.0
-BETWEEN_S = 0.004
-# Where less waits, a commit is not worth another thread.
-MUCH = 500
-# So long a commit that has ended may have to wait until what is read meanwhile is decoded, too.
-AHEAD_S = 0.002
-OFFER_AGAIN_S = 1.0
-TICK_PAUSE_S = 1.0
-# After kill -9 the group is told of a copy that it is so old at most.
-NOTE_COPIES_EVERY_S = 30.0
-# RocksDB counts its own size; asking costs more than a batch may.
-TABLE_SIZE_EVERY_S = 5.0
+WARNING_INTERVAL_S = 5.0
+TRANSACTION_GAP_S = 0.004
+TICK_INTERVAL_S = 1.0
+# After kill -9, what the group is told of a local copy is at most this old.
+CHECKPOINT_NOTE_INTERVAL_S = 30.0
+# RocksDB computes its own size; asking costs more than a batch may.
+STORE_SIZE_INTERVAL_S = 5.0
 
 
 class LanePhase(StrEnum):
@@ -96,9 +94,8 @@ class LedgerIdentity(NamedTuple):
 
 
 class LaneProcessor(LaneThread):
-    """Lives in a thread of its own. `deliver` hands what was read to the Faust agent, which answers
-    by calling `take_batches`; `on_failure` gets whatever ends the thread, and ends the
-    process."""
+    """The lane's writer thread. `send_event` sends an open batch into Faust, whose agent delivers
+    it to this thread. `on_failure` gets whatever ends the thread, and ends the process."""
 
     def __init__(
         self,
@@ -107,46 +104,44 @@ class LaneProcessor(LaneThread):
         identity: LedgerIdentity,
         config: ClientConfig,
         names: Names,
-        make_table: Callable[[int], StateStore],
+        open_store: Callable[[int], StateStore],
         schemas: AvroSchemas,
-        recorder: ProcessorMetrics,
+        metrics: ProcessorMetrics,
         crash_points: CrashPoints,
-        deliver: Callable[["LaneProcessor", list[Batch]], None],
+        send_event: Callable[[OpenBatch], object],
         on_failure: Callable[[int, BaseException], None],
         encode_transaction: Encode,
         clock: WorkerClock,
     ) -> None:
-        super().__init__(lane, {**config, "error_cb": self._complain}, on_failure)
+        super().__init__(lane, {**config, "error_cb": self._log_outage}, on_failure)
         self.partitions = partitions
         self.phase = LanePhase.FENCING
         self._identity = identity
         self._names = names
-        self._make_table = make_table
+        self._open_store = open_store
         self._schemas = schemas
-        self._recorder = recorder
+        self._metrics = metrics
         self._reach = crash_points.reach
-        self._deliver = deliver
+        self._send_event = send_event
         self._encode_transaction = encode_transaction
         self._clock = clock
         self._admission = Admission(config, names, clock)
-        # One of the partitions cannot be owned.
+        self._inbox: SimpleQueue[OpenBatch | None] = SimpleQueue()
+        # Set if one of the partitions cannot be owned.
         self._abandoning = threading.Event()
         self._writers: dict[int, PartitionWriter] = {}
-        # The partitions of which something came last.
+        # The partitions that the last batch had records of.
         self._busy: set[int] = set()
-        self._offered: list[Batch] | None = None
-        self._given: list[Batch] | None = None
-        self._wake = threading.Event()
-        self._complained_at = self._committed_at = self._noted_at = 0.0
+        self._warned_at = self._committed_at = self._noted_at = 0.0
 
-    def _complain(self, error: KafkaError) -> None:
-        """What the clients tell beside their answers. They go on by themselves."""
+    def _log_outage(self, error: KafkaError) -> None:
+        """Errors that the clients report beside their answers. They retry by themselves."""
         refusal = clients.refusal(self._config, error)
         if refusal is None and error.code() != KafkaError._ALL_BROKERS_DOWN:
             return
         now = time.monotonic()
-        if now - self._complained_at > COMPLAIN_S:
-            self._complained_at = now
+        if now - self._warned_at > WARNING_INTERVAL_S:
+            self._warned_at = now
             log.warning("waiting for Kafka", lane=self._lane, error=refusal or error.str())
 
     def committed(self) -> dict[int, PartitionPosition]:
@@ -155,28 +150,22 @@ class LaneProcessor(LaneThread):
             return {}
         return {number: writer.position for number, writer in self._writers.items()}
 
-    def take_batches(self, batches: list[Batch]) -> None:
-        """The agent's answer to what was delivered: process it now, in the lane's thread."""
-        if batches is self._offered:
-            self._offered, self._given = None, batches
-            self._wake.set()
-
     def request_stop(self) -> None:
         super().request_stop()
-        self._wake.set()
+        self._inbox.put(None)
 
     def _released(self) -> None:
         self._enter(LanePhase.STOPPED)
         for partition in self.partitions:
-            self._recorder.gone(partition)
+            self._metrics.gone(partition)
 
     def _enter(self, phase: LanePhase) -> None:
         for partition in self.partitions:
-            self._recorder.phase(partition, self.phase, phase)
+            self._metrics.phase(partition, self.phase, phase)
         self.phase = phase
 
     def _own(self) -> None:
-        # A.
+        # A. Initialise the lane's transactional producer
         self._producer = transactional_producer.fenced_producer(
             self._config, self._lane, INITIALISE_TIMEOUT_S, self._stopping
         )
@@ -185,32 +174,42 @@ class LaneProcessor(LaneThread):
         self._enter(LanePhase.RESTORING)
         self._reach("fenced")
         with ExitStack() as closing:
-            self._aside = ThreadPoolExecutor(1, f"lane-{self._lane}-commit")
-            # Whatever else fails ends the process at once: a commit under way is not waited for.
-            closing.callback(self._aside.shutdown, wait=False)
-            self._inputs = BatchReader(self._config, self._names, self._schemas)
-            closing.callback(self._inputs.close)
+            self._batches = BatchReader(self._config, self._names, self._schemas)
+            closing.callback(self._batches.close)
+            self._reader = LaneReader(
+                self._lane,
+                self._config,
+                self._batches,
+                self._inbox,
+                self._send_event,
+                self._on_failure,
+            )
             for number in self.partitions:
-                table = self._make_table(number)
+                table = self._open_store(number)
                 closing.callback(table.close)
                 self._writers[number] = PartitionWriter(number, table, self._encode_transaction)
             self._take_over()
-            self._begin()
-            while not self._stopping.is_set():
-                self._turn()
-            self._note_copies()
+            # E. Read on from the position in the state
+            positions = {number: writer.position for number, writer in self._writers.items()}
+            self._batches.start(positions)
+            self._reader.start()
+            closing.callback(self._reader.stop)
+            self._run_batches(positions)
 
     # Taking over.
 
     def _take_over(self) -> None:
-        """B to D. The partitions side by side, as a restore may be long; where one of them cannot
-        be owned, the others are not waited for."""
+        """The partitions side by side, as a restore may take long. If one of them cannot be owned,
+        the others are not waited for."""
         writers = self._writers.values()
         with ThreadPoolExecutor(len(writers), f"lane-{self._lane}-restore") as pool:
             errors = [error for error in pool.map(self._recovered, writers) if error is not None]
         memory.give_back()
         if errors:
-            raise next((each for each in errors if not isinstance(each, StopRequested)), errors[0])
+            raise next(
+                (error for error in errors if not isinstance(error, StopRequested)), errors[0]
+            )
+        # D. Journal the genesis
         identity = self._identity
         genesis = Genesis(ledger_id=identity.ledger_id, partitions=identity.partitions)
         fresh = [writer for writer in writers if writer.table.position is None]
@@ -223,7 +222,7 @@ class LaneProcessor(LaneThread):
         try:
             self._recover(writer)
         except BaseException as error:
-            # Not the group's doing, nor Kafka's: it may be the copy, and another one has none.
+            # Neither a stop nor Kafka: it may be the local copy, and another worker has none.
             if not isinstance(error, StopRequested | Failure | KafkaException):
                 checkpoint.forget(writer.table.path)
             self._abandoning.set()
@@ -231,15 +230,16 @@ class LaneProcessor(LaneThread):
         return None
 
     def _recover(self, writer: PartitionWriter) -> None:
-        """B and C."""
         table, number, identity = writer.table, writer.number, self._identity
         with CommittedReader(self._config) as reader:
+            # B. Restore the local copy to the stable end of `state`
             recovery = Recovery(reader, self._names, number)
             recovery.check_ended()
             recovery.restore(
                 table, identity.ledger_id, lambda at, end: self._restoring(number, at, end)
             )
             self._reach("restored")
+            # C. Check that state, inputs and journal agree
             last = recovery.check_journal(table.position)
             if table.position is None or last is None:
                 recovery.check_inputs(nowhere(table))
@@ -257,17 +257,16 @@ class LaneProcessor(LaneThread):
             )
 
     def _restoring(self, partition: int, at: int, end: int) -> None:
-        self._recorder.restoring(partition, end - at)
+        self._metrics.restoring(partition, end - at)
         log.info("restoring", partition=partition, at=at, end=end)
         if self._stopping.is_set() or self._abandoning.is_set():
             raise StopRequested
 
-    def _begin(self) -> None:
-        """E."""
-        positions = {number: writer.position for number, writer in self._writers.items()}
-        self._inputs.start(positions)
-        # Whole now; what is being restored is not noted.
-        self._note_copies()
+    # Running.
+
+    def _run_batches(self, positions: Mapping[int, PartitionPosition]) -> None:
+        # The local copies are complete now; one that is being restored is not noted.
+        self._note_checkpoints()
         self._enter(LanePhase.RUNNING)
         for number, position in positions.items():
             log.info(
@@ -277,52 +276,51 @@ class LaneProcessor(LaneThread):
                 commands=position.commands.next_offset,
                 coordination=position.coordination.next_offset,
             )
+        while not self._stopping.is_set():
+            self._pause_between_transactions()
+            self._clock.check_moved()
+            if not self._tick():
+                self._process_next()
+                self._report_metrics()
+        self._note_checkpoints()
 
-    # Running.
+    def _pause_between_transactions(self) -> None:
+        """The brokers may still be writing the markers of the last transaction. They reject one
+        that begins meanwhile, and librdkafka retries after 20 ms. Each transaction costs them the
+        same, whatever it holds: what arrives in the pause becomes part of the next one."""
+        time.sleep(max(0.0, self._committed_at + TRANSACTION_GAP_S - time.monotonic()))
 
-    def _turn(self) -> None:
-        # The brokers may still be writing the markers of the last transaction: one that begins
-        # meanwhile is told to come again, and librdkafka waits 20 ms for that. And each costs them
-        # the same whatever it holds: what arrives meanwhile goes with this one.
-        time.sleep(max(0.0, self._committed_at + BETWEEN_S - time.monotonic()))
-        self._clock.check_moved()
-        if self._tick():
+    def _process_next(self) -> None:
+        """The next batch that Faust delivers, if one comes before something is due."""
+        self._busy = set()
+        try:
+            delivered = self._inbox.get(timeout=self._seconds_until_due())
+        except Empty:
             return
-        batches = self._inputs.take(self._patience_s())
+        if delivered is None or self._stopping.is_set():
+            return
+        batches = self._reader.close_batch()
         self._busy = {batch.partition for batch in batches}
-        if batches:
-            self._offer(batches)
-        given, self._given = self._given, None
-        if given is not None and not self._stopping.is_set():
-            self._process(given)
-        self._tell()
+        self._process(batches)
 
-    def _offer(self, batches: list[Batch]) -> None:
-        self._offered = batches
-        self._deliver(self, batches)
-        # Faust empties its queues when it goes on after a rebalance: then it is offered again.
-        while not self._wake.wait(OFFER_AGAIN_S):
-            self._deliver(self, batches)
-        self._wake.clear()
-
-    def _tell(self) -> None:
+    def _report_metrics(self) -> None:
         now, now_ms = time.monotonic(), time.time() * 1_000
         for number, writer in self._writers.items():
             # A partition that has decided nothing yet has no time.
             time_ms = writer.table.partition.time_ms or now_ms
-            self._recorder.lag(number, self._inputs.lag(number), (now_ms - time_ms) / 1_000)
-            if now - writer.sized_at >= TABLE_SIZE_EVERY_S:
+            self._metrics.lag(number, self._batches.lag(number), (now_ms - time_ms) / 1_000)
+            if now - writer.sized_at >= STORE_SIZE_INTERVAL_S:
                 writer.sized_at = now
-                self._recorder.table(number, writer.table.size_bytes())
-        if now - self._noted_at >= NOTE_COPIES_EVERY_S:
-            self._note_copies()
+                self._metrics.table(number, writer.table.size_bytes())
+        if now - self._noted_at >= CHECKPOINT_NOTE_INTERVAL_S:
+            self._note_checkpoints()
 
-    def _note_copies(self) -> None:
+    def _note_checkpoints(self) -> None:
         self._noted_at = time.monotonic()
         for writer in self._writers.values():
             checkpoint.note(writer.table.path, writer.table.local.changelog_next_offset)
 
-    def _patience_s(self) -> float:
+    def _seconds_until_due(self) -> float:
         due = (writer.table.earliest_due_ms() for writer in self._writers.values())
         earliest_ms = min((ms for ms in due if ms is not None), default=None)
         if earliest_ms is None:
@@ -330,16 +328,16 @@ class LaneProcessor(LaneThread):
         return min(IDLE_S, max(0.01, earliest_ms / 1_000 - time.time()))
 
     def _tick(self) -> bool:
-        """Log time is the only clock of the rules: where nothing comes, the owner lets time pass.
-        Whether it did."""
+        """Writes a tick to each partition in which something is due and nothing arrives: log time
+        is the only clock of the rules. Whether it wrote one."""
         now = time.time()
         late = []
         for number, writer in self._writers.items():
             due_ms = writer.table.earliest_due_ms()
             due = due_ms is not None and due_ms <= now * 1_000
-            # What has come already brings its own time.
-            quiet = number not in self._busy and self._inputs.lag(number) == 0
-            if due and quiet and now - writer.ticked_at >= TICK_PAUSE_S:
+            # A record that has arrived brings its own time.
+            quiet = number not in self._busy and self._batches.lag(number) == 0
+            if due and quiet and now - writer.ticked_at >= TICK_INTERVAL_S:
                 late.append(writer)
         if not late:
             return False
@@ -352,22 +350,23 @@ class LaneProcessor(LaneThread):
         return True
 
     def _process(self, batches: list[Batch]) -> None:
-        """1, and what follows as soon as one partition has decided enough."""
+        # 1. Decide every record
         outcomes = Outcomes()
         writers = [self._writers[batch.partition] for batch in batches]
         for writer, batch in zip(writers, batches, strict=True):
             for _ in writer.decide(batch, outcomes, self._admission):
-                self._commit([each for each in writers if each.writes])
-        if rest := [each for each in writers if each.writes]:
+                # One partition has decided as much as a transaction may hold.
+                self._commit([writer for writer in writers if writer.writes])
+        if rest := [writer for writer in writers if writer.writes]:
             self._commit(rest)
         records = sum(len(batch.messages) + len(batch.commands) for batch in batches)
-        self._recorder.batch(records, outcomes)
+        self._metrics.batch(records, outcomes)
 
     def _commit(self, writers: list[PartitionWriter]) -> None:
-        """2 to 4."""
         producer, names, reach = self._producer, self._names, self._reach
         started = time.monotonic()
         reach("before_begin")
+        # 2. Begin the Kafka transaction and produce
         producer.begin_transaction()
         for writer in writers:
             writer.produce_records(producer, names)
@@ -375,23 +374,17 @@ class LaneProcessor(LaneThread):
         for writer in writers:
             writer.produce_state(producer, names)
         reach("before_commit")
-        self._commit_transaction()
+        # 3. Commit the Kafka transaction
+        self._reader.begin_reading_ahead()
+        self._end_transaction()
+        self._reader.end_reading_ahead()
         reach("after_commit")
+        # 4. Write each partition's overlay and position to its RocksDB
         for writer in writers:
             reach("before_write")
             writer.write(producer)
             reach("after_write")
-        self._recorder.committed(started)
-
-    def _commit_transaction(self) -> None:
-        """Where much waits, the next batch is read while the brokers write this one."""
-        if self._inputs.backlog() < MUCH:
-            self._end_transaction()
-            return
-        ended = self._aside.submit(self._end_transaction)
-        while not ended.done() and self._inputs.read_ahead(AHEAD_S):
-            pass
-        ended.result()
+        self._metrics.committed(started)
 
     def _end_transaction(self) -> None:
         transactional_producer.commit(self._producer, self._lane)
@@ -399,5 +392,5 @@ class LaneProcessor(LaneThread):
 
 
 def _chosen(settings: LedgerParameters) -> LedgerParameters:
-    """What the environment names: an operator raises versions and levels, whatever it says."""
+    """What the environment sets: an operator raises versions and levels, whatever it says."""
     return msgspec.structs.replace(settings, rules_version=RULES_VERSION, format_level=FORMAT_LEVEL)

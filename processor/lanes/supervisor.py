@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -14,9 +13,9 @@ from plumbing.kafka import clients
 from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
 from plumbing.worker.fatal import CrashPolicy
-from processor.lanes.batch_reader import Batch
 from processor.lanes.broker_clock import ClockDisagrees, WorkerClock
 from processor.lanes.lane import LanePhase, LaneProcessor, LedgerIdentity
+from processor.lanes.lane_reader import OpenBatch
 from processor.lanes.transaction_encoding import Encode
 from processor.metrics import ProcessorMetrics
 from processor.state import checkpoint
@@ -47,7 +46,8 @@ class LaneSupervisor:
         self.topic = names.commands
         self.names = names
         self.identity = identity
-        self.deliver: Callable[[LaneProcessor, list[Batch]], None] = _nobody_listens
+        # Open batches on their way to Faust's agent, at most one of each lane.
+        self.batches: asyncio.Queue[OpenBatch] = asyncio.Queue()
         self._config = config
         self._data = data
         self._schemas = schemas
@@ -86,6 +86,11 @@ class LaneSupervisor:
         if sorted(partitions) != whole:
             self._lane_failed(None, LanesCut(sorted(partitions), whole))
             return
+        loop = asyncio.get_running_loop()
+
+        def send_event(batch: OpenBatch) -> None:
+            loop.call_soon_threadsafe(self.batches.put_nowait, batch)
+
         self._owners = {
             lane: LaneProcessor(
                 lane,
@@ -97,7 +102,7 @@ class LaneSupervisor:
                 self._schemas,
                 self._recorder,
                 self._crash_points,
-                self.deliver,
+                send_event,
                 self._lane_failed,
                 self._encode_transaction,
                 self.clock,
@@ -112,6 +117,8 @@ class LaneSupervisor:
         self.assigned = False
         owners, self._owners = list(self._owners.values()), {}
         await asyncio.gather(*(asyncio.to_thread(owner.stop) for owner in owners))
+        while not self.batches.empty():
+            self.batches.get_nowait()
 
     def positions(self) -> dict[int, PartitionPosition]:
         """Of the partitions that run, as far as they are committed."""
@@ -178,7 +185,3 @@ class LanesCut(Failure):
             f"the group gives this worker the partitions {given}, and not all of their lanes,"
             f" {whole}: another program is in the group"
         )
-
-
-def _nobody_listens(owner: LaneProcessor, batches: list[Batch]) -> None:
-    raise AssertionError("batches are delivered once the app has started")

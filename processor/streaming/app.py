@@ -27,6 +27,19 @@ class LedgerApp(faust.App):
     serve: Callable[[], Awaitable[web.AppRunner]] | None = None
     _served: web.AppRunner | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Set between two rebalances. In one, Faust empties its queues: nothing may be in them.
+        self.settled = asyncio.Event()
+
+    def on_rebalance_start(self) -> None:
+        self.settled.clear()
+        super().on_rebalance_start()
+
+    def on_rebalance_end(self) -> None:
+        super().on_rebalance_end()
+        self.settled.set()
+
     async def on_start(self) -> None:
         if self.serve is not None:
             self._served = await self.serve()
@@ -104,13 +117,10 @@ def make(settings: ProcessorSettings, ledger: LaneSupervisor, group: str) -> Led
         assert isinstance(made, BatchConsumer)
         return made
 
-    ledger.deliver = lambda owner, batches: consumer().offer(owner, batches)
-
     @app.agent(app.topic(names.commands, names.coordination, value_type=bytes, internal=False))
     async def ledger_agent(stream: StreamT[Any]) -> None:
         async for event in stream.events():
-            owner, batches = event.value
-            owner.take_batches(batches)
+            event.value.deliver()
 
     @app.timer(LAG_TOOLS_EVERY_S)  # type: ignore[untyped-decorator]  # Faust has no types for it
     async def tell_lag_tools() -> None:

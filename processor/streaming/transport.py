@@ -20,9 +20,6 @@ from faust.transport.consumer import TransactionManager
 from faust.transport.drivers import aiokafka
 from faust.types import TP, ConsumerMessage
 
-from processor.lanes.batch_reader import Batch
-from processor.lanes.lane import LaneProcessor
-
 log = structlog.get_logger(__name__)
 
 
@@ -90,16 +87,8 @@ class BatchConsumer(aiokafka.Consumer):
 
     app: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._batches: asyncio.Queue[tuple[LaneProcessor, list[Batch]]] = asyncio.Queue()
-
     def _new_consumer_thread(self) -> Membership:
         return Membership(self, loop=self.loop, beacon=self.beacon)
-
-    def offer(self, owner: LaneProcessor, batches: list[Batch]) -> None:
-        """From an owner's thread."""
-        self.loop.call_soon_threadsafe(self._batches.put_nowait, (owner, batches))
 
     async def _drain_messages(self, fetcher: Any) -> None:
         try:
@@ -111,15 +100,13 @@ class BatchConsumer(aiokafka.Consumer):
 
     async def _pass_on(self, fetcher: Any) -> None:
         while not (self.should_stop or fetcher.should_stop):
-            if not self.flow_active:
-                await self.can_resume_flow.wait()
-                continue
-            owner, batches = await self._batches.get()
-            tp = TP(self.app.ledger.topic, batches[0].partition)
+            batch = await self.app.ledger.batches.get()
+            await self.app.settled.wait()
+            tp = TP(self.app.ledger.topic, batch.partition)
             message = ConsumerMessage(
                 tp.topic,
                 tp.partition,
-                batches[0].commands_from,
+                batch.offset,
                 0.0,
                 0,
                 None,
@@ -131,7 +118,7 @@ class BatchConsumer(aiokafka.Consumer):
                 tp,
                 generation_id=self.app.consumer_generation_id,
             )
-            event = self.app.create_event(None, (owner, batches), None, message)
+            event = self.app.create_event(None, batch, None, message)
             for channel in self.app.topics._tp_index[tp]:
                 message.incref()
                 await channel.queue.put(event)

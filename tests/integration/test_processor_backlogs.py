@@ -9,14 +9,14 @@ import pytest
 
 from plumbing import metrics
 from processor.lanes.batch_reader import MAX_RECORDS
-from processor.lanes.lane import MUCH
+from processor.lanes.lane_reader import READ_AHEAD_MIN_BACKLOG
 from tests.crash import worker_ledger as ledgers
 from tests.crash.worker_ledger import WorkerLedger
 from tests.testkit.programs import KILLED
 from tests.testkit.worker_processes import Worker
 
 # More than three batches: much waits while each of them commits.
-CREDITS = 3 * MAX_RECORDS + 2 * MUCH
+CREDITS = 3 * MAX_RECORDS + 2 * READ_AHEAD_MIN_BACKLOG
 LARGE_CREDITS = 10_000
 DECIDED_S = 120.0
 
@@ -33,7 +33,7 @@ def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(
     worker, account = behind(ledger, CREDITS, {})
     # Each has one batch behind it, and has read of the next one.
     die_at_each_step(worker)
-    assert unanswered(ledger) >= 2 * MUCH
+    assert unanswered(ledger) >= 2 * READ_AHEAD_MIN_BACKLOG
     worker.start()
     ledger.wait_until(ledger.audit.settled, DECIDED_S)
     assert ledger.settle_and_audit() == []
