@@ -1,4 +1,4 @@
-"""What a processor shows over HTTP: /metrics, /health (alive) and /ready (all partitions run)."""
+"""A processor's health server: /metrics, /health (alive) and /ready (all partitions run)."""
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -10,11 +10,11 @@ from processor.lanes.supervisor import LaneSupervisor
 
 
 async def serve(
-    ledger: LaneSupervisor, registry: CollectorRegistry, host: str, port: int
+    lanes: LaneSupervisor, registry: CollectorRegistry, host: str, port: int
 ) -> web.AppRunner:
     def readiness() -> Readiness:
-        phases = ledger.phases()
+        phases = lanes.phases()
         running = all(phase is LanePhase.RUNNING for phase in phases.values())
-        return Readiness(ledger.assigned and running, phases)
+        return Readiness(lanes.assigned and running, phases)
 
-    return await health_server.serve(readiness, registry, ledger.identity.ledger_id, host, port)
+    return await health_server.serve(readiness, registry, lanes.identity.ledger_id, host, port)

@@ -1,4 +1,4 @@
-"""What a processor tells of itself: fed by the owners' threads, read at /metrics."""
+"""A processor's metrics: updated by the lanes' threads, read at /metrics."""
 
 import time
 from collections import Counter
@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 from plumbing import metrics
 from schemas.reasons import Reason
 
-# What a command is refused for. Told as 0 from the start: the first event of a counter that was
-# not there before is in no rate.
+# Why a command is refused. These counters exist from the start with 0: a rate misses the first
+# event of a new counter.
 REFUSED = (
     Reason.TOO_LARGE,
     Reason.SCHEMA_UNKNOWN,
@@ -58,7 +58,7 @@ class ProcessorMetrics:
         self._table.labels(partition).set(bytes)
 
     def gone(self, partition: int) -> None:
-        """Nothing is told of a partition that is not owned."""
+        """A partition that is not owned has no metrics."""
         for gauge in (self._lag_records, self._lag_seconds, self._restore, self._table):
             gauge.remove(partition)
         self._phase.remove_by_labels({"partition": str(partition)})

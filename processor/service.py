@@ -27,9 +27,9 @@ from schemas.encoding.schema_registry import HttpRegistry
 
 log = structlog.get_logger(__name__)
 
-# For each partition: with less, small files are written all the time.
-LEAST_ROCKSDB_MIB = 6
-# Faust's own client tells of a broker that is away forty times a second; the owners tell it once.
+# With less, RocksDB flushes small files all the time.
+MIN_ROCKSDB_MIB_PER_PARTITION = 6
+# Faust's own client logs an absent broker forty times a second; the lanes log it once.
 QUIET = {"aiokafka": "CRITICAL", "faust": "WARNING", "mode": "WARNING"}
 
 
@@ -40,10 +40,10 @@ def run(data: Path | None = None) -> None:
         settings = settings.model_copy(update={"data": data})
     logging.configure("processor", settings, quiet=QUIET)
     name = ids.service_name(settings.ledger_id, "processor")
-    lock = _locked(settings.data)
-    if settings.rocksdb_mib < LEAST_ROCKSDB_MIB * settings.partitions:
+    lock = _lock_data_folder(settings.data)
+    if settings.rocksdb_mib < MIN_ROCKSDB_MIB_PER_PARTITION * settings.partitions:
         log.warning(
-            "ROCKSDB_MIB is little if this process comes to own all partitions",
+            "ROCKSDB_MIB is low if this process owns all partitions",
             rocksdb_mib=settings.rocksdb_mib,
             partitions=settings.partitions,
         )
@@ -52,7 +52,7 @@ def run(data: Path | None = None) -> None:
     memory.collect_seldom()
     schemas = _schemas(settings)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
-    ledger = LaneSupervisor(
+    lanes = LaneSupervisor(
         LedgerIdentity(settings.ledger_id, settings.partitions, settings.deciding()),
         clients.service(settings, name, log),
         settings.topics,
@@ -64,23 +64,23 @@ def run(data: Path | None = None) -> None:
         cache_entries=settings.cache_entries,
         encode_transaction=transaction_encoding.transactions(settings, schemas),
     )
-    ledger.clock.wait_until_brokers_agree()
+    lanes.clock.wait_until_brokers_agree()
     log.info("processor starting", rules=rules_build())
     uvloop.install()
-    faust_app = app.make(
-        settings, ledger, ids.service_id(settings.topic_prefix, settings.ledger_id, "processor")
+    faust_app = app.create_app(
+        settings, lanes, ids.service_id(settings.topic_prefix, settings.ledger_id, "processor")
     )
     if settings.metrics_port is not None:
-        faust_app.serve = partial(
-            health.serve, ledger, registry, settings.metrics_host, settings.metrics_port
+        faust_app.start_health_server = partial(
+            health.serve, lanes, registry, settings.metrics_host, settings.metrics_port
         )
     worker = faust_app.Worker(loglevel=settings.log_level, override_logging=False, quiet=True)
-    # It would write cursor movements between the lines of the log.
+    # It writes cursor movements between the lines of the log.
     worker.spinner = None
     try:
         worker.execute_from_commandline()
     except SystemExit:
-        if (refusal := ledger.crash_policy.refusal) is not None:
+        if (refusal := lanes.crash_policy.refusal) is not None:
             raise refusal from None
         raise
     finally:
@@ -88,16 +88,16 @@ def run(data: Path | None = None) -> None:
 
 
 def _schemas(settings: ProcessorSettings) -> AvroSchemas:
-    """A registry that is away stops nothing: what was read before is on disk."""
+    """An absent registry stops nothing: schemas that were read before are on disk."""
     url = settings.schema_registry_url
-    known = AvroSchemas(settings.data / "schemas", HttpRegistry(url) if url else None)
-    reason = known.load([f"{settings.topics.commands}-value"])
+    schemas = AvroSchemas(settings.data / "schemas", HttpRegistry(url) if url else None)
+    reason = schemas.load([f"{settings.topics.commands}-value"])
     if reason is not None:
-        log.warning("the schema registry could not tell", reason=reason)
-    return known
+        log.warning("schema registry unavailable", reason=reason)
+    return schemas
 
 
-def _locked(data: Path) -> IO[str]:
+def _lock_data_folder(data: Path) -> IO[str]:
     """One process for each data folder."""
     try:
         folders.make_private(data)

@@ -1,4 +1,4 @@
-"""The lanes that this worker owns: taken over and let go of as the group assigns them."""
+"""The lanes that this worker owns: started and stopped as the group assigns them."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ class LaneSupervisor:
         names: Names,
         data: Path,
         schemas: AvroSchemas,
-        recorder: ProcessorMetrics,
+        metrics: ProcessorMetrics,
         crash_points: CrashPoints,
         *,
         rocksdb_mib: int,
@@ -51,16 +51,16 @@ class LaneSupervisor:
         self._config = config
         self._data = data
         self._schemas = schemas
-        self._recorder = recorder
+        self._metrics = metrics
         self._crash_points = crash_points
         self._memory = Memory(rocksdb_mib)
         self._cache_entries = cache_entries
         self._encode_transaction = encode_transaction
         self.clock = WorkerClock(config, names, identity.partitions)
         # By lane. Other threads read it, so it is replaced and never changed.
-        self._owners: dict[int, LaneProcessor] = {}
+        self._lanes: dict[int, LaneProcessor] = {}
         self._share = cache_entries
-        # Whether the group has told what is ours; that may be nothing.
+        # Whether the group has assigned partitions to this worker; that may be none.
         self.assigned = False
         # Set once the worker has begun to stop.
         self.stopping = threading.Event()
@@ -70,13 +70,13 @@ class LaneSupervisor:
         self._trimmed: dict[int, int] = {}
 
     async def own(self, partitions: set[int]) -> None:
-        """Returns at once: taking over goes on in the lanes' threads, so that the group's
-        heartbeats do not wait for a restore."""
+        """Returns at once: the lanes' threads take over, so that the group's heartbeats do not wait
+        for a restore."""
         appeared = [p for p in sorted(partitions) if p >= self.identity.partitions]
         if appeared:
             self._lane_failed(None, PartitionsAppeared(appeared, self.identity.partitions))
             return
-        assert not self._owners, "what was owned is let go of before anything is assigned"
+        assert not self._lanes, "all lanes are released before any is assigned"
         self.assigned = True
         lanes: dict[int, list[int]] = {}
         for partition in sorted(partitions):
@@ -91,16 +91,16 @@ class LaneSupervisor:
         def send_event(batch: OpenBatch) -> None:
             loop.call_soon_threadsafe(self.batches.put_nowait, batch)
 
-        self._owners = {
+        self._lanes = {
             lane: LaneProcessor(
                 lane,
                 together,
                 self.identity,
                 self._config,
                 self.names,
-                self._table,
+                self._open_store,
                 self._schemas,
-                self._recorder,
+                self._metrics,
                 self._crash_points,
                 send_event,
                 self._lane_failed,
@@ -109,26 +109,27 @@ class LaneSupervisor:
             )
             for lane, together in lanes.items()
         }
-        for owner in self._owners.values():
-            owner.start()
+        for processor in self._lanes.values():
+            processor.start()
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """Waits for the batches in flight."""
         self.assigned = False
-        owners, self._owners = list(self._owners.values()), {}
-        await asyncio.gather(*(asyncio.to_thread(owner.stop) for owner in owners))
+        lanes, self._lanes = list(self._lanes.values()), {}
+        await asyncio.gather(*(asyncio.to_thread(lane.stop) for lane in lanes))
         while not self.batches.empty():
             self.batches.get_nowait()
 
     def positions(self) -> dict[int, PartitionPosition]:
         """Of the partitions that run, as far as they are committed."""
-        owners = self._owners.values()
-        return {number: at for owner in owners for number, at in owner.committed().items()}
+        lanes = self._lanes.values()
+        return {number: read for lane in lanes for number, read in lane.committed().items()}
 
     def trim_coordination(self) -> None:
-        """Deletes the messages that were read, but the last: it proves that the log was not cut.
+        """Deletes the messages that were read, except the last: that one proves that the log was
+        not cut.
 
-        Each message has one reader, and its position is committed when it is told here.
+        Each message has one reader, whose position in it is committed.
         """
         read = [
             TopicPartition(self.names.coordination, partition, position.coordination.last_offset)
@@ -137,36 +138,38 @@ class LaneSupervisor:
         ]
         if not read:
             return
-        for asked, deleted in self._admin.delete_records(read).items():
+        for trimmed, deletion in self._admin.delete_records(read).items():
             try:
-                deleted.result()
+                deletion.result()
             except KafkaException as error:
                 log.warning(
-                    "coordination messages not trimmed", partition=asked.partition, error=str(error)
+                    "coordination messages not trimmed",
+                    partition=trimmed.partition,
+                    error=str(error),
                 )
             else:
-                self._trimmed[asked.partition] = asked.offset
+                self._trimmed[trimmed.partition] = trimmed.offset
 
     def phases(self) -> dict[int, LanePhase]:
-        owners = self._owners.values()
-        return {number: owner.phase for owner in owners for number in owner.partitions}
+        lanes = self._lanes.values()
+        return {number: lane.phase for lane in lanes for number in lane.partitions}
 
-    def _table(self, partition: int) -> StateStore:
-        return StateStore(self._copy(partition), partition, self._memory, self._share)
+    def _open_store(self, partition: int) -> StateStore:
+        return StateStore(self._store_path(partition), partition, self._memory, self._share)
 
-    def copies(self) -> dict[int, int]:
-        """How many records each lane's copy on disk has, as far as it is noted."""
-        found: dict[int, int] = {}
+    def local_records(self) -> dict[int, int]:
+        """How many records each lane has on the local disk, as far as it is noted."""
+        noted: dict[int, int] = {}
         for partition in range(self.identity.partitions):
             lane = topics.lane(partition, self.identity.partitions)
-            found[lane] = found.get(lane, 0) + checkpoint.noted(self._copy(partition))
-        return {lane: records for lane, records in found.items() if records}
+            noted[lane] = noted.get(lane, 0) + checkpoint.noted(self._store_path(partition))
+        return {lane: records for lane, records in noted.items() if records}
 
-    def _copy(self, partition: int) -> Path:
+    def _store_path(self, partition: int) -> Path:
         return self._data / f"partition-{partition}"
 
-    def left_out(self, code: int, reason: str) -> None:
-        """The group does not take this worker. `code` is Kafka's."""
+    def excluded_from_group(self, code: int, reason: str) -> None:
+        """The group rejects this worker. `code` is Kafka's."""
         error = KafkaException(KafkaError(code, reason))
         self._lane_failed(None, clients.explained(self._config, error))
 
@@ -180,8 +183,8 @@ class PartitionsAppeared(Failure):
 
 
 class LanesCut(Failure):
-    def __init__(self, given: list[int], whole: list[int]) -> None:
+    def __init__(self, assigned: list[int], whole: list[int]) -> None:
         super().__init__(
-            f"the group gives this worker the partitions {given}, and not all of their lanes,"
+            f"the group assigns the partitions {assigned} to this worker, not their whole lanes"
             f" {whole}: another program is in the group"
         )

@@ -17,15 +17,15 @@ from processor.settings import ProcessorSettings
 from processor.streaming.assignor import LaneAssignor
 from processor.streaming.transport import BatchConsumer, BatchTransport
 
-LAG_TOOLS_EVERY_S = 5.0
-TRIM_COORDINATION_EVERY_S = 30.0
-LEAST_REQUEST_TIMEOUT_S = 60.0
+GROUP_OFFSETS_INTERVAL_S = 5.0
+TRIM_INTERVAL_S = 30.0
+MIN_REQUEST_TIMEOUT_S = 60.0
 
 
 class LedgerApp(faust.App):
-    ledger: LaneSupervisor
-    serve: Callable[[], Awaitable[web.AppRunner]] | None = None
-    _served: web.AppRunner | None = None
+    lanes: LaneSupervisor
+    start_health_server: Callable[[], Awaitable[web.AppRunner]] | None = None
+    _health_server: web.AppRunner | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -41,20 +41,20 @@ class LedgerApp(faust.App):
         self.settled.set()
 
     async def on_start(self) -> None:
-        if self.serve is not None:
-            self._served = await self.serve()
+        if self.start_health_server is not None:
+            self._health_server = await self.start_health_server()
         await super().on_start()
 
     async def on_stop(self) -> None:
-        self.ledger.stopping.set()
-        await self.ledger.let_go()
+        self.lanes.stopping.set()
+        await self.lanes.release()
         await super().on_stop()
-        if self._served is not None:
-            await self._served.cleanup()
+        if self._health_server is not None:
+            await self._health_server.cleanup()
 
 
-class Bearer(AbstractTokenProvider):  # type: ignore[misc]  # it has no types
-    """Tokens as Faust's client asks for them."""
+class BearerTokens(AbstractTokenProvider):  # type: ignore[misc]  # it has no types
+    """OAuth tokens in the form that Faust's client takes."""
 
     def __init__(self, tokens: oauth.Tokens) -> None:
         self._tokens = tokens
@@ -64,10 +64,10 @@ class Bearer(AbstractTokenProvider):  # type: ignore[misc]  # it has no types
 
 
 def credentials(settings: ProcessorSettings) -> Any:
-    """How Faust's own connection, to the group, proves who it is: the same as librdkafka's."""
+    """Faust's own connection, to the group, authenticates as librdkafka's clients do."""
     context = clients.ssl_context(settings)
     if settings.kafka_sasl_mechanism == "OAUTHBEARER":
-        return OAuthCredentials(oauth_cb=Bearer(oauth.Tokens(settings)), ssl_context=context)
+        return OAuthCredentials(oauth_cb=BearerTokens(oauth.Tokens(settings)), ssl_context=context)
     if settings.kafka_sasl_mechanism is not None:
         password = settings.kafka_sasl_password
         assert password is not None, "the settings were checked"
@@ -80,9 +80,9 @@ def credentials(settings: ProcessorSettings) -> Any:
     return None if context is None else faust.SSLCredentials(context)
 
 
-def make(settings: ProcessorSettings, ledger: LaneSupervisor, group: str) -> LedgerApp:
+def create_app(settings: ProcessorSettings, lanes: LaneSupervisor, group: str) -> LedgerApp:
     session_s = settings.session_timeout_ms / 1_000
-    names, partitions = ledger.names, ledger.identity.partitions
+    names, partitions = lanes.names, lanes.identity.partitions
     url = URL(f"aiokafka://{settings.brokers.split(',')[0]}")
     app = LedgerApp(
         group,
@@ -91,14 +91,15 @@ def make(settings: ProcessorSettings, ledger: LaneSupervisor, group: str) -> Led
         broker_client_id=group,
         broker_session_timeout=session_s,
         broker_heartbeat_interval=clients.heartbeat_ms(settings.session_timeout_ms) / 1_000,
-        broker_request_timeout=max(LEAST_REQUEST_TIMEOUT_S, 2 * session_s),
+        broker_request_timeout=max(MIN_REQUEST_TIMEOUT_S, 2 * session_s),
         consumer_auto_offset_reset="earliest",
         datadir=str(settings.data),
-        # The rebalance hooks of the transaction manager are called in this mode alone.
+        # Only in this mode does Faust call the rebalance hooks of the transaction manager.
         processing_guarantee="exactly_once",
         PartitionAssignor=LaneAssignor,
-        # With it, Faust's own assignor keeps the partitions of both topics together, and what
-        # `shares` gives a worker: without, it would take from who has one lane more than others.
+        # With a standby replica, Faust's own assignor keeps the partitions of both topics together,
+        # and each member what `assign_lanes` gave it. Without, it takes a lane from each member
+        # that has one more than others.
         table_standby_replicas=1,
         topic_partitions=partitions,
         topic_allow_declare=False,
@@ -110,34 +111,34 @@ def make(settings: ProcessorSettings, ledger: LaneSupervisor, group: str) -> Led
         worker_redirect_stdouts=False,
     )
     app.transport = BatchTransport([url], app)
-    app.ledger = ledger
+    app.lanes = lanes
 
-    def consumer() -> BatchConsumer:
-        made = app.consumer
-        assert isinstance(made, BatchConsumer)
-        return made
+    def batch_consumer() -> BatchConsumer:
+        consumer = app.consumer
+        assert isinstance(consumer, BatchConsumer)
+        return consumer
 
     @app.agent(app.topic(names.commands, names.coordination, value_type=bytes, internal=False))
     async def ledger_agent(stream: StreamT[Any]) -> None:
         async for event in stream.events():
             event.value.deliver()
 
-    @app.timer(LAG_TOOLS_EVERY_S)  # type: ignore[untyped-decorator]  # Faust has no types for it
-    async def tell_lag_tools() -> None:
-        """Group offsets decide nothing here: they are for tools that show a group's lag."""
+    @app.timer(GROUP_OFFSETS_INTERVAL_S)  # type: ignore[untyped-decorator]  # Faust has no types for it
+    async def commit_group_offsets() -> None:
+        """They decide nothing: they are for tools that show a group's lag."""
         offsets = {
-            TP(topic, partition): read.next_offset
-            for partition, position in ledger.positions().items()
-            for topic, read in (
+            TP(topic, partition): input.next_offset
+            for partition, position in lanes.positions().items()
+            for topic, input in (
                 (names.commands, position.commands),
                 (names.coordination, position.coordination),
             )
         }
         if offsets and not app.rebalancing:
-            await consumer().tell_group(offsets)
+            await batch_consumer().commit_group_offsets(offsets)
 
-    @app.timer(TRIM_COORDINATION_EVERY_S)  # type: ignore[untyped-decorator]  # likewise
+    @app.timer(TRIM_INTERVAL_S)  # type: ignore[untyped-decorator]  # likewise
     async def trim_coordination() -> None:
-        await asyncio.to_thread(ledger.trim_coordination)
+        await asyncio.to_thread(lanes.trim_coordination)
 
     return app

@@ -48,18 +48,18 @@ def test_a_data_folder_that_others_could_enter_is_closed(tmp_path: Path) -> None
 def test_the_folder_of_a_processor_is_its_owners_alone(tmp_path: Path) -> None:
     data = tmp_path / ".streamledger" / "processor"
     for _ in range(2):
-        service._locked(data).close()
+        service._lock_data_folder(data).close()
         assert (mode(data), mode(data.parent)) == (0o700, 0o700)
         data.chmod(0o755)  # as an older one left it
 
 
 def test_a_folder_above_that_was_there_is_left_as_it_is(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    service._locked(tmp_path / "processor").close()
+    service._lock_data_folder(tmp_path / "processor").close()
     assert (mode(tmp_path / "processor"), mode(tmp_path)) == (0o700, 0o755)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Failure, match="cannot be used"):
-        service._locked(tmp_path / "file" / "processor")
+        service._lock_data_folder(tmp_path / "file" / "processor")

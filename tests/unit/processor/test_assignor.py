@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.streaming.assignor import LaneAssignor
-from processor.streaming.lane_assignment import MemberState, shares
+from processor.streaming.lane_assignment import MemberState, assign_lanes
 from schemas import topics
 
 TOPICS = ("commands", "coordination")
@@ -48,24 +48,24 @@ class Group:
     def join(self, name: str, copies: Mapping[int, int] | None = None) -> None:
         app: Any = faust.App(name, web_enabled=False)
         self.copies[name] = copies or {}
-        app.ledger = SimpleNamespace(
+        app.lanes = SimpleNamespace(
             identity=SimpleNamespace(partitions=self._partitions),
-            copies=lambda: self.copies[name],
+            local_records=lambda: self.copies[name],
         )
         self._workers[name] = LaneAssignor(app, replicas=1)
 
     def leave(self, name: str) -> None:
         del self._workers[name]
 
-    def share_out(self, known: int | None = None) -> dict[str, Share]:
-        """`known`: how many partitions the topics have, as far as who assigns has heard."""
-        cluster = Cluster(self._partitions if known is None else known)
+    def share_out(self, listed: int | None = None) -> dict[str, Share]:
+        """`listed`: how many partitions the topics have in the metadata of the leader."""
+        cluster = Cluster(self._partitions if listed is None else listed)
         members = {name: self.metadata(name) for name in self._workers}
         shared = next(iter(self._workers.values())).assign(cluster, members)
         for name, worker in self._workers.items():
             worker.on_assignment(shared[name])
-            told = {(topic, p) for topic, numbers in shared[name].assignment for p in numbers}
-            assert {tuple(tp) for tp in worker.assigned_actives()} == told
+            assigned = {(topic, p) for topic, numbers in shared[name].assignment for p in numbers}
+            assert {tuple(tp) for tp in worker.assigned_actives()} == assigned
         return {name: dict(each.assignment) for name, each in shared.items()}
 
     def lanes(self) -> dict[str, set[int]]:
@@ -112,12 +112,12 @@ def test_who_stays_keeps_what_it_has() -> None:
     assert sum(len(after[name] - last[name]) for name in after) == 1
 
 
-def test_topics_that_have_grown_are_told_to_the_owners_of_old_lanes() -> None:
+def test_added_partitions_are_assigned_to_the_owners_of_existing_lanes() -> None:
     """Who then refuse: nothing is decided of a partition that the ledger does not know."""
     group = Group(4)
     group.join("a")
     group.join("b")
-    shared = group.share_out(known=6)
+    shared = group.share_out(listed=6)
     assert sorted(p for share in shared.values() for p in share["commands"]) == [*range(6)]
 
 
@@ -177,16 +177,16 @@ def test_a_program_that_tells_nothing_of_copies_is_in_the_group() -> None:
     assert after["b"] == before["b"]
 
 
-def test_what_is_told_of_copies_is_read_over_by_a_program_that_knows_nothing_of_them() -> None:
+def test_a_program_that_does_not_know_of_copies_ignores_them() -> None:
     group = Group(8)
     group.join("a", {0: 5})
     group.lanes()
-    told = ClientMetadata.loads(group.metadata("a").user_data)
-    assert told.assignment.actives == {topic: [0, 1] for topic in TOPICS}
+    metadata = ClientMetadata.loads(group.metadata("a").user_data)
+    assert metadata.assignment.actives == {topic: [0, 1] for topic in TOPICS}
 
 
 LANES = st.integers(1, 7)
-STAKES = st.dictionaries(
+MEMBERS = st.dictionaries(
     st.sampled_from("abcdefgh"),
     st.builds(
         MemberState,
@@ -197,62 +197,61 @@ STAKES = st.dictionaries(
 )
 
 
-@given(LANES, STAKES)
+@given(LANES, MEMBERS)
 @settings(deadline=None)
-def test_each_lane_is_given_once_and_nobody_gets_two_more_than_another(
-    lanes: int, stakes: dict[str, MemberState]
+def test_each_lane_has_one_member_and_no_member_has_two_more_than_another(
+    lanes: int, members: dict[str, MemberState]
 ) -> None:
-    given = shares(lanes, stakes)
-    assert given.keys() == stakes.keys()
-    assert sorted(lane for each in given.values() for lane in each) == [*range(lanes)]
-    counts = [len(each) for each in given.values()]
+    assigned = assign_lanes(lanes, members)
+    assert assigned.keys() == members.keys()
+    assert sorted(lane for each in assigned.values() for lane in each) == [*range(lanes)]
+    counts = [len(each) for each in assigned.values()]
     assert max(counts) - min(counts) <= 1
 
 
-@given(LANES, STAKES)
+@given(LANES, MEMBERS)
 @settings(deadline=None)
-def test_whoever_shares_out_the_shares_are_the_same(
-    lanes: int, stakes: dict[str, MemberState]
+def test_every_member_computes_the_same_assignment(
+    lanes: int, members: dict[str, MemberState]
 ) -> None:
-    turned = dict(reversed(stakes.items()))
-    assert shares(lanes, turned) == shares(lanes, stakes)
+    reordered = dict(reversed(members.items()))
+    assert assign_lanes(lanes, reordered) == assign_lanes(lanes, members)
 
 
-@given(LANES, STAKES)
+@given(LANES, MEMBERS)
 @settings(deadline=None)
-def test_nothing_moves_where_nothing_has_changed(
-    lanes: int, stakes: dict[str, MemberState]
-) -> None:
-    given = shares(lanes, stakes)
-    again = {name: each._replace(owned=frozenset(given[name])) for name, each in stakes.items()}
-    assert shares(lanes, again) == given
+def test_no_lane_moves_if_nothing_has_changed(lanes: int, members: dict[str, MemberState]) -> None:
+    assigned = assign_lanes(lanes, members)
+    again = {name: each._replace(owned=frozenset(assigned[name])) for name, each in members.items()}
+    assert assign_lanes(lanes, again) == assigned
 
 
-@given(st.integers(1, 5), STAKES)
+@given(st.integers(1, 5), MEMBERS)
 @settings(deadline=None)
-def test_no_way_to_share_out_is_better(lanes: int, stakes: dict[str, MemberState]) -> None:
-    """Against all there are: the most records on the right disks, and then the fewest moves."""
-    stakes = dict(sorted(stakes.items())[:4])
+def test_no_assignment_is_better(lanes: int, members: dict[str, MemberState]) -> None:
+    """Of all assignments: the most records on the right disks, and then the fewest moves."""
+    members = dict(sorted(members.items())[:4])
 
     def worth(owners: tuple[str, ...]) -> tuple[int, int]:
-        records = (stakes[owner].copies.get(lane, 0) for lane, owner in enumerate(owners))
-        return sum(records), sum(lane in stakes[owner].owned for lane, owner in enumerate(owners))
+        records = (members[owner].records.get(lane, 0) for lane, owner in enumerate(owners))
+        return sum(records), sum(lane in members[owner].owned for lane, owner in enumerate(owners))
 
     def even(owners: tuple[str, ...]) -> bool:
-        counts = Counter(dict.fromkeys(stakes, 0) | Counter(owners))
+        counts = Counter(dict.fromkeys(members, 0) | Counter(owners))
         return max(counts.values()) - min(counts.values()) <= 1
 
-    best = max(worth(owners) for owners in product(stakes, repeat=lanes) if even(owners))
-    given = shares(lanes, stakes)
-    assert worth(tuple(next(n for n in given if lane in given[n]) for lane in range(lanes))) == best
+    best = max(worth(owners) for owners in product(members, repeat=lanes) if even(owners))
+    assigned = assign_lanes(lanes, members)
+    owners = (next(n for n in assigned if lane in assigned[n]) for lane in range(lanes))
+    assert worth(tuple(owners)) == best
 
 
-@pytest.mark.parametrize("known", [0, 2])
-def test_what_a_broker_that_came_back_does_not_know_yet_is_shared_out(known: int) -> None:
-    """Nobody would own it else, until somebody joins or leaves."""
+@pytest.mark.parametrize("listed", [0, 2])
+def test_partitions_that_a_restarted_broker_does_not_list_yet_are_assigned(listed: int) -> None:
+    """Otherwise they have no owner until a member joins or leaves."""
     group = Group(4)
     group.join("one")
     group.join("two")
-    shares = group.share_out(known)
+    shares = group.share_out(listed)
     for topic in TOPICS:
         assert sorted(p for share in shares.values() for p in share[topic]) == [0, 1, 2, 3]

@@ -77,9 +77,9 @@ def test_a_lanes_copy_is_all_its_partitions_copies(tmp_path: Path) -> None:
         cache_entries=100,
         encode_transaction=lambda _: b"",
     )
-    assert ledger.copies() == {}
+    assert ledger.local_records() == {}
     for partition, reached in ((0, 5), (2, 6), (3, 100), (7, 1_000)):
         path = tmp_path / f"partition-{partition}"
         path.mkdir()
         checkpoint.note(path, reached)
-    assert ledger.copies() == {0: 11, 1: 100}
+    assert ledger.local_records() == {0: 11, 1: 100}

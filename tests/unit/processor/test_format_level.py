@@ -91,13 +91,13 @@ def test_a_position_that_cannot_be_read_at_its_own_level_is_no_upgrade() -> None
     assert "upgrade it" not in str(raised.value)
 
 
-def test_a_processor_tells_its_group_the_level_that_it_supports() -> None:
+def test_a_processor_sends_its_group_the_level_that_it_supports() -> None:
     app: Any = faust.App("p", web_enabled=False)
-    app.ledger = SimpleNamespace(
-        identity=SimpleNamespace(partitions=PARTITIONS), copies=lambda: {0: 5}
+    app.lanes = SimpleNamespace(
+        identity=SimpleNamespace(partitions=PARTITIONS), local_records=lambda: {0: 5}
     )
-    told = LaneAssignor(app, replicas=1).metadata({"commands", "coordination"})
-    assert running_workers.level_of_processor(told.encode()) == FORMAT_LEVEL
+    metadata = LaneAssignor(app, replicas=1).metadata({"commands", "coordination"})
+    assert running_workers.level_of_processor(metadata.encode()) == FORMAT_LEVEL
 
 
 def test_a_sink_stops_where_the_level_is_raised_above_its_own() -> None:
@@ -117,7 +117,7 @@ def test_a_sink_stops_where_the_level_is_raised_above_its_own() -> None:
         chain.follow(ReadJournalRecord(0, msgspec.json.encode(record)))
 
 
-def test_a_sink_tells_its_group_the_level_that_it_supports() -> None:
+def test_a_sink_sends_its_group_the_level_that_it_supports() -> None:
     assert running_workers.level_of_sink(member_id("books-sink")) == FORMAT_LEVEL
     assert running_workers.level_of_sink("books-sink") == 0
     assert running_workers.level_of_sink("books-sink-format-12") == 12

@@ -1,4 +1,4 @@
-"""The steps of a lane, and the points between them where it can be killed, are those of the docs."""
+"""The steps of a lane, and its crash points between them, are those of the docs."""
 
 import re
 from pathlib import Path
