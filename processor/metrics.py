@@ -54,7 +54,7 @@ class ProcessorMetrics:
     def committed(self, started: float) -> None:
         self._transaction.observe(time.monotonic() - started)
 
-    def table(self, partition: int, bytes: int) -> None:
+    def store_bytes(self, partition: int, bytes: int) -> None:
         self._table.labels(partition).set(bytes)
 
     def gone(self, partition: int) -> None:

@@ -62,7 +62,7 @@ def run(data: Path | None = None) -> None:
         CrashPoints(settings.crash_at, settings.crash_chance),
         rocksdb_mib=settings.rocksdb_mib,
         cache_entries=settings.cache_entries,
-        encode_transaction=transaction_encoding.transactions(settings, schemas),
+        encode_transaction=transaction_encoding.transaction_encoder(settings, schemas),
     )
     lanes.clock.wait_until_brokers_agree()
     log.info("processor starting", rules=rules_build())

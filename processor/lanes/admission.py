@@ -1,8 +1,8 @@
-"""What must be so before a record is decided: this program can read it and goes on with what it
-says, and its log time can be. Else the worker stops before it commits anything of the record.
+"""What must hold before a record is decided: this program can read it and supports what it asks
+for, and its log time is plausible. Otherwise the worker stops before it commits any of the record.
 
-That is the last defence. Against other versions the plan is the format level: docs/upgrading.md.
-Against brokers with a wrong clock it is an operator's decision: docs/operating.md.
+This is the last defence. The format level protects against other versions: docs/upgrading.md. An
+operator's decision protects against brokers with a wrong clock: docs/operating.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ from schemas import coordination
 from schemas.state import PartitionState
 from schemas.topics import Names
 
-# Called with each record before it is decided; returns what must be decided before it. Raises
-# Stopped where it must not be decided.
+# Called with each record before it is decided. Returns the inputs that must be decided before it;
+# raises Stopped if it must not be decided.
 Admit = Callable[[PartitionState, DecisionInput], Sequence[DecisionInput]]
 
 
 class Stopped(Failure):
-    """A record must not be decided by this worker as things are."""
+    """This worker must not decide a record."""
 
 
 def admit_all(partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
@@ -35,7 +35,7 @@ def admit_all(partition: PartitionState, input: DecisionInput) -> Sequence[Decis
 
 
 class Admission:
-    """Of the partitions of one lane."""
+    """For the partitions of one lane."""
 
     def __init__(self, config: ClientConfig, names: Names, clock: WorkerClock) -> None:
         self._config = config
@@ -43,18 +43,20 @@ class Admission:
         self._clock = clock
 
     def __call__(self, partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
-        reason = _unread(partition, input)
+        reason = _unsupported_reason(partition, input)
         if reason is not None:
             raise Stopped(f"{self._where(partition, input)}: {reason}")
         if input.time_ms <= self._clock.latest_log_time_ms():
             return ()
-        return self._too_late(partition, input)
+        return self._operator_decision(partition, input)
 
-    def _too_late(self, partition: PartitionState, input: DecisionInput) -> Sequence[DecisionInput]:
-        """A log time that cannot be. The operator's decision may lie behind the record."""
+    def _operator_decision(
+        self, partition: PartitionState, input: DecisionInput
+    ) -> Sequence[DecisionInput]:
+        """For an implausible log time. The operator's decision may lie behind the record."""
         if engine.log_time(partition, input) <= self._clock.latest_log_time_ms():
             return ()
-        # By the type: an input of another topic brings no time of its own.
+        # For the type: inputs of other topics have no log time.
         topic: Literal["commands", "coordination"] = (
             "commands" if input.topic == "commands" else "coordination"
         )
@@ -62,10 +64,10 @@ class Admission:
             return ()
         number, latest_ms = partition.partition, self._clock.latest_log_time_ms()
         with CommittedReader(self._config) as reader:
-            found = log_time.find(reader, self._names, number, topic, input.offset, latest_ms)
-        if found is not None:
-            place, value, decision = found
-            return (input_of("operator", place, None, value, 0, decision),)
+            decided = log_time.find(reader, self._names, number, topic, input.offset, latest_ms)
+        if decided is not None:
+            offset, value, decision = decided
+            return (input_of("operator", offset, None, value, 0, decision),)
         # Raises if it is this machine's clock that is wrong.
         disagreeing = self._clock.check()
         blame = "; ".join(map(str, disagreeing)) or (
@@ -86,8 +88,8 @@ class Admission:
         return f"partition {partition.partition} of `{topic}`, record at {input.offset}"
 
 
-def _unread(partition: PartitionState, input: DecisionInput) -> str | None:
-    """Why this program cannot go on with what a record says; None if it can."""
+def _unsupported_reason(partition: PartitionState, input: DecisionInput) -> str | None:
+    """Why this program cannot decide a record; None if it can."""
     message = input.message
     if isinstance(message, coordination.Undecodable):
         return (

@@ -185,9 +185,9 @@ class LaneProcessor(LaneThread):
                 self._on_failure,
             )
             for number in self.partitions:
-                table = self._open_store(number)
-                closing.callback(table.close)
-                self._writers[number] = PartitionWriter(number, table, self._encode_transaction)
+                store = self._open_store(number)
+                closing.callback(store.close)
+                self._writers[number] = PartitionWriter(number, store, self._encode_transaction)
             self._take_over()
             # E. Read on from the position in the state
             positions = {number: writer.position for number, writer in self._writers.items()}
@@ -212,7 +212,7 @@ class LaneProcessor(LaneThread):
         # D. Journal the genesis
         identity = self._identity
         genesis = Genesis(ledger_id=identity.ledger_id, partitions=identity.partitions)
-        fresh = [writer for writer in writers if writer.table.position is None]
+        fresh = [writer for writer in writers if writer.store.position is None]
         for writer in fresh:
             writer.decide_genesis(genesis, identity.settings)
         if fresh:
@@ -224,35 +224,35 @@ class LaneProcessor(LaneThread):
         except BaseException as error:
             # Neither a stop nor Kafka: it may be the local copy, and another worker has none.
             if not isinstance(error, StopRequested | Failure | KafkaException):
-                checkpoint.forget(writer.table.path)
+                checkpoint.forget(writer.store.path)
             self._abandoning.set()
             return error
         return None
 
     def _recover(self, writer: PartitionWriter) -> None:
-        table, number, identity = writer.table, writer.number, self._identity
+        store, number, identity = writer.store, writer.number, self._identity
         with CommittedReader(self._config) as reader:
             # B. Restore the local copy to the stable end of `state`
             recovery = Recovery(reader, self._names, number)
             recovery.check_ended()
             recovery.restore(
-                table, identity.ledger_id, lambda at, end: self._restoring(number, at, end)
+                store, identity.ledger_id, lambda at, end: self._restoring(number, at, end)
             )
             self._reach("restored")
             # C. Check that state, inputs and journal agree
-            last = recovery.check_journal(table.position)
-            if table.position is None or last is None:
-                recovery.check_inputs(nowhere(table))
+            last = recovery.check_journal(store.position)
+            if store.position is None or last is None:
+                recovery.check_inputs(nowhere(store))
                 return
-            check_owner(table.position, identity.ledger_id, identity.partitions)
-            recovery.check_inputs(table.position)
-            table.prove(last.offset, table.position.last_hash)
-        settings = table.partition.settings
+            check_owner(store.position, identity.ledger_id, identity.partitions)
+            recovery.check_inputs(store.position)
+            store.prove(last.offset, store.position.last_hash)
+        settings = store.partition.settings
         if settings is not None and _chosen(settings) != _chosen(identity.settings):
             log.warning(
                 "the ledger's own settings hold, not the environment's",
                 partition=number,
-                ledger=msgspec.to_builtins(table.partition.settings),
+                ledger=msgspec.to_builtins(store.partition.settings),
                 environment=msgspec.to_builtins(identity.settings),
             )
 
@@ -307,21 +307,21 @@ class LaneProcessor(LaneThread):
         now, now_ms = time.monotonic(), time.time() * 1_000
         for number, writer in self._writers.items():
             # A partition that has decided nothing yet has no time.
-            time_ms = writer.table.partition.time_ms or now_ms
+            time_ms = writer.store.partition.time_ms or now_ms
             self._metrics.lag(number, self._batches.lag(number), (now_ms - time_ms) / 1_000)
             if now - writer.sized_at >= STORE_SIZE_INTERVAL_S:
                 writer.sized_at = now
-                self._metrics.table(number, writer.table.size_bytes())
+                self._metrics.store_bytes(number, writer.store.size_bytes())
         if now - self._noted_at >= CHECKPOINT_NOTE_INTERVAL_S:
             self._note_checkpoints()
 
     def _note_checkpoints(self) -> None:
         self._noted_at = time.monotonic()
         for writer in self._writers.values():
-            checkpoint.note(writer.table.path, writer.table.local.changelog_next_offset)
+            checkpoint.note(writer.store.path, writer.store.local.changelog_next_offset)
 
     def _seconds_until_due(self) -> float:
-        due = (writer.table.earliest_due_ms() for writer in self._writers.values())
+        due = (writer.store.earliest_due_ms() for writer in self._writers.values())
         earliest_ms = min((ms for ms in due if ms is not None), default=None)
         if earliest_ms is None:
             return IDLE_S
@@ -333,7 +333,7 @@ class LaneProcessor(LaneThread):
         now = time.time()
         late = []
         for number, writer in self._writers.items():
-            due_ms = writer.table.earliest_due_ms()
+            due_ms = writer.store.earliest_due_ms()
             due = due_ms is not None and due_ms <= now * 1_000
             # A record that has arrived brings its own time.
             quiet = number not in self._busy and self._batches.lag(number) == 0

@@ -1,8 +1,8 @@
-"""The single writer of one partition: its table, and what the batch in flight will write of it.
+"""The single writer of one partition: its store, and what the batch in flight will write of it.
 
-It decides records in order and keeps what follows in memory; the lane's owner says when that is
-produced and, once its Kafka transaction has committed, written to the table. It reads nothing by
-itself and commits nothing.
+It decides records in order and keeps the results in memory. The lane says when they are produced
+and, once their Kafka transaction has committed, written to the store. It reads nothing by itself
+and commits nothing.
 """
 
 from collections import Counter
@@ -32,38 +32,38 @@ Outcomes = Counter[tuple[str, str]]
 
 
 class PartitionWriter:
-    def __init__(self, number: int, table: StateStore, encode_transaction: Encode) -> None:
+    def __init__(self, number: int, store: StateStore, encode_transaction: Encode) -> None:
         self.number = number
-        self.table = table
-        # When it last told itself what time it is, and its table's size.
+        self.store = store
+        # When it last wrote a tick, and when it last measured its store.
         self.ticked_at = self.sized_at = 0.0
         self._encode_transaction = encode_transaction
-        self._written = BatchOutput(number, "", encode_transaction)
-        self._last: dict[str, DecisionInput] = {}
+        self._output = BatchOutput(number, "", encode_transaction)
+        self._last_inputs: dict[str, DecisionInput] = {}
         self._staged: Staged = []
-        self._told = _DeliveryReports()
+        self._delivery = _DeliveryReports()
 
     @property
     def position(self) -> PartitionPosition:
-        position = self.table.position
+        position = self.store.position
         assert position is not None, "an owned partition has its genesis"
         return position
 
     @property
     def writes(self) -> bool:
-        """Whether something was decided that is not committed."""
-        return self._written.bytes > 0
+        """Whether it has decided something that is not committed."""
+        return self._output.bytes > 0
 
     def decide_genesis(self, genesis: Genesis, settings: LedgerParameters) -> None:
         message = coordination.Configure(settings=settings, genesis=genesis)
-        self._written = self._outputs(genesis_hash(genesis.ledger_id, self.number))
+        self._output = self._new_output(genesis_hash(genesis.ledger_id, self.number))
         input = engine.genesis(self.number, message, batch_output.encode_message(message))
-        for decision in engine.apply(self.table, input):
-            self._written.add(None, decision)
+        for decision in engine.apply(self.store, input):
+            self._output.add(None, decision)
 
     def decide(self, batch: Batch, outcomes: Outcomes, admit: Admit = admit_all) -> Iterator[None]:
-        """Yields where so much is decided that it must be committed before the rest; and before it
-        raises why a record is not admitted."""
+        """Yields when so much is decided that it must be committed before the rest. If a record is
+        not admitted, it yields what precedes it, then raises the reason."""
         position = self.position
         if batch.coordination_from != position.coordination.next_offset:
             raise BrokenInvariant(
@@ -71,86 +71,88 @@ class PartitionWriter:
             )
         if batch.commands_from != position.commands.next_offset:
             raise BrokenInvariant(f"read from {batch.commands_from}, not {position.commands}")
-        self._written = self._outputs(position.last_hash)
+        self._output = self._new_output(position.last_hash)
         # Coordination messages first, so that no flood of commands can starve them.
         inputs = [*batch.messages, *batch.commands]
-        self._fetch(inputs)
+        self._prefetch(inputs)
         for input in inputs:
             try:
-                first = admit(self.table.partition, input)
+                inserted = admit(self.store.partition, input)
             except Failure:
                 if self.writes:
                     yield
                 raise
-            for each in first:
-                self._decide(each, outcomes)
+            for operator_input in inserted:
+                self._decide(operator_input, outcomes)
             self._decide(input, outcomes)
-            self._last[input.topic] = input
-            if self._written.bytes >= MAX_BYTES:
+            self._last_inputs[input.topic] = input
+            if self._output.bytes >= MAX_BYTES:
                 yield
 
     def _decide(self, input: DecisionInput, outcomes: Outcomes) -> None:
-        for decision in engine.apply(self.table, input):
+        for decision in engine.apply(self.store, input):
             record = decision.record
-            self._written.add(input.key, decision)
+            self._output.add(input.key, decision)
             if record.step in OUTCOMES:
                 outcomes[record.step, record.reason or ""] += 1
 
-    def _outputs(self, last_hash: str) -> BatchOutput:
+    def _new_output(self, last_hash: str) -> BatchOutput:
         return BatchOutput(self.number, last_hash, self._encode_transaction)
 
-    def _fetch(self, inputs: list[DecisionInput]) -> None:
-        """All reads before deciding: in two calls, not one for each key."""
-        table = self.table
-        table.forget()
-        table.fetch([key for input in inputs for key in prefetch.keys_read(input)])
+    def _prefetch(self, inputs: list[DecisionInput]) -> None:
+        """All reads happen before deciding, in two calls instead of one for each key."""
+        store = self.store
+        store.forget()
+        store.fetch([key for input in inputs for key in prefetch.keys_read(input)])
         naming = [input for input in inputs if type(input.message) in prefetch.NAMING]
-        table.fetch([key for input in naming for key in prefetch.keys_named(table, input)])
+        store.fetch([key for input in naming for key in prefetch.keys_named(store, input)])
 
     def produce_records(self, producer: Producer, names: Names) -> None:
-        self._told = _DeliveryReports()
-        self._written.produce(producer, names, self._told.journal)
+        self._delivery = _DeliveryReports()
+        self._output.produce(producer, names, self._delivery.journal)
 
     def produce_state(self, producer: Producer, names: Names) -> None:
-        """What it changes, the position last."""
-        before = self.table.position or nowhere(self.table, new_incarnation())
+        """Every changed key, the position last."""
+        before = self.store.position or nowhere(self.store, new_incarnation())
         self._position = PartitionPosition(
-            self.table.partition,
-            position_after(self._last["commands"]) if "commands" in self._last else before.commands,
-            position_after(self._last["coordination"])
-            if "coordination" in self._last
+            self.store.partition,
+            position_after(self._last_inputs["commands"])
+            if "commands" in self._last_inputs
+            else before.commands,
+            position_after(self._last_inputs["coordination"])
+            if "coordination" in self._last_inputs
             else before.coordination,
-            self._written.last_hash,
+            self._output.last_hash,
             before.incarnation,
         )
-        self._staged = self.table.staged()
+        self._staged = self.store.staged()
         batch_output.produce_state(
             producer,
             names,
             self.number,
             self._staged,
             msgspec.msgpack.encode(self._position),
-            self._told.state,
+            self._delivery.state,
         )
 
     def write(self, producer: Producer) -> None:
-        """To the table, what was produced and is committed."""
-        told = self._told
-        told.wait(producer)
+        """Writes to the store what was produced and is committed."""
+        delivery = self._delivery
+        delivery.wait(producer)
         local = LocalCheckpoint(
-            told.state_offset + 1,
-            told.state_time_ms,
-            told.journal_offset,
-            self._written.last_hash,
+            delivery.state_offset + 1,
+            delivery.state_time_ms,
+            delivery.journal_offset,
+            self._output.last_hash,
             self._position.incarnation,
         )
-        self.table.commit(self._staged, self._position, local)
-        self._written = self._outputs(self._written.last_hash)
-        self._last, self._staged = {}, []
+        self.store.commit(self._staged, self._position, local)
+        self._output = self._new_output(self._output.last_hash)
+        self._last_inputs, self._staged = {}, []
 
 
 class _DeliveryReports:
-    """Where the transaction's last records lie: from their delivery reports."""
+    """The offsets of the transaction's last records, from their delivery reports."""
 
     def __init__(self) -> None:
         self.journal_offset = self.state_offset = -1
@@ -165,9 +167,7 @@ class _DeliveryReports:
             self.state_offset, self.state_time_ms = message.offset() or 0, message.timestamp()[1]
 
     def wait(self, producer: Producer) -> None:
-        """The reports of what a committed transaction holds are there; they may need to be
-        fetched.
-        """
+        """The client has the reports of a committed transaction, but may still hold them."""
         for _ in range(1_000):
             if self.state_offset >= 0 and self.journal_offset >= 0:
                 return
@@ -175,6 +175,6 @@ class _DeliveryReports:
         raise BrokenInvariant("a transaction was committed without its records")
 
 
-def nowhere(table: StateStore, incarnation: bytes = b"") -> PartitionPosition:
-    """Where a partition is that has no state."""
-    return PartitionPosition(table.partition, InputPosition(), InputPosition(), "", incarnation)
+def nowhere(store: StateStore, incarnation: bytes = b"") -> PartitionPosition:
+    """The position of a partition that has no state."""
+    return PartitionPosition(store.partition, InputPosition(), InputPosition(), "", incarnation)

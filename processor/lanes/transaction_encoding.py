@@ -1,7 +1,7 @@
-"""How entries are written to `transactions`, chosen once, at the start of a processor.
+"""How entries are encoded for `transactions`; chosen once, when a processor starts.
 
-Keeps the rule that a topic has what was asked for or nothing: where a registry's id is wanted and
-cannot be had, the processor does not start. It knows no batch.
+Keeps the rule that a topic has the configured encoding or nothing: if it needs a registry's id and
+the registry does not give one, the processor does not start. It must not know a batch.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 Encode = Callable[[TransactionRecord], bytes]
 
 
-def transactions(settings: ProcessorSettings, schemas: AvroSchemas) -> Encode:
+def transaction_encoder(settings: ProcessorSettings, schemas: AvroSchemas) -> Encode:
     match settings.transactions_encoding:
         case "json":
             return codecs.encode_json

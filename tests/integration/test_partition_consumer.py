@@ -99,7 +99,7 @@ def test_another_client_reads_on_where_one_stands_still(
     eventually(lambda: offsets.come(3, 2), 30)
     # Some are read and not taken yet: they are not read again.
     produce(producer, topic, 0, 4)
-    eventually(lambda: inputs.read_ahead(0.02) and inputs.ahead(0) == 4, 30)
+    eventually(lambda: inputs.read_ahead(0.02) and inputs.untaken(0) == 4, 30)
     before = len(made)
     made[-1].pause([TopicPartition(topic, 0)])
     produce(producer, topic, 0, 5)

@@ -87,7 +87,7 @@ def test_what_is_read_ahead_of_a_batch_follows_on_it(
     write(producer, names, 3, committed=True)
     (first,) = taken(inputs, 3)
     write(producer, names, 600, committed=True)
-    eventually(lambda: inputs.read_ahead(0.1) and inputs.ahead(0) == 600, 30)
+    eventually(lambda: inputs.read_ahead(0.1) and inputs.untaken(0) == 600, 30)
     # 600 and a marker: what was read still waits.
     assert inputs.backlog() == inputs.lag(0) >= 600
     write(producer, names, 7, committed=True)
@@ -101,10 +101,10 @@ def test_what_is_read_ahead_of_a_batch_follows_on_it(
 def test_what_is_read_ahead_leaves_room_for_what_comes_last(
     inputs: BatchReader, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "MAX_AHEAD", 50)
+    monkeypatch.setattr(reading, "MAX_READ_AHEAD", 50)
     write(producer, names, 90, committed=True)
     eventually(lambda: not inputs.read_ahead(0.1), 30)
-    assert inputs.ahead(0) == 50
+    assert inputs.untaken(0) == 50
     (batch,) = taken(inputs, 90)
     assert len(batch.commands) == 90
 
@@ -113,7 +113,7 @@ def test_what_is_read_at_once_is_bounded_by_its_bytes(
     inputs: BatchReader, names: Names, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More comes while it is read: records alone would not bound what is held."""
-    monkeypatch.setattr(reading, "AT_A_TIME", 10)
+    monkeypatch.setattr(reading, "RECORDS_PER_READ", 10)
     monkeypatch.setattr(reading, "MAX_INPUT_BYTES", 100)
     write(producer, names, 95, committed=True)
     batches = taken(inputs, 95)

@@ -88,7 +88,7 @@ def test_another_client_reads_on_after_what_was_read_ahead(
     assert [len(batch.commands), len(batch.messages)] == [2, 1]
     consumer.next = [command(2), message(1), message(2)]
     assert inputs.read_ahead(0)
-    inputs._reader._replace({})
+    inputs._consumer._replace({})
     assert consumer.assigned == {NAMES.commands: 3, NAMES.coordination: 3}
     consumer.next = [command(3)]
     (batch,) = inputs.take(0)

@@ -1,4 +1,4 @@
-"""A partition's writer on a real table: it decides only what follows on what it has decided."""
+"""A partition's writer on a real store: it decides only what follows on what it has decided."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ COORDINATION, COMMANDS = 4, 7
 @pytest.fixture
 def writer(tmp_path: Path) -> Iterator[PartitionWriter]:
     """It has read up to these offsets."""
-    table = StateStore(tmp_path / "partition-0", 0, Memory(16), 100)
+    store = StateStore(tmp_path / "partition-0", 0, Memory(16), 100)
     at = PartitionPosition(
         PartitionState(0), InputPosition(COMMANDS), InputPosition(COORDINATION), "hash"
     )
-    table.commit([], at, LocalCheckpoint())
-    yield PartitionWriter(0, table, codecs.encode_json)
-    table.close()
+    store.commit([], at, LocalCheckpoint())
+    yield PartitionWriter(0, store, codecs.encode_json)
+    store.close()
 
 
 @pytest.mark.parametrize(
