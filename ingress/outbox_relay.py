@@ -46,7 +46,7 @@ class _OutboxRow(Struct, frozen=True):
 class Relay(Background):
     def __init__(self, pool: Pool, sender: Sender, crash: CrashPoints) -> None:
         passing = (*queries.AWAY, KafkaException)
-        super().__init__("the outbox waits", PAUSE_S, passing=passing)
+        super().__init__("outbox relay is waiting", PAUSE_S, passing=passing)
         self._pool = pool
         self._sender = sender
         self._crash = crash

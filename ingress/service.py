@@ -140,7 +140,7 @@ def parts(
     async def revocations_probe(timeout_s: float) -> str | None:
         error = await postgres_probe(timeout_s)
         if error is None and not endings.loaded:
-            return "the revocations are not loaded yet"
+            return "revocations not loaded yet"
         return error
 
     health = Health(about, {"kafka": kafka_probe, "postgres": revocations_probe})
@@ -263,7 +263,7 @@ def _metrics_route(registry: CollectorRegistry) -> Route:
         method="GET",
         path="/metrics",
         handler=told,
-        summary="Measurements, for Prometheus",
+        summary="Metrics for Prometheus",
         tag="About",
         roles=PUBLIC,
         answers={200: "text/plain"},
@@ -301,7 +301,7 @@ async def _kafka_is_there(
         if error is None:
             return True
         if time.monotonic() > deadline:
-            raise Failure(f"Kafka at {settings.brokers} gives no answer: {error}")
+            raise Failure(f"Kafka at {settings.brokers} does not answer: {error}")
         log.warning("waiting for Kafka", error=error)
         try:
             await asyncio.wait_for(stop.wait(), RETRY_S)

@@ -1,4 +1,4 @@
-"""What the ingress reads from the environment and `.env`."""
+"""The settings of the ingress, from the environment and `.env`."""
 
 from pydantic import SecretStr
 
@@ -15,30 +15,29 @@ from plumbing.settings import (
 
 
 class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSettings):
-    http_host: str = setting("127.0.0.1", "The address that the HTTP port is opened on.")
+    http_host: str = setting("127.0.0.1", "The address on which the ingress listens.")
     http_port: int = setting(8000, "The HTTP port.", ge=1, le=65535)
     api_v1_prefix: str = setting(
         "/api/v1",
-        "The path that the first version of the API stands under.",
+        "The path prefix of the first version of the API.",
         allowed="/ and A-Z a-z 0-9 _ -, not ending in /",
         pattern=r"^(/[A-Za-z0-9_-]+)+$",
     )
     signing_key: SecretStr | None = setting(
         None,
-        "Signs what clients carry and bring back: sessions and the addresses to poll at. All"
-        " ingresses of one ledger share it.",
+        "Signs access tokens, CSRF tokens and status URLs. All ingresses of a ledger share it.",
         allowed="a random text of 32 bytes or more",
-        default_text="unset: the embedded runtime makes one at its first start",
+        default_text="unset: the embedded runtime creates one at its first start",
         strong_in_production=True,
     )
     signing_key_previous: SecretStr | None = setting(
         None,
-        "The SIGNING_KEY before this one: what it signed is still believed.",
+        "The previous SIGNING_KEY: what it signed stays valid.",
         allowed="a random text of 32 bytes or more",
         secret=True,
     )
     access_token_ttl_s: int = setting(
-        900, "How long an access token is taken, in seconds.", ge=10, le=86_400
+        900, "How long an access token is valid, in seconds.", ge=10, le=86_400
     )
     session_ttl_s: int = setting(
         30 * 86_400,
@@ -48,39 +47,39 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
     )
     cookie_ttl_s: int = setting(
         43_200,
-        "How long a browser is signed in by its cookie, in seconds.",
+        "How long a browser's session cookie is valid, in seconds.",
         ge=60,
         le=366 * 86_400,
     )
     password_concurrency: int = setting(
-        2, "How many passwords are hashed at once; others wait.", ge=1, le=64
+        2, "How many passwords are hashed at once. Others wait.", ge=1, le=64
     )
     password_memory_kib: int = setting(
-        19_456, "The memory that one hash of a password takes, in KiB.", ge=8_192, le=1_048_576
+        19_456, "The memory for hashing one password, in KiB.", ge=8_192, le=1_048_576
     )
     login_failures_per_email: int = setting(
         10,
-        "How many wrong passwords for one e-mail address are taken within LOGIN_WINDOW_S.",
+        "How many wrong passwords for one e-mail address are accepted within LOGIN_WINDOW_S.",
         ge=1,
         le=1_000,
     )
     login_failures_per_address: int = setting(
         100,
-        "How many wrong passwords from one network address are taken within LOGIN_WINDOW_S. Behind"
-        " a proxy it is the proxy's, unless TRUSTED_PROXIES names it.",
+        "How many wrong passwords from one network address are accepted within LOGIN_WINDOW_S."
+        " Behind a proxy that is the proxy's address, unless TRUSTED_PROXIES names it.",
         ge=1,
         le=1_000_000,
     )
     login_window_s: int = setting(
         900,
-        "How long a wrong password counts, in seconds. At the limit one more is taken each time"
-        " that one's share of it has passed.",
+        "How long a wrong password counts, in seconds. At the limit, one more attempt is accepted"
+        " each time its share of the window has passed.",
         ge=1,
         le=86_400,
     )
     registrations_per_address: int = setting(
         100,
-        "How many registrations from one network address are taken within LOGIN_WINDOW_S.",
+        "How many registrations from one network address are accepted within LOGIN_WINDOW_S.",
         ge=1,
         le=1_000_000,
     )
@@ -93,55 +92,55 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
     )
     sessions_per_user: int = setting(
         50,
-        "How many sessions a user may have. When one more begins, the oldest ends.",
+        "How many sessions a user may have. One more ends the oldest.",
         ge=1,
         le=100,
     )
     api_keys_per_user: int = setting(
         50,
-        "How many API keys a user may have. When one more is created, the oldest ends.",
+        "How many API keys a user may have. One more ends the oldest.",
         ge=1,
         le=100,
     )
     api_key_ttl_s: int = setting(
         90 * 86_400,
-        "How long an API key is valid whose creation names no end, in seconds.",
+        "How long an API key without `expires_at` is valid, in seconds.",
         ge=60,
         le=3_660 * 86_400,
     )
     api_key_max_ttl_s: int = setting(
         366 * 86_400,
-        "How long an API key may be valid at most, in seconds.",
+        "The longest validity of an API key, in seconds.",
         ge=60,
         le=3_660 * 86_400,
     )
     trusted_proxies: str = setting(
         "",
-        "The proxies in front: what they say in X-Forwarded-For of who asks is believed.",
-        allowed="IP addresses or networks, with commas between them",
+        "The proxies whose X-Forwarded-For is trusted.",
+        allowed="IP addresses or networks, separated by commas",
     )
     admin_email: str | None = setting(
         None,
-        "The e-mail address of the first admin, who is made at the start where there is none.",
+        "The e-mail address of the first admin, created at the start if there is no admin.",
         allowed="an e-mail address",
         pattern=r"^[^\s@]+@[^\s@]+$",
     )
     admin_password: SecretStr | None = setting(
         None,
-        "The password of that admin.",
+        "The password of the first admin.",
         allowed="8 to 128 characters, in production 12 or more",
         secret=True,
     )
     require_trans_id: bool = setting(
-        False, "Whether what moves money is refused without an idempotency key of the client's."
+        False, "Whether requests that move money must have an idempotency key."
     )
     registration_open: bool = setting(
-        True, "Whether anybody may register. Off, there are no users but those that there are."
+        True, "Whether anybody may register. If false, no new users can."
     )
     self_credit: bool = setting(
         lambda values: values.get("app_env") != "production",
-        "Whether users may credit their own wallets: they create money. Off, operators alone bring"
-        " money in.",
+        "Whether users may credit their own wallets, which creates money. If false, only operators"
+        " may.",
         default_text="true in development, false in production",
     )
 

@@ -25,22 +25,20 @@ class AuditQuery(Query):
     user: Annotated[str | None, Field(max_length=64, description="By integer id or uuid.")] = None
     action: Annotated[
         str | None,
-        Field(
-            max_length=100, description="As `action` has it: `signed in`, `freeze`, `forbidden`."
-        ),
+        Field(max_length=100, description="Such as `signed in`, `freeze` or `forbidden`."),
     ] = None
     subject: Annotated[
         str | None,
         Field(
             max_length=200,
-            description="As `subject` has it: an account, a session, an API key, a user, a route.",
+            description="An account, a session, an API key, a user or a route.",
         ),
     ] = None
-    since: Annotated[Moment | None, Field(description="RFC 3339, with its offset.")] = None
-    until: Annotated[Moment | None, Field(description="RFC 3339; before this.")] = None
+    since: Annotated[Moment | None, Field(description="RFC 3339, with an offset.")] = None
+    until: Annotated[Moment | None, Field(description="RFC 3339; excludes this time.")] = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: Annotated[
-        str | None, Field(max_length=150, description="As `next_cursor` gave it.")
+        str | None, Field(max_length=150, description="The `next_cursor` of the previous page.")
     ] = None
 
 
@@ -48,13 +46,13 @@ class AuditResponse(ResponseModel):
     id: int
     time: Instant
     user_uuid: str | None
-    key_id: str | None = Field(description="The API key that it was done with.")
+    key_id: str | None = Field(description="The API key that was used.")
     action: str
     subject: str | None
     address: str | None
     trace: str | None
     detail: dict[str, Any]
-    count: int = Field(description="How many such events this row stands for.")
+    count: int = Field(description="How many such events this row counts.")
 
 
 class AuditList(ResponseModel):
@@ -87,10 +85,10 @@ class AuditLog:
                 method="GET",
                 path="/audit",
                 handler=self.list,
-                summary="Who did what",
-                description="Sign-ins and refused passwords, what was forbidden, changes of users,"
-                " sessions and keys, and every command that an operator sends to the ledger: its"
-                " kind is the `action`, its account the `subject`. Filters are joined by `and`.",
+                summary="The audit log",
+                description="Sign-ins, refused passwords, forbidden requests, changes of users,"
+                " sessions and keys, and every command that an operator sends to the ledger, with"
+                " its kind as `action` and its account as `subject`. All filters must match.",
                 tag="Audit",
                 roles=AUDITORS | ADMINS,
                 scope=Scope.READ,

@@ -59,7 +59,7 @@ class NewKey(Body):
     @classmethod
     def _ahead(cls, time: datetime | None) -> datetime | None:
         if time is not None and not datetime.now(UTC) < time.astimezone(UTC):
-            raise PydanticCustomError("not_ahead", "is not in the future")
+            raise PydanticCustomError("not_ahead", "must be in the future")
         return time
 
 
@@ -73,10 +73,8 @@ class KeyResponse(ResponseModel):
 
 
 class NewKeyResponse(KeyResponse):
-    key: str = Field(description="For `Authorization: Bearer`. Shown this once only.")
-    ended: list[str] = Field(
-        description="The ids of older keys that ended, because there were too many."
-    )
+    key: str = Field(description="For `Authorization: Bearer`. It is shown only once.")
+    ended: list[str] = Field(description="The ids of older keys that ended because of the limit.")
 
 
 class KeyList(ResponseModel):
@@ -123,8 +121,8 @@ class ApiKeys:
                 path="/api-keys",
                 handler=self.make,
                 summary="Create an API key",
-                description="Needs the current password. At most API_KEYS_PER_USER are valid: when"
-                " there are more, the oldest ends.",
+                description="Needs the current password. A user has at most API_KEYS_PER_USER: one"
+                " more ends the oldest.",
                 tag=TAG,
                 roles=SIGNED_IN,
                 body=NewKey,

@@ -67,7 +67,7 @@ class Authenticator:
             return None if cookie is None else await self._by_cookie(request, cookie)
         scheme, _, token = header.partition(" ")
         if scheme != "Bearer" and scheme.lower() != "bearer":
-            raise unauthenticated("The scheme of `Authorization` is `Bearer`.")
+            raise unauthenticated("The scheme of `Authorization` must be `Bearer`.")
         known = self._remembered(self._known, token)
         if known is not None:
             return known
@@ -144,7 +144,7 @@ def unauthenticated(detail: str | None = None) -> HttpProblem:
 
 
 def _access_token_invalid() -> HttpProblem:
-    return unauthenticated("The access token is not valid, or has expired.")
+    return unauthenticated("The access token is invalid or has expired.")
 
 
 def _caller(found: Holder) -> Caller:

@@ -18,7 +18,7 @@ MOST: Final = 5_000
 
 class Sweeping(Background):
     def __init__(self, pool: Pool) -> None:
-        super().__init__("sweeping waits for Postgres", EVERY_S)
+        super().__init__("cleanup is waiting for Postgres", EVERY_S)
         self._pool = pool
 
     async def turn(self) -> None:

@@ -32,20 +32,20 @@ class PasswordChange(Body):
     password: NewPassword
     password_confirmation: Annotated[str | None, Field(max_length=MAX_LENGTH)] = None
     end_api_keys: Annotated[
-        bool, Field(description="Whether all API keys end, as the other sessions do.")
+        bool, Field(description="Whether all API keys end, like the other sessions.")
     ] = False
 
     @field_validator("password_confirmation")
     @classmethod
     def _confirms(cls, again: str | None, others: ValidationInfo) -> str | None:
         if again is not None and "password" in others.data and again != others.data["password"]:
-            raise PydanticCustomError("not_the_same", "is not the password")
+            raise PydanticCustomError("not_the_same", "differs from password")
         return again
 
 
 class SessionResponse(ResponseModel):
     id: str
-    current: bool = Field(description="Whether it is the one that asks.")
+    current: bool = Field(description="Whether it is the session of this request.")
     created_at: Instant
     last_used_at: Instant | None
     expires_at: Instant
@@ -83,7 +83,7 @@ class Own:
                 method="GET",
                 path="/me",
                 handler=self.me,
-                summary="Who you are",
+                summary="Your user",
                 tag=TAG,
                 roles=SIGNED_IN,
                 scope=Scope.READ,
@@ -94,7 +94,7 @@ class Own:
                 path="/auth/password",
                 handler=self.change_password,
                 summary="Change the password",
-                description="Ends all other sessions; with `end_api_keys` all API keys, too.",
+                description="Ends all other sessions and, with `end_api_keys`, all API keys.",
                 tag=TAG,
                 roles=SIGNED_IN,
                 body=PasswordChange,
@@ -105,7 +105,7 @@ class Own:
                 method="GET",
                 path="/sessions",
                 handler=self.sessions,
-                summary="Where you are signed in",
+                summary="Your sessions",
                 tag=TAG,
                 roles=SIGNED_IN,
                 answers={200: SessionList},

@@ -46,14 +46,14 @@ class Register(Body):
         Name | None,
         Field(
             validate_default=True,
-            description="In place of first_name and last_name: split at its first space.",
+            description="Instead of first_name and last_name; split at the first space.",
         ),
     ] = None
     email: Annotated[Email, Field(examples=["ada@example.com"])]
     password: NewPassword
     password_confirmation: Annotated[
         str | None,
-        Field(max_length=MAX_LENGTH, description="Where it is given, the same as password."),
+        Field(max_length=MAX_LENGTH, description="If given, must equal password."),
     ] = None
 
     @field_validator("name")
@@ -67,7 +67,7 @@ class Register(Body):
     @classmethod
     def _confirms(cls, again: str | None, others: ValidationInfo) -> str | None:
         if again is not None and "password" in others.data and again != others.data["password"]:
-            raise PydanticCustomError("not_the_same", "is not the password")
+            raise PydanticCustomError("not_the_same", "differs from password")
         return again
 
     @property
@@ -108,8 +108,8 @@ class Registration:
                 path=path,
                 handler=self.register,
                 summary="Register",
-                description="Makes a user and a first wallet, and signs in. The wallet is open when"
-                " this is answered, or soon after; what is asked of it meanwhile waits.",
+                description="Creates a user and a first wallet, and signs in. The wallet is open by"
+                " then or soon after; requests that use it wait until it is.",
                 tag=TAG,
                 roles=PUBLIC,
                 body=Register,

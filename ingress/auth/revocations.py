@@ -54,7 +54,7 @@ class Endings(Background):
         *,
         silence_s: float = SILENCE_S,
     ) -> None:
-        super().__init__("revocations are not heard", PAUSE_S)
+        super().__init__("not receiving revocations", PAUSE_S)
         self._url = database_url
         self._application = application
         self._kept_s = access_ttl_s + SLACK_S
@@ -136,7 +136,7 @@ class Endings(Background):
                     self.hear(notification.payload)
                 silent_since = max(self._heard_at, connected_at)
                 if time.monotonic() - silent_since >= self._silence_s:
-                    raise psycopg.OperationalError("the heartbeats do not come back")
+                    raise psycopg.OperationalError("heartbeats do not come back")
                 self._forget(time.monotonic() - self._kept_s)
 
     def _forget(self, before: float) -> None:

@@ -65,21 +65,21 @@ class RefreshHeaders(Query):
 class TokensResponse(ResponseModel):
     access_token: str
     token_type: str = "Bearer"
-    expires_in: int = Field(description="Seconds until the access token is no longer taken.")
-    refresh_token: str = Field(description="To be used once, at `/auth/refresh`.")
+    expires_in: int = Field(description="Seconds until the access token expires.")
+    refresh_token: str = Field(description="To be used once, with `/auth/refresh`.")
 
 
 class SignedInResponse(TokensResponse):
     user: UserResponse
     wallet: WalletResponse | None = Field(description="The default wallet.")
-    token: str = Field(description="The access token once more.")
+    token: str = Field(description="The same as `access_token`.")
 
 
 class BrowserResponse(ResponseModel):
     user: UserResponse
     wallet: WalletResponse | None
     csrf_token: str = Field(
-        description=f"For the header `{cookies.CSRF_HEADER}` of what changes something."
+        description=f"For the header `{cookies.CSRF_HEADER}` of requests that change something."
     )
     expires_in: int
 
@@ -136,9 +136,9 @@ class SigningIn:
                 method="POST",
                 path="/auth/cookie",
                 handler=self.login_by_cookie,
-                summary="Sign a browser in",
-                description="Sets a cookie that scripts cannot read. What changes something needs"
-                f" the header `{cookies.CSRF_HEADER}`, too.",
+                summary="Sign in a browser",
+                description="Sets a cookie that scripts cannot read. Requests that change something"
+                f" also need the header `{cookies.CSRF_HEADER}`.",
                 tag=TAG,
                 roles=PUBLIC,
                 body=Login,
@@ -149,7 +149,7 @@ class SigningIn:
                 method="GET",
                 path="/auth/cookie",
                 handler=self.browser,
-                summary="Who this browser is signed in as",
+                summary="The user of this browser",
                 tag=TAG,
                 roles=SIGNED_IN,
                 answers={200: BrowserResponse},
@@ -159,7 +159,7 @@ class SigningIn:
                 method="POST",
                 path="/auth/refresh",
                 handler=self.refresh,
-                summary="New tokens for a refresh token",
+                summary="Refresh the tokens",
                 description="A refresh token is used once. Used again, it ends its session. If the"
                 f" answer was lost, repeat the request within 10 s with the same `{KEY_HEADER}`,"
                 " network address and `User-Agent`: the answer has the same refresh token.",
@@ -176,7 +176,7 @@ class SigningIn:
                     path=path,
                     handler=self.logout,
                     summary="Sign out",
-                    description="Ends this session; its tokens are no longer taken.",
+                    description="Ends this session. Its tokens become invalid.",
                     tag=TAG,
                     roles=SIGNED_IN,
                     answers={204: None},

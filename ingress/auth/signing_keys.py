@@ -33,7 +33,9 @@ class Keys:
         given = [settings.signing_key, settings.signing_key_previous]
         masters = [each.get_secret_value().encode() for each in given if each is not None]
         if settings.signing_key is None:
-            log.warning("SIGNING_KEY is not set: access tokens and cookies end with this process")
+            log.warning(
+                "SIGNING_KEY is not set: access tokens and cookies become invalid at the next start"
+            )
             masters.insert(0, secrets.token_bytes(32))
         return cls(masters)
 

@@ -1,8 +1,8 @@
-"""Every way in which the ingress says no: RFC 9457 documents with stable codes, each with its page.
+"""The catalogue of refusals: RFC 9457 documents with stable codes, each with a page of its own.
 
-The ledger's own reasons keep their names and their statuses; what the ingress adds stands beside
-them here, once. A code is never renamed and never reused. A problem tells nothing that its asker
-may not know.
+The ledger's reasons keep their names and statuses; the ingress's own codes are listed here, once.
+Keeps the rules that a code is never renamed or reused, and that a problem reveals nothing that the
+client may not know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ PAGES: Final = "/problems/"
 
 
 class Code(StrEnum):
-    """The ingress's own; the ledger's are its reasons."""
+    """The ingress's own codes. The ledger's are its reasons."""
 
     MALFORMED_REQUEST = "malformed_request"
     MALFORMED_BODY = "malformed_body"
@@ -70,176 +70,178 @@ CATALOGUE: Final[dict[Code, ProblemMeaning]] = {
     Code.MALFORMED_REQUEST: ProblemMeaning(
         400,
         "The request is not well-formed HTTP.",
-        "A line or a header of it cannot be read. Nothing was done.",
+        "A line or a header cannot be parsed. Nothing was done.",
     ),
     Code.MALFORMED_BODY: ProblemMeaning(
         400,
-        "The body is not the JSON that is asked for.",
-        "It is not UTF-8, not JSON, not an object, has a field twice, more than 1,000 fields in"
-        " one object, is nested too deep, or has"
-        " U+0000 or half of a surrogate pair in a text. Nothing was written.",
+        "The body is not valid JSON.",
+        "It must be one JSON object in UTF-8, without duplicate fields, with at most 1,000 fields"
+        " in an object and 16 levels of nesting. Strings must not contain U+0000 or half of a"
+        " surrogate pair. Nothing was written.",
     ),
     Code.UNSUPPORTED_MEDIA_TYPE: ProblemMeaning(
         415,
-        "The body's content type is not taken.",
+        "Unsupported content type.",
         "Send `Content-Type: application/json`, without a `Content-Encoding`.",
     ),
     Code.BODY_TOO_LARGE: ProblemMeaning(
-        413, "The body is too large.", "A body has at most 64 KiB. Nothing was written."
+        413, "The body is too large.", "The limit is 64 KiB. Nothing was written."
     ),
     Code.BODY_TOO_SLOW: ProblemMeaning(
         408,
         "The body did not arrive in time.",
-        "The connection is closed and nothing was written. Send it again, with the same key.",
+        "The connection is closed and nothing was written. Repeat the request with the same key.",
     ),
     Code.HEAD_TOO_SLOW: ProblemMeaning(
         408,
         "The request's headers did not arrive in time.",
-        "They have 10 s from their first byte. The connection is closed and nothing was done.",
+        "They must arrive within 10 s of their first byte. The connection is closed and nothing was"
+        " done.",
     ),
     Code.FIELDS_INVALID: ProblemMeaning(
         422,
-        "Fields of the body are not allowed as they are.",
-        "`errors` names each of them, all at once. Nothing was written.",
+        "Some fields are invalid.",
+        "`errors` lists all of them. Nothing was written.",
     ),
     Code.QUERY_INVALID: ProblemMeaning(
         422,
-        "The address has something that is not allowed.",
-        "`errors` names each bad part of the path and of the query, all at once.",
+        "The path or the query is invalid.",
+        "`errors` lists all invalid parameters.",
     ),
     Code.HEADERS_INVALID: ProblemMeaning(
-        422, "Headers are not allowed as they are.", "`errors` names each of them, all at once."
+        422, "Some headers are invalid.", "`errors` lists all of them."
     ),
     Code.NOT_FOUND: ProblemMeaning(
         404,
-        "There is nothing here for you.",
-        "The address is none of this API's, or what it names is not there, or is another's.",
+        "Not found.",
+        "No such route, or the resource does not exist, or it belongs to another user.",
     ),
     Code.METHOD_NOT_ALLOWED: ProblemMeaning(
-        405, "The address does not take this method.", "The header `Allow` says which it takes."
+        405, "Method not allowed.", "The header `Allow` lists the allowed methods."
     ),
     Code.UNAUTHENTICATED: ProblemMeaning(
         401,
-        "Who is asking is not known.",
+        "Authentication is required.",
         "Send `Authorization: Bearer` with an access token or an API key, or a browser's session"
-        " cookie. Tokens are short-lived: refresh, or sign in again.",
+        " cookie. Access tokens are short-lived: refresh, or sign in again.",
     ),
     Code.CREDENTIALS_WRONG: ProblemMeaning(
         401,
-        "E-mail and password do not go together.",
-        "There is no such account, its password is another, or it is disabled; which, is not told.",
+        "Wrong e-mail or password.",
+        "There is no such user, the password is wrong, or the user is disabled. The answer does not"
+        " say which.",
     ),
     Code.TOO_MANY_ATTEMPTS: ProblemMeaning(
         429,
-        "There were too many wrong passwords.",
-        "For this e-mail address, or from where you are; nothing was checked now. Ask again after"
-        " the seconds of the header `Retry-After`. Who is signed in stays so.",
+        "Too many wrong passwords.",
+        "For this e-mail address, or from your network; this password was not checked. Retry after"
+        " the seconds in `Retry-After`. Existing sessions stay valid.",
     ),
     Code.TOO_MANY_REGISTRATIONS: ProblemMeaning(
         429,
-        "There were too many registrations.",
-        "From your network address; nobody was registered now. Try again after the seconds of the"
-        " header `Retry-After`.",
+        "Too many registrations.",
+        "From your network; nobody was registered. Retry after the seconds in `Retry-After`.",
     ),
     Code.TOO_MANY_WAITS: ProblemMeaning(
         429,
-        "Too many of your requests are waiting.",
+        "Too many of your requests are in progress.",
         "Nothing was written. Wait until one of them is answered, or poll with `wait=0`.",
     ),
     Code.REFRESH_INVALID: ProblemMeaning(
         401,
         "The refresh token is not valid.",
-        "It has expired, was ended, or was used before. Each is used once: one that is used again"
-        " may have been stolen, and ends its session, unless the same client repeats a request"
-        " within 10 s. Sign in again.",
+        "It has expired, was revoked, or was used before. Each is used once: a second use ends the"
+        " session, because the token may have been stolen. Only a request with the same"
+        " `Idempotency-Key` may be repeated within 10 s. Sign in again.",
     ),
     Code.FORBIDDEN: ProblemMeaning(
         403,
-        "This is not allowed to you.",
-        "Your role, or the scope of your API key, does not reach so far.",
+        "Not allowed.",
+        "Your role, or the scope of your API key, does not permit this.",
     ),
     Code.CSRF_FAILED: ProblemMeaning(
         403,
         "The request may come from another site.",
-        "What changes something and is signed in by cookie needs the header `X-CSRF-Token`, as"
-        " told at signing in, and comes from a page of this site.",
+        "A request that changes something and is authenticated by cookie needs the header"
+        " `X-CSRF-Token` from the sign-in response, and must come from a page of this site.",
     ),
     Code.EMAIL_TAKEN: ProblemMeaning(
-        409, "There is an account for this e-mail address.", "Sign in, or take another address."
+        409, "This e-mail address is already registered.", "Sign in, or use another address."
     ),
     Code.WALLET_OPENING: ProblemMeaning(
         409,
         "The wallet is being opened.",
-        "Nothing was written. Ask again after the seconds of the header `Retry-After`.",
+        "Nothing was written. Retry after the seconds in `Retry-After`.",
     ),
     Code.NOT_DECIDED_OR_UNKNOWN: ProblemMeaning(
         404,
-        "No decision under this id is known.",
-        "There is no such command, or it is not decided yet: that a bare id does not tell. The"
-        " `Location` that a submission was answered with does.",
+        "No outcome for this id.",
+        "There is no such command, or it is not decided yet. An id alone cannot distinguish the"
+        " two; the `Location` of the submission can.",
     ),
     Code.PAGE_TOO_DEEP: ProblemMeaning(
         422,
-        "The list is not read so deep in this way.",
-        "By number, filtered lists are read up to page x limit = 10,000, less where more than ten"
-        " wallets are read together; go on by `cursor`. What takes too long to find is given up:"
-        " narrow the filter.",
+        "The page is too deep.",
+        "Filtered lists are read by page number up to page x limit = 10,000, less with more than"
+        " ten wallets; continue with `cursor`. A query that takes too long is abandoned: narrow the"
+        " filter.",
     ),
     Code.POSITION_OF_ANOTHER_EPOCH: ProblemMeaning(
         410,
-        "The position is of another epoch.",
+        "The position belongs to another epoch.",
         "The ledger was restored from a backup, or its partitions were changed, after this"
-        " `Location` or `cursor` was given out. Read a list from its beginning; look a transaction"
-        " up by its id alone, or repeat its request with the same key.",
+        " `Location` or `cursor` was issued. Read a list from its beginning; look a transaction up"
+        " by its id alone, or repeat its request with the same key.",
     ),
     Code.POSITION_OF_ANOTHER_LEDGER: ProblemMeaning(
         422,
-        "The position is of another ledger.",
-        "This `Location` or `cursor` was given out by another ledger. Use it there.",
+        "The position belongs to another ledger.",
+        "Another ledger issued this `Location` or `cursor`. Use it there.",
     ),
     Code.KEY_AND_TRANS_ID_DIFFER: ProblemMeaning(
         422,
         "`trans_id` and the header `Idempotency-Key` differ.",
-        "They mean the same. Send one of them, or both alike. Nothing was written.",
+        "They mean the same. Send one of them, or the same value in both. Nothing was written.",
     ),
     Code.TRANS_ID_REQUIRED: ProblemMeaning(
         422,
-        "A `trans_id` is required here.",
+        "A `trans_id` is required.",
         "Send `trans_id`, or the header `Idempotency-Key`. Nothing was written.",
     ),
     Code.REGISTRATION_CLOSED: ProblemMeaning(
         403,
         "Registration is closed.",
-        "This installation takes no new users. Nothing was written.",
+        "This installation accepts no new users. Nothing was written.",
     ),
     Code.SELF_CREDIT_OFF: ProblemMeaning(
         403,
-        "Users do not credit their own wallets here.",
-        "This installation takes credits from operators only. Nothing was written.",
+        "Users cannot credit their own wallets.",
+        "This installation accepts credits from operators only. Nothing was written.",
     ),
     Code.LAST_ADMIN: ProblemMeaning(
         409,
         "This is the last admin.",
-        "Make another admin first: without one nobody could.",
+        "Make another user an admin first.",
     ),
     Code.TOO_MANY_WALLETS: ProblemMeaning(
-        409, "There are too many wallets.", "You have 100, closed ones included."
+        409, "Too many wallets.", "A user may have 100, closed ones included."
     ),
     Code.BUSY: ProblemMeaning(
         503,
-        "Too much is asked at once.",
-        "Nothing was done. Ask again after the seconds of the header `Retry-After`.",
+        "The server is busy.",
+        "Nothing was done. Retry after the seconds in `Retry-After`.",
     ),
     Code.UNAVAILABLE: ProblemMeaning(
         503,
-        "A part that is needed is out of reach.",
-        "Nothing was written. Ask again after the seconds of the header `Retry-After`.",
+        "The service is temporarily unavailable.",
+        "Kafka or Postgres cannot be reached. Nothing was written. Retry after the seconds in"
+        " `Retry-After`.",
     ),
     Code.INTERNAL_ERROR: ProblemMeaning(
         500,
-        "Something went wrong here.",
-        "It is a defect, and is in the log under the request id. Whether something was written is"
-        " not known: ask again with the same key, which does it once at most.",
+        "Internal error.",
+        "This is a bug; the log has it under the request id. It is not known whether something was"
+        " written: repeat the request with the same key, which is safe.",
     ),
 }
 
@@ -255,33 +257,33 @@ def title(code: AnyCode) -> str:
 
 
 class FieldError(BaseModel):
-    """One bad field: where it stands, and what is wrong with it."""
+    """An invalid field, and what is wrong with it."""
 
     model_config = ConfigDict(frozen=True)
 
-    field: str = Field(description="Its path, as `entries.0.amount`.")
+    field: str = Field(description="Its path, such as `entries.0.amount`.")
     code: str
     detail: str
 
 
 class ProblemDocument(BaseModel):
-    """What every error is answered with (RFC 9457)."""
+    """The answer to every failed request (RFC 9457)."""
 
     type: str = Field(description="The page that explains the code.")
     title: str
     status: int
-    code: str = Field(description="Stable: made to be tested for.")
+    code: str = Field(description="Stable, for programs.")
     detail: str | None = None
-    errors: list[FieldError] | None = Field(None, description="Every bad field, where there are.")
+    errors: list[FieldError] | None = Field(None, description="All invalid fields, if any.")
     request_id: str | None = None
     transaction_id: str | None = Field(
-        None, description="Of a transaction that the ledger rejected: its id for life."
+        None, description="The id of a transaction that the ledger rejected."
     )
 
 
 class HttpProblem(Exception):
-    """Raised wherever a request is refused; answered as a document. `more` are members of it
-    beside the usual ones; `subject` is the user whom it is about, for the audit log alone."""
+    """Raised to refuse a request, and answered as a problem document. `more` has further members of
+    the document. `subject` is the user it is about; only the audit log gets it."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ def is_json(request: web.Request) -> bool:
 async def body(request: web.Request) -> bytes:
     """All of it, as it was sent, within size and time."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        words = "It is taken without a `Content-Encoding` alone."
+        words = "`Content-Encoding` is not supported."
         headers = {"Accept-Encoding": "identity"}
         raise HttpProblem(Code.UNSUPPORTED_MEDIA_TYPE, words, headers=headers)
     length = request.content_length
@@ -67,23 +67,27 @@ def parse(data: bytes) -> Any:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise HttpProblem(Code.MALFORMED_BODY, "It is not UTF-8.") from None
+        raise HttpProblem(Code.MALFORMED_BODY, "It is not valid UTF-8.") from None
     try:
         value = _decode(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise HttpProblem(Code.MALFORMED_BODY, f"It is not JSON: {error.msg} at {where}.") from None
+        raise HttpProblem(
+            Code.MALFORMED_BODY, f"It is not valid JSON: {error.msg} at {where}."
+        ) from None
     except ValueError:  # an integer of thousands of digits
-        raise HttpProblem(Code.MALFORMED_BODY, "A number in it has too many digits.") from None
+        raise HttpProblem(Code.MALFORMED_BODY, "A number has too many digits.") from None
     if "\\u" in text and command_validation.unfit_text(value):
-        raise HttpProblem(Code.MALFORMED_BODY, "A text has U+0000 or half of a surrogate pair.")
+        raise HttpProblem(
+            Code.MALFORMED_BODY, "A string contains U+0000 or half of a surrogate pair."
+        )
     return value
 
 
 def _check_depth(data: bytes) -> None:
     steps = map(_STEPS.__getitem__, _TEXT.sub(b"", data).translate(None, _NO_BRACKETS))
     if max(itertools.accumulate(steps), default=0) > MAX_DEPTH:
-        raise HttpProblem(Code.MALFORMED_BODY, f"It is nested more than {MAX_DEPTH} deep.")
+        raise HttpProblem(Code.MALFORMED_BODY, f"It is nested more than {MAX_DEPTH} levels deep.")
 
 
 # Also one that does not end: so each character is passed once.
@@ -98,7 +102,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:
-            words = f"The field {name[:64]!r} stands twice in one object."
+            words = f"Duplicate field {name[:64]!r}."
             raise HttpProblem(Code.MALFORMED_BODY, words)
         made[name] = value
     return made
@@ -125,12 +129,15 @@ def query(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
     found = request.query
     asked = dict(found)
     if command_validation.unfit_text(asked):
-        raise HttpProblem(Code.QUERY_INVALID, "A text has U+0000.")
+        raise HttpProblem(Code.QUERY_INVALID, "A parameter contains U+0000.")
     if len(asked) != len(found):
         twice = sorted({name for name in found if len(found.getall(name)) > 1})[:MAX_ERRORS]
         raise HttpProblem(
             Code.QUERY_INVALID,
-            errors=[FieldError(field=n[:64], code="twice", detail="stands twice") for n in twice],
+            errors=[
+                FieldError(field=n[:64], code="twice", detail="is given more than once")
+                for n in twice
+            ],
         )
     return validated(adapter, asked, Code.QUERY_INVALID)
 
@@ -146,7 +153,7 @@ def invalid(details: Sequence[ErrorDetails], otherwise: Code) -> HttpProblem:
 # Steps of validation: wrappers, and the name of the shape that a body was taken for.
 _NO_FIELDS = ("function-after", "shape:")
 _CODES = {"extra_forbidden": "unknown_field", "missing": "required"}
-_WORDS = {"extra_forbidden": "is no field here", "missing": "is required"}
+_WORDS = {"extra_forbidden": "unknown field", "missing": "is required"}
 
 
 def _field_error(error: ErrorDetails) -> FieldError:

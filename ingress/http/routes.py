@@ -50,7 +50,9 @@ class TaggedHeaders(Query):
     """Documentation: it is read where a tag is made."""
 
     if_none_match: str | None = Field(
-        default=None, alias="If-None-Match", description="An ETag: answers 304 while it is right."
+        default=None,
+        alias="If-None-Match",
+        description="An ETag; the answer is 304 if it still matches.",
     )
 
 
@@ -71,7 +73,7 @@ def _written(given: Any) -> Any:
     """pydantic would take a number, in JSON or in an address, for the seconds since 1970."""
     if isinstance(given, datetime) or (isinstance(given, str) and given[4:5] == "-"):
         return given
-    raise PydanticCustomError("time_invalid", "is no time of RFC 3339 with its offset")
+    raise PydanticCustomError("time_invalid", "must be an RFC 3339 time with an offset")
 
 
 def _near(time: datetime) -> datetime:

@@ -252,7 +252,7 @@ def _check_allowed(route: Route, who: Caller) -> None:
     if who.role not in route.roles:
         raise HttpProblem(Code.FORBIDDEN)
     if who.scopes is not None and (route.scope is None or route.scope not in who.scopes):
-        raise HttpProblem(Code.FORBIDDEN, "The scopes of this API key do not reach so far.")
+        raise HttpProblem(Code.FORBIDDEN, "The scopes of this API key do not permit this.")
 
 
 def add(
@@ -369,7 +369,11 @@ async def _answer(
         headers = {"Allow": allow} if allow is not None else None
         return problems.answer(HttpProblem(code, headers=headers), request_id)
     except _AWAY as error:
-        log.warning("a part is out of reach", request_id=request_id, error=str(error).strip())
+        log.warning(
+            "request failed: Kafka or Postgres unavailable",
+            request_id=request_id,
+            error=str(error).strip(),
+        )
         headers = {"Retry-After": RETRY_AFTER_S}
         return problems.answer(HttpProblem(Code.UNAVAILABLE, headers=headers), request_id)
     except Exception:

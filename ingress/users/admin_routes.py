@@ -40,14 +40,15 @@ class UserQuery(Query):
     role: UserRole | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: Annotated[
-        str | None, Field(max_length=100, description="As `next_cursor` gave it.")
+        str | None, Field(max_length=100, description="The `next_cursor` of the previous page.")
     ] = None
 
 
 class UserChange(Body):
     role: Annotated[UserRole | None, Field(strict=False)] = None
     disabled: Annotated[
-        bool | None, Field(description="Whether they are shut out: no session or key is taken.")
+        bool | None,
+        Field(description="Whether the user is locked out: sessions and API keys are refused."),
     ] = None
 
 
@@ -91,8 +92,8 @@ class Users:
                 method="PATCH",
                 path="/users/{user}",
                 handler=self.change,
-                summary="Change a user's role, or shut one out",
-                description="A change revokes the user's access tokens: they have to be refreshed."
+                summary="Change a user's role, or lock a user out",
+                description="A change revokes the user's access tokens: they must be refreshed."
                 " Disabling a user ends all sessions and API keys, too.",
                 tag=TAG,
                 roles=ADMINS,
@@ -107,7 +108,9 @@ class Users:
         asked = call.query
         email = None
         if asked.email is not None and (email := read_email(asked.email)) is None:
-            error = FieldError(field="email", code="email_invalid", detail="is no e-mail address")
+            error = FieldError(
+                field="email", code="email_invalid", detail="is not a valid e-mail address"
+            )
             raise HttpProblem(Code.QUERY_INVALID, errors=[error])
         async with self._pool.connection() as connection:
             found = await queries.every(

@@ -37,7 +37,7 @@ def read(text: str) -> str | None:
 def _required(text: str) -> str:
     found = read(text)
     if found is None:
-        raise PydanticCustomError("email_invalid", "is not an e-mail address")
+        raise PydanticCustomError("email_invalid", "is not a valid e-mail address")
     return found
 
 

@@ -44,16 +44,18 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
             await _make_if_none(pool, email, hashed)
         except queries.AWAY as error:
             log.warning(
-                "the first admin waits for Postgres", error=str(error).strip(), again_in_s=pause_s
+                "creating the first admin is waiting for Postgres",
+                error=str(error).strip(),
+                again_in_s=pause_s,
             )
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         except HttpProblem:
             # Anybody can register an address: that neither makes an admin nor stops the ingress.
             log.error(
-                "the first admin was not made",
+                "first admin not created",
                 email=email,
-                reason="a user who is not an admin has this address",
+                reason="a user who is not an admin has this e-mail address",
                 remedy="set another ADMIN_EMAIL, or run `streamledger users create-admin`",
             )
             return
@@ -68,7 +70,7 @@ async def _make_if_none(pool: Pool, email: str, hashed: str) -> None:
         found = await queries.one(connection, "admins", _AdminCount)
         if found is not None and found.admins == 0:
             await add_user(connection, email, "Admin", "", hashed, UserRole.ADMIN)
-            log.info("the first admin was made", email=email)
+            log.info("first admin created", email=email)
 
 
 def create(database: str, email: str, first_name: str, last_name: str, password: str) -> None:
@@ -91,7 +93,7 @@ async def _create(
     except psycopg.Error as error:
         raise connection_pool.failure(error) from None
     except HttpProblem:
-        raise Failure(f"somebody has the address {email} already") from None
+        raise Failure(f"a user with the address {email} exists already") from None
 
 
 def _password(text: str) -> str:
@@ -103,5 +105,5 @@ def _password(text: str) -> str:
 def _email(text: str) -> str:
     email = emails.read(text)
     if email is None:
-        raise Failure(f"{text}: not an e-mail address")
+        raise Failure(f"{text}: not a valid e-mail address")
     return email

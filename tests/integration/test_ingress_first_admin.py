@@ -18,7 +18,7 @@ def test_whoever_has_the_admins_address_first_keeps_no_ingress_from_serving(
             "INSERT INTO ledger.users (id, email, role) VALUES ('eve', %s, 'user')", (ADMIN_EMAIL,)
         )
     with beside(api.pipeline, tmp_path, DATABASE_URL=database) as ingress:
-        eventually(lambda: "the first admin was not made" in ingress.process.told(), 30)
+        eventually(lambda: "first admin not created" in ingress.process.told(), 30)
         assert f"email={ADMIN_EMAIL}" in ingress.process.told()
         assert "streamledger users create-admin" in ingress.process.told()
         # It goes on, and has promoted nobody.

@@ -104,7 +104,7 @@ def test_depth_is_that_of_brackets_outside_of_texts() -> None:
         b'{"a":"\\"","b":' + b"[" * deepest + b"]" * deepest + b"}",
     ):
         found = refused(lambda data=data: request_parsing.parse(data))  # type: ignore[misc]
-        assert f"more than {deepest} deep" in (found.detail or ""), data
+        assert f"more than {deepest} levels deep" in (found.detail or ""), data
 
 
 def request(**headers: str) -> web.Request:
