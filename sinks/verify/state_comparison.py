@@ -291,7 +291,7 @@ class StateComparison:
         )
         for what, actual_value, expected in comparisons:
             if actual_value != expected:
-                self._note(f"the position's {what} is {actual_value}, expected {expected}")
+                self._note(f"the position has {what} {actual_value}, expected {expected}")
         for topic, expected_input in inputs.items():
             found_input: InputPosition = getattr(position, topic)
             if not expected_input.last_digest:

@@ -1128,18 +1128,21 @@ def test_a_command_that_the_journal_has_otherwise(monkeypatch: Patch, field: str
 
 
 POSITIONS: dict[str, tuple[Callable[[PartitionPosition], PartitionPosition], str]] = {
-    "hash": (lambda at: replace(at, last_hash="0" * 64), "last hash is 000"),
-    "time": (lambda at: moved(at, time_ms=7), "time is 7"),
-    "settings": (lambda at: moved(at, settings=LedgerParameters(commission_bps=1)), "settings is"),
-    "settings version": (lambda at: moved(at, settings_version=9), "settings version is 9"),
-    "pending transactions": (lambda at: moved(at, pending=3), "pending transactions is 3"),
-    "messages sent": (lambda at: moved(at, sent=(0, 9)), "coordination messages sent is (0, 9)"),
-    "messages seen": (lambda at: moved(at, seen=(0, 9)), "coordination messages seen is (0, 9)"),
+    "hash": (lambda at: replace(at, last_hash="0" * 64), "last hash 000"),
+    "time": (lambda at: moved(at, time_ms=7), "time 7"),
+    "settings": (
+        lambda at: moved(at, settings=LedgerParameters(commission_bps=1)),
+        "settings LedgerParameters(",
+    ),
+    "settings version": (lambda at: moved(at, settings_version=9), "settings version 9"),
+    "pending transactions": (lambda at: moved(at, pending=3), "pending transactions 3"),
+    "messages sent": (lambda at: moved(at, sent=(0, 9)), "coordination messages sent (0, 9)"),
+    "messages seen": (lambda at: moved(at, seen=(0, 9)), "coordination messages seen (0, 9)"),
     "log times": (
         lambda at: moved(at, log_times=(state.LogTimeDecision("commands", 9, 9, 7),)),
-        "log times is (LogTimeDecision(",
+        "log times (LogTimeDecision(",
     ),
-    "ledger": (lambda at: moved(at, ledger_id="another"), "ledger is another"),
+    "ledger": (lambda at: moved(at, ledger_id="another"), "ledger another"),
     "digest of the last command": (
         lambda at: replace(at, commands=replace(at.commands, last_digest=bytes(16))),
         "the position in commands is",
