@@ -64,19 +64,20 @@ import confluent_kafka
 ON = Path(__file__).with_name("on")
 
 
-class Repeating(confluent_kafka.Consumer):
+class RedeliveringConsumer(confluent_kafka.Consumer):
     def __init__(self, config):
-        self.repeats = "fetch.queue.backoff.ms" in config
+        # Only the consumers of lanes set this; readers of a whole topic do not.
+        self.redelivers = "fetch.error.backoff.ms" in config
         super().__init__(config)
 
-    def consume(self, *given, **named):
-        messages = super().consume(*given, **named)
-        if self.repeats and messages and random.random() < {chance} and ON.exists():
+    def consume(self, *arguments, **keywords):
+        messages = super().consume(*arguments, **keywords)
+        if self.redelivers and messages and random.random() < {chance} and ON.exists():
             messages.insert(random.randrange(1, len(messages) + 1), messages[0])
         return messages
 
 
-confluent_kafka.Consumer = Repeating
+confluent_kafka.Consumer = RedeliveringConsumer
 """
 REDELIVERY_LOG_LINE = re.compile(r"a record at offset \d+ came, after")
 CAUGHT_UP_S = 90.0

@@ -1,5 +1,5 @@
-"""verify on real topics and tables: whole histories agree, and whatever was tampered with, was lost
-or is stalled is named."""
+"""verify on real topics and tables: whole histories agree, and it reports each copy that was
+changed, lost or stalled."""
 
 import random
 import secrets
@@ -42,7 +42,7 @@ class Copies(NamedTuple):
     database: str
 
     def verify(self, **options: Any) -> VerifyReport:
-        asked = VerifyOptions(
+        verify_options = VerifyOptions(
             config={"bootstrap.servers": self.bootstrap},
             names=self.names,
             partitions=N,
@@ -50,7 +50,7 @@ class Copies(NamedTuple):
             **options,
         )
         seen: list[tuple[int, int]] = []
-        report = verify(asked, lambda done, total: seen.append((done, total)))
+        report = verify(verify_options, lambda done, total: seen.append((done, total)))
         assert seen[-1][0] == seen[-1][1]
         assert report.agree is (not report.differences)
         assert msgspec.json.decode(report.json(), type=VerifyReport) == report
@@ -66,7 +66,7 @@ def copies(
     rows: list[Kept] | None = None,
     states: list[Kept] | None = None,
     results: list[Kept] | None = None,
-    retold: recorded_topics.Retold = list,
+    change_results: recorded_topics.ChangeResults = list,
     journaled_ms: int = 0,
 ) -> Iterator[Copies]:
     """The history in topics; tables and state as they were at other times, unless not given;
@@ -75,7 +75,7 @@ def copies(
     name = secrets.token_hex(5)
     names = recorded_topics.make(kafka, f"v{name}-", N)
     results = results if results is not None else rows
-    recorded_topics.write(kafka, names, history, states, results, retold, journaled_ms)
+    recorded_topics.write(kafka, names, history, states, results, change_results, journaled_ms)
     conftest.create(postgres, f"verify_{name}", template)
     database = conftest.beside(postgres, f"verify_{name}")
     naive_rows.copy(database, rows_of(rows if rows is not None else history))
@@ -92,8 +92,8 @@ def rows_of(history: list[Kept]) -> Rows:
 
 @pytest.fixture(scope="module")
 def whole(kafka: str, postgres: str, template: str) -> Iterator[Copies]:
-    with copies(kafka, postgres, template, WHOLE) as made:
-        yield made
+    with copies(kafka, postgres, template, WHOLE) as ledger_copies:
+        yield ledger_copies
 
 
 def first(report: VerifyReport, copy: str) -> Difference:
@@ -131,13 +131,13 @@ def test_a_copy_that_stands_still_is_named_with_how_much_it_lacks(
     history = histories.in_flight(1, 900, N).partitions
     tables = [one.until(dice.choice(one.whole_steps()[:-9])) for one in history]
     results = [one.until(dice.choice(one.whole_steps()[:9])) for one in tables]
-    with copies(kafka, postgres, template, history, tables, results=results) as made:
-        report = made.verify(against_rules=True)
+    with copies(kafka, postgres, template, history, tables, results=results) as ledger_copies:
+        report = ledger_copies.verify(against_rules=True)
     assert report.difference_counts == {"postgres": N, "results": N}, report.text()
-    for told, one, rows in zip(report.partitions, history, tables, strict=True):
-        assert (told.sequence, told.postgres) == (len(one.journal), len(rows.journal))
-        assert told.waiting == len(one.waiting)
-        behind = f"{told.sequence - len(rows.journal):,} journal records behind"
+    for partition, one, rows in zip(report.partitions, history, tables, strict=True):
+        assert (partition.sequence, partition.postgres) == (len(one.journal), len(rows.journal))
+        assert partition.waiting == len(one.waiting)
+        behind = f"{partition.sequence - len(rows.journal):,} journal records behind"
         assert f"stalled at sequence {len(rows.journal)}, {behind}" in report.text()
 
 
@@ -146,14 +146,14 @@ def test_a_copy_that_catches_up_is_no_difference(kafka: str, postgres: str, temp
     behind = [one.until(one.whole_steps()[-40]) for one in SMALL]
     with (
         pytest.MonkeyPatch.context() as patch,
-        copies(kafka, postgres, template, SMALL, behind) as made,
+        copies(kafka, postgres, template, SMALL, behind) as ledger_copies,
     ):
         patch.setattr("sinks.verify.topic_reader.CATCH_UP_S", 0.3)
         # Where it was seen first: further back than it is.
-        there = postgres_comparison.sequences(made.database)
+        there = postgres_comparison.sequences(ledger_copies.database)
         seen = iter([{number: at - 5 for number, at in there.items()}])
         patch.setattr("sinks.verify.postgres_comparison.sequences", lambda url: next(seen, there))
-        report = made.verify()
+        report = ledger_copies.verify()
     assert report.agree, report.text()
     assert {each.copy for each in report.behind} == {"postgres"}
     assert "postgres, partition 0: catching up, " in report.text()
@@ -161,8 +161,8 @@ def test_a_copy_that_catches_up_is_no_difference(kafka: str, postgres: str, temp
 
 @pytest.mark.usefixtures("impatient")
 def test_tables_without_rows(kafka: str, postgres: str, template: str) -> None:
-    with copies(kafka, postgres, template, SMALL, [], results=SMALL) as made:
-        report = made.verify()
+    with copies(kafka, postgres, template, SMALL, [], results=SMALL) as ledger_copies:
+        report = ledger_copies.verify()
     assert {each.postgres for each in report.partitions} == {0}
     # Each partition is stalled, and its results are ahead of it.
     assert report.difference_counts == {"postgres": N, "results": N}, report.text()
@@ -175,15 +175,18 @@ def test_tables_without_rows(kafka: str, postgres: str, template: str) -> None:
 @pytest.mark.parametrize("results", ["results", "results and positions", "positions"])
 def test_results_that_were_emptied(kafka: str, postgres: str, template: str, results: str) -> None:
     """As by a topic that was made again, or by somebody who deleted its records."""
-    with copies(kafka, postgres, template, SMALL) as made:
+    with copies(kafka, postgres, template, SMALL) as ledger_copies:
         emptied = {
-            "results": [made.names.results],
-            "results and positions": [made.names.results, made.names.results_positions],
-            "positions": [made.names.results_positions],
+            "results": [ledger_copies.names.results],
+            "results and positions": [
+                ledger_copies.names.results,
+                ledger_copies.names.results_positions,
+            ],
+            "positions": [ledger_copies.names.results_positions],
         }[results]
         for topic in emptied:
             recorded_topics.empty(kafka, topic)
-        report = made.verify()
+        report = ledger_copies.verify()
     assert report.difference_counts.keys() == {"results"}, report.text()
     if results == "results":
         there = sum(len(recorded_topics.results_of(one)) for one in SMALL)
@@ -229,8 +232,8 @@ def resealed(place: int, value: bytes) -> list[Kept]:
 
 
 def journal_of(kafka: str, postgres: str, template: str, history: list[Kept]) -> VerifyReport:
-    with copies(kafka, postgres, template, history, WHOLE, WHOLE) as made:
-        return made.verify()
+    with copies(kafka, postgres, template, history, WHOLE, WHOLE) as ledger_copies:
+        return ledger_copies.verify()
 
 
 def test_one_byte_in_a_journal_record(kafka: str, postgres: str, template: str) -> None:
@@ -240,8 +243,8 @@ def test_one_byte_in_a_journal_record(kafka: str, postgres: str, template: str) 
     flipped = value[:at] + (b"7" if value[at : at + 1] != b"7" else b"3") + value[at + 1 :]
     report = journal_of(kafka, postgres, template, changed(place, flipped))
     assert not report.agree
-    told = [each for each in report.differences if each.copy == "journal"]
-    chain = next(each for each in told if "previous_hash is" in each.what)
+    differences = [each for each in report.differences if each.copy == "journal"]
+    chain = next(each for each in differences if "previous_hash is" in each.what)
     assert (chain.partition, chain.offset) == (0, place + 1)
     assert f"(offset {place})" in chain.what
     named = next(each for each in report.differences if each.offset == place)
@@ -252,9 +255,9 @@ def test_a_byte_that_leaves_no_json(kafka: str, postgres: str, template: str) ->
     place = places("posted")[50]
     value = WHOLE[0].journal[place][1]
     report = journal_of(kafka, postgres, template, changed(place, value[:-1] + b"]"))
-    told = first(report, "journal")
-    assert (told.partition, told.offset) == (0, place)
-    assert "cannot be decoded" in told.what
+    difference = first(report, "journal")
+    assert (difference.partition, difference.offset) == (0, place)
+    assert "cannot be decoded" in difference.what
 
 
 def test_the_last_record_of_the_journal(kafka: str, postgres: str, template: str) -> None:
@@ -269,8 +272,8 @@ def test_the_last_record_of_the_journal(kafka: str, postgres: str, template: str
 def test_a_journal_record_that_is_missing(kafka: str, postgres: str, template: str) -> None:
     values = list(WHOLE[0].journal)
     del values[77]
-    told = first(journal_of(kafka, postgres, template, with_journal(values)), "journal")
-    assert (told.partition, told.offset) == (0, 77)
+    difference = first(journal_of(kafka, postgres, template, with_journal(values)), "journal")
+    assert (difference.partition, difference.offset) == (0, 77)
 
 
 def test_a_forged_balance_with_whole_hashes(kafka: str, postgres: str, template: str) -> None:
@@ -283,9 +286,9 @@ def test_a_forged_balance_with_whole_hashes(kafka: str, postgres: str, template:
         .journal[place][1]
         .replace(f'"balance":{entry.balance},'.encode(), f'"balance":{entry.balance + 1},'.encode())
     )
-    told = first(journal_of(kafka, postgres, template, resealed(place, value)), "journal")
-    assert (told.offset, told.account) == (place, entry.account)
-    assert "balance" in told.what
+    difference = first(journal_of(kafka, postgres, template, resealed(place, value)), "journal")
+    assert (difference.offset, difference.account) == (place, entry.account)
+    assert "balance" in difference.what
 
 
 def test_a_decision_that_the_rules_do_not_make(kafka: str, postgres: str, template: str) -> None:
@@ -301,12 +304,12 @@ def test_a_decision_that_the_rules_do_not_make(kafka: str, postgres: str, templa
         replace(one, state=after, last_hash=journal.hash_of(one.journal[-1][1])),
         *WHOLE[1:],
     ]
-    with copies(kafka, postgres, template, consistent) as made:
-        plain = made.verify()
+    with copies(kafka, postgres, template, consistent) as ledger_copies:
+        plain = ledger_copies.verify()
         assert plain.agree, plain.text()
-        told = first(made.verify(against_rules=True), "rules")
-        assert (told.partition, told.offset) == (0, place)
-        assert "insufficient_funds" in told.what
+        difference = first(ledger_copies.verify(against_rules=True), "rules")
+        assert (difference.partition, difference.offset) == (0, place)
+        assert "insufficient_funds" in difference.what
 
 
 # Tampering: with what the journal answers
@@ -317,10 +320,10 @@ def test_a_command_that_was_changed(kafka: str, postgres: str, template: str) ->
     commands = list(WHOLE[0].commands)
     commands[offset] = commands[offset]._replace(value=commands[offset].value + b" ")
     history = [replace(WHOLE[0], commands=commands), *WHOLE[1:]]
-    with copies(kafka, postgres, template, history, WHOLE, WHOLE) as made:
-        report = made.verify()
-        told = first(report, "commands")
-        assert told.partition == 0 and f"commands {offset} has digest" in told.what
+    with copies(kafka, postgres, template, history, WHOLE, WHOLE) as ledger_copies:
+        report = ledger_copies.verify()
+        difference = first(report, "commands")
+        assert difference.partition == 0 and f"commands {offset} has digest" in difference.what
 
 
 def test_a_command_that_the_journal_passed_over(kafka: str, postgres: str, template: str) -> None:
@@ -328,9 +331,9 @@ def test_a_command_that_the_journal_passed_over(kafka: str, postgres: str, templ
     place = places("rejected")[5]
     offset = record_at(place).source.offset
     values = [pair for n, pair in enumerate(WHOLE[0].journal) if n != place]
-    with copies(kafka, postgres, template, with_journal(values), WHOLE, WHOLE) as made:
-        told = first(made.verify(), "commands")
-        assert f"commands {offset} has no outcome" in told.what
+    with copies(kafka, postgres, template, with_journal(values), WHOLE, WHOLE) as ledger_copies:
+        difference = first(ledger_copies.verify(), "commands")
+        assert f"commands {offset} has no outcome" in difference.what
 
 
 # Tampering: with Postgres
@@ -395,7 +398,7 @@ BY_HAND = {
     ),
     "a partition's format level": (
         "UPDATE ledger.positions SET format_level = 2 WHERE partition = 0",
-        "positions format_level is 2, by the journal 1",
+        "positions format_level is 2, expected 1",
     ),
 }
 
@@ -425,10 +428,12 @@ def test_rows_changed_by_hand(whole: Copies, what: str) -> None:
         _put_back(whole.database, undo)
     assert not report.agree
     assert report.difference_counts.keys() == {"postgres"}, report.text()
-    told = [str(each) for each in report.differences]
-    assert any(words.format(**names) in each for each in told), report.text()
+    differences = [str(each) for each in report.differences]
+    assert any(words.format(**names) in each for each in differences), report.text()
     if "{account}" in statement or "{id}" in statement:
-        assert any(names["account"] in each or names["id"] in each for each in told), report.text()
+        assert any(names["account"] in each or names["id"] in each for each in differences), (
+            report.text()
+        )
 
 
 def _copy_of_tables(connection: psycopg.Connection[Any]) -> str:
@@ -459,11 +464,11 @@ def test_tables_ahead_of_the_journal(kafka: str, postgres: str, template: str) -
     shorter = [one.until(one.whole_steps()[-3]) for one in WHOLE]
     with (
         pytest.MonkeyPatch.context() as patch,
-        copies(kafka, postgres, template, shorter, WHOLE, shorter) as made,
+        copies(kafka, postgres, template, shorter, WHOLE, shorter) as ledger_copies,
     ):
         patch.setattr("sinks.verify.topic_reader.CATCH_UP_S", 0.5)
-        told = first(made.verify(), "postgres")
-        assert "but the journal ends at" in told.what
+        difference = first(ledger_copies.verify(), "postgres")
+        assert "but the journal ends at" in difference.what
 
 
 # Tampering: with what readers were told
@@ -534,7 +539,7 @@ LETTERS: dict[str, tuple[Kept, str]] = {
         "is unexpected: the journal refuses no such command",
     ),
 }
-RESULTS: dict[str, tuple[recorded_topics.Retold, str]] = {
+RESULTS: dict[str, tuple[recorded_topics.ChangeResults, str]] = {
     "changed": (
         lambda all: [
             each._replace(value=each.value | {"reason": "account_frozen"})
@@ -574,8 +579,8 @@ def test_entries_that_were_told_otherwise(
     kafka: str, postgres: str, template: str, what: str
 ) -> None:
     tampered, words = ENTRIES[what]
-    with copies(kafka, postgres, template, [tampered, *SMALL[1:]]) as made:
-        only(made.verify(), "transactions", words)
+    with copies(kafka, postgres, template, [tampered, *SMALL[1:]]) as ledger_copies:
+        only(ledger_copies.verify(), "transactions", words)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -584,8 +589,8 @@ def test_dead_letters_that_were_told_otherwise(
     kafka: str, postgres: str, template: str, what: str
 ) -> None:
     tampered, words = LETTERS[what]
-    with copies(kafka, postgres, template, [tampered, *SMALL[1:]]) as made:
-        only(made.verify(), "commands.dead", words)
+    with copies(kafka, postgres, template, [tampered, *SMALL[1:]]) as ledger_copies:
+        only(ledger_copies.verify(), "commands.dead", words)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -593,17 +598,17 @@ def test_dead_letters_that_were_told_otherwise(
 def test_results_that_were_told_otherwise(
     kafka: str, postgres: str, template: str, what: str
 ) -> None:
-    retold, words = RESULTS[what]
-    with copies(kafka, postgres, template, SMALL, retold=retold) as made:
-        only(made.verify(), "results", words)
+    change_results, words = RESULTS[what]
+    with copies(kafka, postgres, template, SMALL, change_results=change_results) as ledger_copies:
+        only(ledger_copies.verify(), "results", words)
 
 
 def only(report: VerifyReport, copy: str, words: str) -> None:
     """One difference, and that one."""
     assert report.difference_counts == {copy: 1}, report.text()
-    (told,) = report.differences
-    assert words in told.what, report.text()
-    assert told.partition == 0 or "no partition" in words
+    (difference,) = report.differences
+    assert words in difference.what, report.text()
+    assert difference.partition == 0 or "no partition" in words
 
 
 @pytest.mark.parametrize("encoding", ["single object", "confluent"])
@@ -613,15 +618,15 @@ def test_entries_in_avro(kafka: str, postgres: str, template: str, encoding: str
     if encoding == "confluent":
         write = codecs.transactions_as_confluent(7)
     later = [replace(one, transactions=[]) for one in SMALL]
-    with copies(kafka, postgres, template, later, SMALL) as made:
+    with copies(kafka, postgres, template, later, SMALL) as ledger_copies:
         producer = Producer({"bootstrap.servers": kafka})
         for one in SMALL:
             for number, entry in enumerate(one.transactions):
                 value = write(entry) if number > 9 else msgspec.json.encode(entry)
-                topic, key = made.names.transactions, entry.account_id.encode()
+                topic, key = ledger_copies.names.transactions, entry.account_id.encode()
                 producer.produce(topic, value, key, one.number)
         assert producer.flush(30) == 0
-        report = made.verify()
+        report = ledger_copies.verify()
         assert report.agree, report.text()
         assert report.compared["transactions"] == sum(len(one.transactions) for one in SMALL)
 
@@ -629,8 +634,8 @@ def test_entries_in_avro(kafka: str, postgres: str, template: str, encoding: str
 @pytest.mark.usefixtures("impatient")
 def test_results_of_what_postgres_does_not_have(kafka: str, postgres: str, template: str) -> None:
     behind = [one.until(one.whole_steps()[-40]) for one in SMALL]
-    with copies(kafka, postgres, template, SMALL, behind, results=SMALL) as made:
-        report = made.verify()
+    with copies(kafka, postgres, template, SMALL, behind, results=SMALL) as ledger_copies:
+        report = ledger_copies.verify()
         assert report.difference_counts == {"results": N, "postgres": N}, report.text()
         assert "but Postgres has only" in first(report, "results").what
 
@@ -641,25 +646,25 @@ def test_what_was_deleted_after_its_time_is_no_difference(
 ) -> None:
     """Results are kept for seven days; entries for good, or as long as the topic's settings say."""
     gone = 15
-    with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(8)) as made:
-        before = made.verify().compared
-        for topic in (made.names.results, made.names.transactions):
+    with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(8)) as ledger_copies:
+        before = ledger_copies.verify().compared
+        for topic in (ledger_copies.names.results, ledger_copies.names.transactions):
             recorded_topics.empty(kafka, topic, gone)
-        report = made.verify()
+        report = ledger_copies.verify()
         assert report.difference_counts == {"transactions": gone * N}, report.text()
         assert "is missing" in report.text()
         assert report.compared["results"] == before["results"] - gone * N
-        recorded_topics.keep(kafka, made.names.transactions, days=7)
-        report = made.verify()
+        recorded_topics.keep(kafka, ledger_copies.names.transactions, days=7)
+        report = ledger_copies.verify()
         assert report.agree, report.text()
         assert report.compared["transactions"] == before["transactions"] - gone * N
 
 
 @pytest.mark.usefixtures("impatient")
 def test_what_was_deleted_before_its_time(kafka: str, postgres: str, template: str) -> None:
-    with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(6)) as made:
-        recorded_topics.empty(kafka, made.names.results, 15)
-        report = made.verify()
+    with copies(kafka, postgres, template, SMALL, journaled_ms=days_ago(6)) as ledger_copies:
+        recorded_topics.empty(kafka, ledger_copies.names.results, 15)
+        report = ledger_copies.verify()
     assert report.difference_counts == {"results": 15 * N}, report.text()
 
 
@@ -702,14 +707,16 @@ def test_values_of_the_state(kafka: str, postgres: str, template: str) -> None:
         reversed_key: msgspec.structs.replace(was_reversed, reversal=None, reversed=False),
         b"aintruder": account,
     }
-    with copies(kafka, postgres, template, WHOLE, WHOLE, state_with(WHOLE[0], changes)) as made:
-        report = made.verify()
+    with copies(
+        kafka, postgres, template, WHOLE, WHOLE, state_with(WHOLE[0], changes)
+    ) as ledger_copies:
+        report = ledger_copies.verify()
     assert report.difference_counts == {"state": len(changes)}, report.text()
-    told = {each.account or each.transaction_id: each.what for each in report.differences}
-    assert "has balance" in told[account_key[1:].decode()]
-    assert "intruder" in told
+    what_by_id = {each.account or each.transaction_id: each.what for each in report.differences}
+    assert "has balance" in what_by_id[account_key[1:].decode()]
+    assert "intruder" in what_by_id
     for key in (gone_key, posted_key, reversed_key):
-        assert histories.ids.to_text(key[1:]) in told, report.text()
+        assert histories.ids.to_text(key[1:]) in what_by_id, report.text()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -721,14 +728,14 @@ def test_a_lost_state(kafka: str, postgres: str, template: str, state: str) -> N
         "of earlier": [SMALL[0].until(SMALL[0].whole_steps()[-30]), *SMALL[1:]],
         "without its end": SMALL,
     }[state]
-    with copies(kafka, postgres, template, SMALL, SMALL, states) as made:
+    with copies(kafka, postgres, template, SMALL, SMALL, states) as ledger_copies:
         if state == "deleted":
-            recorded_topics.empty(kafka, made.names.state)
+            recorded_topics.empty(kafka, ledger_copies.names.state)
         elif state == "without its end":
             producer = Producer({"bootstrap.servers": kafka})
-            producer.produce(made.names.state, None, b"aanother", 0)
+            producer.produce(ledger_copies.names.state, None, b"aanother", 0)
             assert producer.flush(30) == 0
-        report = made.verify()
+        report = ledger_copies.verify()
     assert report.difference_counts.keys() == {"state"}, report.text()
     one = state in ("of earlier", "without its end")
     named = [each for each in report.differences if "stalled" in each.what]
@@ -746,12 +753,14 @@ def test_messages_that_were_deleted_before_they_were_read(
     number = next(
         one.number for one in history if any(b'"number":' in each.value for each in one.unread)
     )
-    with copies(kafka, postgres, template, history) as made:
-        assert made.verify().agree
-        recorded_topics.empty(kafka, made.names.coordination, len(history[number].messages), number)
-        assert made.verify().agree
-        recorded_topics.empty(kafka, made.names.coordination, partition=number)
-        report = made.verify()
+    with copies(kafka, postgres, template, history) as ledger_copies:
+        assert ledger_copies.verify().agree
+        recorded_topics.empty(
+            kafka, ledger_copies.names.coordination, len(history[number].messages), number
+        )
+        assert ledger_copies.verify().agree
+        recorded_topics.empty(kafka, ledger_copies.names.coordination, partition=number)
+        report = ledger_copies.verify()
     missing = [each for each in report.differences if each.copy == "coordination"]
     assert {each.partition for each in missing} == {number}, report.text()
     assert all(

@@ -23,8 +23,8 @@ SETTLED_S = 90.0
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[crash_ledger.WorkerLedger]:
-    with crash_ledger.worker_ledger(kafka, topic_prefix, tmp_path, PARTITIONS) as made:
-        yield made
+    with crash_ledger.worker_ledger(kafka, topic_prefix, tmp_path, PARTITIONS) as running_ledger:
+        yield running_ledger
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def sink(
         "PARTITIONS": str(PARTITIONS),
         "DATABASE_URL": database,
     }
-    made = Sink(1, tmp_path / "sink", settings).start()
-    yield made
-    made.kill()
+    sink = Sink(1, tmp_path / "sink", settings).start()
+    yield sink
+    sink.kill()
 
 
-def asked(
+def verify_options(
     ledger: crash_ledger.WorkerLedger, database: str, *, against_rules: bool
 ) -> VerifyOptions:
     return VerifyOptions(
@@ -57,8 +57,8 @@ def asked(
 def agreed(
     ledger: crash_ledger.WorkerLedger, database: str, *, against_rules: bool
 ) -> VerifyReport:
-    told = asked(ledger, database, against_rules=against_rules)
-    report = verify(told, lambda done, total: None)
+    options = verify_options(ledger, database, against_rules=against_rules)
+    report = verify(options, lambda done, total: None)
     assert report.agree, report.text() + ledger.tails()
     return report
 
@@ -83,7 +83,7 @@ def test_beside_a_live_system(ledger: crash_ledger.WorkerLedger, sink: Sink, dat
             sources = rebuild.PostgresSources(
                 {**ledger.client}, ledger.names, "streamledger", PARTITIONS, database
             )
-            rebuild.rebuild(sources, lambda *told: None)
+            rebuild.rebuild(sources, lambda *progress: None)
     ledger.wait_until(lambda: written() > verified, SETTLED_S)
     load.stop()
     assert sink.running(), sink.told()[-2_000:]
@@ -115,6 +115,6 @@ def test_what_somebody_else_writes_to_the_state_is_named(
     next = ledger.send({"kind": "debit", "account": ledger.open(0), "amount": 1, "id": "two"})
     ledger.outcome(next)
     ledger.wait_until(ledger.audit.settled, 20)
-    told = verify(asked(ledger, database, against_rules=False), lambda done, total: None)
-    named = [each for each in told.differences if each.copy == "state"]
-    assert [each.account for each in named] == [account], told.text()
+    report = verify(verify_options(ledger, database, against_rules=False), lambda done, total: None)
+    named = [each for each in report.differences if each.copy == "state"]
+    assert [each.account for each in named] == [account], report.text()

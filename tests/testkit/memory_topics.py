@@ -1,4 +1,4 @@
-"""The ledger's topics in memory, in place of those that `sinks.verify.topic_reader` reads.
+"""Topics in memory that replace those that `sinks.verify.topic_reader` reads.
 
 Verify as a whole takes milliseconds with it. Its own reading of Kafka is tested with Kafka.
 """
@@ -21,12 +21,12 @@ DAY_MS = 24 * 3_600_000
 
 
 class Topics:
-    """Takes what a producer would be given."""
+    """Stands in for a producer and keeps its records."""
 
     def __init__(self) -> None:
         self.records: defaultdict[tuple[str, int], list[CommittedRecord]] = defaultdict(list)
         self.starts: defaultdict[tuple[str, int], int] = defaultdict(int)
-        # How many records at the end are hidden, each time that the end is asked for, in turn.
+        # How many records at the end to hide, in turn, each time that a reader looks up the end.
         self.hidden: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
         self.retention_ms: dict[str, int | None] = {"results": 7 * DAY_MS}
 
@@ -43,7 +43,7 @@ class Topics:
         records.append(CommittedRecord(len(records), key, value, time_ms))
 
     def empty(self, topic: str, partition: int) -> None:
-        """As if it was made again."""
+        """Removes all records, as if the topic was created again."""
         self.records[topic, partition].clear()
 
     def delete_until(self, topic: str, partition: int, offset: int) -> None:
@@ -78,8 +78,8 @@ class _Partition:
 def install(patch: pytest.MonkeyPatch) -> None:
     def retention_ms(config: ClientConfig, topic: str) -> int | None:
         topics: Any = config["topics"]
-        found: int | None = topics.retention_ms.get(topic)
-        return found
+        retention: int | None = topics.retention_ms.get(topic)
+        return retention
 
     patch.setattr(topic_reader, "TopicPartitionReader", _Partition)
     patch.setattr(topic_reader, "retention_ms", retention_ms)
@@ -89,11 +89,11 @@ def install(patch: pytest.MonkeyPatch) -> None:
 
 def verified(topics: Topics, partitions: int, *, against_rules: bool = False) -> VerifyReport:
     config: Any = {"topics": topics}
-    asked = VerifyOptions(
+    options = VerifyOptions(
         config=config,
         names=Names(),
         partitions=partitions,
         database_url=None,
         against_rules=against_rules,
     )
-    return verify(asked, lambda done, total: None)
+    return verify(options, lambda done, total: None)

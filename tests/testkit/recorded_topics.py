@@ -1,6 +1,6 @@
-"""A history put into real topics, as a ledger would have left it there; a tampered one just so.
+"""Writes a recorded history into real topics, as a ledger leaves it there.
 
-The topics keep the times that records bring along, as the history has times of its own.
+The topics keep the timestamps of the records, because the history has its own times.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +24,7 @@ from tests.testkit.histories import Kept
 from tests.testkit.naive_results import Told
 
 CONFIRM_S = 30.0
-Retold = Callable[[list[Told]], list[Told]]
+ChangeResults = Callable[[list[Told]], list[Told]]
 
 
 def make(bootstrap: str, prefix: str, partitions: int) -> Names:
@@ -43,8 +43,8 @@ def make(bootstrap: str, prefix: str, partitions: int) -> Names:
         )
         for topic in topics.ALL
     ]
-    for made in admin.create_topics(new).values():
-        made.result(CONFIRM_S)
+    for created in admin.create_topics(new).values():
+        created.result(CONFIRM_S)
     return names
 
 
@@ -54,13 +54,13 @@ def write(
     history: Sequence[Kept],
     state: Iterable[Kept] | None = None,
     results: Iterable[Kept] | None = None,
-    retold: Retold = list,
+    change_results: ChangeResults = list,
     journaled_ms: int = 0,
 ) -> None:
-    """Every record at its own offset; state and results may be those of another time, and results
-    may be told otherwise. `journaled_ms`: when the journal was written; 0 is now."""
+    """Writes every record at its own offset. State and results may be of another time, and results
+    may be changed. `journaled_ms`: when the journal was written; 0 is now."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True})
-    write_with(producer, names, history, state, results, retold, journaled_ms)
+    write_with(producer, names, history, state, results, change_results, journaled_ms)
     assert producer.flush(CONFIRM_S) == 0, "not confirmed in time"
 
 
@@ -70,27 +70,30 @@ def write_with(
     history: Sequence[Kept],
     state: Iterable[Kept] | None = None,
     results: Iterable[Kept] | None = None,
-    retold: Retold = list,
+    change_results: ChangeResults = list,
     journaled_ms: int = 0,
 ) -> None:
-    for one in history:
-        commands, messages = [*one.commands, *one.waiting], [*one.messages, *one.unread]
+    for partition_history in history:
+        commands, messages = (
+            [*partition_history.commands, *partition_history.waiting],
+            [*partition_history.messages, *partition_history.unread],
+        )
         for topic, logged in ((names.commands, commands), (names.coordination, messages)):
             for key, value, time_ms in logged:
-                _produce(producer, topic, one.number, key, value, time_ms)
-        for key, value in one.journal:
-            _produce(producer, names.journal, one.number, key, value, journaled_ms)
-        for entry in one.transactions:
+                _produce(producer, topic, partition_history.number, key, value, time_ms)
+        for key, value in partition_history.journal:
+            _produce(producer, names.journal, partition_history.number, key, value, journaled_ms)
+        for entry in partition_history.transactions:
             account = entry.account_id.encode()
-            told = msgspec.json.encode(entry)
-            _produce(producer, names.transactions, one.number, account, told)
-        for _, key, letter in one.letters:
+            value = msgspec.json.encode(entry)
+            _produce(producer, names.transactions, partition_history.number, account, value)
+        for _, key, letter in partition_history.letters:
             _produce(producer, names.commands_dead, 0, key, msgspec.json.encode(letter))
-    for one in state if state is not None else history:
-        for key, value in one.changelog():
-            _produce(producer, names.state, one.number, key, value)
-    for one in results if results is not None else history:
-        _write_results(producer, names, one, len(history), retold)
+    for partition_history in state if state is not None else history:
+        for key, value in partition_history.changelog():
+            _produce(producer, names.state, partition_history.number, key, value)
+    for partition_history in results if results is not None else history:
+        _write_results(producer, names, partition_history, len(history), change_results)
 
 
 def empty(
@@ -127,22 +130,32 @@ def _set(admin: AdminClient, topic: str, name: str, value: str) -> None:
         done.result(CONFIRM_S)
 
 
-def results_of(one: Kept) -> list[Told]:
-    records = (msgspec.json.decode(value, type=JournalRecord) for _, value in one.journal)
-    return [told for told in map(naive_results.result_of, records) if told is not None]
+def results_of(partition_history: Kept) -> list[Told]:
+    records = (
+        msgspec.json.decode(value, type=JournalRecord) for _, value in partition_history.journal
+    )
+    return [result for result in map(naive_results.result_of, records) if result is not None]
 
 
 def _write_results(
-    producer: Producer, names: Names, one: Kept, partitions: int, retold: Retold
+    producer: Producer,
+    names: Names,
+    partition_history: Kept,
+    partitions: int,
+    change_results: ChangeResults,
 ) -> None:
     """All of them, and how far they are."""
-    for result in retold(results_of(one)):
+    for result in change_results(results_of(partition_history)):
         value = msgspec.json.encode(result.value)
         _produce(producer, names.results, result.partition, result.key.encode(), value)
-    end = len(one.journal)
-    at = {"next_offset": end, "sequence": end, "last_hash": hash_of(one.journal[-1][1])}
-    partition = topics.lane(one.number, partitions)
-    key = str(one.number).encode()
+    end = len(partition_history.journal)
+    at = {
+        "next_offset": end,
+        "sequence": end,
+        "last_hash": hash_of(partition_history.journal[-1][1]),
+    }
+    partition = topics.lane(partition_history.number, partitions)
+    key = str(partition_history.number).encode()
     _produce(producer, names.results_positions, partition, key, msgspec.json.encode(at))
 
 

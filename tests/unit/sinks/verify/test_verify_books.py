@@ -1,5 +1,5 @@
-"""The books that verify keeps: a whole journal passes; one that lies does not, even where whoever
-changed it has made all hashes good again."""
+"""The replayed books: a whole journal passes, and a forged one does not, even if its hashes are
+correct."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def own_values(partition: int = 0) -> list[bytes]:
 
 
 def forged(change: Callable[[Value], bool]) -> tuple[int, list[bytes]]:
-    """The first record, some way in, that takes the change; all hashes after it are made good."""
+    """Changes the first suitable record, some way in, and corrects all later hashes."""
     values = own_values()
     for place in range(60, len(values)):
         record = msgspec.json.decode(values[place])
@@ -99,8 +99,8 @@ def steps(step: str, apply: Callable[[Value], bool]) -> Callable[[Value], bool]:
 
 
 def changed_by(kind: str, change: Callable[[Value], None]) -> Callable[[Value], bool]:
-    told = inside("account", change)
-    return lambda r: r.get("command", {}).get("kind") == kind and told(r)
+    change_account = inside("account", change)
+    return lambda r: r.get("command", {}).get("kind") == kind and change_account(r)
 
 
 def more(name: str) -> Callable[[Value], None]:

@@ -1,7 +1,7 @@
-"""What verify must find: one corruption for each thing that it compares, which nothing else finds.
+"""What verify must find: for each comparison one corruption that only that comparison finds.
 
-Ledgers of a few commands, made by the rules themselves, right or wrong: where the rules are wrong
-all copies agree with a journal that should not be. What lies in topics is corrupted there.
+The rules decide small ledgers. If a test breaks the rules, all copies agree with a wrong
+journal. Other tests corrupt records in the topics.
 """
 
 import random
@@ -63,7 +63,7 @@ def report_of(script: Script) -> VerifyReport:
 
 
 def expect_only(report: VerifyReport, copy: str, words: str, count: int = 1) -> None:
-    """Nothing else was found."""
+    """Expects these differences and no others."""
     assert report.difference_counts == {copy: count}, report.text()
     assert words in report.text(), report.text()
 

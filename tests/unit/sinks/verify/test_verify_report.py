@@ -1,4 +1,4 @@
-"""What verify says, to people and to programs."""
+"""The report of verify, as text and as JSON."""
 
 import msgspec
 
