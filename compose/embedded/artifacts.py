@@ -160,17 +160,20 @@ def ensure(
     source: ArtifactSource,
     progress: Progress,
     stop: threading.Event,
+    work: str = "",
 ) -> list[Path]:
-    """Where each artifact lies, after fetching the ones that are missing or damaged."""
-    with only_one(cache, stop):
-        scratch = cache / "partial"
+    """Where each artifact lies, after fetching the ones that are missing or damaged. `work`: the
+    folder below the cache with the lock and the downloads that are under way; calls with the same
+    folder wait for each other."""
+    with only_one(cache / work, stop):
+        scratch = cache / work / "partial"
         shutil.rmtree(scratch, ignore_errors=True)  # of a run that was cut
         missing = [artifact for artifact in artifacts if not is_whole(artifact, cache)]
         if missing:
             progress.expect(sum(artifact.size for artifact in missing))
             try:
                 scratch.mkdir()
-                fetch_all(missing, cache, source, progress, stop)
+                fetch_all(missing, cache, scratch, source, progress, stop)
             except OSError as error:
                 raise problems.of_system(error, f"keeping downloads in {cache}") from error
             finally:
@@ -193,6 +196,7 @@ def is_whole(artifact: Artifact, cache: Path) -> bool:
 def fetch_all(
     missing: Sequence[Artifact],
     cache: Path,
+    scratch: Path,
     source: ArtifactSource,
     progress: Progress,
     stop: threading.Event,
@@ -206,7 +210,7 @@ def fetch_all(
 
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         futures: list[Future[None]] = [
-            pool.submit(fetch, artifact, cache, source, advance) for artifact in missing
+            pool.submit(fetch, artifact, cache, scratch, source, advance) for artifact in missing
         ]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -220,7 +224,11 @@ def fetch_all(
 
 
 def fetch(
-    artifact: Artifact, cache: Path, source: ArtifactSource, advance: Callable[[int], None]
+    artifact: Artifact,
+    cache: Path,
+    scratch: Path,
+    source: ArtifactSource,
+    advance: Callable[[int], None],
 ) -> None:
     target = cache / artifact.path
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +241,7 @@ def fetch(
             advance(size)
 
         try:
-            with tempfile.TemporaryDirectory(dir=cache / "partial") as folder:
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 path = source(artifact.coordinate, Path(folder), count)
                 artifact.check(path)
                 path.rename(target)

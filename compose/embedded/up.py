@@ -1,7 +1,7 @@
 """`streamledger up`: the whole system on this machine, in this order.
 
-1. take the data folder; 2. stop what an earlier run left behind; 3. choose the ports; 4. fetch the
-programs; 5. Kafka and Postgres, at the same time; 6. topics and tables; 7. the services, at the
+1. take the data folder; 2. stop what an earlier run left behind; 3. choose the ports; 4. fetch and
+5. start Kafka and Postgres, at the same time; 6. topics and tables; 7. the services, at the
 same time; 8. people to try it with, where there are none; 9. keep all of it running. Stopping goes
 the other way, from wherever it had come to.
 """
@@ -108,8 +108,7 @@ class Up:
             stack.callback(self._supervisor.stop)
             with self._display.progress() as download:
                 self._prepare()
-                self._fetch(download)
-                self._start()
+                self._start(download)
             self._show()
             self._supervisor.watch()
             self._display.say("Stopping.")
@@ -191,14 +190,8 @@ class Up:
         elif self._options.secure or self._folder.secured:
             self._passwords = self._folder.passwords(security.USERS)
 
-    def _fetch(self, download: Progress) -> None:
-        wanted = [programs.KAFKA] * (self._settings.kafka_brokers is None)
-        wanted += [programs.POSTGRES] * (self._settings.database_url is None)
-        if wanted:
-            programs.fetch(wanted, download, self._stop)
-
-    def _start(self) -> None:
-        brokers, database = self._start_stores()
+    def _start(self, download: Progress) -> None:
+        brokers, database = self._start_stores(download)
         with self._display.step("topics and tables"):
             provisioning.create_topics(brokers, self._as_operator())
             provisioning.migrate(database, self._role_passwords())
@@ -247,9 +240,11 @@ class Up:
         own = self._settings.kafka_brokers is None and self._settings.database_url is None
         return own and not self._settings.production
 
-    def _start_stores(self) -> tuple[str, str]:
+    def _start_stores(self, download: Progress) -> tuple[str, str]:
         """Kafka and Postgres; one that has started is stopped with the rest if the other fails."""
-        futures = self._together([self._start_kafka, self._start_postgres])
+        futures = self._together(
+            [partial(self._start_kafka, download), partial(self._start_postgres, download)]
+        )
         for future in futures:
             if future.exception() is None:
                 for part in future.result().parts:
@@ -266,7 +261,7 @@ class Up:
                     self._stop.set()
         return futures
 
-    def _start_kafka(self) -> "Store":
+    def _start_kafka(self, download: Progress) -> Store:
         if self._settings.kafka_brokers is not None:
             return yours("kafka", self._settings.kafka_brokers, self._settings.kafka_brokers)
         options = kafka.KafkaOptions(
@@ -283,7 +278,7 @@ class Up:
                 client=security.client(security.ADMIN, password),
             )
         with self._display.step("Kafka"):
-            cluster = programs.cluster(self._folder, options, self._stop)
+            cluster = programs.cluster(self._folder, options, self._stop, download)
             bootstrap = cluster.start(self._stop)
         if self._passwords:
             names, ledger_id = self._settings.topics, self._settings.ledger_id
@@ -306,7 +301,7 @@ class Up:
         ]
         return Store(bootstrap, parts)
 
-    def _start_postgres(self) -> "Store":
+    def _start_postgres(self, download: Progress) -> Store:
         if (url := self._settings.database_url) is not None:
             its = urlsplit(url)
             return yours("postgres", url, f"{its.hostname}:{its.port or postgres.DEFAULT_PORT}")
@@ -314,7 +309,7 @@ class Up:
             port=self._options.postgres_port, fast_start=self._options.fast_start
         )
         with self._display.step("Postgres"):
-            server = programs.server(self._folder, options, self._stop)
+            server = programs.server(self._folder, options, self._stop, download)
             url = server.start(self._stop)
         part = SupervisedPart(
             name="postgres",
