@@ -11,7 +11,7 @@ from plumbing import failures, memory
 
 def main() -> None:
     """Raises a Failure for what an operator can act on."""
-    memory.collect_seldom()
+    memory.collect_rarely()
     uvloop.run(service.run(IngressSettings.read()))
 
 

@@ -195,10 +195,10 @@ async def run(settings: IngressSettings) -> None:
     await connection_pool.check_not_refused(settings.database)
 
     async def kafka_probe(timeout_s: float) -> str | None:
-        return await asyncio.to_thread(clients.reachable, admin, timeout_s)
+        return await asyncio.to_thread(clients.unreachable_reason, admin, timeout_s)
 
     async def postgres_probe(timeout_s: float) -> str | None:
-        return await connection_pool.reachable(probing, timeout_s)
+        return await connection_pool.unreachable_reason(probing, timeout_s)
 
     made = parts(settings, version, pool, kafka_probe, postgres_probe)
     relay = Relay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
@@ -297,7 +297,7 @@ async def _kafka_is_there(
     """Waits for the broker for a while; False when asked to stop meanwhile."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not stop.is_set():
-        error = await asyncio.to_thread(clients.reachable, admin, PROBE_TIMEOUT_S)
+        error = await asyncio.to_thread(clients.unreachable_reason, admin, PROBE_TIMEOUT_S)
         if error is None:
             return True
         if time.monotonic() > deadline:

@@ -13,20 +13,20 @@ _M_ARENA_MAX = -8
 _glibc_only = contextlib.suppress(AttributeError, OSError)
 
 
-def collect_seldom() -> None:
+def collect_rarely() -> None:
     """Called once, when all that stays for good has been imported."""
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
 
 
-def few_arenas() -> None:
+def limit_malloc_arenas() -> None:
     """Each thread would keep what it once needed in an arena of its own: a quarter of the memory
     of a busy processor."""
     with _glibc_only:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """To the system, what is free: after something that took much for once."""
     with _glibc_only:
         ctypes.CDLL(None).malloc_trim(0)

@@ -48,13 +48,13 @@ def run(data: Path | None = None) -> None:
             partitions=settings.partitions,
         )
     topic_check.wait_for_topics(clients.admin(settings, name), settings)
-    memory.few_arenas()
-    memory.collect_seldom()
+    memory.limit_malloc_arenas()
+    memory.collect_rarely()
     schemas = _schemas(settings)
     registry = metrics.registry("processor", version("streamledger"), settings.ledger_id)
     lanes = LaneSupervisor(
         LedgerIdentity(settings.ledger_id, settings.partitions, settings.deciding()),
-        clients.service(settings, name, log),
+        clients.long_running_client_config(settings, name, log),
         settings.topics,
         settings.data,
         schemas,

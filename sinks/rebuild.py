@@ -27,7 +27,7 @@ from psycopg.rows import TupleRow
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
-from plumbing.postgres.connection_pool import failure, first_line
+from plumbing.postgres.connection_pool import connection_failure, first_line
 from plumbing.postgres.sql_files import SqlFiles
 from schemas.topics import Names
 from sinks.journal_chain import BrokenJournal, JournalChain, ReadJournalRecord
@@ -153,7 +153,7 @@ def _connected(url: str) -> Iterator[Connection[TupleRow]]:
             connect_timeout=write_connection.CONNECT_TIMEOUT_S,
         )
     except psycopg.OperationalError as error:
-        raise failure(error) from None
+        raise connection_failure(error) from None
     try:
         yield connection
     except psycopg.errors.InsufficientPrivilege as error:

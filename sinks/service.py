@@ -43,12 +43,12 @@ def run() -> None:
         write_connection.wait_for_tables(database, stopping)
     except StopRequested:
         return
-    memory.collect_seldom()
+    memory.collect_rarely()
     registry = metrics.registry("sink", version("streamledger"), settings.ledger_id)
     connections = Connections(database, f"{settings.ledger_id}-sink", settings.database_pool_size)
     resources = LaneResources(
         settings.ledger_id,
-        clients.service(settings, name, log),
+        clients.long_running_client_config(settings, name, log),
         settings.topics,
         connections,
         SinkMetrics(registry),

@@ -88,7 +88,7 @@ def records(
     topic = _named(role)
     consumer = Consumer(
         {
-            **clients.client(settings, client_id),
+            **clients.client_config(settings, client_id),
             # Required by the client; nothing is ever committed or subscribed under it.
             "group.id": "none",
             "isolation.level": "read_committed",

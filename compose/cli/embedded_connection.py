@@ -54,7 +54,7 @@ def reach(settings: ProvisionSettings, client_id: str) -> None:
 def client(settings: ProvisionSettings, client_id: str) -> ClientConfig:
     """What a command's clients begin with."""
     reach(settings, client_id)
-    return clients.client(settings, client_id)
+    return clients.client_config(settings, client_id)
 
 
 def url(data: Path) -> str:

@@ -96,7 +96,7 @@ def configure(
 ) -> None:
     """Change the settings that decide, in every partition of the ledger."""
     from compose.cli import embedded_connection
-    from plumbing.kafka import clients
+    from plumbing.kafka import auth_errors
     from processor.admin import configure as service
     from processor.admin.running_workers import Groups
 
@@ -114,7 +114,7 @@ def configure(
     config = embedded_connection.client(settings, f"{settings.ledger_id}-configure")
     prefix, ledger_id = settings.topic_prefix, settings.ledger_id
     groups = Groups(*(ids.service_id(prefix, ledger_id, each) for each in ("processor", "sink")))
-    with clients.as_failures(config):
+    with auth_errors.as_failures(config):
         changed = service.configure(
             config, settings.topics, ledger_id, settings.partitions, groups, changes
         )
@@ -136,7 +136,7 @@ def log_time(
 ) -> None:
     """Decide the time of records that a broker stamped far in the future."""
     from compose.cli import embedded_connection
-    from plumbing.kafka import clients
+    from plumbing.kafka import auth_errors
     from processor.admin import dead_letters as service_of_positions
     from processor.admin import log_time as service
     from schemas.coordination import LogTime
@@ -146,11 +146,11 @@ def log_time(
     decision = LogTime(topic=topic, first=first, last=last, time_ms=service.time_ms(time))
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, f"{settings.ledger_id}-log-time")
-    with clients.as_failures(config):
+    with auth_errors.as_failures(config):
         service.give(config, settings.topics, partition, decision)
     typer.echo(
         f"written: partition {partition} decides {topic} {first} to {last} as of"
-        f" {service.shown(decision.time_ms)}, where their log time is later"
+        f" {service.time_text(decision.time_ms)}, where their log time is later"
     )
 
 
@@ -397,13 +397,13 @@ app.add_typer(dead_letters, name="dead-letters", help="What could not be read, a
 def list_dead_letters(data: up.Data = up.DATA) -> None:
     """A line for each: position, reason, size, label."""
     from compose.cli import embedded_connection
-    from plumbing.kafka import clients
+    from plumbing.kafka import auth_errors
     from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
 
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, f"{settings.ledger_id}-dead-letters")
-    with clients.as_failures(config), CommittedReader(config) as reader:
+    with auth_errors.as_failures(config), CommittedReader(config) as reader:
         for letter in service.letters(reader, settings.topics):
             position = f"{letter.partition}:{letter.offset}"
             told = (
@@ -422,13 +422,13 @@ def show_dead_letter(position: Position, data: up.Data = up.DATA) -> None:
     import msgspec
 
     from compose.cli import embedded_connection
-    from plumbing.kafka import clients
+    from plumbing.kafka import auth_errors
     from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
 
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, f"{settings.ledger_id}-dead-letters")
-    with clients.as_failures(config), CommittedReader(config) as reader:
+    with auth_errors.as_failures(config), CommittedReader(config) as reader:
         letter, original = service.find(reader, settings.topics, position)
     typer.echo(msgspec.json.format(msgspec.json.encode(letter), indent=2).decode())
     sys.stdout.flush()
@@ -445,7 +445,7 @@ def resubmit_dead_letter(
 ) -> None:
     """Write the command anew, by the key and partition of its account."""
     from compose.cli import embedded_connection
-    from plumbing.kafka import clients
+    from plumbing.kafka import auth_errors
     from plumbing.kafka.committed_reader import CommittedReader
     from processor.admin import dead_letters as service
 
@@ -453,7 +453,7 @@ def resubmit_dead_letter(
     settings = embedded_connection.settings(data)
     client_id = f"{settings.ledger_id}-dead-letters"
     config = embedded_connection.client(settings, client_id)
-    with clients.as_failures(config):
+    with auth_errors.as_failures(config):
         with CommittedReader(config) as reader:
             _, original = service.find(reader, settings.topics, position)
         sent = original.value or b"" if instead is None else instead

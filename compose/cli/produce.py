@@ -19,7 +19,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from plumbing.failures import Failure
-from plumbing.kafka import clients
+from plumbing.kafka import auth_errors, clients
 from plumbing.settings import KafkaSettings
 from schemas import ids
 from schemas.published_records import Result
@@ -141,7 +141,7 @@ class Commands:
     ) -> None:
         self.tally = Tally()
         self._topic = settings.topics.commands
-        self._config = clients.client(settings, client_id)
+        self._config = clients.client_config(settings, client_id)
         self._producer = clients.command_producer(settings, client_id)
         self._results = _Results(settings, client_id) if wait else None
         self._timeout_s = timeout_s
@@ -184,7 +184,7 @@ class Commands:
             self._in_flight -= 1
             if error is not None:
                 self.tally.not_sent += 1
-                refusal = clients.refusal(self._config, error)
+                refusal = auth_errors.refusal(self._config, error)
                 why = refusal or f"not confirmed by Kafka, which may have it: {error.str()}"
                 self._told.append(NotSent(number, why))
                 return
@@ -244,7 +244,7 @@ class _Results:
         topic = settings.topics.results
         self._consumer = Consumer(
             {
-                **clients.client(settings, client_id),
+                **clients.client_config(settings, client_id),
                 # Required by the client; nothing is ever committed or subscribed under it.
                 "group.id": "none",
                 "isolation.level": "read_committed",

@@ -170,7 +170,7 @@ class Up:
                     "KAFKA_SECURITY_PROTOCOL."
                 )
             admin = kafka_clients.admin(self._settings, CLIENT_ID)
-            if (why := kafka_clients.reachable(admin, PROBE_TIMEOUT_S)) is not None:
+            if (why := kafka_clients.unreachable_reason(admin, PROBE_TIMEOUT_S)) is not None:
                 raise RuntimeProblem(
                     f"No Kafka answers at {self._settings.brokers} (KAFKA_BROKERS): {why}."
                 )
@@ -435,7 +435,7 @@ def reach_postgres(url: str) -> None:
         psycopg.connect(url, connect_timeout=PROBE_TIMEOUT_S).close()
     except psycopg.Error as error:
         first = postgres_clients.first_line(error)
-        if postgres_clients.refused(error):
+        if postgres_clients.is_refusal(error):
             raise RuntimeProblem(
                 f"Postgres refuses the connection (DATABASE_URL): {first}."
             ) from error

@@ -91,7 +91,7 @@ async def _create(
         async with connection:
             await add_user(connection, email, first_name, last_name, hashed, UserRole.ADMIN)
     except psycopg.Error as error:
-        raise connection_pool.failure(error) from None
+        raise connection_pool.connection_failure(error) from None
     except HttpProblem:
         raise Failure(f"a user with the address {email} exists already") from None
 

@@ -7,9 +7,9 @@ at and never with a secret. What is produced and consumed is the services' own a
 
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import (
@@ -26,31 +26,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it hides Of
 )
 
 from plumbing.failures import Failure
+from plumbing.kafka import auth_errors
 from plumbing.settings import KafkaSettings, SettingsError
 
 # Values, and functions that are called back: whatever the client takes.
 ClientConfig = dict[str, Any]
 
-COMPLAIN_S = 5.0
-MOST_HEARTBEAT_MS = 500
-_NO_ENTRY: Final = frozenset(
-    {
-        KafkaError._AUTHENTICATION,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.UNSUPPORTED_SASL_MECHANISM,
-        KafkaError.ILLEGAL_SASL_STATE,
-    }
-)
-_NO_RIGHT: Final = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    }
-)
+LOG_PAUSE_S = 5.0
+MAX_HEARTBEAT_MS = 500
 # What a broker says that has just started: it learns a moment later whom it leads.
-PASSING: Final = frozenset(
+TRANSIENT: Final = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
@@ -66,21 +51,15 @@ PASSING: Final = frozenset(
 )
 # A batch of `commands` is small in its topic, but may be compressed from much more.
 LARGEST_RESPONSE: Final[ClientConfig] = {"receive.message.max.bytes": 2**31 - 1}
-AGAIN_S: Final = 0.2
-LEARN_S: Final = 2.0
-
-
-class BrokersRefused(Failure):
-    """The brokers do not let us in: another password or certificate is needed, not more time."""
-
-    exit_code = 2
+RETRY_PAUSE_S: Final = 0.2
+METADATA_TIMEOUT_S: Final = 2.0
 
 
 class NoAnswer(Failure):
     """What the brokers may do later."""
 
 
-def client(settings: KafkaSettings, client_id: str) -> ClientConfig:
+def client_config(settings: KafkaSettings, client_id: str) -> ClientConfig:
     """What every librdkafka client of ours begins with."""
     config: ClientConfig = {
         "bootstrap.servers": settings.brokers,
@@ -111,15 +90,15 @@ def client(settings: KafkaSettings, client_id: str) -> ClientConfig:
     return config | {name: str(value) for name, value in given.items() if value is not None}
 
 
-def service(settings: KafkaSettings, client_id: str, log: Any) -> ClientConfig:
+def long_running_client_config(settings: KafkaSettings, client_id: str, log: Any) -> ClientConfig:
     """The same for clients that go on by themselves, and say so when they are not let in."""
-    config = client(settings, client_id)
+    config = client_config(settings, client_id)
     told_at = 0.0
 
     def complain(error: KafkaError) -> None:
         nonlocal told_at
-        why = refusal(config, error)
-        if why is not None and time.monotonic() - told_at > COMPLAIN_S:
+        why = auth_errors.refusal(config, error)
+        if why is not None and time.monotonic() - told_at > LOG_PAUSE_S:
             told_at = time.monotonic()
             log.error("Kafka refuses us", reason=why)
 
@@ -154,7 +133,7 @@ def command_producer(settings: KafkaSettings, client_id: str) -> Producer:
     """Idempotent, acks=all, Java's partitioner: the only way that we write to `commands`."""
     return Producer(
         {
-            **client(settings, client_id),
+            **client_config(settings, client_id),
             "acks": "all",
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
@@ -163,7 +142,7 @@ def command_producer(settings: KafkaSettings, client_id: str) -> Producer:
     )
 
 
-def reader(config: Mapping[str, Any]) -> Consumer:
+def committed_consumer(config: Mapping[str, Any]) -> Consumer:
     """In no group: where it reads is for others to say. It sees what is committed, and is told of
     each partition's end, where the configuration does not say otherwise.
     """
@@ -185,12 +164,12 @@ class Admin(AdminClient):
     """Remembers why it was not let in, which its calls only tell as a time-out."""
 
     def __init__(self, settings: KafkaSettings, client_id: str) -> None:
-        self._config = client(settings, client_id)
+        self._config = client_config(settings, client_id)
         self._refused: str | None = None
         config: ClientConfig = {**self._config, "error_cb": self._hear}
         super().__init__(config)
 
-    def refused(self) -> str | None:
+    def last_refusal(self) -> str | None:
         """Why, if it was told so since this was asked last."""
         self.poll(0)
         why, self._refused = self._refused, None
@@ -198,14 +177,14 @@ class Admin(AdminClient):
 
     def _hear(self, error: KafkaError) -> None:
         # librdkafka tells the refusal and the connection's end in turn: that is no other reason.
-        self._refused = refusal(self._config, error) or self._refused
+        self._refused = auth_errors.refusal(self._config, error) or self._refused
 
 
 def admin(settings: KafkaSettings, client_id: str) -> Admin:
     return Admin(settings, client_id)
 
 
-def reachable(admin: AdminClient, timeout_s: float) -> str | None:
+def unreachable_reason(admin: AdminClient, timeout_s: float) -> str | None:
     """None when the cluster answers in time, else why not. It blocks: call it in a thread."""
     why: str | None = None
     try:
@@ -213,14 +192,14 @@ def reachable(admin: AdminClient, timeout_s: float) -> str | None:
     except KafkaException as error:
         why = str(error.args[0].str())
     # Asked in any case: a refusal that has passed is no reason of what fails later.
-    refused = admin.refused() if isinstance(admin, Admin) else None
+    refused = admin.last_refusal() if isinstance(admin, Admin) else None
     return why and (refused or why)
 
 
 def heartbeat_ms(session_timeout_ms: int) -> int:
     """How often a member of a group is heard. It hears of a rebalance with its next heartbeat: this
     bounds a hand-over."""
-    return min(MOST_HEARTBEAT_MS, session_timeout_ms // 5)
+    return min(MAX_HEARTBEAT_MS, session_timeout_ms // 5)
 
 
 def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> tuple[int, int]:
@@ -230,15 +209,15 @@ def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> t
         try:
             return consumer.get_watermark_offsets(where, timeout=timeout_s)
         except KafkaException as error:
-            if error.args[0].code() not in PASSING or time.monotonic() > deadline:
+            if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:
                 raise
-            time.sleep(AGAIN_S)
+            time.sleep(RETRY_PAUSE_S)
             # A client that asked too early knows of no such partition until it is told of it.
             with suppress(KafkaException):
-                consumer.list_topics(where.topic, timeout=LEARN_S)
+                consumer.list_topics(where.topic, timeout=METADATA_TIMEOUT_S)
 
 
-def ask_ends(
+def request_ends(
     admin: AdminClient,
     where: Iterable[TopicPartition],
     timeout_s: float,
@@ -251,56 +230,6 @@ def ask_ends(
         dict.fromkeys(where, latest), isolation_level=level, request_timeout=timeout_s
     )
     return asked
-
-
-def refusal(config: Mapping[str, Any], error: KafkaError) -> str | None:
-    """What an operator is told of an error that no waiting mends; None of any other."""
-    where = f"Kafka at {config['bootstrap.servers']}"
-    protocol = f"KAFKA_SECURITY_PROTOCOL={config['security.protocol']}"
-    if error.code() in _NO_ENTRY:
-        mechanism = config.get("sasl.mechanism")
-        look_at = f"KAFKA_SASL_MECHANISM={mechanism}, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
-        if mechanism == "OAUTHBEARER":
-            look_at = "KAFKA_OAUTH_TOKEN_URL, KAFKA_OAUTH_CLIENT_ID, KAFKA_OAUTH_CLIENT_SECRET"
-        elif mechanism is None:
-            look_at = protocol
-        return f"{where} refuses {_who(config)}: {error.str()} ({look_at})"
-    # Where the connection ends at the same moment, the client tells of that, with TLS's own reason.
-    if error.code() == KafkaError._SSL or "SSL routines" in error.str():
-        look_at = f"{protocol}, KAFKA_SSL_CA_LOCATION={config.get('ssl.ca.location', '')}"
-        return f"{where}: no TLS with it: {error.str()} ({look_at})"
-    if error.code() in _NO_RIGHT:
-        return f"{where} does not let {_who(config)} do that: {error.str()} (docs/securing.md)"
-    return None
-
-
-def explained(config: Mapping[str, Any], error: BaseException) -> BaseException:
-    """The error, or in its place what an operator can do about it."""
-    if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
-        why = refusal(config, error.args[0])
-        if why is not None:
-            return BrokersRefused(why)
-    return error
-
-
-@contextmanager
-def as_failures(config: Mapping[str, Any]) -> Iterator[None]:
-    """For a command at a terminal: what the brokers refuse, or do not answer, is one line."""
-    try:
-        yield
-    except KafkaException as error:
-        why = explained(config, error)
-        if why is error:
-            why = Failure(f"Kafka at {config['bootstrap.servers']}: {error.args[0].str()}")
-        raise why from None
-
-
-def _who(config: Mapping[str, Any]) -> str:
-    if (name := config.get("sasl.username")) is not None:
-        return f"the user {name!r}"
-    if (name := config.get("sasl.oauthbearer.client.id")) is not None:
-        return f"the client {name!r}"
-    return "us"
 
 
 def _secret(secret: Any) -> str | None:

@@ -55,7 +55,7 @@ class CommittedReader:
         # A request about a topic may create it, where brokers do so and the client lets them.
         self._admin_config = {**config, "allow.auto.create.topics": False}
         self._admin: AdminClient | None = None
-        self._consumer = clients.reader(
+        self._consumer = clients.committed_consumer(
             {
                 **config,
                 "auto.offset.reset": "earliest" if trimmed else "error",
@@ -97,7 +97,7 @@ class CommittedReader:
         admin.list_topics(topic, timeout=TIMEOUT_S)
         where = TopicPartition(topic, partition)
         stable, high = (
-            int(clients.ask_ends(admin, [where], TIMEOUT_S, level)[where].result().offset)
+            int(clients.request_ends(admin, [where], TIMEOUT_S, level)[where].result().offset)
             for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
         )
         return stable if stable < high else None

@@ -152,7 +152,7 @@ class PartitionConsumer:
             # Asking for a topic may make it, where brokers do so and the client lets them.
             self._admin = AdminClient({**self._config, "allow.auto.create.topics": False})
         where = [TopicPartition(*place) for place in places]
-        self._asked = clients.ask_ends(self._admin, where, ANSWER_S)
+        self._asked = clients.request_ends(self._admin, where, ANSWER_S)
 
     def _answers(self) -> dict[Place, int]:
         """Where partitions ended when that was asked last, of those that somebody answered for."""
@@ -178,7 +178,7 @@ class PartitionConsumer:
         self._behind = {}
 
     def _make(self) -> Consumer:
-        return clients.reader({**self._config, **self._options})
+        return clients.committed_consumer({**self._config, **self._options})
 
 
 def _same(noted: tuple[int, int] | None, at: int, otherwise: int) -> int:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 )
 
 from plumbing.failures import Failure
-from plumbing.kafka import clients
+from plumbing.kafka import auth_errors, clients
 from plumbing.settings import SHORT_BROKER_TXN_TIMEOUT_MS, KafkaSettings
 from schemas.topics import ALL, FOR_EVER, Topic
 
@@ -93,8 +93,8 @@ def cluster_layout(admin: clients.Admin, settings: KafkaSettings) -> Layout:
     try:
         metadata = admin.list_topics(timeout=CONTACT_TIMEOUT_S)
     except KafkaException as error:
-        if (why := admin.refused()) is not None:
-            raise clients.BrokersRefused(why) from None
+        if (why := admin.last_refusal()) is not None:
+            raise auth_errors.BrokersRefused(why) from None
         cause: KafkaError = error.args[0]
         raise KafkaUnreachable(
             f"Kafka at {settings.brokers} gives no answer: {cause.str()}"

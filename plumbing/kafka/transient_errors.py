@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException
 from plumbing.kafka import clients
 from plumbing.kafka.partition_consumer import OutOfOrder
 
-_OUTAGE: Final = clients.PASSING | {
+_OUTAGE: Final = clients.TRANSIENT | {
     # The client gave up: a record, a transaction with such a record, a request, or what followed.
     KafkaError._MSG_TIMED_OUT,
     KafkaError._INCONSISTENT,

@@ -44,14 +44,14 @@ def first_line(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def refused(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether the server is there and does not let us in: the address is wrong, not the moment."""
     return any(words in str(error) for words in _REFUSALS)
 
 
-def failure(error: Exception) -> Failure:
+def connection_failure(error: Exception) -> Failure:
     """What an operator reads of a connection that failed."""
-    if refused(error):
+    if is_refusal(error):
         return Failure(f"Postgres refuses the connection: {first_line(error)} (DATABASE_URL)")
     return Failure(f"Postgres gives no answer: {first_line(error)}")
 
@@ -121,13 +121,13 @@ async def check_not_refused(database_url: str) -> None:
     try:
         connection = await AsyncConnection.connect(database_url, connect_timeout=CONNECT_TIMEOUT_S)
     except psycopg.OperationalError as error:
-        if refused(error):
-            raise failure(error) from None
+        if is_refusal(error):
+            raise connection_failure(error) from None
     else:
         await connection.close()
 
 
-async def reachable(pool: Pool, timeout_s: float) -> str | None:
+async def unreachable_reason(pool: Pool, timeout_s: float) -> str | None:
     """None when the database answers in time, else why not."""
     try:
         async with pool.connection(timeout=timeout_s) as connection:

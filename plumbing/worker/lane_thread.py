@@ -8,7 +8,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from plumbing.kafka import clients
+from plumbing.kafka import auth_errors
 from plumbing.kafka.clients import ClientConfig
 
 
@@ -51,6 +51,6 @@ class LaneThread(ABC):
         except StopRequested:
             pass
         except BaseException as error:
-            self._on_failure(self._lane, clients.explained(self._config, error))
+            self._on_failure(self._lane, auth_errors.with_operator_hint(self._config, error))
         finally:
             self._released()

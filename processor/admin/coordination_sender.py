@@ -10,7 +10,7 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from plumbing.failures import Failure
-from plumbing.kafka import clients, transient_errors
+from plumbing.kafka import auth_errors, transient_errors
 from plumbing.kafka.clients import ClientConfig
 from processor.lanes import batch_output
 from schemas.coordination import Configure, LogTime
@@ -57,7 +57,7 @@ def send(config: ClientConfig, names: Names, messages: Mapping[int, Configure | 
             f"Kafka has not confirmed {len(messages) - len(confirmed)} of {len(messages)} messages:"
             " they may have been written. Give the command again once Kafka answers"
         )
-    refusal = clients.explained(config, refusals[0])
+    refusal = auth_errors.with_operator_hint(config, refusals[0])
     if refusal is not refusals[0]:
         raise refusal
     raise Failure(f"Kafka refused the message: {refusals[0].args[0].str()}; nothing was changed")

@@ -36,7 +36,7 @@ def time_ms(text: str) -> int:
     return int(parsed.timestamp() * 1_000)
 
 
-def shown(ms: int) -> str:
+def time_text(ms: int) -> str:
     try:
         return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds")
     except (OverflowError, ValueError):
@@ -57,7 +57,9 @@ def _check(reader: CommittedReader, names: Names, partition: int, decision: LogT
     if not 0 <= partition < reader.partitions(topic):
         raise Failure(f"`{topic}` has no partition {partition}")
     if decision.time_ms > time.time() * 1_000 + MAX_AHEAD_MS:
-        raise Failure(f"{shown(decision.time_ms)} lies in the future; a processor would refuse it")
+        raise Failure(
+            f"{time_text(decision.time_ms)} lies in the future; a processor would refuse it"
+        )
     position = committed_position(reader, names, partition)
     if position is None:
         raise Failure(f"partition {partition} has no ledger yet: start a processor first")
@@ -69,7 +71,7 @@ def _check(reader: CommittedReader, names: Names, partition: int, decision: LogT
         raise Failure(f"{where} has offsets up to {end - 1}, not {decision.last}")
     records = reader.read(topic, partition, decision.first, decision.last + 1)
     if not any(record.time_ms > decision.time_ms for record in records):
-        raise Failure(f"{where}: nothing there is later than {shown(decision.time_ms)}")
+        raise Failure(f"{where}: nothing there is later than {time_text(decision.time_ms)}")
 
 
 def find(

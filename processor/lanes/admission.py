@@ -74,9 +74,9 @@ class Admission:
             "this machine agrees with the clocks of all brokers that lead partitions of"
             f" `{self._names.coordination}` now"
         )
-        now = log_time.shown(latest_ms - MAX_AHEAD_MS)
+        now = log_time.time_text(latest_ms - MAX_AHEAD_MS)
         raise Stopped(
-            f"{self._where(partition, input)}: its log time is {log_time.shown(input.time_ms)},"
+            f"{self._where(partition, input)}: its log time is {log_time.time_text(input.time_ms)},"
             f" more than an hour ahead of this worker's clock ({now}); {blame}. Correct the clock"
             " of the broker that stamped it, then decide its time:"
             f" streamledger log-time {number}:{input.offset} --topic {topic} --time {now}"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from plumbing.kafka import clients, transient_errors
+from plumbing.kafka import auth_errors, transient_errors
 from plumbing.kafka.clients import ClientConfig, NoAnswer
 from processor.lanes import batch_output
 from schemas import coordination
@@ -84,7 +84,7 @@ class WorkerClock:
                 log.error("waiting for the clock to agree with the brokers'", reason=str(disagrees))
             except (KafkaException, NoAnswer) as error:
                 if not transient_errors.is_transient(error):
-                    raise clients.explained(self._config, error) from None
+                    raise auth_errors.with_operator_hint(self._config, error) from None
                 log.warning("waiting for Kafka", error=str(error))
             else:
                 for clock in disagreeing:

@@ -42,7 +42,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from plumbing import memory
 from plumbing.failures import Failure
-from plumbing.kafka import clients, transactional_producer
+from plumbing.kafka import auth_errors, transactional_producer
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader
 from plumbing.worker.crash_points import CrashPoints
@@ -136,7 +136,7 @@ class LaneProcessor(LaneThread):
 
     def _log_outage(self, error: KafkaError) -> None:
         """Errors that the clients report beside their answers. They retry by themselves."""
-        refusal = clients.refusal(self._config, error)
+        refusal = auth_errors.refusal(self._config, error)
         if refusal is None and error.code() != KafkaError._ALL_BROKERS_DOWN:
             return
         now = time.monotonic()
@@ -204,7 +204,7 @@ class LaneProcessor(LaneThread):
         writers = self._writers.values()
         with ThreadPoolExecutor(len(writers), f"lane-{self._lane}-restore") as pool:
             errors = [error for error in pool.map(self._recovered, writers) if error is not None]
-        memory.give_back()
+        memory.trim_heap()
         if errors:
             raise next(
                 (error for error in errors if not isinstance(error, StopRequested)), errors[0]

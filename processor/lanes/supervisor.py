@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from plumbing.failures import Failure
-from plumbing.kafka import clients
+from plumbing.kafka import auth_errors
 from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.crash_points import CrashPoints
 from plumbing.worker.fatal import CrashPolicy
@@ -171,7 +171,7 @@ class LaneSupervisor:
     def excluded_from_group(self, code: int, reason: str) -> None:
         """The group rejects this worker. `code` is Kafka's."""
         error = KafkaException(KafkaError(code, reason))
-        self._lane_failed(None, clients.explained(self._config, error))
+        self._lane_failed(None, auth_errors.with_operator_hint(self._config, error))
 
 
 class PartitionsAppeared(Failure):

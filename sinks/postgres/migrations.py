@@ -70,7 +70,7 @@ def migrate(
         first = connection_pool.first_line(error)
         raise Failure(f"Postgres: {first}: migrate as the owner of the database") from None
     except psycopg.Error as error:
-        raise connection_pool.failure(error) from None
+        raise connection_pool.connection_failure(error) from None
 
 
 def _migrate(connection: Connection[TupleRow], wanted: list[Migration]) -> list[str]:

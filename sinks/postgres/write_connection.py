@@ -150,6 +150,6 @@ def wait_for_tables(url: str, stopping: threading.Event) -> None:
                 check_schema(connection)
             return
         except psycopg.OperationalError as error:
-            if connection_pool.refused(error):
-                raise connection_pool.failure(error) from None
+            if connection_pool.is_refusal(error):
+                raise connection_pool.connection_failure(error) from None
             patience.wait(error)

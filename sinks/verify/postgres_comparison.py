@@ -69,7 +69,7 @@ def _connect(database_url: str) -> Connection[TupleRow]:
             database_url, connect_timeout=CONNECT_TIMEOUT_S, options="-c TimeZone=UTC"
         )
     except psycopg.OperationalError as error:
-        raise connection_pool.failure(error) from None
+        raise connection_pool.connection_failure(error) from None
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     connection.read_only = True
     return connection

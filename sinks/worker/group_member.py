@@ -10,7 +10,7 @@ import threading
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from plumbing.kafka import clients
+from plumbing.kafka import auth_errors, clients
 from plumbing.kafka.clients import ClientConfig
 from plumbing.worker.fatal import CrashPolicy
 from schemas import topics
@@ -102,8 +102,8 @@ class GroupMember:
 
     def _raise_unless_transient(self, error: KafkaError) -> None:
         """The client recovers from all other errors by itself."""
-        if (why := clients.refusal(self._config, error)) is not None:
-            raise clients.BrokersRefused(why)
+        if (why := auth_errors.refusal(self._config, error)) is not None:
+            raise auth_errors.BrokersRefused(why)
         if error.fatal() or error.code() == KafkaError._MAX_POLL_EXCEEDED:
             raise KafkaException(error)
         log.warning("consumer group error", error=error.str())

@@ -52,7 +52,7 @@ class LagMonitor:
         self._admin = self._admin or AdminClient(self._config)
         partitions = [number for lane in blocked for number in lane.partitions]
         journals = [TopicPartition(self._topic, number) for number in partitions]
-        requests = clients.ask_ends(self._admin, journals, REQUEST_TIMEOUT_S)
+        requests = clients.request_ends(self._admin, journals, REQUEST_TIMEOUT_S)
         ends = {journal.partition: _end(request) for journal, request in requests.items()}
         for lane in blocked:
             lane.report_while_blocked(ends)

@@ -49,7 +49,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Consumer]:
     """Every client that a reader made, and readers that look often."""
     monkeypatch.setattr(partition_consumer, "LOOK_EVERY_S", LOOK_EVERY_S)
     found: list[Consumer] = []
-    make = clients.reader
+    make = clients.committed_consumer
 
     def noted(config: ClientConfig) -> Consumer:
         found.append(make(config))

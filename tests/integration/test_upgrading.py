@@ -226,6 +226,8 @@ def test_two_versions_work_side_by_side_until_the_level_is_raised(
 def test_a_level_is_not_raised_where_the_workers_are_unknown(
     ledger: WorkerLedger, version_2: Path
 ) -> None:
+    # The first program decides the level that the ledger begins with.
+    assert ledger.ready(data="old").stop() == 0
     new = ledger.start("new", {}, version_2)
     ledgers.wait_until_ready(new)
     code, said = configure(ledger, version_2, "--format-level", "2", LEDGER_ID="another")

@@ -363,7 +363,7 @@ def _results_consumer(settings: KafkaSettings, client_id: str) -> Consumer:
     topic = settings.topics.results
     consumer = Consumer(
         {
-            **clients.service(settings, client_id, log),
+            **clients.long_running_client_config(settings, client_id, log),
             # Required by the client, which never subscribes or commits.
             "group.id": "none",
             "isolation.level": "read_committed",

@@ -57,7 +57,7 @@ def test_a_refusal_outlasts_connections_that_break_after_it(stranger: Stranger) 
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=1)
     eventually(lambda: stranger.connections > 3, 30)
-    assert "no TLS with it" in (admin.refused() or "")
+    assert "no TLS with it" in (admin.last_refusal() or "")
     before = stranger.connections
     eventually(lambda: stranger.connections > before + 1, 30)
-    assert admin.refused() is None
+    assert admin.last_refusal() is None

@@ -49,7 +49,7 @@ def asked(code: int, times: int, timeout_s: float) -> tuple[int, int]:
 def test_what_passes_is_waited_for_and_not_for_ever(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "AGAIN_S", 0.001)
+    monkeypatch.setattr(clients, "RETRY_PAUSE_S", 0.001)
     assert asked(code, 3, 10) == (3, 7)
     with pytest.raises(KafkaException):
         asked(code, 1_000_000, 0.01)

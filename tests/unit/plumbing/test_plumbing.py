@@ -27,7 +27,7 @@ SASL = {
 
 def test_clients_connect_as_the_settings_say() -> None:
     plain = KafkaSettings.model_validate(BROKERS)
-    assert clients.client(plain, "books-ingress") == {
+    assert clients.client_config(plain, "books-ingress") == {
         "bootstrap.servers": "a:9092,b:9092",
         "client.id": "t1-:books-ingress",
         "security.protocol": "PLAINTEXT",
@@ -39,7 +39,7 @@ def test_clients_connect_as_the_settings_say() -> None:
 
 def test_both_libraries_get_the_same_credentials() -> None:
     secured = KafkaSettings.model_validate(BROKERS | SASL)
-    rd = clients.client(secured, "x")
+    rd = clients.client_config(secured, "x")
     assert rd["sasl.mechanism"] == "SCRAM-SHA-512"
     assert rd["sasl.username"] == "books"
     assert rd["sasl.password"] == "hunter2"
@@ -55,7 +55,7 @@ def test_the_given_authority_is_the_one_that_is_trusted(tmp_path: Path) -> None:
     location.write_text("no certificate")
     given = {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_LOCATION": str(location)}
     settings = KafkaSettings.model_validate(BROKERS | given)
-    assert clients.client(settings, "x")["ssl.ca.location"] == str(location)
+    assert clients.client_config(settings, "x")["ssl.ca.location"] == str(location)
     with pytest.raises(SettingsError, match="KAFKA_SSL_CA_LOCATION"):
         clients.ssl_context(settings)
 

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from plumbing import reexec
 from plumbing.failures import Failure
-from plumbing.kafka import clients, transient_errors
+from plumbing.kafka import auth_errors, clients, transient_errors
 from plumbing.kafka.partition_consumer import OutOfOrder
 
 
@@ -37,7 +37,7 @@ def test_what_passes_with_an_outage(error: Exception) -> None:
         failed(KafkaError.PRODUCER_FENCED),
         failed(KafkaError.INVALID_PRODUCER_EPOCH),
         failed(KafkaError.MSG_SIZE_TOO_LARGE),
-        clients.BrokersRefused("who are you"),
+        auth_errors.BrokersRefused("who are you"),
         Failure("another ledger"),
         AssertionError("a broken invariant"),
     ],

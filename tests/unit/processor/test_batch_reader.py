@@ -44,7 +44,7 @@ def consumer() -> Consumer:
 
 @pytest.fixture
 def inputs(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> BatchReader:
-    monkeypatch.setattr("plumbing.kafka.clients.reader", lambda _: consumer)
+    monkeypatch.setattr("plumbing.kafka.clients.committed_consumer", lambda _: consumer)
     made = BatchReader({}, NAMES, AvroSchemas())
     made.start({0: PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")})
     return made

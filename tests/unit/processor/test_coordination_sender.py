@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import KafkaError
 
 from plumbing.failures import Failure
-from plumbing.kafka.clients import BrokersRefused
+from plumbing.kafka.auth_errors import BrokersRefused
 from processor.admin import coordination_sender
 from processor.admin.coordination_sender import Unconfirmed
 from schemas.coordination import LogTime
