@@ -71,31 +71,35 @@ def _problems(generated: str) -> Iterator[str]:
         "",
         generated,
         "",
-        "Every error is answered as `application/problem+json` (RFC 9457): `type`, the address of",
-        "the page on its code; `title`; `status`; `code`, which never changes and is made to be",
-        "tested for; `detail`, where there is more to say; `errors`, each with `field`, `code` and",
-        "`detail`, all bad fields at once; `request_id`, by which it is found in the log. What was",
-        "refused has written nothing, unless its page says otherwise.",
+        "Every error response is `application/problem+json` (RFC 9457). `type` is the URL of the",
+        "page on its code. `title` and `status` describe it. `code` never changes; programs test",
+        "it. `detail` is optional. `errors` lists all invalid fields at once, each with `field`,",
+        "`code` and `detail`. `request_id` finds the request in the log. A refused request has",
+        "written nothing, unless this page says otherwise.",
         "",
-        "## The ingress's own",
+        "## Problems of the ingress",
     )
     for code in Code:
         meaning = problems.CATALOGUE[code]
         yield from ("", f"### {code}", "", f"{meaning.status}. {meaning.title} {meaning.help}")
     yield from (
         "",
-        "## The ledger's",
+        "## Rejections of the ledger",
         "",
-        "The reasons of [reference/reasons.md](reference/reasons.md), in their order. The command",
-        "was written and decided: the problem has its `transaction_id`, and the same key gets the",
-        "same answer for ever, where the ledger did not refuse it at the door. The ingress answers",
-        "some of them itself, when it can tell before anything is written.",
+        "The reasons of [reference/reasons.md](reference/reasons.md), in order of precedence. The",
+        "command was written and decided: the problem has its `transaction_id`, and the same key",
+        "always gets the same answer, unless command validation refused it. The ingress itself",
+        "answers some of them if it can decide before anything is written.",
     )
-    for reason, told in LEDGER.items():
-        later = "may succeed" if told.may_succeed_later else "does not succeed"
+    for reason, rejection in LEDGER.items():
+        later = (
+            "A retry with a new key may succeed later."
+            if rejection.may_succeed_later
+            else "A retry with a new key does not succeed."
+        )
         yield from (
             "",
             f"### {reason}",
             "",
-            f"{told.status}. {told.sentence} The same with a new key {later} later.",
+            f"{rejection.status}. {rejection.sentence} {later}",
         )
