@@ -1,7 +1,7 @@
-"""Rows as Postgres reads them in a binary COPY: built as bytes, because they are many and alike.
+"""Encodes rows for Postgres' binary COPY.
 
-A column is its length and its value; a row is the number of its columns and these, in the order of
-the COPY statement that is named beside it. It decides nothing.
+A column is its length and its value. A row is the number of its columns and the columns, in the
+order of its COPY statement. It decides nothing.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ _length = Packed(">i").pack
 
 
 def copy(rows: Iterable[bytes]) -> bytes:
-    """All that is sent in one COPY."""
+    """The data of one COPY."""
     return b"".join((_HEADER, *rows, _TRAILER))
 
 
@@ -64,12 +64,12 @@ def timestamp(time_ms: int | None) -> bytes:
 
 
 def jsonb(value: bytes) -> bytes:
-    """Of JSON text; no text is null."""
+    """From JSON text; an empty text is null."""
     return _length(len(value) + 1) + b"\1" + value if value else NULL
 
 
 def numeric(value: int) -> bytes:
-    """An integer of any size: digits to the base 10,000, the greatest first."""
+    """An integer of any size: base-10,000 digits, most significant first."""
     rest, digits = abs(value), []
     while rest:
         rest, digit = divmod(rest, _DIGITS)
@@ -86,66 +86,66 @@ def _numeric(count: int) -> Callable[..., bytes]:
     return Packed(f">ihhHh{count}h").pack
 
 
-# Columns that come more than once, each made once for a batch
+# Columns that repeat within a batch are encoded once
 
 
-class Words(dict[str | None, bytes]):
+class TextColumns(dict[str | None, bytes]):
     """Kinds, outcomes, accounts."""
 
     def __missing__(self, value: str | None) -> bytes:
-        made = self[value] = text(value)
-        return made
+        column = self[value] = text(value)
+        return column
 
 
-class Ids(dict[str | None, bytes]):
+class UuidColumns(dict[str | None, bytes]):
     def __missing__(self, value: str | None) -> bytes:
-        made = self[value] = uuid(value)
-        return made
+        column = self[value] = uuid(value)
+        return column
 
 
-# Entries, most of all rows
+# Entries, the most frequent rows
 
-_SIDES: Final = {side: text(side) for side in ("debit", "credit")}
+_DIRECTIONS: Final = {direction: text(direction) for direction in ("debit", "credit")}
 
 _entry_head = Packed(">hiqiqiqiq").pack
 _system_head = Packed(">hiqiq").pack
 _two_bigints = Packed(">iqiq").pack
 
 
-class EntryLines:
-    """Rows for copy_entries.sql and copy_system_entries.sql."""
+class EntryEncoder:
+    """Encodes rows for copy_entries.sql and copy_system_entries.sql."""
 
     def __init__(self, partition: int) -> None:
-        self._names = _Names(smallint(partition))
+        self._accounts = _AccountColumns(smallint(partition))
 
-    def of(self, id: bytes, time_ms: int, sequence: int) -> bytes:
-        """The part that all entries of one record share; `id` is its transaction's, as a column."""
-        return _two_bigints(8, sequence, 8, microseconds(time_ms)) + id
+    def shared(self, transaction_id: bytes, time_ms: int, sequence: int) -> bytes:
+        """The columns that all entries of one record share. `transaction_id` is a column."""
+        return _two_bigints(8, sequence, 8, microseconds(time_ms)) + transaction_id
 
     def ordinary(self, entry: Entry, balance: int, shared: bytes) -> bytes:
         return (
             _entry_head(10, 8, entry.version, 8, entry.amount, 8, balance, 8, entry.held)
             + shared
-            + _SIDES[entry.direction]
-            + self._names[entry.account]
+            + _DIRECTIONS[entry.direction]
+            + self._accounts[entry.account]
         )
 
     def system(self, entry: Entry, balance: int, shared: bytes) -> bytes:
         return (
             _system_head(9, 8, entry.version, 8, entry.amount)
             + shared
-            + _SIDES[entry.direction]
-            + self._names[entry.account]
+            + _DIRECTIONS[entry.direction]
+            + self._accounts[entry.account]
             + numeric(balance)
         )
 
 
-class _Names(dict[str, bytes]):
-    """A partition's accounts, each with the column before it."""
+class _AccountColumns(dict[str, bytes]):
+    """An account's column, after that of its partition."""
 
     def __init__(self, partition: bytes) -> None:
         self._partition = partition
 
     def __missing__(self, account: str) -> bytes:
-        made = self[account] = self._partition + text(account)
-        return made
+        columns = self[account] = self._partition + text(account)
+        return columns

@@ -1,6 +1,6 @@
-"""The rows of a batch that are new to the tables, each as the bytes that a binary COPY has of it.
+"""Encodes the new rows of a batch for binary COPY.
 
-Pure; the order of columns is that of the statement copy_*.sql of the same name.
+Pure. The columns of a table are in the order of its statement copy_*.sql.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +11,8 @@ import msgspec
 from sinks.postgres import copy_format
 from sinks.postgres.copy_format import (
     NULL,
-    Ids,
-    Words,
+    TextColumns,
+    UuidColumns,
     bigint,
     jsonb,
     microseconds,
@@ -24,38 +24,38 @@ from sinks.postgres.projection import (
     BrokenRecord,
     CommandRow,
     HoldRow,
-    Opened,
+    OpenedAccount,
     Rows,
     Totals,
     TransactionRow,
 )
 
-_SHRINKS_BY_CREDIT = frozenset({"asset", "expense"})
+_DEBIT_NORMAL = frozenset({"asset", "expense"})
 
-# What has no null and one size stands first.
+# Columns of fixed size that are never null come first.
 _transaction_head = Packed(">hiqiqiqiqiiih").pack
 _command_head = Packed(">hiqiqiqih").pack
 
 
-def of(batch: Sequence[Rows]) -> dict[str, list[bytes]]:
-    """Those of each table that gets any, by its name."""
-    words = Words()
-    found: dict[str, list[bytes]] = {}
+def rows_by_table(batch: Sequence[Rows]) -> dict[str, list[bytes]]:
+    """Tables without new rows are missing."""
+    words = TextColumns()
+    encoded_rows: dict[str, list[bytes]] = {}
     for rows in batch:
-        for table, lines in _of_partition(rows, words):
-            found.setdefault(table, []).extend(lines)
-    return found
+        for table, encoded in _encode_partition(rows, words):
+            encoded_rows.setdefault(table, []).extend(encoded)
+    return encoded_rows
 
 
-def _of_partition(rows: Rows, words: Words) -> Iterator[tuple[str, Iterable[bytes]]]:
+def _encode_partition(rows: Rows, words: TextColumns) -> Iterator[tuple[str, Iterable[bytes]]]:
     partition = copy_format.smallint(rows.partition)
     if rows.opened:
         opened = rows.opened.values()
-        yield "accounts", [_account(o, rows.totals, partition) for o in opened]
+        yield "accounts", [_account(account, rows.totals, partition) for account in opened]
     if rows.entries:
-        # In the order of the key: neighbours are in one page of its index, and of the table.
-        lines_of = rows.entries
-        yield "entries", [line for account in sorted(lines_of) for line in lines_of[account]]
+        # In key order: neighbours share a page of the index and of the table.
+        by_account = rows.entries
+        yield "entries", [row for account in sorted(by_account) for row in by_account[account]]
     if rows.system_entries:
         yield "system_entries", rows.system_entries
     if rows.transactions:
@@ -72,21 +72,23 @@ def _of_partition(rows: Rows, words: Words) -> Iterator[tuple[str, Iterable[byte
         yield "holds", [_hold(hold, partition) for hold in placed]
 
 
-def _account(opened: Opened, totals: dict[str, Totals], partition: bytes) -> bytes:
+def _account(opened: OpenedAccount, totals: dict[str, Totals], partition: bytes) -> bytes:
     account = opened.account
-    now = totals[account.id]
-    balance = -now.net if account.type in _SHRINKS_BY_CREDIT else now.net
-    if (balance, now.entries) != (now.balance, now.version):
-        raise BrokenRecord(f"{account.id} did not begin with nothing")
+    account_totals = totals[account.id]
+    balance = account_totals.net
+    if account.type in _DEBIT_NORMAL:
+        balance = -balance
+    if (balance, account_totals.entries) != (account_totals.balance, account_totals.version):
+        raise BrokenRecord(f"{account.id} did not start from zero")
     metadata = msgspec.json.encode(account.metadata) if account.metadata else b""
     return b"".join(
         (
             b"\0\x0e",
-            bigint(now.balance),
-            bigint(now.held),
-            bigint(now.incoming),
-            bigint(now.version),
-            bigint(now.sequence),
+            bigint(account_totals.balance),
+            bigint(account_totals.held),
+            bigint(account_totals.incoming),
+            bigint(account_totals.version),
+            bigint(account_totals.sequence),
             bigint(account.min_balance),
             timestamp(opened.opened_ms),
             text(account.type),
@@ -100,7 +102,7 @@ def _account(opened: Opened, totals: dict[str, Totals], partition: bytes) -> byt
     )
 
 
-def _transaction(row: TransactionRow, ids: Ids, words: Words) -> bytes:
+def _transaction(row: TransactionRow, ids: UuidColumns, words: TextColumns) -> bytes:
     record, command = row.record, row.command
     metadata = bytes(command.metadata)
     return b"".join(
@@ -126,7 +128,7 @@ def _transaction(row: TransactionRow, ids: Ids, words: Words) -> bytes:
             timestamp(command.effective_at_ms),
             ids[record.transaction_id],
             ids[command.hold_id],
-            # The field is a reversal's alone.
+            # Only reversals have this field.
             ids[command.transaction_id],
             ids[row.reversed_by],
             words[row.status],
@@ -144,7 +146,7 @@ def _transaction(row: TransactionRow, ids: Ids, words: Words) -> bytes:
     )
 
 
-def _command(row: CommandRow, ids: Ids, words: Words) -> bytes:
+def _command(row: CommandRow, ids: UuidColumns, words: TextColumns) -> bytes:
     record = row.record
     command, detail = record.command, row.detail
     kind = account = label = actor = trace = NULL
@@ -174,7 +176,7 @@ def _command(row: CommandRow, ids: Ids, words: Words) -> bytes:
             kind,
             account,
             words[row.reason],
-            # What a command's bytes were like may be told in words that Postgres cannot hold.
+            # A detail may quote a NUL from the command, which Postgres cannot store.
             NULL if detail is None else text(detail.replace("\0", "\ufffd")),
             label,
             actor,

@@ -1,8 +1,9 @@
-"""The journal in Postgres: a batch's rows and its partitions' positions in one transaction.
+"""Writes the journal to Postgres: the rows of a batch and its partitions' positions, in one
+transaction.
 
-Keeps the rule that a batch is written once: a position moves from exactly the value that was read
-before, so that whoever else has written the partition is found out, and rows are changed only where
-they follow on what is there. It knows no Kafka.
+Keeps the rule that a batch is written once. A position moves from exactly the value that was read,
+so a second writer of the partition is detected; a row changes only if the batch follows its present
+state. It knows no Kafka.
 """
 
 import threading
@@ -22,24 +23,24 @@ from sinks.journal_chain import JournalPosition, beginning
 from sinks.postgres import copy_format, copy_pipeline, inserts, updates, write_connection
 from sinks.postgres.copy_pipeline import Copy
 from sinks.postgres.projection import Rows
-from sinks.postgres.write_connection import Connections, Patience
+from sinks.postgres.write_connection import Backoff, Connections
 
 log = structlog.get_logger(__name__)
 
 
 class Superseded(Exception):
-    """The partition's position is not where this sink left it."""
+    """The partition's position is not the one that this sink wrote last."""
 
 
 class RowsRefused(Exception):
-    """Postgres holds something else than what the journal goes on from."""
+    """The rows in Postgres are not those that the journal continues from."""
 
 
 STATEMENTS: Final = SqlFiles("sinks", "sql", "ledger")
 
 
 class PartitionBatch(NamedTuple):
-    """What a batch has of one partition: its rows, and where they lead."""
+    """A batch of one partition: its rows, and the positions before and after it."""
 
     before: JournalPosition
     after: JournalPosition
@@ -51,7 +52,7 @@ class PartitionBatch(NamedTuple):
 
 
 class _Expected(NamedTuple):
-    """What a statement that was sent must have found."""
+    """The rows that a statement must have changed."""
 
     name: str
     cursor: Cursor[TupleRow]
@@ -59,7 +60,7 @@ class _Expected(NamedTuple):
 
 
 class LedgerWriter:
-    """Not for two threads at once."""
+    """Not thread-safe."""
 
     def __init__(
         self,
@@ -74,49 +75,49 @@ class LedgerWriter:
         self._reach = reach
 
     def position(self, partition: int) -> JournalPosition:
-        """How far the tables are. Waits for Postgres."""
-        patience = Patience(self._stopping)
+        """The position of the tables. Waits for Postgres. Refuses a higher format level."""
+        backoff = Backoff(self._stopping)
         while True:
             try:
                 return self._position(partition)
             except write_connection.AWAY as error:
-                patience.wait(error, partition=partition)
+                backoff.wait(error, partition=partition)
             except psycopg.ProgrammingError as error:
-                raise _hopeless(error) from error
+                raise _operator_failure(error) from error
 
     def write(self, parts: Sequence[PartitionBatch]) -> None:
-        """All of it or nothing, however often that has to be tried."""
-        patience = Patience(self._stopping)
+        """All of it or nothing; retries until it is committed, refused or stopped."""
+        backoff = Backoff(self._stopping)
         partitions = [part.partition for part in parts]
-        new = inserts.of([part.rows for part in parts])
+        new_rows = inserts.rows_by_table([part.rows for part in parts])
         uncertain = locked = False
         while True:
             try:
                 if locked:
                     self._end_frozen()
                     locked = False
-                # A connection that broke may have broken after the commit.
+                # The connection may have broken after the commit.
                 if uncertain and all(self._position(p.partition) == p.after for p in parts):
                     return
                 with self._connections.use() as connection:
-                    self._write(connection, parts, new)
+                    self._write(connection, parts, new_rows)
                     self._reach("before_rows_commit")
                 return
             except write_connection.AGAIN as error:
                 log.warning("batch retried", partitions=partitions, error=str(error))
                 locked = isinstance(error, write_connection.LOCKED)
-                patience.wait(error, partitions=partitions)
+                backoff.wait(error, partitions=partitions)
             except write_connection.REFUSED as error:
-                # A batch that another sink has written, too, is refused for its rows.
+                # Rows are also refused if another sink has written the batch.
                 for part in parts:
                     if self.position(part.partition) != part.before:
                         raise _superseded(part) from error
                 raise RowsRefused(str(error).strip()) from error
             except write_connection.AWAY as error:
                 uncertain = True
-                patience.wait(error, partitions=partitions)
+                backoff.wait(error, partitions=partitions)
             except psycopg.ProgrammingError as error:
-                raise _hopeless(error) from error
+                raise _operator_failure(error) from error
 
     def _position(self, partition: int) -> JournalPosition:
         with self._connections.use() as connection:
@@ -126,8 +127,8 @@ class LedgerWriter:
         ledger_id, format_level, *position = row
         if ledger_id != self._ledger_id:
             raise Failure(
-                f"these tables hold the ledger {ledger_id!r}, not {self._ledger_id!r}: LEDGER_ID is"
-                " wrong, or DATABASE_URL"
+                f"the tables are those of ledger {ledger_id!r}, not {self._ledger_id!r}: check"
+                " LEDGER_ID and DATABASE_URL"
             )
         if format_level > FORMAT_LEVEL:
             raise Failure(
@@ -139,15 +140,15 @@ class LedgerWriter:
     def _end_frozen(self) -> None:
         with self._connections.use() as connection:
             frozen_ms = {"frozen_ms": write_connection.FROZEN_MS}
-            ended = connection.execute(STATEMENTS["end_frozen"], frozen_ms).fetchall()
-        if ended:
-            log.warning("ended transactions of a frozen sink", count=len(ended))
+            backends = connection.execute(STATEMENTS["end_frozen"], frozen_ms).fetchall()
+        if backends:
+            log.warning("ended transactions of a frozen sink", count=len(backends))
 
     def _write(
         self,
         connection: Connection[TupleRow],
         parts: Sequence[PartitionBatch],
-        new: Mapping[str, Iterable[bytes]],
+        new_rows: Mapping[str, Iterable[bytes]],
     ) -> None:
         with connection.pipeline():
             moved = [self._move(connection, part) for part in parts]
@@ -156,11 +157,16 @@ class LedgerWriter:
                 raise _superseded(part)
         copy_pipeline.send_copies(
             connection,
-            [Copy(STATEMENTS[f"copy_{table}"], copy_format.copy(new[table])) for table in new],
+            [
+                Copy(STATEMENTS[f"copy_{table}"], copy_format.copy(encoded))
+                for table, encoded in new_rows.items()
+            ],
             lambda: self._reach("mid_rows"),
         )
         with connection.pipeline():
-            expected = [each for part in parts for each in self._changes(connection, part.rows)]
+            expected = [
+                each for part in parts for each in self._send_updates(connection, part.rows)
+            ]
         self._check(expected)
 
     def _move(self, connection: Connection[TupleRow], part: PartitionBatch) -> Cursor[TupleRow]:
@@ -178,28 +184,28 @@ class LedgerWriter:
         )
 
     def _check(self, expected: Iterable[_Expected]) -> None:
-        """Each row that a batch changes was there as the batch expects it."""
+        """Every row was there in the state that the batch follows."""
         for name, cursor, rows in expected:
             if cursor.rowcount != len(rows):
                 raise RowsRefused(
-                    f"{name}: of {len(rows)} rows only {cursor.rowcount} are as the journal goes on"
-                    f" from them, beginning with {rows[0]}"
+                    f"{name}: only {cursor.rowcount} of {len(rows)} rows are in the state that the"
+                    f" journal continues from; the first of them is {rows[0]}"
                 )
 
-    def _changes(self, connection: Connection[TupleRow], rows: Rows) -> Iterator[_Expected]:
-        """Sends what changes rows that are there."""
-        for name, ids, given in updates.of(rows):
-            parameters = {"partition": rows.partition, "id": updates.array(ids), **given}
-            yield _Expected(name, connection.execute(STATEMENTS[name], parameters), ids)
+    def _send_updates(self, connection: Connection[TupleRow], rows: Rows) -> Iterator[_Expected]:
+        for statement, ids, columns in updates.row_updates(rows):
+            parameters = {"partition": rows.partition, "id": updates.array(ids), **columns}
+            cursor = connection.execute(STATEMENTS[statement], parameters)
+            yield _Expected(statement, cursor, ids)
 
 
 def _superseded(part: PartitionBatch) -> Superseded:
     return Superseded(
-        f"partition {part.partition}: the tables are no longer at {part.before.next_offset}:"
-        " another sink owns it, or the database was put back"
+        f"partition {part.partition}: the tables are no longer at offset {part.before.next_offset}:"
+        " another sink owns the partition, or the database was restored"
     )
 
 
-def _hopeless(error: psycopg.ProgrammingError) -> Failure:
-    """Rights that are missing, tables that are not there: an operator must see to it."""
+def _operator_failure(error: psycopg.ProgrammingError) -> Failure:
+    """Missing rights or tables: an operator must act."""
     return Failure(f"Postgres refuses the sink: {first_line(error)}")

@@ -1,8 +1,8 @@
-"""Postgres tables change by migrations only: plain .sql files, in the order of their names.
+"""Postgres tables change by migrations only: plain .sql files, applied in the order of their names.
 
-Each is applied once, whole, in its own transaction, and recorded with its checksum there; an
-advisory lock makes that safe when many start at once. A file that was changed after it was applied,
-or a schema made by a newer program, is refused: nothing is guessed, nothing is undone.
+Each is applied once, in a transaction of its own that also records its checksum. An advisory lock
+serialises concurrent runs. A file that changed after it was applied, or a schema of a newer
+version, is refused; nothing is undone.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from plumbing.failures import Failure
 from plumbing.postgres import connection_pool
 from plumbing.postgres.sql_files import SqlFiles
 
-# Any number that nobody else locks; the same in every version for ever.
+# An arbitrary number that no one else locks. It must never change.
 LOCK_KEY = 7_305_812_274
 LOCK_TIMEOUT = "10min"
 CONNECT_TIMEOUT_S = 10
-# The roles of least rights, which `0004_rights` makes and each later migration keeps.
+# The least-privilege roles that `0004_rights` creates and later migrations keep.
 INGRESS_ROLE: Final = "streamledger_ingress"
 SINK_ROLE: Final = "streamledger_sink"
 
@@ -41,7 +41,7 @@ class Migration:
         return hashlib.sha256(self.sql).hexdigest()
 
 
-def of_this_program() -> list[Migration]:
+def bundled() -> list[Migration]:
     files = SqlFiles("sinks", "sql", "migrations").files
     return [Migration(name, sql) for name, sql in files.items()]
 
@@ -51,20 +51,21 @@ def migrate(
     migrations: list[Migration] | None = None,
     passwords: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Applies what is missing and returns its names. Waits for others that are at it. Each role
-    with a password may sign in with it afterwards."""
-    wanted = of_this_program() if migrations is None else migrations
+    """Applies the missing migrations and returns their names. Waits for concurrent runs. Afterwards
+    each role with a password can sign in with it."""
+    wanted = bundled() if migrations is None else migrations
     try:
         with psycopg.connect(
             database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
         ) as connection:
             applied = _migrate(connection, wanted)
             for role, password in (passwords or {}).items():
-                _let_in(connection, role, password)
+                _set_password(connection, role, password)
             return applied
     except psycopg.errors.LockNotAvailable:
         raise MigrationRefused(
-            f"another migration has been running for {LOCK_TIMEOUT}: see what holds it, then again"
+            f"another migration has been running for {LOCK_TIMEOUT}: find what holds it and try"
+            " again"
         ) from None
     except psycopg.errors.InsufficientPrivilege as error:
         first = connection_pool.first_line(error)
@@ -75,7 +76,7 @@ def migrate(
 
 def _migrate(connection: Connection[TupleRow], wanted: list[Migration]) -> list[str]:
     connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-    # Held until the connection closes, also when this process dies.
+    # Held until the connection closes, even if this process dies.
     connection.execute("SELECT pg_advisory_lock(%s)", (LOCK_KEY,))
     missing = _missing(_applied(connection), wanted)
     for migration in missing:
@@ -85,7 +86,7 @@ def _migrate(connection: Connection[TupleRow], wanted: list[Migration]) -> list[
             except psycopg.Error as error:
                 text = str(error).strip()
                 raise MigrationRefused(
-                    f"migration {migration.name} cannot be applied, nothing of it was: {text}"
+                    f"migration {migration.name} failed and was rolled back: {text}"
                 ) from error
             connection.execute(
                 "INSERT INTO ledger.migrations (name, sha256) VALUES (%s, %s)",
@@ -94,8 +95,8 @@ def _migrate(connection: Connection[TupleRow], wanted: list[Migration]) -> list[
     return [migration.name for migration in missing]
 
 
-def _let_in(connection: Connection[TupleRow], role: str, password: str) -> None:
-    """The server gets a verifier, so that its log never has the password."""
+def _set_password(connection: Connection[TupleRow], role: str, password: str) -> None:
+    """Sends a verifier, so that the server's log never has the password."""
     encoding = connection.info.encoding
     verifier = connection.pgconn.encrypt_password(
         password.encode(encoding), role.encode(encoding), b"scram-sha-256"
@@ -110,29 +111,31 @@ def _let_in(connection: Connection[TupleRow], role: str, password: str) -> None:
 
 
 def _applied(connection: Connection[TupleRow]) -> dict[str, str]:
-    there = connection.execute("SELECT to_regclass('ledger.migrations')").fetchone()
-    if there is None or there[0] is None:
+    table = connection.execute("SELECT to_regclass('ledger.migrations')").fetchone()
+    if table is None or table[0] is None:
         return {}
     rows = connection.execute("SELECT name, sha256 FROM ledger.migrations").fetchall()
     return dict(rows)
 
 
 def _missing(applied: dict[str, str], wanted: list[Migration]) -> list[Migration]:
-    """What is to be applied now; refuses what the files of this program cannot have made."""
+    """The migrations to apply. Refuses a schema that this program's files cannot have made."""
     refused = [
-        f"migration {name} is in the database and not in this program: a newer version made the"
-        " schema; run that one, or restore the database"
-        for name in sorted(applied.keys() - {each.name for each in wanted})
+        f"migration {name} is in the database but not in this program: the schema is of a newer"
+        " version; run that version, or restore the database"
+        for name in sorted(applied.keys() - {migration.name for migration in wanted})
     ]
     last = max(applied, default="")
-    for each in wanted:
-        if each.name not in applied and each.name < last:
-            refused.append(f"migration {each.name} comes before {last}, which was applied already")
-        if each.name in applied and applied[each.name] != each.sha256:
+    for migration in wanted:
+        if migration.name not in applied and migration.name < last:
             refused.append(
-                f"migration {each.name} was changed after it was applied: put its text back and"
-                " write a new one"
+                f"migration {migration.name} comes before {last}, which is already applied"
+            )
+        if migration.name in applied and applied[migration.name] != migration.sha256:
+            refused.append(
+                f"migration {migration.name} was changed after it was applied: restore its text and"
+                " write a new migration"
             )
     if refused:
         raise MigrationRefused(*refused)
-    return [each for each in wanted if each.name not in applied]
+    return [migration for migration in wanted if migration.name not in applied]

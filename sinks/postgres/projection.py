@@ -1,8 +1,8 @@
-"""A batch of journal records as rows: pure, and only what the journal says.
+"""Folds a batch of journal records into rows. Pure.
 
-Rows that only ever come new are encoded for COPY at once; accounts, holds and transactions are kept
-by their id, so that a batch writes each of them once, as it is at its end. What does not follow on
-itself within a batch is refused here; what does not follow on the tables is refused there.
+Entries are only inserted, so they are encoded for COPY at once. Accounts, holds and transactions
+are kept by id, so that a batch writes each of them once, in its last state. A record that
+contradicts its batch is refused here; the update statements refuse what contradicts the tables.
 """
 
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from msgspec import Struct
 from schemas import ids
 from schemas.journal import AccountChange, Entry, HoldChange, Reservation
 from sinks.journal_chain import JournaledCommand, JournaledPostEntry, PendingEntry, SinkRecord
-from sinks.postgres.copy_format import EntryLines, Ids
+from sinks.postgres.copy_format import EntryEncoder, UuidColumns
 
 
 class BrokenRecord(Exception):
-    """A record that contradicts itself or the one before it."""
+    """A record that contradicts itself or an earlier record of the batch."""
 
 
 class Totals(Struct, gc=False):
-    """What a batch does to an ordinary account: what it has at the end, and by how much that
-    differs. None is what the batch does not tell."""
+    """An ordinary account's totals after a batch, and their changes within it. None: the batch does
+    not set it."""
 
     sequence: int
     held: int | None = None
@@ -42,7 +42,7 @@ class SystemTotals(Struct, gc=False):
     net: int
 
 
-class Opened(Struct, gc=False):
+class OpenedAccount(Struct, gc=False):
     account: AccountChange
     opened_ms: int
 
@@ -50,13 +50,13 @@ class Opened(Struct, gc=False):
 class HoldRow(Struct, gc=False):
     hold: HoldChange
     sequence: int
-    # None: it was placed before this batch.
+    # None: placed before this batch.
     placed_ms: int | None
     changed_ms: int
 
 
 class TransactionRow(Struct, gc=False):
-    """What its own step says once and for all, and beside it what may change within the batch."""
+    """The transaction's own record, and the columns that a later record of the batch may change."""
 
     record: SinkRecord
     command: JournaledCommand
@@ -84,7 +84,7 @@ class CommandRow(Struct, gc=False):
     detail: str | None
 
 
-class Decided(Struct, frozen=True, gc=False):
+class Decision(Struct, frozen=True, gc=False):
     """The outcome of a transaction that was pending before this batch."""
 
     id: str
@@ -102,7 +102,7 @@ _OWNED: Final = frozenset({"posted", "rejected", "pending"})
 
 
 class Rows:
-    """What one batch of one partition adds to the tables, and changes in them."""
+    """The inserts and updates of one batch of one partition."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
@@ -110,21 +110,21 @@ class Rows:
         self.last_ms = 0
         # None: no record of the batch sets it.
         self.format_level: int | None = None
-        # By account, in the order of their versions.
+        # Encoded, by account, in the order of versions.
         self.entries: dict[str, list[bytes]] = {}
         self.system_entries: list[bytes] = []
         self.transactions: dict[str, TransactionRow] = {}
         self.commands: dict[int, CommandRow] = {}
-        self.decided: list[Decided] = []
+        self.decided: list[Decision] = []
         self.reversed: list[tuple[str, str]] = []
-        self.opened: dict[str, Opened] = {}
+        self.opened: dict[str, OpenedAccount] = {}
         self.changed: dict[str, AccountChange] = {}
         self.totals: dict[str, Totals] = {}
         self.system: dict[str, SystemTotals] = {}
         self.holds: dict[str, HoldRow] = {}
-        # Of transactions, as columns.
-        self.ids = Ids()
-        self._lines = EntryLines(partition)
+        # Transaction ids.
+        self.ids = UuidColumns()
+        self._entry_encoder = EntryEncoder(partition)
 
     def add(self, record: SinkRecord) -> None:
         self.records += 1
@@ -151,7 +151,7 @@ class Rows:
     def _account(self, record: SinkRecord, account: AccountChange) -> None:
         sequence = record.sequence
         if record.command is not None and record.command.kind == "open_account":
-            self.opened[account.id] = Opened(account, record.time_ms)
+            self.opened[account.id] = OpenedAccount(account, record.time_ms)
             self.totals[account.id] = Totals(sequence, 0, 0, 0, 0)
             return
         opened = self.opened.get(account.id)
@@ -176,9 +176,9 @@ class Rows:
     def _post(self, record: SinkRecord) -> None:
         transaction = record.transaction_id
         if transaction is None:
-            raise BrokenRecord("has entries and no transaction")
-        sequence, lines = record.sequence, self._lines
-        shared = lines.of(self.ids[transaction], record.time_ms, sequence)
+            raise BrokenRecord("has entries but no transaction")
+        sequence, encoder = record.sequence, self._entry_encoder
+        shared = encoder.shared(self.ids[transaction], record.time_ms, sequence)
         net = 0
         for entry in record.entries:
             balance = entry.balance
@@ -187,13 +187,13 @@ class Rows:
             if isinstance(balance, str):
                 balance = int(balance)
                 self._post_system(entry, balance, signed, sequence)
-                self.system_entries.append(lines.system(entry, balance, shared))
+                self.system_entries.append(encoder.system(entry, balance, shared))
             else:
                 self._post_ordinary(entry, balance, signed, sequence)
-                line = lines.ordinary(entry, balance, shared)
-                self.entries.setdefault(entry.account, []).append(line)
+                encoded = encoder.ordinary(entry, balance, shared)
+                self.entries.setdefault(entry.account, []).append(encoded)
         if net:
-            raise BrokenRecord(f"its credits are its debits and {net} more")
+            raise BrokenRecord(f"credits and debits differ by {net}")
 
     def _post_ordinary(self, entry: Entry, balance: int, signed: int, sequence: int) -> None:
         account, version = entry.account, entry.version
@@ -235,7 +235,7 @@ class Rows:
     # Commands and transactions
 
     def _command(self, record: SinkRecord) -> None:
-        """A command's own step."""
+        """The step of the command itself, in its coordinator."""
         offset, step = record.source.offset, record.step
         if offset in self.commands:
             raise BrokenRecord(f"is a second outcome of the command at offset {offset}")
@@ -244,10 +244,10 @@ class Rows:
             return
         id, command = record.transaction_id, record.command
         if id is None or command is None:
-            raise BrokenRecord(f"is {step} and names no transaction")
+            raise BrokenRecord(f"is {step} but names no transaction")
         pending = record.pending
         if id in self.transactions:
-            raise BrokenRecord(f"owns the transaction {id}, as another command does")
+            raise BrokenRecord(f"owns transaction {id}, which another command owns")
         is_pending = step == "pending"
         priced = record if pending is None else pending
         self.transactions[id] = TransactionRow(
@@ -264,14 +264,14 @@ class Rows:
             self._mark_reversed(command, id)
 
     def _decision(self, record: SinkRecord, offset: int) -> None:
-        """The outcome of a command that was pending."""
+        """The outcome of a pending command."""
         id, command, step = record.transaction_id, record.command, record.step
         if id is None or command is None or step not in ("posted", "rejected"):
-            raise BrokenRecord(f"decides on the command at offset {offset} and says nothing of it")
+            raise BrokenRecord(f"decides the command at offset {offset} without an outcome")
         row = self.transactions.get(id)
         if row is None:
             self.decided.append(
-                Decided(
+                Decision(
                     id,
                     offset,
                     step,
@@ -287,8 +287,9 @@ class Rows:
             row.status, row.reason = step, record.reason
             row.decided_sequence, row.decided_ms = record.sequence, record.time_ms
             row.fee, row.commission_bps = record.fee, record.commission_bps
-            asked = self.commands[row.record.source.offset]
-            asked.outcome, asked.reason, asked.detail = step, record.reason, record.detail
+            command_row = self.commands[row.record.source.offset]
+            command_row.outcome, command_row.reason = step, record.reason
+            command_row.detail = record.detail
         if step == "posted" and command.kind == "reverse":
             self._mark_reversed(command, id)
 
@@ -302,16 +303,16 @@ class Rows:
 
 
 def _check_follows(entry: Entry, balance: int, version: int, before: int) -> None:
-    """Within a batch. That the signs are right, too, shows in what a batch adds up to."""
+    """Within a batch. The update statements check the signs by the batch's net change."""
     if entry.version != version + 1 or abs(balance - before) != entry.amount:
         raise BrokenRecord(
-            f"entry {entry.version} of {entry.account}, with {balance} after it, does not follow on"
-            f" entry {version} with {before}"
+            f"entry {entry.version} of {entry.account} with balance {balance} does not follow entry"
+            f" {version} with balance {before}"
         )
 
 
 def _amount(record: SinkRecord, command: JournaledCommand) -> int | None:
-    """What was asked for, as far as the record tells."""
+    """The requested amount; None if the record does not have it."""
     if command.kind == "post":
         return sum(entry.amount for entry in command.entries if entry.direction == "debit") or None
     entries = record.entries if record.pending is None else record.pending.entries
@@ -323,7 +324,7 @@ def _amount(record: SinkRecord, command: JournaledCommand) -> int | None:
 
 
 def _counterparty(record: SinkRecord, command: JournaledCommand) -> str | None:
-    """The other one of just two ordinary accounts."""
+    """The other ordinary account; None unless there are exactly two."""
     if command.to is not None:
         return command.to
     entries: Iterable[Entry | JournaledPostEntry | PendingEntry] = record.entries

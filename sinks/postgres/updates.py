@@ -1,6 +1,7 @@
-"""What a batch changes in rows that are there: statements, and what each of them must find.
+"""The updates of a batch: statements of sql/ledger, their parameters, and the rows that each must
+change.
 
-Pure, but for the names of the statements in sql/ledger.
+Pure.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,31 +12,31 @@ import msgspec
 from sinks.postgres.projection import Rows
 
 
-class Change(NamedTuple):
-    """A statement's name, the ids of the rows that it changes, and its other parameters."""
+class RowUpdate(NamedTuple):
+    """A statement's name, the ids of the rows that it must change, and its other parameters."""
 
-    name: str
+    statement: str
     ids: list[str]
-    given: Mapping[str, object]
+    parameters: Mapping[str, object]
 
 
-def of(rows: Rows) -> Iterator[Change]:
-    for change in (
+def row_updates(rows: Rows) -> Iterator[RowUpdate]:
+    for update in (
         *_accounts(rows),
         *_system_accounts(rows),
         *_holds(rows),
         *_decisions(rows),
     ):
-        if change.ids:
-            yield change
+        if update.ids:
+            yield update
 
 
-def _accounts(rows: Rows) -> Iterator[Change]:
+def _accounts(rows: Rows) -> Iterator[RowUpdate]:
     changed = rows.changed
     moved = [id for id in rows.totals if id not in changed and id not in rows.opened]
-    yield Change("update_accounts", moved, _totals(rows, moved))
+    yield RowUpdate("update_accounts", moved, _totals(rows, moved))
     accounts = changed.values()
-    yield Change(
+    yield RowUpdate(
         "update_changed_accounts",
         list(changed),
         {
@@ -50,35 +51,35 @@ def _accounts(rows: Rows) -> Iterator[Change]:
     )
 
 
-def _system_accounts(rows: Rows) -> Iterator[Change]:
+def _system_accounts(rows: Rows) -> Iterator[RowUpdate]:
     for name, is_new in (("insert_system_accounts", True), ("update_system_accounts", False)):
         shards = [
             id for id, totals in rows.system.items() if (totals.entries == totals.version) is is_new
         ]
-        yield Change(name, shards, _system_totals(rows, shards))
+        yield RowUpdate(name, shards, _system_totals(rows, shards))
 
 
-def _holds(rows: Rows) -> Iterator[Change]:
+def _holds(rows: Rows) -> Iterator[RowUpdate]:
     changed = {id: row for id, row in rows.holds.items() if row.placed_ms is None}
-    each = changed.values()
-    yield Change(
+    hold_rows = changed.values()
+    yield RowUpdate(
         "update_holds",
         list(changed),
         {
-            "captured": array(row.hold.captured for row in each),
-            "sequence": array(row.sequence for row in each),
-            "changed_ms": array(row.changed_ms for row in each),
-            "status": array(row.hold.status for row in each),
+            "captured": array(row.hold.captured for row in hold_rows),
+            "sequence": array(row.sequence for row in hold_rows),
+            "changed_ms": array(row.changed_ms for row in hold_rows),
+            "status": array(row.hold.status for row in hold_rows),
         },
     )
 
 
-def _decisions(rows: Rows) -> Iterator[Change]:
+def _decisions(rows: Rows) -> Iterator[RowUpdate]:
     decided = rows.decided
-    each = [decision.id for decision in decided]
-    yield Change(
+    ids = [decision.id for decision in decided]
+    yield RowUpdate(
         "decide_transactions",
-        each,
+        ids,
         {
             "status": array(decision.status for decision in decided),
             "reason": array(decision.reason for decision in decided),
@@ -88,9 +89,9 @@ def _decisions(rows: Rows) -> Iterator[Change]:
             "commission_bps": array(decision.commission_bps for decision in decided),
         },
     )
-    yield Change(
+    yield RowUpdate(
         "decide_commands",
-        each,
+        ids,
         {
             "source_offset": array(decision.source_offset for decision in decided),
             "status": array(decision.status for decision in decided),
@@ -98,7 +99,7 @@ def _decisions(rows: Rows) -> Iterator[Change]:
             "detail": [decision.detail for decision in decided],
         },
     )
-    yield Change(
+    yield RowUpdate(
         "mark_reversed",
         [original for original, _ in rows.reversed],
         {"reversal": array(reversal for _, reversal in rows.reversed)},
@@ -106,30 +107,30 @@ def _decisions(rows: Rows) -> Iterator[Change]:
 
 
 def _totals(rows: Rows, ids: Iterable[str]) -> dict[str, object]:
-    each = [rows.totals[id] for id in ids]
+    account_totals = [rows.totals[id] for id in ids]
     return {
-        "balance": array(totals.balance for totals in each),
-        "held": array(totals.held for totals in each),
-        "incoming": array(totals.incoming for totals in each),
-        "version": array(totals.version for totals in each),
-        "entries": array(totals.entries for totals in each),
-        "net": array(totals.net for totals in each),
-        "sequence": array(totals.sequence for totals in each),
+        "balance": array(totals.balance for totals in account_totals),
+        "held": array(totals.held for totals in account_totals),
+        "incoming": array(totals.incoming for totals in account_totals),
+        "version": array(totals.version for totals in account_totals),
+        "entries": array(totals.entries for totals in account_totals),
+        "net": array(totals.net for totals in account_totals),
+        "sequence": array(totals.sequence for totals in account_totals),
     }
 
 
 def _system_totals(rows: Rows, ids: Iterable[str]) -> dict[str, object]:
-    each = [rows.system[id] for id in ids]
+    shard_totals = [rows.system[id] for id in ids]
     return {
-        "balance": array(totals.balance for totals in each),
-        "version": array(totals.version for totals in each),
-        "entries": array(totals.entries for totals in each),
-        "net": array(totals.net for totals in each),
-        "sequence": array(totals.sequence for totals in each),
+        "balance": array(totals.balance for totals in shard_totals),
+        "version": array(totals.version for totals in shard_totals),
+        "entries": array(totals.entries for totals in shard_totals),
+        "net": array(totals.net for totals in shard_totals),
+        "sequence": array(totals.sequence for totals in shard_totals),
     }
 
 
 def array(values: Iterable[str | int | None]) -> str:
-    """An array as Postgres writes it, of numbers and of texts without quotes and backslashes: many
-    at once cost a tenth of what a list of parameters does."""
-    return "{" + ",".join(["NULL" if each is None else f'"{each}"' for each in values]) + "}"
+    """A Postgres array literal of numbers, or of texts without quotes and backslashes. It costs a
+    tenth of what psycopg's adaptation of a list costs."""
+    return "{" + ",".join(["NULL" if value is None else f'"{value}"' for value in values]) + "}"

@@ -1,7 +1,7 @@
-"""Connections to the tables: few, each checked when it is made, and thrown away after any error.
+"""Connections for writing: few, checked when opened, discarded after any error.
 
-What is wrong with Postgres is sorted here, once: what passes by waiting, what an operator must see
-to, and rows that cannot be right. It knows no table but that of the migrations.
+Classifies Postgres' errors: transient ones, those that an operator must fix, and rows that violate
+a constraint. It knows no table but that of the migrations.
 """
 
 import threading
@@ -23,32 +23,32 @@ log = structlog.get_logger(__name__)
 
 SCHEMA = "ledger"
 CONNECT_TIMEOUT_S = 5
-# A sink that is frozen in the middle of a batch holds its partitions' positions locked: until the
-# next one has waited so long, or Postgres finds out by itself, which it never does within a COPY.
+# A sink that freezes within a batch keeps its partitions' positions locked. The next sink waits so
+# long and then ends its transactions. Postgres itself ends them later, but never within a COPY.
 FROZEN_MS = 10_000
 ABANDONED_MS = 30_000
 BATCH_TIMEOUT_MS = 120_000
 TRANSACTION_TIMEOUT_SINCE = 170_000  # the version of Postgres that brought the setting
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.1, 5.0
 
-# Passes by itself, and what was sent was not committed.
+# Transient; the transaction was not committed.
 LOCKED = errors.LockNotAvailable
 AGAIN = (errors.DeadlockDetected, errors.SerializationFailure, LOCKED)
-# Passes when Postgres is back, or has room; what was sent may have been committed.
+# Transient: Postgres is away or full. The transaction may have been committed.
 AWAY = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     errors.ReadOnlySqlTransaction,
-    # Told to a sink that was frozen in the middle of a batch, when it wakes.
+    # A sink that was frozen within a batch gets these when it wakes.
     errors.IdleInTransactionSessionTimeout,
     errors.TransactionTimeout,
 )
-# The rows contradict the tables' constraints.
+# The rows violate a constraint.
 REFUSED = (psycopg.IntegrityError, psycopg.DataError)
 
 
 class Connections:
-    """At most `size` at once, for all threads; `use` waits for its turn."""
+    """At most `size` at once for all threads; `use` waits for a free one."""
 
     def __init__(self, url: str, application: str, size: int, schema: str = SCHEMA) -> None:
         self._url = url
@@ -59,8 +59,7 @@ class Connections:
 
     @contextmanager
     def use(self) -> Iterator[Connection[TupleRow]]:
-        """One transaction: committed at the end, and whole or not at all. The connection is kept
-        only if nothing went wrong."""
+        """One transaction, committed at the end. After any error the connection is closed."""
         with self._turns:
             connection = self._idle.pop() if self._idle else self._connect()
             try:
@@ -105,45 +104,45 @@ class Connections:
 
 
 def check_schema(connection: Connection[TupleRow]) -> None:
-    """The tables are those that this program knows, no older and no newer ones."""
+    """The tables have exactly the migrations of this program."""
     try:
         rows = connection.execute(f"SELECT name FROM {SCHEMA}.migrations").fetchall()
     except (errors.UndefinedTable, errors.InvalidSchemaName):
-        raise Failure("the database has no ledger: `streamledger migrate` makes it") from None
+        raise Failure("the database has no ledger tables: run `streamledger migrate`") from None
     except errors.InsufficientPrivilege as error:
         raise Failure(f"Postgres: {first_line(error)} (docs/deploying.md)") from None
-    there = {name for (name,) in rows}
-    known = {each.name for each in migrations.of_this_program()}
-    if newer := sorted(there - known):
+    applied = {name for (name,) in rows}
+    bundled = {migration.name for migration in migrations.bundled()}
+    if newer := sorted(applied - bundled):
         raise Failure(
-            f"the tables were made by a newer program ({', '.join(newer)}): run that one, or"
-            " restore the database"
+            f"the tables are of a newer version ({', '.join(newer)}): run that version, or restore"
+            " the database"
         )
-    if missing := sorted(known - there):
+    if missing := sorted(bundled - applied):
         raise Failure(
-            f"the tables are of an older program ({', '.join(missing)} is missing):"
-            " `streamledger migrate` brings them up to date"
+            f"the tables are of an older version (missing: {', '.join(missing)}): run `streamledger"
+            " migrate`"
         )
 
 
-class Patience:
-    """Pauses that grow, between attempts at one thing; ended by a stop."""
+class Backoff:
+    """Growing pauses between attempts; a stop ends them."""
 
     def __init__(self, stopping: threading.Event) -> None:
         self._stopping = stopping
-        self._pause_s = FIRST_PAUSE_S
+        self._pause_s = MIN_PAUSE_S
 
     def wait(self, error: Exception, **facts: object) -> None:
         log.warning("waiting for Postgres", error=first_line(error), **facts)
         if self._stopping.wait(self._pause_s):
             raise StopRequested
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        self._pause_s = min(2 * self._pause_s, MAX_PAUSE_S)
 
 
 def wait_for_tables(url: str, stopping: threading.Event) -> None:
-    """Returns once Postgres answers and the tables are those of this program. It changes nothing:
-    a sink's login owns no table. Wrong credentials end it."""
-    patience = Patience(stopping)
+    """Returns once Postgres answers and the tables are those of this program. Changes nothing: the
+    sink's login owns no table. Raises a Failure on wrong credentials."""
+    backoff = Backoff(stopping)
     while True:
         try:
             with psycopg.connect(url, connect_timeout=CONNECT_TIMEOUT_S) as connection:
@@ -152,4 +151,4 @@ def wait_for_tables(url: str, stopping: threading.Event) -> None:
         except psycopg.OperationalError as error:
             if connection_pool.is_refusal(error):
                 raise connection_pool.connection_failure(error) from None
-            patience.wait(error)
+            backoff.wait(error)

@@ -13,7 +13,7 @@ from plumbing.failures import Failure
 from sinks.postgres import migrations
 from sinks.postgres.migrations import Migration, MigrationRefused
 
-FIRST = migrations.of_this_program()[0]
+FIRST = migrations.bundled()[0]
 MORE = Migration(
     "9001_more", b"CREATE TABLE ledger.more (n int); INSERT INTO ledger.more VALUES (1);"
 )
@@ -38,7 +38,7 @@ def names(url: str) -> list[str]:
 
 
 def test_they_are_applied_once_in_order(empty: str) -> None:
-    every = [each.name for each in migrations.of_this_program()]
+    every = [each.name for each in migrations.bundled()]
     assert every == sorted(every)
     assert provisioning.migrate(empty) == every
     assert provisioning.migrate(empty) == []
@@ -71,20 +71,22 @@ def test_a_file_that_was_changed_is_refused(empty: str) -> None:
 
 def test_a_schema_of_a_newer_program_is_refused(empty: str) -> None:
     migrations.migrate(empty, [FIRST, MORE, LAST])
-    with pytest.raises(MigrationRefused, match="9002_last is in the database and not in this prog"):
+    with pytest.raises(MigrationRefused, match="9002_last is in the database but not in this prog"):
         migrations.migrate(empty, [FIRST, MORE])
 
 
 def test_a_file_that_was_put_between_is_refused(empty: str) -> None:
     migrations.migrate(empty, [FIRST, ALONE])
     between = Migration("9001_between", b"SELECT 1")
-    with pytest.raises(MigrationRefused, match="9001_between comes before 9002_alone"):
+    with pytest.raises(
+        MigrationRefused, match="9001_between comes before 9002_alone, which is already applied"
+    ):
         migrations.migrate(empty, [FIRST, between, ALONE])
 
 
 def test_one_that_fails_leaves_nothing_of_itself_and_all_before_it(empty: str) -> None:
     broken = Migration("9002_broken", b"CREATE TABLE ledger.half (n int); SELECT no_such_column;")
-    with pytest.raises(MigrationRefused, match="9002_broken cannot be applied, nothing of it was"):
+    with pytest.raises(MigrationRefused, match="9002_broken failed and was rolled back"):
         migrations.migrate(empty, [FIRST, MORE, broken])
     assert names(empty) == [FIRST.name, MORE.name]
     with psycopg.connect(empty) as connection:

@@ -124,8 +124,8 @@ def _is_credit(record: JournalRecord) -> bool:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"version": 99_999}, "as the journal goes on from them"),
-        ({"amount": 123_456_789}, "its credits are its debits and"),
+        ({"version": 99_999}, "rows are in the state that the journal continues from"),
+        ({"amount": 123_456_789}, "credits and debits differ by"),
     ],
 )
 def test_an_entry_that_does_not_follow(rig: Rig, fields: dict[str, object], reason: str) -> None:
@@ -139,7 +139,7 @@ def test_a_balance_that_does_not_follow(rig: Rig) -> None:
     balance = record.entries[0].balance
     wrong = str(int(balance) + 1) if isinstance(balance, str) else balance + 1
     values = sealed_again(place, first_entry_changed(balance=wrong))
-    ends(rig, values, place, "as the journal goes on from them")
+    ends(rig, values, place, "rows are in the state that the journal continues from")
 
 
 def test_a_second_outcome_of_a_command(rig: Rig) -> None:
@@ -166,7 +166,7 @@ def test_tables_that_were_changed(rig: Rig) -> None:
     # It stops at the first record that moves money, and names it.
     moves = next(r.sequence for r in records(history(), PARTITION)[200:] if r.entries)
     assert sequence == moves - 1
-    assert "as the journal goes on from them" in sink.told()
+    assert "rows are in the state that the journal continues from" in sink.told()
 
 
 def raised_journal() -> tuple[list[bytes], int]:
@@ -216,18 +216,18 @@ def test_tables_made_by_a_newer_program(rig: Rig) -> None:
     rig.execute("INSERT INTO ledger.migrations (name, sha256) VALUES ('9999_newer', '')")
     sink = rig.sink().start()
     assert sink.wait(30) == 1
-    assert "the tables were made by a newer program (9999_newer)" in sink.told()
+    assert "the tables are of a newer version (9999_newer)" in sink.told()
 
 
 def test_tables_of_an_older_program_and_none_at_all(rig: Rig) -> None:
     rig.execute("DELETE FROM ledger.migrations WHERE name = '0007_kinds'")
     sink = rig.sink().start()
     assert sink.wait(30) == 1
-    assert "0007_kinds is missing" in sink.told() and "streamledger migrate" in sink.told()
+    assert "missing: 0007_kinds" in sink.told() and "streamledger migrate" in sink.told()
     rig.execute("DROP SCHEMA ledger CASCADE")
     sink = rig.sink().start()
     assert sink.wait(30) == 1
-    assert "the database has no ledger: `streamledger migrate` makes it" in sink.told()
+    assert "the database has no ledger tables: run `streamledger migrate`" in sink.told()
     assert rig.query("SELECT to_regnamespace('ledger') AS made") == [{"made": None}]
 
 

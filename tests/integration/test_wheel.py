@@ -99,7 +99,7 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     found = run(
         python,
         "-c",
-        "from sinks.postgres import migrations; print(len(migrations.of_this_program()))",
+        "from sinks.postgres import migrations; print(len(migrations.bundled()))",
         cwd=tmp_path,
     )
     assert int(found) == len(list((ROOT / "sinks" / "sql" / "migrations").glob("*.sql")))

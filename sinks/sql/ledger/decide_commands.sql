@@ -1,13 +1,13 @@
 -- The outcomes of their commands.
 UPDATE commands
-SET outcome = given.outcome,
-    reason = given.reason,
-    detail = given.detail
+SET outcome = batch.outcome,
+    reason = batch.reason,
+    detail = batch.detail
 FROM unnest(
     %(id)s::uuid[], %(source_offset)s::bigint[], %(status)s::ledger.command_outcome[],
     %(reason)s::text[], %(detail)s::text[]
-) AS given (transaction_id, source_offset, outcome, reason, detail)
+) AS batch (transaction_id, source_offset, outcome, reason, detail)
 WHERE commands.partition = %(partition)s
-    AND commands.source_offset = given.source_offset
-    AND commands.transaction_id = given.transaction_id
+    AND commands.source_offset = batch.source_offset
+    AND commands.transaction_id = batch.transaction_id
     AND commands.outcome = 'pending'

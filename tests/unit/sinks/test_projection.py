@@ -31,7 +31,7 @@ def test_an_account_opened_and_used_is_one_row() -> None:
     assert (totals.balance, totals.version, totals.entries, totals.net) == (70, 2, 2, 70)
     assert rows.opened[id].account.status == "frozen"
     assert rows.changed == {} and len(rows.entries[id]) == 2
-    assert set(inserts.of([rows])) == {
+    assert set(inserts.rows_by_table([rows])) == {
         "accounts",
         "entries",
         "system_entries",
@@ -43,7 +43,7 @@ def test_an_account_opened_and_used_is_one_row() -> None:
 def test_entries_are_copied_in_the_order_of_their_key() -> None:
     rows = rows_of(play("b=1; a=2; credit b 3; credit a 4; credit b 5"))
     first, second = sorted(map(account_id, "ab"))
-    copied = list(inserts.of([rows])["entries"])
+    copied = list(inserts.rows_by_table([rows])["entries"])
     assert copied == [*rows.entries[first], *rows.entries[second]]
     versions = [int.from_bytes(line[6:14], "big") for line in copied]
     counts = [len(rows.entries[first]), len(rows.entries[second])]
@@ -77,8 +77,8 @@ def test_metadata_is_as_the_batch_leaves_it() -> None:
         "frozen",
         -5,
     )
-    (change,) = [each for each in updates.of(rows) if each.ids == [id]]
-    assert change.given["metadata"] == ['{"name":"\\"","x":"y"}']
+    (update,) = [each for each in updates.row_updates(rows) if each.ids == [id]]
+    assert update.parameters["metadata"] == ['{"name":"\\"","x":"y"}']
 
 
 def test_a_hold_placed_and_captured_is_one_row() -> None:
