@@ -45,7 +45,7 @@ SMALL, FULL = 200_000, 10_000_000
 ACCOUNTS = 100_000
 LIMIT = 20
 PAGE = 100_000
-DEEPEST_PAGE = pages.DEEPEST // LIMIT
+DEEPEST_PAGE = pages.MAX_DEPTH // LIMIT
 PAGE_MS, BALANCE_MS = 20.0, 2.0
 MONTH = timedelta(days=30)
 # Each measure takes as many samples as it has time for.
@@ -172,8 +172,8 @@ FILTERS = {
     "rejected (none)": EntryFilter(statuses=("rejected",)),
     "one reference": EntryFilter(reference="reference-1001"),
     "a reference of 1 of 1,000": EntryFilter(reference=SHARED_REFERENCE),
-    "usual amounts": EntryFilter(least=1_000, most=50_000),
-    "large amounts (1 of 10,000)": EntryFilter(least=LARGE_AMOUNT),
+    "usual amounts": EntryFilter(min_amount=1_000, max_amount=50_000),
+    "large amounts (1 of 10,000)": EntryFilter(min_amount=LARGE_AMOUNT),
 }
 # A transfer between them is told as its sender's debit: all that are credits are passed over.
 BETWEEN = {
@@ -189,7 +189,7 @@ LISTS = {
     ", reversals": TransactionFilter(kinds=("reverse",)),
     ", rejected": TransactionFilter(statuses=("rejected",)),
     ", pending (none)": TransactionFilter(statuses=("pending",)),
-    ", large amounts": TransactionFilter(least=LARGE_AMOUNT),
+    ", large amounts": TransactionFilter(min_amount=LARGE_AMOUNT),
 }
 
 

@@ -1,17 +1,17 @@
-"""`streamledger rebuild postgres`: the books in Postgres made anew from `journal`, beside the live
-ones, then put in their place.
+"""`streamledger rebuild postgres`: rebuilds the books from `journal` beside the live tables, then
+replaces them.
 
 In this order:
 
-  1. empty tables of the same make, in a schema of their own;
-  2. the journal, as it is now, written into them just as the sink does;
-  3. their indexes;
-  4. one transaction: lock the live tables, write what the sink has written there meanwhile, and
-     change places.
+  1. Create empty copies of the tables, in a schema of their own.
+  2. Write the journal into them, as it is now, with the sink's own code.
+  3. Create the indexes.
+  4. Switch, in one transaction: lock the live tables, write what the sink wrote meanwhile, and
+     replace them.
 
-Until the end of 4 nothing of the live books has changed. A sink may run on: it waits while they are
-locked, and goes on where it was, or finds itself superseded where the live books were wrong. What
-the ingress keeps for itself is not touched.
+The live books do not change before step 4. Sinks may keep running: they wait for the locks and then
+continue, or end as superseded if the live books were wrong. The ingress's own tables are not
+touched.
 """
 
 import contextlib
@@ -52,17 +52,17 @@ REBUILT: Final = "ledger_rebuilt"
 REPLACED: Final = "ledger_replaced"
 APPLICATION: Final = "streamledger-rebuild"
 BATCH: Final = 8_000
-# Any number that nobody else locks.
+# An arbitrary number that no one else locks.
 LOCK_KEY: Final = 7_305_812_275
 LOCK_TIMEOUT_MS: Final = 20_000
 ATTEMPTS: Final = 5
 
-# Told of partition, done and total.
+# Called with partition, records done and total.
 Progress = Callable[[int, int, int], None]
 
 
 class RebuiltPostgres(NamedTuple):
-    """`replaced`: the schema that the tables which were replaced are kept in."""
+    """`replaced`: the schema that keeps the replaced tables."""
 
     sequences: tuple[int, ...]
     replaced: str
@@ -78,17 +78,18 @@ class PostgresSources(NamedTuple):
 
 def rebuild(sources: PostgresSources, progress: Progress) -> RebuiltPostgres:
     with _connected(sources.database_url) as connection:
-        _only_one(connection)
+        _lock(connection)
         write_connection.check_schema(connection)
-        _make_tables(connection)
+        _create_tables(connection)
         connections = Connections(sources.database_url, APPLICATION, 1, REBUILT)
         try:
             writers = [
-                _Writer(sources, connections, number) for number in range(sources.partitions)
+                _PartitionCopy(sources, connections, number) for number in range(sources.partitions)
             ]
+            # 2. Write the journal into them
             for writer in writers:
                 writer.write(None, progress)
-            _make_indexes(connection)
+            _create_indexes(connection)
             for attempt in range(ATTEMPTS):
                 try:
                     replaced = _switch(connection, writers, progress)
@@ -105,8 +106,8 @@ def rebuild(sources: PostgresSources, progress: Progress) -> RebuiltPostgres:
     return RebuiltPostgres(tuple(writer.sequence for writer in writers), replaced)
 
 
-class _Writer:
-    """One partition's journal, written into the new tables."""
+class _PartitionCopy:
+    """Writes one partition's journal into the new tables."""
 
     def __init__(self, sources: PostgresSources, connections: Connections, number: int) -> None:
         self.partition = number
@@ -124,12 +125,12 @@ class _Writer:
         return self._position.sequence
 
     def write(self, until: int | None, progress: Progress) -> None:
-        """All that is committed, or what lies before an offset."""
+        """Writes everything that is committed, or everything before an offset."""
         start, end = self._journal.range()
         if start > self._position.next_offset:
             raise Failure(
-                f"partition {self.partition} of the journal begins at {start}: it was cut, and"
-                " nothing was replaced"
+                f"partition {self.partition} of the journal starts at offset {start}: its first"
+                " records are gone, and nothing was replaced"
             )
         goal = end if until is None else min(until, end)
         records = self._journal.records(self._position.next_offset, goal)
@@ -157,38 +158,40 @@ def _connected(url: str) -> Iterator[Connection[TupleRow]]:
     try:
         yield connection
     except psycopg.errors.InsufficientPrivilege as error:
-        raise Failure(f"{first_line(error)}: rebuild as whoever migrates the database") from None
+        raise Failure(
+            f"{first_line(error)}: run it as the user that migrates the database"
+        ) from None
     finally:
         connection.close()
 
 
-def _only_one(connection: Connection[TupleRow]) -> None:
-    found = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,)).fetchone()
-    if found is None or not found[0]:
-        raise Failure("another rebuild runs on this database")
+def _lock(connection: Connection[TupleRow]) -> None:
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,)).fetchone()
+    if row is None or not row[0]:
+        raise Failure("another rebuild is running on this database")
 
 
 def _run(connection: Connection[TupleRow], statement: str, rest: str = "", **names: str) -> None:
-    """`rest` follows on the statement, as Postgres has told it."""
+    """`rest` is appended as it is: text from Postgres' own catalogue."""
     identifiers = {name: sql.Identifier(value) for name, value in names.items()}
     composed = sql.SQL(statement).format(**identifiers).as_bytes(connection)
     connection.execute(composed + rest.encode())
 
 
-class _Make(NamedTuple):
+class _TableDefinition(NamedTuple):
     options: list[str] | None
     keys: list[str]
     indexes: list[str]
 
 
-def _make_of(connection: Connection[TupleRow], table: str) -> _Make:
-    found = connection.execute(STATEMENTS["tables"], {"table": f"{SCHEMA}.{table}"}).fetchone()
-    assert found is not None, "a table that is there is described"
-    return _Make(*found)
+def _definition(connection: Connection[TupleRow], table: str) -> _TableDefinition:
+    row = connection.execute(STATEMENTS["tables"], {"table": f"{SCHEMA}.{table}"}).fetchone()
+    assert row is not None, "the catalogue describes every table"
+    return _TableDefinition(*row)
 
 
-def _make_tables(connection: Connection[TupleRow]) -> None:
-    """1. What an earlier attempt has left is made again."""
+def _create_tables(connection: Connection[TupleRow]) -> None:
+    # 1. Create empty copies of the tables; replaces those of an earlier attempt
     _run(connection, "DROP SCHEMA IF EXISTS {new} CASCADE", new=REBUILT)
     with connection.transaction():
         _run(connection, "CREATE SCHEMA {new}", new=REBUILT)
@@ -199,26 +202,28 @@ def _make_tables(connection: Connection[TupleRow]) -> None:
                 "CREATE TABLE {new}.{table} (LIKE {live}.{table} INCLUDING ALL EXCLUDING INDEXES)",
                 **names,
             )
-            made = _make_of(connection, table)
-            for key in made.keys:
+            definition = _definition(connection, table)
+            for key in definition.keys:
                 _run(connection, "ALTER TABLE {new}.{table} ", key, **names)
-            if made.options:
-                options = f"({', '.join(made.options)})"
+            if definition.options:
+                options = f"({', '.join(definition.options)})"
                 _run(connection, "ALTER TABLE {new}.{table} SET ", options, **names)
 
 
-def _make_indexes(connection: Connection[TupleRow]) -> None:
-    """3. As they are on the live tables."""
+def _create_indexes(connection: Connection[TupleRow]) -> None:
+    # 3. Create the indexes, as they are on the live tables
     for table in BOOKS:
-        for definition in _make_of(connection, table).indexes:
-            here, there = f" ON {SCHEMA}.", f" ON {REBUILT}."
-            assert here in definition, "an index names its table's schema"
-            connection.execute(definition.replace(here, there, 1).encode())
+        for index in _definition(connection, table).indexes:
+            live, rebuilt = f" ON {SCHEMA}.", f" ON {REBUILT}."
+            assert live in index, "an index names its table's schema"
+            connection.execute(index.replace(live, rebuilt, 1).encode())
         _run(connection, "ANALYZE {new}.{table}", new=REBUILT, table=table)
 
 
-def _switch(connection: Connection[TupleRow], writers: list[_Writer], progress: Progress) -> str:
-    """4."""
+def _switch(
+    connection: Connection[TupleRow], writers: list[_PartitionCopy], progress: Progress
+) -> str:
+    # 4. Switch
     replaced = f"{REPLACED}_{secrets.token_hex(4)}"
     with connection.transaction():
         connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
@@ -251,7 +256,7 @@ def _switch(connection: Connection[TupleRow], writers: list[_Writer], progress: 
 
 
 def drop(database_url: str, replaced: str) -> None:
-    """The tables that were replaced, for good."""
-    assert replaced.startswith(REPLACED), "only what a rebuild has put aside"
+    """Drops the tables that a rebuild has replaced."""
+    assert replaced.startswith(REPLACED), "only tables that a rebuild has replaced"
     with _connected(database_url) as connection:
         _run(connection, "DROP SCHEMA {old} CASCADE", old=replaced)

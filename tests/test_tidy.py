@@ -135,9 +135,6 @@ TO_TRANSLATE: tuple[str, ...] = (
     "processor/state",
     "processor/streaming",
     "schemas/publishing",
-    "sinks/postgres",
-    "sinks/reads",
-    "sinks/rebuild.py",
     "sinks/sql/migrations",
 )
 HISTORY = ROOT / "docs" / "decisions"

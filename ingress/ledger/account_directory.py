@@ -137,7 +137,7 @@ class AccountDirectory:
     async def _read(
         self, connection: queries.Connection, missing: list[str]
     ) -> dict[str, KnownAccount]:
-        identities = await accounts.facts(connection, missing)
+        identities = await accounts.identities(connection, missing)
         owners = list({row.owner for row in identities if row.owner is not None})
         users = await queries.every(connection, "users_numbers", UserNumber, ids=owners)
         numbers = {user.id: user.number for user in users}

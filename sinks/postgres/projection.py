@@ -84,7 +84,7 @@ class CommandRow(Struct, gc=False):
     detail: str | None
 
 
-class Decision(Struct, frozen=True, gc=False):
+class LaterOutcome(Struct, frozen=True, gc=False):
     """The outcome of a transaction that was pending before this batch."""
 
     id: str
@@ -115,7 +115,7 @@ class Rows:
         self.system_entries: list[bytes] = []
         self.transactions: dict[str, TransactionRow] = {}
         self.commands: dict[int, CommandRow] = {}
-        self.decided: list[Decision] = []
+        self.decided: list[LaterOutcome] = []
         self.reversed: list[tuple[str, str]] = []
         self.opened: dict[str, OpenedAccount] = {}
         self.changed: dict[str, AccountChange] = {}
@@ -271,7 +271,7 @@ class Rows:
         row = self.transactions.get(id)
         if row is None:
             self.decided.append(
-                Decision(
+                LaterOutcome(
                     id,
                     offset,
                     step,

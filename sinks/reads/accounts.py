@@ -1,6 +1,6 @@
-"""Accounts and what they have: now, at a version, at a time; and what all of them come to.
+"""Accounts and their balances: now, at a version, at a time; and the trial balance.
 
-What is told is what Postgres has; how far that is, `positions` says. It decides nothing.
+Reads return what Postgres has; `positions` says how far that is. It decides nothing.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class AccountIdentity(Struct, frozen=True):
 
 
 class PastBalance(Struct, frozen=True):
-    """After the entry that gave it; `time` is that entry's, None before the first."""
+    """The balance after an entry; `time` is that entry's, None before the first."""
 
     account: str
     currency: str
@@ -66,8 +66,8 @@ class PastBalance(Struct, frozen=True):
 
 
 class TrialLine(Struct, frozen=True):
-    """A type of account, or a system account, in one currency; over all lines of a currency debits
-    are credits."""
+    """A type of account, or a system account, in one currency. Over all lines of a currency, debits
+    equal credits."""
 
     currency: str
     name: str
@@ -83,24 +83,28 @@ class ProjectionPosition(Struct, frozen=True):
     time: datetime
 
 
-async def balance(of: Connection, account: str) -> Balance | None:
-    return await queries.one(of, "balance", Balance, {"account": account})
+async def balance(connection: Connection, account: str) -> Balance | None:
+    return await queries.one(connection, "balance", Balance, {"account": account})
 
 
-async def balance_at_version(of: Connection, account: str, version: int) -> PastBalance | None:
-    """None: there is no such account, or it has no such version yet."""
-    asked = {"account": account, "version": version}
-    return await queries.one(of, "balance_at_version", PastBalance, asked)
+async def balance_at_version(
+    connection: Connection, account: str, version: int
+) -> PastBalance | None:
+    """None if there is no such account or version."""
+    parameters = {"account": account, "version": version}
+    return await queries.one(connection, "balance_at_version", PastBalance, parameters)
 
 
-async def balance_at(of: Connection, account: str, time: datetime) -> PastBalance | None:
-    """After all entries up to and with this log time."""
-    return await balance_before(of, account, time + INSTANT)
+async def balance_at(connection: Connection, account: str, time: datetime) -> PastBalance | None:
+    """The balance after all entries up to and including this log time."""
+    return await balance_before(connection, account, time + INSTANT)
 
 
-async def balance_before(of: Connection, account: str, time: datetime) -> PastBalance | None:
-    version = await version_before(of, account, time)
-    return None if version is None else await balance_at_version(of, account, version)
+async def balance_before(
+    connection: Connection, account: str, time: datetime
+) -> PastBalance | None:
+    version = await version_before(connection, account, time)
+    return None if version is None else await balance_at_version(connection, account, version)
 
 
 class _Version(Struct, frozen=True):
@@ -108,35 +112,37 @@ class _Version(Struct, frozen=True):
     version: int
 
 
-async def version_before(of: Connection, account: str, time: datetime) -> int | None:
-    """How many entries the account had before a time; None where there is no such account."""
-    return (await versions_before(of, [account], time)).get(account)
+async def version_before(connection: Connection, account: str, time: datetime) -> int | None:
+    """The number of the account's entries before a time; None if there is no such account."""
+    return (await versions_before(connection, [account], time)).get(account)
 
 
-async def versions_before(of: Connection, ids: Sequence[str], time: datetime) -> dict[str, int]:
-    """The same of several at once; those that are not there are left out."""
-    asked = {"accounts": list(ids), "time": time}
-    found = await queries.every(of, "versions_before", _Version, asked)
-    return {each.account: each.version for each in found}
+async def versions_before(
+    connection: Connection, ids: Sequence[str], time: datetime
+) -> dict[str, int]:
+    """The same for several accounts; unknown ones are left out."""
+    parameters = {"accounts": list(ids), "time": time}
+    rows = await queries.every(connection, "versions_before", _Version, parameters)
+    return {row.account: row.version for row in rows}
 
 
-async def versions_of(of: Connection, owner: str) -> dict[str, int]:
-    """All accounts of an owner, and how many entries each has now."""
-    found = await queries.every(of, "accounts_of_owner", _Version, {"owner": owner})
-    return {each.account: each.version for each in found}
+async def owner_versions(connection: Connection, owner: str) -> dict[str, int]:
+    """All accounts of an owner, with the number of their entries."""
+    rows = await queries.every(connection, "accounts_of_owner", _Version, {"owner": owner})
+    return {row.account: row.version for row in rows}
 
 
-async def account(of: Connection, id: str) -> AccountView | None:
-    return await queries.one(of, "account", AccountView, {"account": id})
+async def account(connection: Connection, id: str) -> AccountView | None:
+    return await queries.one(connection, "account", AccountView, {"account": id})
 
 
-async def facts(of: Connection, ids: Sequence[str]) -> list[AccountIdentity]:
-    """Of those that there are, in no order."""
-    return await queries.every(of, "account_facts", AccountIdentity, {"ids": list(ids)})
+async def identities(connection: Connection, ids: Sequence[str]) -> list[AccountIdentity]:
+    """Those that exist, in no order."""
+    return await queries.every(connection, "account_facts", AccountIdentity, {"ids": list(ids)})
 
 
 async def accounts(
-    of: Connection,
+    connection: Connection,
     *,
     owner: str | None = None,
     currency: str | None = None,
@@ -148,8 +154,8 @@ async def accounts(
     """By id."""
     pages.check(limit)
     at = pages.read("accounts", cursor, str)
-    found = await queries.every(
-        of,
+    rows = await queries.every(
+        connection,
         "accounts",
         AccountView,
         {
@@ -162,14 +168,14 @@ async def accounts(
             "limit": limit + 1,
         },
     )
-    return pages.cut("accounts", found, limit, at, lambda one: (one.id,), first=at is None)
+    return pages.cut("accounts", rows, limit, at, lambda account: (account.id,), first=at is None)
 
 
-async def trial_balance(of: Connection, currency: str | None = None) -> list[TrialLine]:
-    """By currency and name; shards of a system account are told as one."""
-    lines = await queries.every(of, "trial_balance", _Sums, {"currency": currency})
+async def trial_balance(connection: Connection, currency: str | None = None) -> list[TrialLine]:
+    """By currency and name; the shards of a system account are summed up."""
+    lines = await queries.every(connection, "trial_balance", _Sums, {"currency": currency})
     return [
-        TrialLine(each.currency, each.name, int(each.debit), int(each.credit)) for each in lines
+        TrialLine(line.currency, line.name, int(line.debit), int(line.credit)) for line in lines
     ]
 
 
@@ -180,6 +186,6 @@ class _Sums(Struct, frozen=True):
     credit: Decimal
 
 
-async def positions(of: Connection) -> list[ProjectionPosition]:
-    """How far the journal of each partition stands in these tables."""
-    return await queries.every(of, "positions", ProjectionPosition, {})
+async def positions(connection: Connection) -> list[ProjectionPosition]:
+    """Up to where the tables have each partition's journal."""
+    return await queries.every(connection, "positions", ProjectionPosition, {})

@@ -1,9 +1,8 @@
-"""The history of an account, or of all accounts of an owner: its entries, page by page, and an
-account's statement of a time.
+"""The history of an account, or of all accounts of an owner: entries page by page, and statements.
 
-The versions of an account have no gaps and time never falls from one to the next. So a page of an
-unfiltered history is a range of versions, whatever its number; a range of time is one too, and what
-comes after an entry of another account is one in each.
+The versions of an account have no gaps, and time never decreases from one to the next. So any page
+of an unfiltered history is a range of versions. A range of time is one too, and so are the entries
+after an entry of another account.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -20,15 +19,15 @@ from sinks.reads.queries import Connection
 from sinks.reads.transactions import TransactionStatus
 
 STATEMENT_CHUNK = 1_000
-# Of several accounts: how many entries of each are looked through first, for each that is wanted,
-# and how much farther each time.
-FIRST_LOOK = 4
-WIDER = 8
+# With several accounts: the entries of each that are searched first, per wanted entry, and the
+# factor of each next window.
+FIRST_WINDOW = 4
+WINDOW_GROWTH = 8
 
 
 class EntryView(Struct, frozen=True, kw_only=True):
-    """An entry with the account's totals after it, and its transaction's facts: None where the
-    coordinator's row has not come yet."""
+    """An entry with the account's totals after it. Columns of its transaction are None until the
+    coordinator's row is there."""
 
     account: str
     version: int
@@ -42,7 +41,7 @@ class EntryView(Struct, frozen=True, kw_only=True):
     transaction_id: str
     kind: str | None
     status: TransactionStatus | None
-    # The account of the command, and the other one where there are just two.
+    # The account of the command; the other account if there are exactly two.
     from_account: str | None
     counterparty: str | None
     fee: int | None
@@ -62,17 +61,17 @@ class EntryFilter(Struct, frozen=True, kw_only=True):
     statuses: Sequence[TransactionStatus] | None = None
     reference: str | None = None
     actor: str | None = None
-    least: int | None = None
-    most: int | None = None
+    min_amount: int | None = None
+    max_amount: int | None = None
 
     @property
     def finds_nothing(self) -> bool:
-        """What was rejected has no entries: a long history need not be searched for them."""
+        """Rejected transactions have no entries: do not search a long history for them."""
         return self.statuses is not None and set(self.statuses) <= {"rejected"}
 
 
 class _Range(NamedTuple):
-    """The entries of the versions after one, up to another."""
+    """The entries with versions after `after`, up to and including `last`."""
 
     account: str
     after: int
@@ -80,8 +79,8 @@ class _Range(NamedTuple):
 
 
 class Statement(Struct, frozen=True):
-    """From the balance before a time to the one before a later time: what lies between are the
-    entries of the versions after `opening` up to `closing`."""
+    """The balances before a time and before a later time. The entries between them have versions
+    after `opening`, up to and including `closing`."""
 
     opening: PastBalance
     closing: PastBalance
@@ -91,7 +90,7 @@ NO_FILTER = EntryFilter()
 
 
 async def entries(
-    of: Connection,
+    connection: Connection,
     account: str,
     filter: EntryFilter = NO_FILTER,
     *,
@@ -101,14 +100,14 @@ async def entries(
     page: int | None = None,
     cursor: str | None = None,
 ) -> Page[EntryView] | None:
-    """The latest first, since a time and before another; None where there is no such account.
+    """Latest first, since a time and before another; None if there is no such account.
 
-    By cursor, or by number: unfiltered at any depth, filtered up to page x limit = 10,000, else
-    PageTooDeep.
+    By cursor, or by number: unfiltered at any depth, filtered up to page x limit = 10,000, beyond
+    that PageTooDeep.
     """
     pages.check(limit, page)
     at = pages.read("entries", cursor, int)
-    bounds = await _versions(of, account, since, until)
+    bounds = await _versions(connection, account, since, until)
     if bounds is None:
         return None
     first, last = bounds
@@ -116,10 +115,12 @@ async def entries(
         if page is not None:
             at = None
             newest = max(first, last - (page - 1) * limit)
-            found = await _between(of, account, filter, max(first, newest - limit), newest, limit)
+            rows = await _between(
+                connection, account, filter, max(first, newest - limit), newest, limit
+            )
         else:
-            found = await _beyond(of, account, filter, bounds, at, limit)
-        counted = _cut(found, limit, at, bounds)
+            rows = await _beyond(connection, account, filter, bounds, at, limit)
+        counted = _cut(rows, limit, at, bounds)
         return Page(
             items=counted.items,
             next=counted.next,
@@ -128,17 +129,17 @@ async def entries(
         )
     if page is not None:
         offset = pages.offset_of(page, limit)
-        found = await _between(of, account, filter, first, last, limit + 1, offset)
-        return pages.cut("entries", found, limit, None, _key, first=page == 1)
-    found = await _beyond(of, account, filter, bounds, at, limit)
-    return pages.cut("entries", found, limit, at, _key, first=at is None)
+        rows = await _between(connection, account, filter, first, last, limit + 1, offset)
+        return pages.cut("entries", rows, limit, None, _key, first=page == 1)
+    rows = await _beyond(connection, account, filter, bounds, at, limit)
+    return pages.cut("entries", rows, limit, at, _key, first=at is None)
 
 
 def _cut(
-    found: list[EntryView], limit: int, at: pages.Cursor | None, bounds: tuple[int, int]
+    rows: list[EntryView], limit: int, at: pages.Cursor | None, bounds: tuple[int, int]
 ) -> Page[EntryView]:
-    """What lies before and after an unfiltered page is told by the versions."""
-    items = found[:limit]
+    """The versions say whether there are entries before and after an unfiltered page."""
+    items = rows[:limit]
     if at is not None and at.backwards:
         items.reverse()
     if not items:
@@ -157,22 +158,22 @@ def _key(entry: EntryView) -> pages.Key:
 
 
 async def _versions(
-    of: Connection, account: str, since: datetime | None, until: datetime | None
+    connection: Connection, account: str, since: datetime | None, until: datetime | None
 ) -> tuple[int, int] | None:
-    """The entries of a time are those after the first version, up to the second."""
+    """The entries of a time: after the first version, up to and including the second."""
     if until is None:
-        now = await accounts.balance(of, account)
+        now = await accounts.balance(connection, account)
         last = None if now is None else now.version
     else:
-        last = await accounts.version_before(of, account, until)
+        last = await accounts.version_before(connection, account, until)
     if last is None:
         return None
-    first = 0 if since is None else await accounts.version_before(of, account, since)
+    first = 0 if since is None else await accounts.version_before(connection, account, since)
     return min(first or 0, last), last
 
 
 async def _beyond(
-    of: Connection,
+    connection: Connection,
     account: str,
     filter: EntryFilter,
     bounds: tuple[int, int],
@@ -181,19 +182,19 @@ async def _beyond(
 ) -> list[EntryView]:
     first, last = bounds
     if at is None:
-        return await _between(of, account, filter, first, last, limit + 1)
+        return await _between(connection, account, filter, first, last, limit + 1)
     version = at.key[0]
     if at.backwards:
         first = max(first, version)
     else:
         last = min(last, version - 1)
     return await _between(
-        of, account, filter, first, last, limit + 1, oldest_first=at.backwards or None
+        connection, account, filter, first, last, limit + 1, oldest_first=at.backwards or None
     )
 
 
 async def _between(
-    of: Connection,
+    connection: Connection,
     account: str,
     filter: EntryFilter,
     first: int,
@@ -205,19 +206,19 @@ async def _between(
     if filter.finds_nothing:
         return []
     return await queries.every(
-        of,
+        connection,
         "entries",
         EntryView,
         {
             "account": account,
             "after": first,
             "last": last,
-            **_asked(filter, limit, offset, oldest_first),
+            **_filter_parameters(filter, limit, offset, oldest_first),
         },
     )
 
 
-def _asked(
+def _filter_parameters(
     filter: EntryFilter, limit: int, offset: int | None, oldest_first: bool | None
 ) -> dict[str, Any]:
     return {
@@ -226,8 +227,8 @@ def _asked(
         "statuses": None if filter.statuses is None else list(filter.statuses),
         "reference": filter.reference,
         "actor": filter.actor,
-        "least": filter.least,
-        "most": filter.most,
+        "min_amount": filter.min_amount,
+        "max_amount": filter.max_amount,
         "limit": limit,
         "offset": offset or None,
         "oldest_first": oldest_first,
@@ -235,7 +236,7 @@ def _asked(
 
 
 async def entries_of_owner(
-    of: Connection,
+    connection: Connection,
     owner: str,
     filter: EntryFilter = NO_FILTER,
     *,
@@ -245,84 +246,86 @@ async def entries_of_owner(
     page: int | None = None,
     cursor: str | None = None,
 ) -> Page[EntryView]:
-    """Of all accounts of an owner together, the latest first; a transaction between several of them
-    is told once, from the side of the one whose command it was.
+    """All accounts of an owner together, latest first. A transaction between several of them is
+    listed once, from the side of the command's account.
 
-    By cursor, or by number: where the owner has one account and nothing is filtered at any depth,
-    else up to page x limit = 10,000, less with more than ten accounts, else PageTooDeep.
+    By cursor, or by number: an unfiltered single account at any depth, otherwise up to page x limit
+    = 10,000, less with more than ten accounts, beyond that PageTooDeep.
     """
     pages.check(limit, page)
     at = pages.read("entries of an owner", cursor, datetime, str, int) if page is None else None
     if filter.finds_nothing:
         return Page(items=())
-    ranges = await _ranges(of, owner, since, until)
-    one = len(ranges) == 1 and filter == NO_FILTER
-    total = sum(each.last - each.after for each in ranges) if one or not ranges else None
+    ranges = await _ranges(connection, owner, since, until)
+    is_single = len(ranges) == 1 and filter == NO_FILTER
+    total = sum(each.last - each.after for each in ranges) if is_single or not ranges else None
     offset = None
     if at is not None:
-        ranges = await _beyond_cursor(of, ranges, at)
-    elif one and page is not None:
+        ranges = await _beyond_cursor(connection, ranges, at)
+    elif is_single and page is not None:
         only = ranges[0]
-        passed = min((page - 1) * limit, only.last - only.after)
-        ranges = [only._replace(last=only.last - passed)]
+        skipped = min((page - 1) * limit, only.last - only.after)
+        ranges = [only._replace(last=only.last - skipped)]
     else:
         offset = pages.offset_of(page, limit, len(ranges))
     backwards = at is not None and at.backwards
-    found = await _between_all(of, ranges, filter, limit + 1, offset, backwards or None)
+    rows = await _between_all(connection, ranges, filter, limit + 1, offset, backwards or None)
     first = at is None and page in (None, 1)
-    made = pages.cut("entries of an owner", found, limit, at, _place, first)
-    return Page(items=made.items, next=made.next, previous=made.previous, total=total)
+    cut = pages.cut("entries of an owner", rows, limit, at, _place, first)
+    return Page(items=cut.items, next=cut.next, previous=cut.previous, total=total)
 
 
 async def _between_all(
-    of: Connection,
+    connection: Connection,
     ranges: Sequence[_Range],
     filter: EntryFilter,
     limit: int,
     offset: int | None,
     oldest_first: bool | None,
 ) -> list[EntryView]:
-    """Ever longer parts of each history, until they have enough: each of many transfers between
-    the accounts is told in one of them and passed over in the other, down to its last."""
+    """Reads ever longer windows of each history until they have enough entries. A transfer between
+    the accounts counts in one of them only."""
     if not ranges:
         return []
     if len(ranges) == 1:
-        # Postgres plans by how much there is of an account that is named.
+        # With a single account, Postgres plans for the size of its history.
         account, after, last = ranges[0]
-        return await _between(of, account, filter, after, last, limit, offset, oldest_first)
+        return await _between(connection, account, filter, after, last, limit, offset, oldest_first)
     reach = limit + (offset or 0)
-    asked = {"reach": reach, **_asked(filter, limit, offset, oldest_first)}
-    look = FIRST_LOOK * reach
+    parameters = {"reach": reach, **_filter_parameters(filter, limit, offset, oldest_first)}
+    window = FIRST_WINDOW * reach
     while True:
-        looked, edges = _looked(ranges, look, oldest_first)
+        windows, edges = _windows(ranges, window, oldest_first)
         parts = {
             "accounts": [each.account for each in ranges],
-            "after": [each.after for each in looked],
-            "last": [each.last for each in looked],
+            "after": [part.after for part in windows],
+            "last": [part.last for part in windows],
             "edge_accounts": [account for account, _ in edges],
             "edge_versions": [version for _, version in edges],
         }
-        found = await queries.every(of, "entries_of_owner", EntryView, {**asked, **parts})
-        if len(found) == limit or not edges:
-            return found
-        look *= WIDER
+        rows = await queries.every(
+            connection, "entries_of_owner", EntryView, {**parameters, **parts}
+        )
+        if len(rows) == limit or not edges:
+            return rows
+        window *= WINDOW_GROWTH
 
 
-def _looked(
-    ranges: Sequence[_Range], look: int, oldest_first: bool | None
+def _windows(
+    ranges: Sequence[_Range], window: int, oldest_first: bool | None
 ) -> tuple[list[_Range], list[tuple[str, int]]]:
-    """The nearest entries of each range, as many; and the first beyond them where it has more."""
-    looked, edges = [], []
+    """The nearest `window` entries of each range, and the first entry beyond, if there is one."""
+    windows, edges = [], []
     for each in ranges:
-        if each.last - each.after <= look:
-            looked.append(each)
+        if each.last - each.after <= window:
+            windows.append(each)
         elif oldest_first:
-            looked.append(each._replace(last=each.after + look))
-            edges.append((each.account, each.after + look + 1))
+            windows.append(each._replace(last=each.after + window))
+            edges.append((each.account, each.after + window + 1))
         else:
-            looked.append(each._replace(after=each.last - look))
-            edges.append((each.account, each.last - look))
-    return looked, edges
+            windows.append(each._replace(after=each.last - window))
+            edges.append((each.account, each.last - window))
+    return windows, edges
 
 
 def _place(entry: EntryView) -> pages.Key:
@@ -330,27 +333,27 @@ def _place(entry: EntryView) -> pages.Key:
 
 
 async def _ranges(
-    of: Connection, owner: str, since: datetime | None, until: datetime | None
+    connection: Connection, owner: str, since: datetime | None, until: datetime | None
 ) -> list[_Range]:
-    last = await accounts.versions_of(of, owner)
+    last = await accounts.owner_versions(connection, owner)
     if until is not None:
-        last = await accounts.versions_before(of, list(last), until)
+        last = await accounts.versions_before(connection, list(last), until)
     first: dict[str, int] = {}
     if since is not None:
-        first = await accounts.versions_before(of, list(last), since)
+        first = await accounts.versions_before(connection, list(last), since)
     return [_Range(id, min(first.get(id, 0), to), to) for id, to in last.items()]
 
 
 async def _beyond_cursor(
-    of: Connection, ranges: Sequence[_Range], at: pages.Cursor
+    connection: Connection, ranges: Sequence[_Range], at: pages.Cursor
 ) -> list[_Range]:
-    """By time, at one time by account: in each account it is a version beyond which they lie."""
+    """The order is time, then account. In each account the cursor corresponds to a version."""
     time, account, version = at.key
     lesser = [each.account for each in ranges if each.account < account]
     greater = [each.account for each in ranges if each.account > account]
     older = {
-        **await accounts.versions_before(of, lesser, time + accounts.INSTANT),
-        **await accounts.versions_before(of, greater, time),
+        **await accounts.versions_before(connection, lesser, time + accounts.INSTANT),
+        **await accounts.versions_before(connection, greater, time),
         account: version if at.backwards else version - 1,
     }
     if at.backwards:
@@ -359,24 +362,28 @@ async def _beyond_cursor(
 
 
 async def statement(
-    of: Connection, account: str, since: datetime, until: datetime
+    connection: Connection, account: str, since: datetime, until: datetime
 ) -> Statement | None:
-    """From a time, before another. None: there is no such account."""
-    bounds = await _versions(of, account, since, until)
+    """From a time, before another. None if there is no such account."""
+    bounds = await _versions(connection, account, since, until)
     if bounds is None:
         return None
-    opening = await accounts.balance_at_version(of, account, bounds[0])
-    closing = await accounts.balance_at_version(of, account, bounds[1])
+    opening = await accounts.balance_at_version(connection, account, bounds[0])
+    closing = await accounts.balance_at_version(connection, account, bounds[1])
     assert opening is not None and closing is not None, "versions have no gaps"
     return Statement(opening, closing)
 
 
-async def statement_entries(of: Connection, statement: Statement) -> AsyncIterator[EntryView]:
-    """All of a statement's entries, the oldest first, some at a time."""
+async def statement_entries(
+    connection: Connection, statement: Statement
+) -> AsyncIterator[EntryView]:
+    """The entries of a statement, oldest first, in chunks."""
     account, at = statement.opening.account, statement.opening.version
     while at < statement.closing.version:
         last = min(at + STATEMENT_CHUNK, statement.closing.version)
-        found = await _between(of, account, NO_FILTER, at, last, STATEMENT_CHUNK, oldest_first=True)
-        for entry in found:
+        rows = await _between(
+            connection, account, NO_FILTER, at, last, STATEMENT_CHUNK, oldest_first=True
+        )
+        for entry in rows:
             yield entry
         at = last

@@ -1,6 +1,6 @@
-"""Pages of a list: by cursor in both directions, however deep; by number where that stays cheap.
+"""Pages of a list: by cursor in both directions at any depth, and by number where that stays cheap.
 
-A cursor is opaque to who holds it, names the list that it was made for and fits no other.
+A cursor is opaque to clients. It names its list and is valid for no other.
 """
 
 import base64
@@ -15,30 +15,30 @@ from msgspec import Meta, Struct
 T = TypeVar("T")
 
 MAX_LIMIT: Final = 1_000
-# With filters a page by number has to pass over all that lies before it.
-DEEPEST: Final = 10_000
-# As many in each of several lists that are read side by side, but no more than this in all.
-MOST_PASSED: Final = 100_000
+# With filters, a page by number skips all rows before it.
+MAX_DEPTH: Final = 10_000
+# The limit for several lists that are read as one, in total.
+MAX_SKIPPED: Final = 100_000
 
-# Beyond them a moment more or less, or the same in another zone, may be no time at all.
+# Outside of them, adding an instant or changing the zone may overflow.
 YEARS: Final = range(1970, 2201)
 
 Key = tuple[Any, ...]
 
 
 class PageTooDeep(Exception):
-    """Filtered lists are read by number up to page x limit = 10,000, less where more than ten are
-    read as one; beyond it by cursor alone."""
+    """By number, filtered lists end at page x limit = 10,000, earlier if more than ten are read as
+    one. A cursor has no limit."""
 
 
 class BadCursor(Exception):
-    """Not a cursor, or one of another list."""
+    """Not a cursor, or the cursor of another list."""
 
 
 class Page(Struct, Generic[T], frozen=True, kw_only=True):
-    """Items in the list's order. `next` and `previous` are cursors; None where nothing follows.
+    """Items in the list's order. `next` and `previous` are cursors, None at an end of the list.
 
-    `total` is told where it is known without counting.
+    `total` is None unless it is known without counting.
     """
 
     items: tuple[T, ...]
@@ -48,14 +48,14 @@ class Page(Struct, Generic[T], frozen=True, kw_only=True):
 
 
 class Cursor(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Beyond which key to go on, and whether against the list's order."""
+    """The key to continue after, and whether against the list's order."""
 
     list: str
     backwards: bool
     key: Key
 
 
-# Whoever holds a cursor can change it: what Postgres could not compare with is none.
+# A client can forge a cursor: values that Postgres cannot compare with are refused.
 _STRICT: Final[dict[type, Any]] = {
     datetime: Annotated[datetime, Meta(tz=True)],
     int: Annotated[int, Meta(ge=0, le=2**63 - 1)],
@@ -71,42 +71,42 @@ def write(list: str, key: Key, *, backwards: bool) -> str:
 
 
 def read(list: str, text: str | None, *types: type) -> Cursor | None:
-    """The cursor, whose key has these types."""
+    """A cursor whose key has these types."""
     if text is None:
         return None
     try:
         cursor = _decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if cursor.list != list:
             raise BadCursor(f"a cursor of {cursor.list}, not of {list}")
-        wanted = tuple(_STRICT.get(each, each) for each in types)
-        key: Key = msgspec.convert(cursor.key, tuple[wanted])  # type: ignore[valid-type]  # built here
+        strict = tuple(_STRICT.get(type, type) for type in types)
+        key: Key = msgspec.convert(cursor.key, tuple[strict])  # type: ignore[valid-type]  # built here
     except (ValueError, binascii.Error) as error:
         raise BadCursor("not a cursor") from error
-    if any(isinstance(each, datetime) and each.year not in YEARS for each in key):
-        raise BadCursor("a time that no list has")
+    if any(isinstance(part, datetime) and part.year not in YEARS for part in key):
+        raise BadCursor("a time outside of every list")
     return Cursor(cursor.list, cursor.backwards, key)
 
 
 def offset_of(page: int | None, limit: int, lists: int = 1) -> int | None:
-    """How many items of a filtered list lie before a page; `lists` are read as that one."""
+    """How many items of a filtered list are before a page. `lists`: how many are read as one."""
     if page is None:
         return None
-    if page > 1 and page * limit > min(DEEPEST, MOST_PASSED // max(1, lists)):
+    if page > 1 and page * limit > min(MAX_DEPTH, MAX_SKIPPED // max(1, lists)):
         raise PageTooDeep
     return (page - 1) * limit
 
 
 def cut(
     list: str,
-    found: Sequence[T],
+    rows: Sequence[T],
     limit: int,
     at: Cursor | None,
     key: Callable[[T], Key],
     first: bool,
 ) -> Page[T]:
-    """A page of at most `limit` items from up to one more; `first`: nothing can lie before it."""
-    more = len(found) > limit
-    items = tuple(found[:limit])
+    """At most `limit` items of the rows, which are up to one more. `first`: none is before it."""
+    more = len(rows) > limit
+    items = tuple(rows[:limit])
     backwards = at is not None and at.backwards
     if backwards:
         items = items[::-1]
@@ -122,6 +122,6 @@ def cut(
 
 def check(limit: int, page: int | None = None) -> None:
     if not 1 <= limit <= MAX_LIMIT:
-        raise ValueError(f"a page has 1 to {MAX_LIMIT} items, not {limit}")
+        raise ValueError(f"limit must be 1 to {MAX_LIMIT}, not {limit}")
     if page is not None and page < 1:
-        raise ValueError(f"pages are counted from 1, not {page}")
+        raise ValueError(f"page must be at least 1, not {page}")

@@ -1,7 +1,7 @@
-"""Transactions, commands and holds: what was asked for, what came of it, what is kept aside.
+"""Transactions, commands and holds.
 
-What an account took part in without asking stands in its history; here are the commands' own
-transactions. It decides nothing.
+A transaction is listed under the account of its command. `history` has every entry of an account.
+It decides nothing.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ TransactionStatus = Literal["pending", "posted", "rejected"]
 CommandOutcome = Literal["pending", "posted", "rejected", "refused", "replayed"]
 
 _HOLD_STATUSES: Final = get_args(HoldStatus)
-# Where no account is named: how far back is looked first, and how much farther each time.
+# Without an account: the first window of time, and the factor of each next one.
 _FIRST_WINDOW: Final = timedelta(seconds=2)
-_WIDER: Final = 8
+_WINDOW_GROWTH: Final = 8
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -81,8 +81,8 @@ class TransactionFilter(Struct, frozen=True, kw_only=True):
     statuses: Sequence[TransactionStatus] | None = None
     reference: str | None = None
     actor: str | None = None
-    least: int | None = None
-    most: int | None = None
+    min_amount: int | None = None
+    max_amount: int | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -121,20 +121,20 @@ class HoldView(Struct, frozen=True, kw_only=True):
 
 
 async def transaction(
-    of: Connection, id: str, party: str | None = None
+    connection: Connection, id: str, party: str | None = None
 ) -> LedgerTransaction | None:
-    """Of one of its parties, an owner, where that is given: what is another's is then looked for
-    and not found by the same work as what is not there."""
+    """`party`: an owner who must be one of its parties. The transaction of others then takes the
+    same work as one that does not exist."""
     if party is None:
-        return await queries.one(of, "transaction", LedgerTransaction, {"id": id})
-    asked = {"id": id, "party": party}
-    return await queries.one(of, "transaction_of_party", LedgerTransaction, asked)
+        return await queries.one(connection, "transaction", LedgerTransaction, {"id": id})
+    parameters = {"id": id, "party": party}
+    return await queries.one(connection, "transaction_of_party", LedgerTransaction, parameters)
 
 
-async def entries_of(of: Connection, id: str) -> list[TransactionEntry]:
-    """A transaction's entries, as far as they are posted: a participant's may come later."""
-    found = await queries.every(of, "transaction_entries", _AnyEntry, {"id": id})
-    return [TransactionEntry(**each.told()) for each in found]
+async def transaction_entries(connection: Connection, id: str) -> list[TransactionEntry]:
+    """The posted entries. Those of a participant may come later."""
+    rows = await queries.every(connection, "transaction_entries", _AnyEntry, {"id": id})
+    return [TransactionEntry(**row.fields()) for row in rows]
 
 
 class _AnyEntry(Struct, frozen=True, kw_only=True):
@@ -149,30 +149,32 @@ class _AnyEntry(Struct, frozen=True, kw_only=True):
     sequence: int
     transaction_id: str
 
-    def told(self) -> dict[str, Any]:
-        facts: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
-        return {**facts, "balance": int(self.balance)}
+    def fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
+        return {**fields, "balance": int(self.balance)}
 
 
 async def transactions(
-    of: Connection,
+    connection: Connection,
     filter: TransactionFilter,
     *,
     limit: int = 20,
     page: int | None = None,
     cursor: str | None = None,
 ) -> Page[LedgerTransaction]:
-    """The latest first, by the log time of the command. By number up to page x limit = 10,000."""
+    """Latest first, by the log time of the command. By number up to page x limit = 10,000."""
     pages.check(limit, page)
     at = None if page is not None else pages.read("transactions", cursor, datetime, int, int)
     offset = pages.offset_of(page, limit)
     if filter.accounts is not None and not filter.accounts:
         return Page(items=())
-    # One has an index in this order.
-    one = filter.accounts[0] if filter.accounts is not None and len(filter.accounts) == 1 else None
-    several = list(filter.accounts) if filter.accounts is not None and one is None else None
-    asked: dict[str, Any] = {
-        "account": one,
+    # A single account has an index in this order.
+    single = (
+        filter.accounts[0] if filter.accounts is not None and len(filter.accounts) == 1 else None
+    )
+    several = list(filter.accounts) if filter.accounts is not None and single is None else None
+    parameters: dict[str, Any] = {
+        "account": single,
         "accounts": several,
         "since": filter.since,
         "until": filter.until,
@@ -180,43 +182,45 @@ async def transactions(
         "statuses": None if filter.statuses is None else list(filter.statuses),
         "reference": filter.reference,
         "actor": filter.actor,
-        "least": filter.least,
-        "most": filter.most,
+        "min_amount": filter.min_amount,
+        "max_amount": filter.max_amount,
         "offset": offset or None,
         "limit": limit + 1,
     }
     if at is not None:
         side = "newer" if at.backwards else "older"
-        asked |= dict(
+        parameters |= dict(
             zip((f"{side}_time", f"{side}_sequence", f"{side}_partition"), at.key, strict=True)
         )
-    if one is None and filter.reference is None:
+    if single is None and filter.reference is None:
         reach = limit + 1 + (offset or 0)
-        found = await _in_windows(of, "transactions", LedgerTransaction, asked, at, reach)
+        rows = await _in_windows(
+            connection, "transactions", LedgerTransaction, parameters, at, reach
+        )
     else:
-        found = await queries.every(of, "transactions", LedgerTransaction, asked)
+        rows = await queries.every(connection, "transactions", LedgerTransaction, parameters)
     first = at is None and page in (None, 1)
-    return pages.cut("transactions", found, limit, at, _key, first)
+    return pages.cut("transactions", rows, limit, at, _key, first)
 
 
-def _key(one: LedgerTransaction) -> pages.Key:
-    return (one.time, one.sequence, one.partition)
+def _key(transaction: LedgerTransaction) -> pages.Key:
+    return (transaction.time, transaction.sequence, transaction.partition)
 
 
 async def _in_windows(
-    of: Connection,
+    connection: Connection,
     query: str,
     type: type[T],
-    asked: dict[str, Any],
+    parameters: dict[str, Any],
     at: pages.Cursor | None,
     wanted: int,
 ) -> list[T]:
-    """Ever wider ranges of time, until one has enough: rows lie in the order of time on the disk,
-    so that a range is found without an index of its own."""
-    # Within what log time can be, whatever is asked: the search ends at its edges.
-    since = max(asked.get("since") or _EARLIEST, _EARLIEST)
-    until = min(max(asked.get("until") or _LATEST, _EARLIEST), _LATEST)
-    newest = await queries.one(of, "latest", _Latest, {})
+    """Reads ever wider ranges of time until one has enough rows. Rows are in the order of time on
+    disk, so that a range needs no index of its own."""
+    # The search ends at the bounds of log time, whatever the parameters.
+    since = max(parameters.get("since") or _EARLIEST, _EARLIEST)
+    until = min(max(parameters.get("until") or _LATEST, _EARLIEST), _LATEST)
+    newest = await queries.one(connection, "latest", _Latest, {})
     if newest is None or newest.time is None:
         return []
     until = min(until, newest.time + timedelta(microseconds=1))
@@ -226,66 +230,70 @@ async def _in_windows(
     while True:
         low = start if forwards else max(since, start - width)
         high = min(until, start + width) if forwards else until
-        window = {**asked, "since": max(low, since), "until": high}
-        found = await queries.every(of, query, type, window)
+        window = {**parameters, "since": max(low, since), "until": high}
+        rows = await queries.every(connection, query, type, window)
         whole = high >= until if forwards else low <= since
-        if whole or len(found) + (asked.get("offset") or 0) >= wanted:
-            return found
-        # Nothing may be older than the earliest: no window needs to be wider than all of time.
-        width = min(width * _WIDER, _LATEST - _EARLIEST)
+        if whole or len(rows) + (parameters.get("offset") or 0) >= wanted:
+            return rows
+        # No window needs to be wider than all of log time.
+        width = min(width * _WINDOW_GROWTH, _LATEST - _EARLIEST)
 
 
 class _Latest(Struct, frozen=True):
     time: datetime | None
 
 
-async def command_at(of: Connection, partition: int, offset: int) -> CommandView | None:
+async def command_at(connection: Connection, partition: int, offset: int) -> CommandView | None:
     """By the position of its record in `commands`."""
     return await queries.one(
-        of, "command_at", CommandView, {"partition": partition, "offset": offset}
+        connection, "command_at", CommandView, {"partition": partition, "offset": offset}
     )
 
 
-async def command_of(of: Connection, transaction_id: str) -> CommandView | None:
+async def owning_command(connection: Connection, transaction_id: str) -> CommandView | None:
     """The command that owns a transaction id."""
-    return await queries.one(of, "command_of_transaction", CommandView, {"id": transaction_id})
+    return await queries.one(
+        connection, "command_of_transaction", CommandView, {"id": transaction_id}
+    )
 
 
 async def commands_by_label(
-    of: Connection, label: str, *, account: str | None = None, limit: int = 20
+    connection: Connection, label: str, *, account: str | None = None, limit: int = 20
 ) -> list[CommandView]:
-    """The latest first."""
+    """Latest first."""
     pages.check(limit)
-    asked = {"label": label, "account": account, "limit": limit}
-    return await queries.every(of, "commands_by_label", CommandView, asked)
+    parameters = {"label": label, "account": account, "limit": limit}
+    return await queries.every(connection, "commands_by_label", CommandView, parameters)
 
 
-async def hold(of: Connection, id: str, owner: str | None = None) -> HoldView | None:
-    """Of an owner's account, where that is given."""
+async def hold(connection: Connection, id: str, owner: str | None = None) -> HoldView | None:
+    """`owner`: whose account it must be."""
     if owner is None:
-        return await queries.one(of, "hold", HoldView, {"id": id})
-    return await queries.one(of, "hold_of_owner", HoldView, {"id": id, "owner": owner})
+        return await queries.one(connection, "hold", HoldView, {"id": id})
+    return await queries.one(connection, "hold_of_owner", HoldView, {"id": id, "owner": owner})
 
 
 async def holds(
-    of: Connection,
+    connection: Connection,
     accounts: Sequence[str] | None,
     statuses: Sequence[HoldStatus] = _HOLD_STATUSES,
     *,
     limit: int = 20,
     cursor: str | None = None,
 ) -> Page[HoldView]:
-    """Of these accounts, or of all, the latest first."""
+    """Of these accounts, or of all; latest first."""
     pages.check(limit)
     at = pages.read("holds", cursor, datetime, UUID)
-    asked: dict[str, Any] = {"statuses": list(statuses), "limit": limit + 1}
+    parameters: dict[str, Any] = {"statuses": list(statuses), "limit": limit + 1}
     if at is not None:
         side = "newer" if at.backwards else "older"
-        asked |= dict(zip((f"{side}_time", f"{side}_id"), at.key, strict=True))
+        parameters |= dict(zip((f"{side}_time", f"{side}_id"), at.key, strict=True))
     if accounts is None:
-        found = await _in_windows(of, "holds_of_all", HoldView, asked, at, limit + 1)
+        rows = await _in_windows(connection, "holds_of_all", HoldView, parameters, at, limit + 1)
     else:
-        found = await queries.every(of, "holds", HoldView, {**asked, "accounts": list(accounts)})
+        rows = await queries.every(
+            connection, "holds", HoldView, {**parameters, "accounts": list(accounts)}
+        )
     return pages.cut(
-        "holds", found, limit, at, lambda one: (one.placed_at, one.id), first=at is None
+        "holds", rows, limit, at, lambda hold: (hold.placed_at, hold.id), first=at is None
     )

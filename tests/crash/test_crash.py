@@ -94,9 +94,9 @@ def test_no_crash_loses_or_duplicates_anything(harness: CrashHarness) -> None:
         program.send(signal.SIGCONT)
 
     # Kill Postgres too, while the processors continue.
-    waited = other_sink.told().count("waiting for Postgres")
+    waited = other_sink.log_text().count("waiting for Postgres")
     environment.kill_postgres()
-    wait_until(lambda: other_sink.told().count("waiting for Postgres") > waited, 60, harness)
+    wait_until(lambda: other_sink.log_text().count("waiting for Postgres") > waited, 60, harness)
     environment.start_postgres()
 
     # Kill all workers at once: transit must equal the messages in flight.
@@ -159,7 +159,7 @@ def test_old_disks_damaged_blocks_and_redelivered_records(environment: Environme
         # A restored disk has a table file to damage. New decisions are only in a log at first.
         harness.lose_disk(other)
         wait_until(ready, 60, harness)
-        assert "another incarnation" in one.told()
+        assert "another incarnation" in one.log_text()
         assert harness.damage_disk(other, random.Random(seed))
         wait_until(ready, 60, harness)
         wait_until(harness.redelivered_records, 60, harness)
@@ -176,7 +176,9 @@ def test_programs_wait_for_a_broker_outage(harness: CrashHarness) -> None:
     wait_until(lambda: all(worker.ready() for worker in workers), 60, harness)
     harness.load.start()
     environment.kill_broker(1)
-    wait_until(lambda: all("waiting for Kafka" in worker.told() for worker in workers), 60, harness)
+    wait_until(
+        lambda: all("waiting for Kafka" in worker.log_text() for worker in workers), 60, harness
+    )
     environment.start_broker(1)
     environment.wait_until_serving()
     wait_until(lambda: all(worker.ready() for worker in workers), 60, harness)

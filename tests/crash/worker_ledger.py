@@ -107,7 +107,7 @@ class WorkerLedger:
         """The output of a worker that refuses to run."""
         worker = self.worker(data, **settings)
         assert worker.wait(START_S) == 1, worker.tail()
-        return worker.told()
+        return worker.log_text()
 
     # Commands
 

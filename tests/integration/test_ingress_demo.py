@@ -160,7 +160,7 @@ def test_an_ingress_that_others_reach_refuses_the_demo_password(
     try:
         ingress.process.start(HTTP_PORT=port, **where)
         assert ingress.process.wait(60) == 1
-        last = ingress.process.told().splitlines()[-1]
+        last = ingress.process.log_text().splitlines()[-1]
         name = next(iter(where))
         assert last.startswith(f"streamledger: {name}={where[name]}: demo users have the demo")
         assert demo_users.OPERATOR in last

@@ -18,9 +18,9 @@ def test_whoever_has_the_admins_address_first_keeps_no_ingress_from_serving(
             "INSERT INTO ledger.users (id, email, role) VALUES ('eve', %s, 'user')", (ADMIN_EMAIL,)
         )
     with beside(api.pipeline, tmp_path, DATABASE_URL=database) as ingress:
-        eventually(lambda: "first admin not created" in ingress.process.told(), 30)
-        assert f"email={ADMIN_EMAIL}" in ingress.process.told()
-        assert "streamledger users create-admin" in ingress.process.told()
+        eventually(lambda: "first admin not created" in ingress.process.log_text(), 30)
+        assert f"email={ADMIN_EMAIL}" in ingress.process.log_text()
+        assert "streamledger users create-admin" in ingress.process.log_text()
         # It goes on, and has promoted nobody.
         assert ingress.get("/me").status == 401
         assert ingress.process.running()

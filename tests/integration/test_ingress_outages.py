@@ -131,7 +131,7 @@ def becomes_posted(system: System, person: Person, reply: dict[str, Any]) -> Non
         started_again(system)
         polled = ingress.get(f"{path}&wait=5", person.token)
         assert (polled.status, polled.json.get("status")) == (200, "posted"), (
-            f"{polled}\n{system.pipeline.told()}\n{ingress.log_tail()}"
+            f"{polled}\n{system.pipeline.log_text()}\n{ingress.log_tail()}"
         )
         assert polled.json["transaction"]["id"] == reply["id"]
         return True
@@ -195,7 +195,7 @@ def test_kafka_outage(system: System, ada: Person) -> None:
         started_again(system)
         late = ingress.post("/transactions", request_body, registered.json["access_token"])
         assert (late.status, late.json.get("balance")) == (201, 1_000), (
-            f"{late}\n{system.pipeline.told()}\n{ingress.log_tail()}"
+            f"{late}\n{system.pipeline.log_text()}\n{ingress.log_tail()}"
         )
         return True
 

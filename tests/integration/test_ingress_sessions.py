@@ -546,7 +546,7 @@ def test_the_rights_of_its_role_in_postgres_are_enough(api: Api, tmp_path: Path)
                     "made an API key",
                     "registered",
                 ]
-                assert "permission denied" not in ingress.process.told()
+                assert "permission denied" not in ingress.process.log_text()
         finally:
             connection.execute(sql.SQL("DROP OWNED BY {}").format(who))
             connection.execute(sql.SQL("DROP ROLE {}").format(who))

@@ -178,7 +178,7 @@ def test_a_command_of_the_far_future_waits_for_an_operator(
     later = ledger.send(credit(account, "later"))
     assert worker.wait(40) == 1, worker.tail()
     where = f"partition 0 of `{ledger.names.commands}`, record at {first}: its log time is"
-    for told in (worker.told(), ledger.refused(data="one")):
+    for told in (worker.log_text(), ledger.refused(data="one")):
         assert where in told
         assert f"streamledger log-time 0:{first} --topic commands --time" in told
     ledger.audit.update()
@@ -209,7 +209,7 @@ def test_a_message_of_the_far_future_is_decided_though_its_decision_lies_behind_
     account = open_hold(ledger)
     (offset,) = produce_later(ledger, ledger.names.coordination, None, TICK)
     assert worker.wait(40) == 1, worker.tail()
-    told = worker.told()
+    told = worker.log_text()
     assert (
         f"partition 0 of `{ledger.names.coordination}`, record at {offset}: its log time is" in told
     )
@@ -289,9 +289,9 @@ def test_a_worker_whose_clock_disagrees_owns_nothing_until_it_agrees(
 
     clock.set(offset_s)
     waiting = "waiting for the clock to agree with the brokers'"
-    ledger.wait_until(lambda: waiting in worker.told(), 40)
+    ledger.wait_until(lambda: waiting in worker.log_text(), 40)
     how = "ahead of" if offset_s < 0 else "behind"
-    assert f"s {how} this machine's" in worker.told()
+    assert f"s {how} this machine's" in worker.log_text()
     assert worker.running() and not worker.ready()
     # Another one has its lanes: the ledger is not stopped.
     other = ledger.ready(data="two")
@@ -312,8 +312,8 @@ def test_a_worker_that_starts_with_a_wrong_clock_takes_no_lane(
     clock = Clock(tmp_path / "clock")
     clock.set(-7_200)
     worker: Worker = ledger.start("one", {}, clock.folder)
-    ledger.wait_until(lambda: "s ahead of this machine's" in worker.told(), 40)
-    assert "owning partition" not in worker.told()
+    ledger.wait_until(lambda: "s ahead of this machine's" in worker.log_text(), 40)
+    assert "owning partition" not in worker.log_text()
     clock.set(0)
     ledgers.wait_until_ready(worker)
     assert worker.stop() == 0

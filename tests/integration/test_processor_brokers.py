@@ -41,7 +41,7 @@ def test_a_worker_that_loses_its_broker_in_a_batch_begins_anew_by_itself(
     ledger.wait_until(first.frozen, AWAY_S)
     mortal_kafka.processes[1].kill()
     first.send(signal.SIGCONT)
-    ledger.wait_until(lambda: "restarting" in first.told(), AWAY_S)
+    ledger.wait_until(lambda: "restarting" in first.log_text(), AWAY_S)
     mortal_kafka.start_broker(1)
     mortal_kafka.wait_until_serving(stages.NEVER_STOPPED)
     # It was told to freeze once, and begins with what it was told.

@@ -107,6 +107,6 @@ def test_a_damaged_block_of_a_copy(ledger: WorkerLedger, tmp_path: Path) -> None
     worker.start()
     again = ledger.send_all([(credit, None, None) for credit in credits])
     assert {told.step for told in ledger.outcomes(again, 90)} == {"replayed"}
-    assert "local copy damaged" in worker.told()
+    assert "local copy damaged" in worker.log_text()
     decided(ledger, 3)
     assert ledger.settle_and_audit() == []

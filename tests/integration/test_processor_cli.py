@@ -98,7 +98,7 @@ def partitions_at(url: str) -> dict[str, Any]:
 
 
 def lines(worker: Worker) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in worker.told().splitlines()]
+    return [json.loads(line) for line in worker.log_text().splitlines()]
 
 
 def test_what_is_configured_holds_from_the_next_command_on(operator: Operator) -> None:

@@ -140,7 +140,7 @@ def test_confluent_without_an_id_does_not_start(
     with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as ledger:
         worker = ledger.worker(**confluent)
         assert worker.wait(60) == 2
-        assert "TRANSACTIONS_ENCODING=confluent: needs SCHEMA_REGISTRY_URL" in worker.told()
+        assert "TRANSACTIONS_ENCODING=confluent: needs SCHEMA_REGISTRY_URL" in worker.log_text()
         fake = FakeRegistry()
         fake.refused.add(avro.transaction_schema().text)
         with fake_registry.served(fake) as address:

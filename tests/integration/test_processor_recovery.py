@@ -58,14 +58,14 @@ def test_lanes_go_back_to_who_has_them_on_disk(ledger: WorkerLedger, tmp_path: P
     for partition in LANES[1]:
         copy = tmp_path / f"data-{stopped.number}" / f"partition-{partition}"
         assert checkpoint.noted(copy) > EACH
-    before = {worker: len(worker.told()) for worker in workers}
+    before = {worker: len(worker.log_text()) for worker in workers}
     # The first has all lanes for a moment. Faust's own assignor would keep the last ones for it.
     killed.start()
     ledger.wait_until(lambda: owned(killed) == sorted("0123"), JOINED_S)
     stopped.start()
     ledger.wait_until(lambda: [owned(killed), owned(stopped)] == [*LANES], JOINED_S)
     for worker, lane in zip((killed, stopped), LANES, strict=True):
-        said = worker.told()[before[worker] :]
+        said = worker.log_text()[before[worker] :]
         assert RESTORING.search(said), said
         assert read_again(said, lane) == []
     for worker in workers:

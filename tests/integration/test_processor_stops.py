@@ -88,7 +88,7 @@ def test_a_full_disk_is_told_in_words_and_is_whole_when_there_is_space(
         if worker.exit_code() is not None:
             break
     assert worker.wait(20) == 1, worker.tail()
-    said = worker.told()
+    said = worker.log_text()
     assert "disk" in said or "space" in said, said
     assert "Traceback" not in said
     ledger.ready(data="full")

@@ -33,7 +33,7 @@ def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
     zombie.send(signal.SIGCONT)
     # Frozen for so long that its client gives the batch up first, it begins anew, in vain.
     ledger.wait_until(
-        lambda: zombie.exit_code() == CRASHED or "restarting" in zombie.told(), TAKEN_OVER_S
+        lambda: zombie.exit_code() == CRASHED or "restarting" in zombie.log_text(), TAKEN_OVER_S
     )
     zombie.kill()
     assert ledger.outcome(ledger.send(credit_of(account, "after"))).step == "posted"

@@ -190,8 +190,8 @@ def wanted(row: Row, made: Row, filter: EntryFilter) -> bool:
         and (filter.kinds is None or made["kind"] in filter.kinds)
         and (filter.statuses is None or made["status"] in filter.statuses)
         and (filter.reference is None or made["reference"] == filter.reference)
-        and (filter.least is None or row["amount"] >= filter.least)
-        and (filter.most is None or row["amount"] <= filter.most)
+        and (filter.min_amount is None or row["amount"] >= filter.min_amount)
+        and (filter.max_amount is None or row["amount"] <= filter.max_amount)
     )
 
 
@@ -203,8 +203,8 @@ def some_filter(dice: random.Random, rows: Rows) -> EntryFilter:
         kinds=dice.choice((None, ("transfer", "post"), ("capture",))),
         statuses=cast(Any, dice.choice((None, ("posted",), ("pending", "rejected")))),
         reference=dice.choice((None, None, None, dice.choice(references))),
-        least=least,
-        most=dice.choice((None, (least or 0) + 2_000)),
+        min_amount=least,
+        max_amount=dice.choice((None, (least or 0) + 2_000)),
     )
 
 
@@ -249,8 +249,8 @@ async def test_entries_of_all_accounts_of_an_owner(
     several = 0
     for owner in (*owners, *dice.choices(owners, k=15)):
         # Often in many steps, as with long histories.
-        monkeypatch.setattr(history, "FIRST_LOOK", dice.choice((1, 1, 4)))
-        monkeypatch.setattr(history, "WIDER", dice.choice((2, 8)))
+        monkeypatch.setattr(history, "FIRST_WINDOW", dice.choice((1, 1, 4)))
+        monkeypatch.setattr(history, "WINDOW_GROWTH", dice.choice((2, 8)))
         filter = dice.choice((NO_FILTER, some_filter(dice, rows)))
         since, until = (dice.choice((None, None, dice.choice(times))) for _ in range(2))
         shown: dict[str, Row] = {}
@@ -340,20 +340,20 @@ async def test_transactions_and_their_entries(ledger: Connection, rows: Rows) ->
         found = await transactions.transaction(ledger, id)
         assert found is not None
         same(found, {**row, "metadata": row["metadata"] or {}}, *row)
-        entries = await transactions.entries_of(ledger, id)
+        entries = await transactions.transaction_entries(ledger, id)
         told = {(e.account, e.version, e.direction, e.amount, e.balance) for e in entries}
         assert len(entries) == len(told)
         assert told == {
             (e["account"], e["version"], e["direction"], e["amount"], e["balance"]) for e in of[id]
         }
-        command = await transactions.command_of(ledger, id)
+        command = await transactions.owning_command(ledger, id)
         assert command is not None
         same(command, row, "partition", "kind", "account", "label")
         assert command.offset == row["source_offset"]
     nobody = "00000000-0000-5000-8000-000000000000"
     assert await transactions.transaction(ledger, nobody) is None
-    assert await transactions.command_of(ledger, nobody) is None
-    assert await transactions.entries_of(ledger, nobody) == []
+    assert await transactions.owning_command(ledger, nobody) is None
+    assert await transactions.transaction_entries(ledger, nobody) == []
 
 
 async def test_lists_of_transactions(ledger: Connection, rows: Rows, dice: random.Random) -> None:
@@ -370,8 +370,8 @@ async def test_lists_of_transactions(ledger: Connection, rows: Rows, dice: rando
             kinds=entry.kinds,
             statuses=entry.statuses,
             reference=entry.reference,
-            least=entry.least,
-            most=entry.most,
+            min_amount=entry.min_amount,
+            max_amount=entry.max_amount,
             since=dice.choice((None, dice.choice(everything)["time"])),
             until=dice.choice((None, dice.choice(everything)["time"])),
         )
@@ -384,7 +384,9 @@ async def test_lists_of_transactions(ledger: Connection, rows: Rows, dice: rando
             and wanted(
                 {**row, "amount": row["amount"] or -1, "direction": None}, row, entry_of(entry)
             )
-            and (row["amount"] is not None or (entry.least is None and entry.most is None))
+            and (
+                row["amount"] is not None or (entry.min_amount is None and entry.max_amount is None)
+            )
         ]
 
         async def read(
@@ -403,8 +405,8 @@ def entry_of(filter: EntryFilter) -> EntryFilter:
         kinds=filter.kinds,
         statuses=filter.statuses,
         reference=filter.reference,
-        least=filter.least,
-        most=filter.most,
+        min_amount=filter.min_amount,
+        max_amount=filter.max_amount,
     )
 
 
@@ -493,7 +495,7 @@ async def test_deep_pages_with_filters_and_foreign_cursors_are_refused(
         with pytest.raises(BadCursor):
             await history.entries(ledger, account, cursor=wrong)
     for limit, number in ((0, 1), (pages.MAX_LIMIT + 1, 1), (1, 0)):
-        with pytest.raises(ValueError, match="page"):
+        with pytest.raises(ValueError, match="must be"):
             await history.entries(ledger, account, limit=limit, page=number)
 
 

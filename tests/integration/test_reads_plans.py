@@ -162,7 +162,7 @@ async def test_cursors(ledger: Connection) -> None:
     [
         EntryFilter(direction="credit"),
         EntryFilter(kinds=("credit",)),
-        EntryFilter(statuses=("posted",), least=1, most=5),
+        EntryFilter(statuses=("posted",), min_amount=1, max_amount=5),
         EntryFilter(reference="reference-300"),
     ],
 )
@@ -181,7 +181,7 @@ async def test_what_an_account_does_not_have(ledger: Connection, filter: EntryFi
     assert found is not None and not found.items
 
 
-@pytest.mark.parametrize("filter", [NO_FILTER, EntryFilter(kinds=("credit",), least=1)])
+@pytest.mark.parametrize("filter", [NO_FILTER, EntryFilter(kinds=("credit",), min_amount=1)])
 async def test_entries_of_an_owner(ledger: Connection, filter: EntryFilter) -> None:
     page = await history.entries_of_owner(ledger, "owner0", filter)
     assert len(page.items) == 20 and page.next
@@ -255,8 +255,8 @@ async def test_lists_of_transactions(ledger: Connection, filter: TransactionFilt
 async def test_one_transaction_command_hold(ledger: Connection) -> None:
     id = await found_id(ledger)
     assert await transactions.transaction(ledger, id)
-    assert len(await transactions.entries_of(ledger, id)) == 2
-    assert await transactions.command_of(ledger, id)
+    assert len(await transactions.transaction_entries(ledger, id)) == 2
+    assert await transactions.owning_command(ledger, id)
     assert await transactions.command_at(ledger, 0, 77)
     assert await transactions.commands_by_label(ledger, "label-50")
     assert await transactions.commands_by_label(ledger, "label-50", account=BUSY)

@@ -373,7 +373,7 @@ def test_a_copy_from_before_a_rebuild_is_wiped(
     worker = ledger.ready(data=copy)
     credit(ledger, [*first, *second], "after")
     assert ledger.settle_and_audit() == []
-    assert worker.told().count("another incarnation of `") == ledger.partitions
+    assert worker.log_text().count("another incarnation of `") == ledger.partitions
 
 
 def test_checks_of_the_owner_are_those_of_a_start(whole: StateSources, tmp_path: Path) -> None:

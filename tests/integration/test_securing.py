@@ -193,8 +193,8 @@ def test_who_is_not_let_in_is_told_why_and_delays_nobody(pipe: Pipe) -> None:
         assert pipe.send(opened("cyd"), credited("cyd", "1")) == ["posted"] * 2
         for told, program in tried.items():
             assert program.wait(60) == 2, program.tail()
-            lines = program.told().splitlines()
-            assert "hunter" not in program.told()
+            lines = program.log_text().splitlines()
+            assert "hunter" not in program.log_text()
             user, _, marker = told.partition(" ")
             assert user in lines[-1], program.tail()
             assert marker in lines[-1], program.tail()
@@ -271,12 +271,12 @@ def test_who_lacks_a_right_is_told_which(pipe: Pipe) -> None:
     try:
         for program in tried:
             assert program.wait(60) in (1, 2), program.tail()
-            last = program.told().splitlines()[-1]
+            last = program.log_text().splitlines()[-1]
             assert f"does not let the user 'half-{program.MODULE.removesuffix('s')}'" in last
             # What each asks for first: a processor compares its clock before it joins its group.
             right = "Group" if isinstance(program, Sink) else "Transactional Id"
             assert right in last, program.tail()
-            assert "hunter" not in program.told()
+            assert "hunter" not in program.log_text()
     finally:
         for program in tried:
             program.kill()
@@ -287,15 +287,15 @@ def test_who_lacks_a_right_is_told_which(pipe: Pipe) -> None:
 def test_tokens_do_as_well(pipe: Pipe) -> None:
     """Both clients of the processor, Faust's and librdkafka's, with tokens for passwords."""
     pipe.worker.stop()
-    told = pipe.worker.told()
-    assert PASSWORD not in told + pipe.sink.told()
+    told = pipe.worker.log_text()
+    assert PASSWORD not in told + pipe.sink.log_text()
     tokens = Worker(6, pipe.folder / "p6", pipe.kafka.bearer(ONE, ONE.user(KafkaUser.PROCESSOR)))
     tokens.start()
     try:
         eventually(tokens.ready, START_S)
         assert pipe.send(opened("dan"), credited("dan", "1")) == ["posted"] * 2
         tokens.stop()
-        assert PASSWORD not in tokens.told()
+        assert PASSWORD not in tokens.log_text()
     except AssertionError as error:
         raise AssertionError(f"{error}\n{tokens.tail()}") from None
     finally:

@@ -32,8 +32,8 @@ STEPS = (
 
 @pytest.fixture
 def rig(kafka: str, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Rig]:
-    with sink_rig.made(kafka, database, topic_prefix, tmp_path) as made:
-        yield made
+    with sink_rig.running_rig(kafka, database, topic_prefix, tmp_path) as rig:
+        yield rig
 
 
 def test_killed_at_every_step(rig: Rig) -> None:
@@ -41,7 +41,7 @@ def test_killed_at_every_step(rig: Rig) -> None:
     sink = rig.sink()
     for part, step in enumerate(STEPS):
         rig.publish_part(cluster, part, len(STEPS))
-        assert sink.start(CRASH_AT=step).wait(60) == KILLED, f"{step}:\n{sink.told()[-3000:]}"
+        assert sink.start(CRASH_AT=step).wait(60) == KILLED, f"{step}:\n{sink.log_text()[-3000:]}"
         rig.check_order()
     sink.start()
     rig.settle(cluster)
@@ -86,7 +86,7 @@ def test_tables_that_were_put_back_under_a_running_sink_end_it_and_the_next_goes
     rig.execute("TRUNCATE ledger.system_accounts, ledger.positions")
     rig.publish_part(cluster, 1, 2)
     assert sink.wait(60) == 70
-    assert "the tables are no longer at offset" in sink.told()
+    assert "the tables are no longer at offset" in sink.log_text()
     sink.start()
     rig.settle(cluster)
     rig.check(cluster)
@@ -98,7 +98,7 @@ def test_postgres_is_cut_off_again_and_again(rig: Rig) -> None:
     proxy = Proxy(rig.database)
     sink = rig.sink(DATABASE_URL=proxy.database).start()
     try:
-        eventually(lambda: "waiting for Postgres" in sink.told(), 30)
+        eventually(lambda: "waiting for Postgres" in sink.log_text(), 30)
         proxy.serve()
         for part in range(8):
             seen = proxy.bytes
@@ -127,8 +127,8 @@ def test_postgres_may_be_away_when_the_sink_is_told_to_stop(rig: Rig) -> None:
         rig.reach(cluster, 0, 2)
         proxy.cut()
         rig.publish_part(cluster, 1, 2)
-        eventually(lambda: "waiting for Postgres" in sink.told(), 30)
-        eventually(lambda: "results wait for their rows" in sink.told(), 30)
+        eventually(lambda: "waiting for Postgres" in sink.log_text(), 30)
+        eventually(lambda: "results wait for their rows" in sink.log_text(), 30)
         assert sink.stop() == 0
         assert rig.has_part(cluster, 0, 2)
         assert rig.stable(RESULTS)
@@ -146,7 +146,7 @@ def test_results_wait_for_their_rows_and_nobody_waits_for_the_results(rig: Rig) 
         somebody.execute("SELECT FROM ledger.positions FOR UPDATE")
         rig.publish_part(cluster, 1, 2)
         # One of the lanes has both partitions that are 0 modulo 2, the other one has the third.
-        eventually(lambda: sink.told().count("results wait for their rows") >= 2, 30)
+        eventually(lambda: sink.log_text().count("results wait for their rows") >= 2, 30)
         eventually(lambda: rig.stable(RESULTS), 30)
         rig.check_order()
         assert rig.has_part(cluster, 0, 2)
@@ -191,7 +191,7 @@ def test_two_share_the_partitions_and_one_takes_over_what_the_other_leaves(rig: 
     sinks = [rig.sink().start() for _ in range(2)]
     rig.publish_part(cluster, 0, 3)
     rig.reach(cluster, 0, 3)
-    eventually(lambda: all("owning partition" in sink.told() for sink in sinks), 60)
+    eventually(lambda: all("owning partition" in sink.log_text() for sink in sinks), 60)
     rig.publish_part(cluster, 1, 3)
     assert sinks[0].stop() == 0
     rig.publish_part(cluster, 2, 3)
@@ -203,7 +203,7 @@ def test_two_share_the_partitions_and_one_takes_over_what_the_other_leaves(rig: 
 def test_who_comes_is_given_a_share_at_once_however_long_a_session_may_be_silent(rig: Rig) -> None:
     rig.settings["SESSION_TIMEOUT_MS"] = "300000"
     first = rig.sink().start()
-    eventually(lambda: "owning partition" in first.told(), 60)
+    eventually(lambda: "owning partition" in first.log_text(), 60)
     second = rig.sink().start()
-    eventually(lambda: "owning partition" in second.told(), 30)
+    eventually(lambda: "owning partition" in second.log_text(), 30)
     assert [first.stop(), second.stop()] == [0, 0]

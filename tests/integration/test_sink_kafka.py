@@ -25,8 +25,8 @@ def cluster(mortal_kafka: kafka.Cluster) -> kafka.Cluster:
 @pytest.fixture
 def rig(cluster: kafka.Cluster, database: str, tmp_path: Path) -> Iterator[Rig]:
     prefix = f"{database.rpartition('/')[2]}-"
-    with sink_rig.made(cluster.bootstrap, database, prefix, tmp_path) as made:
-        yield made
+    with sink_rig.running_rig(cluster.bootstrap, database, prefix, tmp_path) as rig:
+        yield rig
 
 
 def come_back(cluster: kafka.Cluster) -> None:
@@ -69,7 +69,7 @@ def test_a_sink_that_loses_its_broker_while_it_sends_begins_anew_by_itself(
     eventually(sink.frozen, 60)
     cluster.processes[1].kill()
     sink.send(signal.SIGCONT)
-    eventually(lambda: "restarting" in sink.told(), 120)
+    eventually(lambda: "restarting" in sink.log_text(), 120)
     come_back(cluster)
     # It was told to freeze once, and begins with what it was told.
     eventually(sink.frozen, 120)
@@ -85,7 +85,7 @@ def test_a_sink_that_starts_before_its_broker(cluster: kafka.Cluster, rig: Rig) 
     eventually(rig.stable, 60)
     cluster.processes[1].kill()
     sink = rig.sink().start()
-    eventually(lambda: "waiting for" in sink.told(), 60)
+    eventually(lambda: "waiting for" in sink.log_text(), 60)
     come_back(cluster)
     rig.settle(whole, 90)
     rig.check(whole)

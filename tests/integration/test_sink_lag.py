@@ -17,11 +17,11 @@ PARTS = 4
 
 @pytest.fixture
 def rig(kafka: str, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Rig]:
-    with sink_rig.made(kafka, database, topic_prefix, tmp_path) as made:
-        yield made
+    with sink_rig.running_rig(kafka, database, topic_prefix, tmp_path) as rig:
+        yield rig
 
 
-def told(sink: Sink, name: str) -> dict[int, float]:
+def gauges(sink: Sink, name: str) -> dict[int, float]:
     """A gauge of each partition, as Prometheus would read it."""
     _, text = sink.get("/metrics")
     found = re.findall(rf'^streamledger_sink_{name}{{partition="(\d+)"}} (\S+)$', text, re.M)
@@ -29,7 +29,7 @@ def told(sink: Sink, name: str) -> dict[int, float]:
 
 
 def lag(sink: Sink) -> list[float]:
-    found = told(sink, "lag_records")
+    found = gauges(sink, "lag_records")
     return [found.get(partition, -1.0) for partition in range(PARTITIONS)]
 
 
@@ -53,9 +53,9 @@ def rises(sink: Sink, rig: Rig, cluster: Cluster) -> None:
             return all(one >= other for one, other in zip(lag(sink), waiting, strict=True))
 
         eventually(behind, 30)
-    before = told(sink, "age_seconds")
+    before = gauges(sink, "age_seconds")
     assert before.keys() == set(range(PARTITIONS))
-    eventually(lambda: all(s > before[p] + 2 for p, s in told(sink, "age_seconds").items()), 30)
+    eventually(lambda: all(s > before[p] + 2 for p, s in gauges(sink, "age_seconds").items()), 30)
     assert rig.has_part(cluster, 0, PARTS)
 
 
@@ -69,7 +69,7 @@ def test_lag_is_told_while_postgres_is_away(rig: Rig) -> None:
     eventually(lambda: lag(sink) == [0] * PARTITIONS, 30)
     proxy.cut()
     rises(sink, rig, cluster)
-    assert "waiting for Postgres" in sink.told()
+    assert "waiting for Postgres" in sink.log_text()
     proxy.serve()
     publish(rig, cluster, PARTS - 1)
     rig.settle(cluster)

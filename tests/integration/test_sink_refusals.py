@@ -27,8 +27,8 @@ Change = Callable[[JournalRecord], JournalRecord]
 
 @pytest.fixture
 def rig(kafka: str, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Rig]:
-    with sink_rig.made(kafka, database, topic_prefix, tmp_path) as made:
-        yield made
+    with sink_rig.running_rig(kafka, database, topic_prefix, tmp_path) as rig:
+        yield rig
 
 
 def whole() -> list[bytes]:
@@ -50,21 +50,21 @@ def sealed_again(place: int, change: Change) -> list[bytes]:
     return values
 
 
-def ends(rig: Rig, values: list[bytes], place: int, reason: str) -> None:
+def stops_at(rig: Rig, values: list[bytes], place: int, reason: str) -> None:
     """The sink stops at the record, and has written what comes before it in its partition."""
     rig.publish(NEIGHBOUR, list(history().partitions[NEIGHBOUR].whole))
     rig.publish(PARTITION, values)
     sink = rig.sink().start()
-    assert sink.wait(60) == 1, sink.told()
-    assert reason in sink.told(), sink.told()
-    assert f"journal partition {PARTITION}, record at offset" in sink.told()
+    assert sink.wait(60) == 1, sink.log_text()
+    assert reason in sink.log_text(), sink.log_text()
+    assert f"journal partition {PARTITION}, record at offset" in sink.log_text()
     assert rig.sequences()[PARTITION] == place
-    told = {
+    published = {
         result.value["sequence"]
         for result in rig.results()
         if result.value["partition"] == PARTITION
     }
-    assert told == {
+    assert published == {
         record.sequence
         for record in records(history(), PARTITION)[:place]
         if record.step in journal.OUTCOMES
@@ -74,7 +74,7 @@ def ends(rig: Rig, values: list[bytes], place: int, reason: str) -> None:
 def test_a_record_that_cannot_be_decoded(rig: Rig) -> None:
     values = whole()
     values[200] = b'{"previous_hash":'
-    ends(rig, values, 200, "cannot be decoded")
+    stops_at(rig, values, 200, "cannot be decoded")
     # It is not skipped at the next start either.
     assert rig.sink().start().wait(60) == 1
     assert rig.sequences()[PARTITION] == 200
@@ -85,26 +85,26 @@ def test_a_record_that_was_changed(rig: Rig) -> None:
     place = place_of(lambda record: bool(record.entries) and record.fee > 0)
     values[place] = values[place].replace(b'"fee":', b'"fee":1', 1)
     # Its successor says so; it itself, with another fee, is a record like any other.
-    ends(rig, values, place + 1, "has previous_hash")
+    stops_at(rig, values, place + 1, "has previous_hash")
 
 
 def test_a_record_that_is_missing(rig: Rig) -> None:
     values = whole()
     del values[300]
-    ends(rig, values, 300, "has sequence 302 after 300")
+    stops_at(rig, values, 300, "has sequence 302 after 300")
 
 
 def test_a_record_that_is_there_twice(rig: Rig) -> None:
     values = whole()
     values.insert(300, values[299])
-    ends(rig, values, 300, "has sequence 300 after 300")
+    stops_at(rig, values, 300, "has sequence 300 after 300")
 
 
 def test_a_journal_of_another_ledger(rig: Rig) -> None:
     rig.publish(PARTITION, whole())
     sink = rig.sink(LEDGER_ID="another").start()
     assert sink.wait(60) == 1
-    assert "has previous_hash" in sink.told()
+    assert "has previous_hash" in sink.log_text()
     assert rig.sequences() == {}
 
 
@@ -130,7 +130,7 @@ def _is_credit(record: JournalRecord) -> bool:
 )
 def test_an_entry_that_does_not_follow(rig: Rig, fields: dict[str, object], reason: str) -> None:
     place = place_of(_is_credit)
-    ends(rig, sealed_again(place, first_entry_changed(**fields)), place, reason)
+    stops_at(rig, sealed_again(place, first_entry_changed(**fields)), place, reason)
 
 
 def test_a_balance_that_does_not_follow(rig: Rig) -> None:
@@ -139,7 +139,7 @@ def test_a_balance_that_does_not_follow(rig: Rig) -> None:
     balance = record.entries[0].balance
     wrong = str(int(balance) + 1) if isinstance(balance, str) else balance + 1
     values = sealed_again(place, first_entry_changed(balance=wrong))
-    ends(rig, values, place, "rows are in the state that the journal continues from")
+    stops_at(rig, values, place, "rows are in the state that the journal continues from")
 
 
 def test_a_second_outcome_of_a_command(rig: Rig) -> None:
@@ -151,7 +151,7 @@ def test_a_second_outcome_of_a_command(rig: Rig) -> None:
     def change(record: JournalRecord) -> JournalRecord:
         return msgspec.structs.replace(record, source=journal.InputSource("commands", 0))
 
-    ends(rig, sealed_again(place, change), place, "ommand")
+    stops_at(rig, sealed_again(place, change), place, "ommand")
 
 
 def test_tables_that_were_changed(rig: Rig) -> None:
@@ -166,7 +166,7 @@ def test_tables_that_were_changed(rig: Rig) -> None:
     # It stops at the first record that moves money, and names it.
     moves = next(r.sequence for r in records(history(), PARTITION)[200:] if r.entries)
     assert sequence == moves - 1
-    assert "rows are in the state that the journal continues from" in sink.told()
+    assert "rows are in the state that the journal continues from" in sink.log_text()
 
 
 def raised_journal() -> tuple[list[bytes], int]:
@@ -198,7 +198,7 @@ def test_an_old_sink_is_refused_beyond_the_record_that_raised_the_format_level(
     assert newer.stop() == 0
     old = rig.sink().start()
     assert old.wait(60) == 1, old.tail()
-    assert "the ledger has format level 2; this program supports 1: upgrade it" in old.told()
+    assert "the ledger has format level 2; this program supports 1: upgrade it" in old.log_text()
     rig.publish(PARTITION, values[configured + 20 :])
     assert rig.sink().start().wait(60) == 1
     assert rig.sequences() == {PARTITION: configured + 20}
@@ -209,38 +209,38 @@ def test_an_old_sink_is_refused_beyond_the_record_that_raised_the_format_level(
 
 def test_an_old_sink_stops_at_the_record_that_raises_the_format_level(rig: Rig) -> None:
     values, configured = raised_journal()
-    ends(rig, values, configured, "raises the format level to 2; this program supports 1")
+    stops_at(rig, values, configured, "raises the format level to 2; this program supports 1")
 
 
 def test_tables_made_by_a_newer_program(rig: Rig) -> None:
     rig.execute("INSERT INTO ledger.migrations (name, sha256) VALUES ('9999_newer', '')")
     sink = rig.sink().start()
     assert sink.wait(30) == 1
-    assert "the tables are of a newer version (9999_newer)" in sink.told()
+    assert "the tables are of a newer version (9999_newer)" in sink.log_text()
 
 
 def test_tables_of_an_older_program_and_none_at_all(rig: Rig) -> None:
     rig.execute("DELETE FROM ledger.migrations WHERE name = '0007_kinds'")
     sink = rig.sink().start()
     assert sink.wait(30) == 1
-    assert "missing: 0007_kinds" in sink.told() and "streamledger migrate" in sink.told()
+    assert "missing: 0007_kinds" in sink.log_text() and "streamledger migrate" in sink.log_text()
     rig.execute("DROP SCHEMA ledger CASCADE")
     sink = rig.sink().start()
     assert sink.wait(30) == 1
-    assert "the database has no ledger tables: run `streamledger migrate`" in sink.told()
+    assert "the database has no ledger tables: run `streamledger migrate`" in sink.log_text()
     assert rig.query("SELECT to_regnamespace('ledger') AS made") == [{"made": None}]
 
 
 def refused(rig: Rig, database: str) -> Sink:
     sink = rig.sink(DATABASE_URL=database).start()
-    assert sink.wait(30) == 1, sink.told()
+    assert sink.wait(30) == 1, sink.log_text()
     return sink
 
 
 def test_a_wrong_password(rig: Rig) -> None:
     parts = urlsplit(rig.database)
     wrong = parts._replace(netloc=f"{parts.username}:wrong@{parts.hostname}:{parts.port}")
-    assert "Postgres refuses the connection" in refused(rig, wrong.geturl()).told()
+    assert "Postgres refuses the connection" in refused(rig, wrong.geturl()).log_text()
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def as_member(rig: Rig, name: str) -> str:
 
 
 def test_rights_that_are_missing(rig: Rig, member: str) -> None:
-    assert "permission denied" in refused(rig, as_member(rig, member)).told()
+    assert "permission denied" in refused(rig, as_member(rig, member)).log_text()
 
 
 def test_the_rights_of_the_sinks_role_are_enough_and_not_more(rig: Rig, member: str) -> None:

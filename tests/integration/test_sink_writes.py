@@ -22,8 +22,8 @@ from tests.testkit.waiting import eventually
 
 @pytest.fixture
 def rig(kafka: str, database: str, topic_prefix: str, tmp_path: Path) -> Iterator[Rig]:
-    with sink_rig.made(kafka, database, topic_prefix, tmp_path) as made:
-        yield made
+    with sink_rig.running_rig(kafka, database, topic_prefix, tmp_path) as rig:
+        yield rig
 
 
 def test_tables_and_results_are_what_the_journal_says(rig: Rig) -> None:
@@ -43,8 +43,8 @@ def test_it_follows_a_journal_that_is_being_written_and_tells_how_far_it_is(rig:
     rig.settle(cluster)
     rig.check(cluster)
     eventually(lambda: sink.get("/ready")[0] == 200, 20)
-    _, told = sink.get("/ready")
-    assert [f'"{n}": "running"' in told for n in range(PARTITIONS)] == [True] * PARTITIONS
+    _, body = sink.get("/ready")
+    assert [f'"{n}": "running"' in body for n in range(PARTITIONS)] == [True] * PARTITIONS
     _, metrics = sink.get("/metrics")
     total = sum(len(partition.whole) for partition in cluster.partitions)
     assert f"streamledger_sink_records_total {float(total)}" in metrics
@@ -121,8 +121,8 @@ def test_an_account_has_the_metadata_that_the_journal_left_it(
             [taken(chain, (ReadJournalRecord(n, value) for n, value in enumerate(batch, first)))]
         )
     with connections.use() as connection:
-        told = dict(connection.execute("SELECT id, metadata FROM ledger.accounts").fetchall())
-    assert told == {account_id("a"): {"tier": '"gold"', "name": "A\\da"}, account_id("b"): None}
+        metadata = dict(connection.execute("SELECT id, metadata FROM ledger.accounts").fetchall())
+    assert metadata == {account_id("a"): {"tier": '"gold"', "name": "A\\da"}, account_id("b"): None}
 
 
 @pytest.mark.parametrize("size", [5, 50])

@@ -284,8 +284,8 @@ def test_what_a_running_worker_cannot_read_stops_it(ledger: WorkerLedger, what: 
     offset = produce(ledger, 0, value)
     assert worker.wait(40) == 1, worker.tail()
     where = f"partition 0 of `{ledger.names.coordination}`, record at {offset}"
-    assert where in worker.told()
-    assert "upgrade" in worker.told()
+    assert where in worker.log_text()
+    assert "upgrade" in worker.log_text()
     assert where in ledger.refused(data="old")
     ledger.audit.update()
     assert offset not in ledger.audit.books[0].messages

@@ -86,7 +86,7 @@ def test_beside_a_live_system(ledger: crash_ledger.WorkerLedger, sink: Sink, dat
             rebuild.rebuild(sources, lambda *progress: None)
     ledger.wait_until(lambda: written() > verified, SETTLED_S)
     load.stop()
-    assert sink.running(), sink.told()[-2_000:]
+    assert sink.running(), sink.log_text()[-2_000:]
     ledger.wait_until(ledger.audit.settled, SETTLED_S)
 
     def caught_up() -> bool:

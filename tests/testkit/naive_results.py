@@ -11,7 +11,7 @@ from schemas.journal import JournalRecord
 from schemas.topics import RESULTS
 
 
-class Told(NamedTuple):
+class PublishedResult(NamedTuple):
     """A result as a reader sees it."""
 
     partition: int
@@ -19,7 +19,7 @@ class Told(NamedTuple):
     value: dict[str, Any]
 
 
-def result_of(record: JournalRecord) -> Told | None:
+def result_of(record: JournalRecord) -> PublishedResult | None:
     later = record.command_offset is not None
     if record.step not in journal.OUTCOMES or not (later or record.source.topic == "commands"):
         return None
@@ -53,4 +53,4 @@ def result_of(record: JournalRecord) -> Told | None:
     usual |= {"replay": False, "entries": [], "trace": None}
     value = {k: v for k, v in value.items() if k not in usual or v != usual[k]}
     key = record.transaction_id or f"{partition}:{offset}"
-    return Told(partition % (RESULTS.partitions or 1), key, value)
+    return PublishedResult(partition % (RESULTS.partitions or 1), key, value)

@@ -97,14 +97,14 @@ class Rows:
         }
         if step not in ("posted", "rejected", "pending"):
             return
-        told = record.get("pending", record)
+        outcome = record.get("pending", record)
         decided = step != "pending"
         self.tables["transactions"][id] = {
             **at,
             "decided_sequence": at["sequence"] if decided else None,
             "source_offset": offset,
             "amount": _amount(command, record),
-            "fee": told.get("fee", 0),
+            "fee": outcome.get("fee", 0),
             "decided_at": at["time"] if decided else None,
             "effective_at": moment(command.get("effective_at_ms")),
             "id": id,
@@ -112,7 +112,7 @@ class Rows:
             "reverses": command.get("transaction_id"),
             "reversed_by": None,
             "status": step,
-            "commission_bps": told.get("commission_bps", 0),
+            "commission_bps": outcome.get("commission_bps", 0),
             "kind": command["kind"],
             "account": command["account"],
             "counterparty": _counterparty(command, record),
@@ -233,7 +233,7 @@ def _entries(record: Row) -> list[tuple[str, str, int]]:
     return [(e["account"], e["direction"], e["amount"]) for e in record.get("entries", ())]
 
 
-def _asked(command: Row, record: Row) -> list[tuple[str, str, int]]:
+def _requested_amount(command: Row, record: Row) -> list[tuple[str, str, int]]:
     if command["kind"] == "post":
         return [(e["account"], e["direction"], e["amount"]) for e in command["entries"]]
     return _entries(record)
@@ -241,7 +241,9 @@ def _asked(command: Row, record: Row) -> list[tuple[str, str, int]]:
 
 def _amount(command: Row, record: Row) -> int | None:
     if command["kind"] in ("post", "reverse"):
-        debits = (amount for _, side, amount in _asked(command, record) if side == "debit")
+        debits = (
+            amount for _, side, amount in _requested_amount(command, record) if side == "debit"
+        )
         return sum(debits) or None
     if command["kind"] == "capture" and "amount" not in command:
         entries = _entries(record)
@@ -255,7 +257,7 @@ def _counterparty(command: Row, record: Row) -> str | None:
     own = command["account"]
     others = [
         account
-        for account, _, _ in _asked(command, record)
+        for account, _, _ in _requested_amount(command, record)
         if account != own and not account.startswith("system:")
     ]
     return others[0] if len(others) == 1 else None

@@ -60,7 +60,7 @@ class Pipeline:
             # Both: whoever waits for a result does not wait for a sink that is still starting.
             eventually(lambda: self.worker.ready() and self.sink.ready(), START_S)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.told()}") from None
+            raise AssertionError(f"{error}\n{self.log_text()}") from None
 
     def close(self) -> None:
         self.worker.kill()
@@ -95,7 +95,7 @@ class Pipeline:
             check=False,
         )
         if exit_code is not None:
-            said = f"{command[-1]}\n{ended.stdout}\n{ended.stderr}\n{self.told()}"
+            said = f"{command[-1]}\n{ended.stdout}\n{ended.stderr}\n{self.log_text()}"
             assert ended.returncode == exit_code, f"{ended.returncode}: {said}"
         return ended
 
@@ -104,8 +104,8 @@ class Pipeline:
     ) -> subprocess.CompletedProcess[str]:
         return self.run([sys.executable, "-m", "compose.cli.main", *words], given, exit_code)
 
-    def told(self) -> str:
-        return f"{self.worker.tail()}\n{self.sink.told()[-3000:]}"
+    def log_text(self) -> str:
+        return f"{self.worker.tail()}\n{self.sink.log_text()[-3000:]}"
 
     def shell(
         self, text: str, cwd: Path, given: str = "", exit_code: int | None = 0, **more: str
@@ -152,7 +152,7 @@ class Pipeline:
         try:
             eventually(there, timeout_s)
         except AssertionError as error:
-            raise AssertionError(f"no results of {positions}: {error}\n{self.told()}") from None
+            raise AssertionError(f"no results of {positions}: {error}\n{self.log_text()}") from None
         return [found[position] for position in positions]
 
     def read(

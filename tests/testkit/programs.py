@@ -164,11 +164,11 @@ class Program:
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
-    def told(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def tail(self, lines: int = 30) -> str:
-        last = self.told().splitlines()[-lines:]
+        last = self.log_text().splitlines()[-lines:]
         return "\n".join(f"    {line}" for line in last) + f"\n    ({self.log})"
 
     def __str__(self) -> str:

@@ -21,10 +21,10 @@ from schemas.journal import JournalRecord, hash_of
 from schemas.topics import Names
 from tests.testkit import naive_results
 from tests.testkit.histories import Kept
-from tests.testkit.naive_results import Told
+from tests.testkit.naive_results import PublishedResult
 
 CONFIRM_S = 30.0
-ChangeResults = Callable[[list[Told]], list[Told]]
+ChangeResults = Callable[[list[PublishedResult]], list[PublishedResult]]
 
 
 def make(bootstrap: str, prefix: str, partitions: int) -> Names:
@@ -130,7 +130,7 @@ def _set(admin: AdminClient, topic: str, name: str, value: str) -> None:
         done.result(CONFIRM_S)
 
 
-def results_of(partition_history: Kept) -> list[Told]:
+def results_of(partition_history: Kept) -> list[PublishedResult]:
     records = (
         msgspec.json.decode(value, type=JournalRecord) for _, value in partition_history.journal
     )

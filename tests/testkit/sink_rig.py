@@ -1,7 +1,7 @@
-"""A journal from the simulation, put into Kafka, and a sink as a process of its own beside it.
+"""A journal from the simulation, published to Kafka, and sinks as processes of their own.
 
-What the tables and the results must then hold is told here by the journal's full records and by the
-states that the rules made: by none of the sink's own code.
+The expected tables and results come from the journal's full records and the states of the rules,
+and from no code of the sink.
 """
 
 import json
@@ -38,7 +38,7 @@ from schemas.topics import JOURNAL, RESULTS, Names, Topic
 from tests.simulation.cluster import LEDGER_ID, Cluster
 from tests.simulation.run import Run
 from tests.testkit import brokers, naive_results
-from tests.testkit.naive_results import Told
+from tests.testkit.naive_results import PublishedResult
 from tests.testkit.programs import Program
 from tests.testkit.waiting import eventually
 
@@ -163,10 +163,10 @@ class Rig:
         admin = AdminClient({"bootstrap.servers": self.kafka})
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
         name, count = self.names.name_of(topic), topic.count(PARTITIONS)
-        asked = {TopicPartition(name, p): latest for p in range(count)}
+        end_requests = {TopicPartition(name, p): latest for p in range(count)}
         ends = []
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
-            found = admin.list_offsets(asked, isolation_level=level)
+            found = admin.list_offsets(end_requests, isolation_level=level)
             try:
                 ends.append([end.result().offset for end in found.values()])
             except KafkaException:
@@ -216,7 +216,7 @@ class Rig:
         ends = {each.number: each.state.partition.sequence for each in cluster.partitions}
         return self.sequences() == ends
 
-    def results(self) -> list[Told]:
+    def results(self) -> list[PublishedResult]:
         """Every result that a read_committed reader sees by now."""
         consumer = Consumer(
             {
@@ -236,7 +236,9 @@ class Rig:
                 error, partition = message.error(), message.partition() or 0
                 if error is None:
                     key = (message.key() or b"").decode()
-                    found.append(Told(partition, key, json.loads(message.value() or b"")))
+                    found.append(
+                        PublishedResult(partition, key, json.loads(message.value() or b""))
+                    )
                 else:
                     assert error.code() == KafkaError._PARTITION_EOF, error
                     open_ones.discard(partition)
@@ -254,7 +256,7 @@ class Rig:
         self._wait(lambda: len(self.results()) >= wanted, timeout_s)
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> None:
-        """Tells what the sinks said where it does not come true."""
+        """Shows the logs of the sinks if the condition does not come true."""
         try:
             eventually(condition, timeout_s)
         except AssertionError as error:
@@ -265,7 +267,7 @@ class Rig:
         """No result can be seen whose row is not there. Not while a sink writes."""
         rows = self.query("SELECT partition, source_offset FROM ledger.commands")
         there = {(row["partition"], row["source_offset"]) for row in rows}
-        assert {_place(told) for told in self.results()} <= there
+        assert {_place(result) for result in self.results()} <= there
 
     def check(self, cluster: Cluster) -> None:
         """Tables and results are what the journal says, once each."""
@@ -273,16 +275,16 @@ class Rig:
         found = sorted(self.results(), key=_place)
         expected = [each for n in range(PARTITIONS) for each in expected_results(cluster, n)]
         assert len(found) == len(expected)
-        for told, wanted in zip(found, sorted(expected, key=_place), strict=True):
-            assert told == wanted, f"{told}, not {wanted}"
+        for result, wanted in zip(found, sorted(expected, key=_place), strict=True):
+            assert result == wanted, f"{result}, not {wanted}"
 
 
-def _place(told: Told) -> tuple[int, int]:
-    return told.value["partition"], told.value["offset"]
+def _place(result: PublishedResult) -> tuple[int, int]:
+    return result.value["partition"], result.value["offset"]
 
 
 @contextmanager
-def made(kafka: str, database: str, prefix: str, folder: Path) -> Iterator[Rig]:
+def running_rig(kafka: str, database: str, prefix: str, folder: Path) -> Iterator[Rig]:
     rig = Rig(kafka, database, prefix, folder)
     try:
         yield rig
@@ -293,9 +295,9 @@ def made(kafka: str, database: str, prefix: str, folder: Path) -> Iterator[Rig]:
 # What the journal says
 
 
-def expected_results(cluster: Cluster, partition: int) -> list[Told]:
-    told = (naive_results.result_of(record) for record in records(cluster, partition))
-    return [each for each in told if each is not None]
+def expected_results(cluster: Cluster, partition: int) -> list[PublishedResult]:
+    results = (naive_results.result_of(record) for record in records(cluster, partition))
+    return [result for result in results if result is not None]
 
 
 def _ms(time: datetime) -> int:

@@ -78,7 +78,7 @@ class OutcomeLookup:
             return None
         entries = []
         if row.status == "posted":
-            entries = await transactions.entries_of(connection, transaction_id)
+            entries = await transactions.transaction_entries(connection, transaction_id)
         parties = await self._directory.by_ids([row.account, row.counterparty], connection)
         account = parties.get(row.account)
         currency = "" if account is None else account.currency

@@ -280,7 +280,7 @@ class HoldRoutes:
         async with self._pool.connection() as connection:
             account_ids = None if scope is None else [scope.id]
             if isinstance(scope, OwnerScope):
-                account_ids = list(await accounts.versions_of(connection, scope.id))
+                account_ids = list(await accounts.owner_versions(connection, scope.id))
             statuses = {} if query.status is None else {"statuses": [query.status]}
             page = await paged_lists.page_or_problem(
                 transactions.holds(

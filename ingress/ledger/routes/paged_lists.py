@@ -168,8 +168,8 @@ class TransactionLists:
             reference=query.reference,
             # Users find by reference only what they sent, because only then they see it.
             actor=None if query.reference is None else party_filter(caller),
-            least=query.min_amount,
-            most=query.max_amount,
+            min_amount=query.min_amount,
+            max_amount=query.max_amount,
         )
         page = await self.history(scope, query, filter, query.since, query.until)
         items = await self.items(caller, page)
@@ -259,8 +259,8 @@ class TransactionLists:
             statuses=None if query.status is None else [query.status],
             reference=query.reference,
             actor=None if query.reference is None else party_filter(caller),
-            least=query.min_amount,
-            most=query.max_amount,
+            min_amount=query.min_amount,
+            max_amount=query.max_amount,
             since=query.since,
             until=query.until,
         )
@@ -289,7 +289,7 @@ class TransactionLists:
         if isinstance(scope, KnownAccount):
             return [scope.id]
         async with self._pool.connection() as connection:
-            return list(await accounts.versions_of(connection, scope.id))
+            return list(await accounts.owner_versions(connection, scope.id))
 
 
 async def page_or_problem(page: Awaitable[T]) -> T:

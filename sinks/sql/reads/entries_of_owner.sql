@@ -19,8 +19,8 @@ CROSS JOIN LATERAL (
       AND entry.version > wanted.after
       AND entry.version <= wanted.last
       AND entry.direction = %(direction)s::ledger.direction -- if direction
-      AND entry.amount >= %(least)s -- if least
-      AND entry.amount <= %(most)s -- if most
+      AND entry.amount >= %(min_amount)s -- if min_amount
+      AND entry.amount <= %(max_amount)s -- if max_amount
       AND made.kind = ANY(%(kinds)s) -- if kinds
       AND made.status = ANY(%(statuses)s::ledger.transaction_status[]) -- if statuses
       AND made.reference = %(reference)s -- if reference

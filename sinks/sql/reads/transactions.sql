@@ -18,8 +18,8 @@ WHERE true
   AND status = ANY(%(statuses)s::ledger.transaction_status[]) -- if statuses
   AND reference = %(reference)s -- if reference
   AND actor = %(actor)s -- if actor
-  AND amount >= %(least)s -- if least
-  AND amount <= %(most)s -- if most
+  AND amount >= %(min_amount)s -- if min_amount
+  AND amount <= %(max_amount)s -- if max_amount
 ORDER BY time DESC, sequence DESC, partition DESC -- unless newer_time
 ORDER BY time, sequence, partition -- if newer_time
 LIMIT %(limit)s

@@ -9,7 +9,7 @@ from tests.testkit.builders import transaction
 from tests.testkit.stories import LEDGER_ID, Stage, play
 
 
-def told(stage: Stage) -> list[tuple[object, ...]]:
+def published(stage: Stage) -> list[tuple[object, ...]]:
     found: list[tuple[object, ...]] = []
     for place in stage.places:
         partition = place.state.partition.partition
@@ -54,22 +54,22 @@ def told(stage: Stage) -> list[tuple[object, ...]]:
     ],
 )
 def test_outcomes(story: str, expected: list[tuple[object, ...]]) -> None:
-    assert told(play(story)) == expected
+    assert published(play(story)) == expected
 
 
 def test_over_two_partitions_there_is_none_until_it_is_decided() -> None:
     id = transaction("a", "t")
     stage = play("a=100; b1=0; transfer a b1 5 key=t | pending; transfer a b1 5 key=t | replayed")
-    assert [result for result in told(stage) if result[5] == id] == [
+    assert [result for result in published(stage) if result[5] == id] == [
         (0, 3, "pending", None, True, id, 0)
     ]
     stage.play("all")
-    assert [result for result in told(stage) if result[5] == id][1:] == [
+    assert [result for result in published(stage) if result[5] == id][1:] == [
         (0, 2, "posted", None, False, id, 2)
     ]
 
 
-def test_what_could_not_be_read_is_told_by_its_label() -> None:
+def test_a_refused_command_keeps_its_label() -> None:
     stage = play("a=0")
     stage.send(b'{"kind":"credit","id":"mine"}', partition=0)
     place = stage.places[0]
