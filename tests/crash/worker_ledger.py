@@ -21,7 +21,7 @@ from tests.testkit.worker_processes import Worker
 
 CONFIRM_S = 30.0
 START_S = 40.0
-# Whoever takes over from a worker that was killed waits for as long.
+# A worker that takes over from a killed one waits for this session time-out.
 SESSION_MS = 3_000
 
 

@@ -292,7 +292,7 @@ def test_a_forged_balance_with_whole_hashes(kafka: str, postgres: str, template:
 
 
 def test_a_decision_that_the_rules_do_not_make(kafka: str, postgres: str, template: str) -> None:
-    """Books and copies are whole, but another reason is told: only the rules can say."""
+    """Books and copies agree on a wrong reason: only the rules can tell."""
     place = next(n for n in places("rejected") if record_at(n).reason == "insufficient_funds")
     value = WHOLE[0].journal[place][1].replace(b"insufficient_funds", b"account_frozen")
     forged = resealed(place, value)
@@ -471,7 +471,7 @@ def test_tables_ahead_of_the_journal(kafka: str, postgres: str, template: str) -
         assert "but the journal ends at" in difference.what
 
 
-# Tampering: with what readers were told
+# Tampering: with published records
 
 
 SMALL = histories.of_seed(SEED, 900).partitions
@@ -575,9 +575,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("what", ENTRIES)
-def test_entries_that_were_told_otherwise(
-    kafka: str, postgres: str, template: str, what: str
-) -> None:
+def test_changed_entries_are_reported(kafka: str, postgres: str, template: str, what: str) -> None:
     tampered, words = ENTRIES[what]
     with copies(kafka, postgres, template, [tampered, *SMALL[1:]]) as ledger_copies:
         only(ledger_copies.verify(), "transactions", words)
@@ -585,7 +583,7 @@ def test_entries_that_were_told_otherwise(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("what", LETTERS)
-def test_dead_letters_that_were_told_otherwise(
+def test_changed_dead_letters_are_reported(
     kafka: str, postgres: str, template: str, what: str
 ) -> None:
     tampered, words = LETTERS[what]
@@ -595,9 +593,7 @@ def test_dead_letters_that_were_told_otherwise(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("what", RESULTS)
-def test_results_that_were_told_otherwise(
-    kafka: str, postgres: str, template: str, what: str
-) -> None:
+def test_changed_results_are_reported(kafka: str, postgres: str, template: str, what: str) -> None:
     change_results, words = RESULTS[what]
     with copies(kafka, postgres, template, SMALL, change_results=change_results) as ledger_copies:
         only(ledger_copies.verify(), "results", words)
@@ -613,7 +609,7 @@ def only(report: VerifyReport, copy: str, words: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["single object", "confluent"])
 def test_entries_in_avro(kafka: str, postgres: str, template: str, encoding: str) -> None:
-    """They may be told in another way from some time on, and say the same."""
+    """The encoding may change at some point, while the contents stay the same."""
     write = codecs.transactions_as_single_objects()
     if encoding == "confluent":
         write = codecs.transactions_as_confluent(7)

@@ -74,12 +74,12 @@ def test_beside_a_live_system(ledger: crash_ledger.WorkerLedger, sink: Sink, dat
 
     verified = PARTITIONS  # a genesis in each
     for turn in range(4):
-        # It goes on meanwhile: there is always more than was verified.
+        # The ledger continues meanwhile: it always has more than was verified.
         ledger.wait_until(lambda: written() > verified, SETTLED_S)  # noqa: B023
         report = agreed(ledger, database, against_rules=turn % 2 == 1)
         verified = sum(each.sequence for each in report.partitions)
         if turn == 2:
-            # The sink waits a moment, and goes on in the new tables.
+            # The sink waits, then continues in the new tables.
             sources = rebuild.PostgresSources(
                 {**ledger.client}, ledger.names, "streamledger", PARTITIONS, database
             )
@@ -111,7 +111,7 @@ def test_what_somebody_else_writes_to_the_state_is_named(
     producer = Producer(ledger.client)
     producer.produce(ledger.names.state, None, state_keys.account(account), 0)
     producer.flush(20)
-    # The last record of a partition is its position, whoever wrote before it.
+    # The last record of a partition must be its position.
     next = ledger.send({"kind": "debit", "account": ledger.open(0), "amount": 1, "id": "two"})
     ledger.outcome(next)
     ledger.wait_until(ledger.audit.settled, 20)

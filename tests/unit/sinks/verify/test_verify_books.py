@@ -104,7 +104,7 @@ def changed_by(kind: str, change: Callable[[Value], None]) -> Callable[[Value], 
 
 
 def more(name: str) -> Callable[[Value], None]:
-    return lambda of: of.update({name: of[name] + 1})
+    return lambda fields: fields.update({name: fields[name] + 1})
 
 
 def system(record: Value) -> bool:

@@ -211,9 +211,9 @@ def prepare_allows_every_account(patch: Patch, script: Script) -> None:
 
 def commit_is_ignored(patch: Patch, script: Script) -> None:
     def ignore(
-        of: Any, input: DecisionInput, message: coordination.Commit, time_ms: int
+        view: Any, input: DecisionInput, message: coordination.Commit, time_ms: int
     ) -> Decision:
-        head = journal_header.for_input(of, input, time_ms)
+        head = journal_header.for_input(view, input, time_ms)
         return Decision(
             replace(head, step="ignored", message=message, transaction_id=message.transaction_id)
         )
@@ -223,7 +223,7 @@ def commit_is_ignored(patch: Patch, script: Script) -> None:
 
 
 def commission_is_waived(patch: Patch, script: Script) -> None:
-    patch.setattr(participate, "_same_owner", lambda of, message: True)
+    patch.setattr(participate, "_same_owner", lambda view, message: True)
     transfer(script)
 
 
@@ -322,8 +322,8 @@ def hold_for_longer(patch: Patch, script: Script) -> None:
 def replay_of_another_body(patch: Patch, script: Script) -> None:
     right = decide.decide
 
-    def wrong(of: Any, input: DecisionInput, message: Any, time_ms: int) -> Decision:
-        decided = right(of, input, message, time_ms)
+    def wrong(view: Any, input: DecisionInput, message: Any, time_ms: int) -> Decision:
+        decided = right(view, input, message, time_ms)
         if decided.record.step != "refused":
             return decided
         return Decision(
@@ -393,8 +393,8 @@ def due(shift_ms: int) -> Callable[[Patch, Script], None]:
     def wrong(patch: Patch, script: Script) -> None:
         right = MemoryState.due
 
-        def shifted(of: MemoryState, time_ms: int, most: int) -> list[bytes]:
-            return right(of, time_ms + shift_ms, most)
+        def shifted(view: MemoryState, time_ms: int, most: int) -> list[bytes]:
+            return right(view, time_ms + shift_ms, most)
 
         patch.setattr(MemoryState, "due", shifted)
         script.send(
@@ -410,7 +410,9 @@ def due(shift_ms: int) -> Callable[[Patch, Script], None]:
 
 def deadline_that_has_not_come(patch: Patch, script: Script) -> None:
     right = MemoryState.due
-    patch.setattr(MemoryState, "due", lambda of, time_ms, most: right(of, time_ms + 2_000, most))
+    patch.setattr(
+        MemoryState, "due", lambda view, time_ms, most: right(view, time_ms + 2_000, most)
+    )
     ada, cem = script.open(0), script.open(1)
     script.send(kind="transfer", account=ada, to=cem, amount=900)
     script.now_ms += TIMEOUT_MS - 1_000
@@ -423,8 +425,8 @@ def expiry_of_another_time(patch: Patch, script: Script) -> None:
     """Time goes back to that of the input, one millisecond later."""
     right = expire.expire
 
-    def wrong(of: Any, key: bytes, time_ms: int) -> Decision:
-        decided = right(of, key, time_ms)
+    def wrong(view: Any, key: bytes, time_ms: int) -> Decision:
+        decided = right(view, key, time_ms)
         return Decision(replace(decided.record, time_ms=time_ms - 1))
 
     patch.setattr(expire, "expire", wrong)
@@ -435,8 +437,8 @@ def expiry_of_another_time(patch: Patch, script: Script) -> None:
 def other_settings(patch: Patch, script: Script) -> None:
     decided_by = engine._decide
 
-    def wrong(of: rules_state.StateView, input: DecisionInput, time_ms: int) -> Decision:
-        decided = decided_by(of, input, time_ms)
+    def wrong(view: rules_state.StateView, input: DecisionInput, time_ms: int) -> Decision:
+        decided = decided_by(view, input, time_ms)
         if decided.record.settings is None:
             return decided
         settings = replace(decided.record.settings, commission_bps=9)
@@ -523,7 +525,7 @@ def hold_that_reserves_less(patch: Patch, script: Script) -> None:
 
 def owned_twice(patch: Patch, script: Script) -> None:
     """A repeated command is decided once more."""
-    patch.setattr(rules_state, "transaction_at", lambda of, key: None)
+    patch.setattr(rules_state, "transaction_at", lambda view, key: None)
     ada = script.open(0)
     for _ in range(2):
         script.send(kind="debit", account=ada, amount=5, idempotency_key="once")
@@ -688,7 +690,7 @@ def test_a_message_that_is_nowhere(delivered: int, receiver: int, kind: str) -> 
     found = [each.what for each in report.differences if each.copy == "coordination"]
     assert len(found) == 1 and f", {kind}" in found[0], report.text()
     assert "was sent, but is neither in the topic nor in the receiver's journal" in found[0]
-    # So nothing is under way that transit could hold.
+    # No message in flight explains what transit holds.
     books = [each.what for each in report.differences if each.copy == "books"]
     assert books == (
         ["NGN: transit is -900 over all partitions, but the messages in flight carry 0"]
@@ -1026,7 +1028,7 @@ def test_a_state_of_earlier() -> None:
     expect_only(report, "state", "stalled at sequence 3, 1 journal records behind")
 
 
-# What readers are told
+# Published topics
 
 
 def with_results() -> Topics:
@@ -1111,7 +1113,7 @@ def test_a_command_of_another_time() -> None:
 
 @pytest.mark.parametrize("field", ["id", "actor", "trace"])
 def test_a_command_that_the_journal_has_otherwise(monkeypatch: Patch, field: str) -> None:
-    """In what is no part of its body."""
+    """In a field that is not part of the body."""
     move = credit_debit.move
 
     def wrong(decision_input: Any, command: Any, *arguments: Any) -> Decision:
