@@ -104,7 +104,7 @@ class PartitionWriter:
         store = self.store
         store.forget()
         store.fetch([key for input in inputs for key in prefetch.keys_read(input)])
-        naming = [input for input in inputs if type(input.message) in prefetch.NAMING]
+        naming = [input for input in inputs if type(input.message) in prefetch.NEEDS_SECOND_ROUND]
         store.fetch([key for input in naming for key in prefetch.keys_named(store, input)])
 
     def produce_records(self, producer: Producer, names: Names) -> None:

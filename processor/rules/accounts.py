@@ -1,6 +1,4 @@
-"""Commands about what an account is: open, limit, change, freeze, unfreeze, close. None of them
-moves money.
-"""
+"""Commands on accounts that move no money: open, limit, change, freeze, unfreeze, close."""
 
 from msgspec.structs import replace
 
@@ -81,7 +79,7 @@ def change(
 ) -> Decision:
     limit, metadata = command.min_balance, _merged(account.metadata, command.metadata)
     limited = limit is not None or command.no_limit
-    # A limit that is not asked for stays, also where the bound is narrower now.
+    # A limit that is not set stays, even if it exceeds a bound that was narrowed since.
     if limited and _limit_out_of_bounds(account.type, limit, parameters):
         return outcomes.rejected(context, Reason.LIMIT_OUT_OF_BOUNDS)
     if account.status == "closed":
@@ -120,10 +118,10 @@ def _limit_out_of_bounds(type: str, limit: int | None, parameters: LedgerParamet
     return type == "wallet" and limit < -parameters.max_overdraft
 
 
-def _merged(before: field_types.Metadata, given: field_types.Metadata) -> field_types.Metadata:
-    """An empty text takes its name out; what was opened with one, and is not given, stays."""
-    taken_out = {name for name, text in given.items() if not text}
-    return {name: text for name, text in {**before, **given}.items() if name not in taken_out}
+def _merged(before: field_types.Metadata, changes: field_types.Metadata) -> field_types.Metadata:
+    """An empty text removes its name; an empty text from the opening stays until it is changed."""
+    removed = {name for name, text in changes.items() if not text}
+    return {name: text for name, text in {**before, **changes}.items() if name not in removed}
 
 
 def _changed(context: DecisionContext, after: AccountState) -> Decision:

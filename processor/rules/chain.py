@@ -8,5 +8,5 @@ _encode = msgspec.json.Encoder().encode
 
 
 def seal(record: JournalRecord, previous_hash: str) -> bytes:
-    """The record's value as it goes to the topic."""
+    """The record's value as written to the topic."""
     return _encode(msgspec.structs.replace(record, previous_hash=previous_hash))

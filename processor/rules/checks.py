@@ -1,7 +1,7 @@
-"""Whether an entry may touch its account: the tests that every kind of command shares.
+"""The checks that all kinds of command share: whether an entry may be posted to its account.
 
-Asked at the first step of a transaction, of the coordinator's entries and of each participant's;
-what passed is reserved or posted at once, so that it cannot fail later.
+The first step of a transaction runs them on the coordinator's and each participant's entries. What
+passes is reserved or posted at once, so it cannot fail later. They must not know how it is posted.
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from schemas.state import AccountState
 _GROWS_BY_DEBIT = frozenset({"asset", "expense"})
 _EVERY_TYPE = frozenset(get_args(field_types.AccountType))
 _WALLETS = frozenset({"wallet"})
-# Kinds that anyone may send for an account: on an account that grows by debit they would make
-# money, so from rules version 2 on it moves by `post` alone.
+# On an account that grows by debit, these kinds would create money. From rules version 2, such an
+# account moves by `post` alone.
 _MOVING = frozenset({"credit", "debit", "transfer", "hold", "capture"})
 _GROWS_BY_CREDIT = _EVERY_TYPE - _GROWS_BY_DEBIT
 
 
 class CheckRefusal(NamedTuple):
-    """A reason and the place of the entry that it is about; -1 for the command as a whole."""
+    """A reason and the index of its entry; -1 for the command as a whole."""
 
     precedence: int
     entry_index: int
@@ -34,7 +34,7 @@ def refusal(reason: Reason, entry_index: int = -1) -> CheckRefusal:
     return CheckRefusal(PRECEDENCE[reason], entry_index, reason)
 
 
-def first(one: Reason | None, other: Reason) -> Reason:
+def first_reason(one: Reason | None, other: Reason) -> Reason:
     return other if one is None else min(one, other, key=PRECEDENCE.__getitem__)
 
 
@@ -43,7 +43,7 @@ def currency_unknown(currency: str | None) -> bool:
 
 
 def types_allowed(rules_version: int, kind: str, wallets_only: bool) -> frozenset[str]:
-    """The types of account that a command may use."""
+    """The account types that a command may use."""
     if wallets_only:
         return _WALLETS
     return _GROWS_BY_CREDIT if rules_version >= 2 and kind in _MOVING else _EVERY_TYPE
@@ -60,7 +60,7 @@ def outgoing_amount(account_type: str, direction: str, amount: int) -> int:
 
 
 def funds(account: AccountState, direction: str, amount: int) -> Reason | None:
-    """Whether an account can bear an entry, beside all that is reserved on it."""
+    """Whether an account has the funds for an entry, given its reservations."""
     if is_outgoing(account.type, direction):
         left = account.balance - account.held - amount
         if account.min_balance is not None and left < account.min_balance:
@@ -73,7 +73,7 @@ def funds(account: AccountState, direction: str, amount: int) -> Reason | None:
 
 
 def standing(account: AccountState | None, currency: str) -> Reason | None:
-    """Whether an account may take part in a transaction at all."""
+    """Whether an account may take part in a transaction."""
     if account is None:
         return Reason.ACCOUNT_NOT_FOUND
     if account.status != "open":
@@ -88,13 +88,13 @@ def first_refusal(
     entries: Iterable[CoordinatedEntry],
     currency: str,
     types: frozenset[str],
-    held: str | None = None,
+    hold_account: str | None = None,
 ) -> CheckRefusal | None:
-    """The first by (precedence, index) of what stands against a partition's own ordinary entries.
+    """The first refusal, by precedence and index, of a partition's own ordinary entries.
 
-    The entry on `held` is covered by the hold that it captures: its funds are not asked for again.
+    The captured hold covers the entry on `hold_account`, so its funds are not checked.
     """
-    found: CheckRefusal | None = None
+    first: CheckRefusal | None = None
     for entry in entries:
         if ids.is_system(entry.account):
             continue
@@ -104,9 +104,9 @@ def first_refusal(
             reason = Reason.ACCOUNT_TYPE_NOT_ALLOWED
         else:
             reason = standing(account, currency)
-        if reason is None and account is not None and entry.account != held:
+        if reason is None and account is not None and entry.account != hold_account:
             reason = funds(account, entry.direction, entry.amount)
         if reason is not None:
             candidate = refusal(reason, entry.index)
-            found = candidate if found is None else min(found, candidate)
-    return found
+            first = candidate if first is None else min(first, candidate)
+    return first

@@ -1,7 +1,7 @@
-"""A transaction over several partitions, at the partition that coordinates it.
+"""Two-phase commit at the coordinator: a transaction over several partitions.
 
-It reserves its own entries, asks the others, and decides when all have answered or the deadline has
-come. Its decision is the outcome; no other partition decides anything.
+It reserves its own entries, sends prepare to the others, and decides when all have answered or the
+deadline has passed. Its decision is the outcome; it must not know the accounts of other partitions.
 """
 
 from collections import defaultdict
@@ -35,7 +35,7 @@ BY_FUNDS = frozenset({Reason.INSUFFICIENT_FUNDS, Reason.BALANCE_OVERFLOW})
 def split(
     state: state_view.StateView, entries: tuple[CoordinatedEntry, ...]
 ) -> tuple[tuple[CoordinatedEntry, ...], dict[int, list[CoordinatedEntry]]]:
-    """Own entries, and those of each other partition. System entries are the coordinator's own."""
+    """Own entries, and those of each other partition. System entries belong to the coordinator."""
     at = state.partition
     own = []
     others: dict[int, list[CoordinatedEntry]] = defaultdict(list)
@@ -52,13 +52,13 @@ def split(
 
 
 def _is_own(state: state_view.StateView, entry: CoordinatedEntry) -> bool:
-    """An account that is known here was opened here: its partition need not be worked out."""
+    """An account in this state was opened here, so its partition need not be computed."""
     account = entry.account
     return ids.is_system(account) or state_view.account(state, account) is not None
 
 
 def may_waive_fee(command: Command, account: AccountState, plan: Plan) -> bool:
-    """The receiver, whose owner only its own partition knows, may turn out to be the sender's."""
+    """Sender and receiver may have one owner, which only the receiver's partition can tell."""
     return (
         isinstance(command, commands.Transfer)
         and plan.fee > 0
@@ -68,14 +68,14 @@ def may_waive_fee(command: Command, account: AccountState, plan: Plan) -> bool:
 
 
 def without_fee(entries: Iterable[CoordinatedEntry], fee: int) -> tuple[CoordinatedEntry, ...]:
-    """A transfer's entries as they are where no commission is due: the sender's comes first."""
+    """A transfer's entries without commission; the sender's entry is the first."""
     sender, *rest = entries
     kept = (entry for entry in rest if not ids.is_system(entry.account))
     return (replace(sender, amount=sender.amount - fee), *kept)
 
 
 def final_entries(pending: PendingTransaction, fee: int) -> tuple[CoordinatedEntry, ...]:
-    """The entries as decided: those that were asked for, less a commission that is not due."""
+    """The entries as decided: the planned ones, less a commission that is not due."""
     if pending.fee and not fee:
         return without_fee(pending.entries, pending.fee)
     return pending.entries
@@ -156,7 +156,7 @@ def answer(
     message: coordination.Prepared | coordination.Refused,
     time_ms: int,
 ) -> Decision:
-    """A participant's answer: noted while others are waited for, with the last one decided."""
+    """A participant's answer: recorded while others are missing; the last one decides."""
     header = journal_header.for_input(state, input, time_ms)
     transaction = state_view.transaction(state, message.transaction_id)
     before = None if transaction is None else transaction.pending
@@ -294,7 +294,7 @@ def _captured_hold(state: state_view.StateView, command: Command) -> journal.Hol
     if not isinstance(command, commands.Capture):
         return None
     hold = state_view.hold(state, command.hold_id)
-    assert hold is not None, "a hold is never forgotten"
+    assert hold is not None, "a hold is never deleted"
     return holds.changed(command.hold_id, hold, hold.status)
 
 
@@ -309,7 +309,7 @@ def _release(
     pending: PendingTransaction,
     own: frozenset[str],
 ) -> journal.HoldChange | None:
-    """Give free what the command's step reserved; of a capture that is the whole hold."""
+    """Release what the command's own step reserved; for a capture, the whole hold."""
     hold = _captured_hold(state, command)
     if hold is not None:
         postings.release(hold.account, "debit", hold.amount)

@@ -1,7 +1,7 @@
 """Credit and debit: money enters and leaves the ledger through the partition's own funding account.
 
-By far the most frequent commands, always of one account and one step: so they are told in one
-straight line, without the plan that other kinds need.
+These are by far the most frequent commands and always need one account and one step. So they are
+written as one straight line, without a plan. They must not know other partitions.
 """
 
 from msgspec.structs import replace

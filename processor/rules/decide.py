@@ -1,7 +1,7 @@
-"""What becomes of a command: from its bytes at the door to its outcome or its first step.
+"""Decides a command: from the decoded record to its outcome, or to its first step.
 
-The order is the precedence of the catalogue: the door, the way it came, the key's first owner,
-what the command alone tells, then what the state tells.
+Checks follow the precedence of the catalogue: command validation, routing, the idempotency key, the
+command by itself, then the command against the state. It must not know how a plan is posted.
 """
 
 import base64
@@ -31,8 +31,8 @@ from schemas.reasons import Reason
 from schemas.state import AccountState, PartitionState
 from schemas.validation.command_validation import UnreadableRecord
 
-# What these name beside their account is looked up before any account's type is tested.
-_LOOKS_UP = (
+# For these kinds, the other things they name are looked up before any account type is checked.
+_NAMES_OTHERS = (
     commands.Transfer,
     commands.Post,
     commands.Capture,
@@ -82,7 +82,7 @@ def _misrouted(
     id = command.account
     if key != id.encode():
         return True
-    # An account that is known here was opened here: its partition need not be worked out again.
+    # An account in this state was opened here, so its partition need not be computed.
     if account is None and partition_of(id, at.partitions) != at.partition:
         return True
     return isinstance(command, commands.Post) and plans.coordinating_account(command) != id
@@ -96,9 +96,7 @@ def _refused(
     id: str | None,
     command: Command | None,
 ) -> Decision:
-    """Answered by position; what could not be read, or came the wrong way, is told to people
-    too.
-    """
+    """Answered by position. Unreadable and misrouted records also get a dead letter."""
     excerpt = refused_input(input, id)
     record = replace(
         header,
@@ -149,7 +147,7 @@ def _types_allowed(command: Command, parameters: LedgerParameters) -> frozenset[
 
 
 def _static(command: Command) -> Reason | None:
-    """What the command alone tells."""
+    """The checks that need no state."""
     match command:
         case commands.Credit() | commands.Debit() | commands.Hold():
             unknown = checks.currency_unknown(command.currency)
@@ -169,7 +167,7 @@ def _static(command: Command) -> Reason | None:
         case _:
             reason = None
     if ids.is_system(command.account):
-        return checks.first(reason, Reason.SYSTEM_ACCOUNT)
+        return checks.first_reason(reason, Reason.SYSTEM_ACCOUNT)
     return reason
 
 
@@ -177,8 +175,8 @@ def _decide_on(
     context: DecisionContext, command: Command, account: AccountState, parameters: LedgerParameters
 ) -> Decision:
     state = context.state
-    alone = not isinstance(command, _LOOKS_UP)
-    if alone and account.type not in _types_allowed(command, parameters):
+    names_others = isinstance(command, _NAMES_OTHERS)
+    if not names_others and account.type not in _types_allowed(command, parameters):
         return outcomes.rejected(context, Reason.ACCOUNT_TYPE_NOT_ALLOWED)
     match command:
         case commands.Credit():

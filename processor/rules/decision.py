@@ -1,8 +1,8 @@
-"""What the rules are given, what they hand to each other, and what they answer: one input, one or
-more decisions.
+"""The values of the rules: their input, the context of a command, a plan, and a decision.
 
-Plain classes written out, as compiled code reaches their attributes at once, which it does not with
-a Struct, a dataclass or a NamedTuple: docs/decisions/0035-a-wheel-may-be-compiled.md.
+These are plain classes because compiled code accesses their attributes directly, unlike those of a
+Struct, a dataclass or a NamedTuple: docs/decisions/0035-a-wheel-may-be-compiled.md. They must not
+know any rule.
 """
 
 from typing import Final, Literal, final
@@ -19,7 +19,7 @@ from schemas.validation.command_validation import UnreadableRecord
 
 
 class BrokenInvariant(Exception):
-    """What cannot be is there: the log is not whole, or the code is wrong. Nothing may go on."""
+    """An invariant is broken: the log is corrupt or there is a bug. Processing must stop."""
 
 
 Topic = Literal["commands", "coordination", "genesis", "operator"]
@@ -27,7 +27,7 @@ Topic = Literal["commands", "coordination", "genesis", "operator"]
 
 @final
 class DecisionInput:
-    """One record as it was read, what it was read as, and what follows from that alone."""
+    """One record as read, its decoded message, and what follows from the message alone."""
 
     __slots__ = (
         "body_hash",
@@ -59,10 +59,9 @@ class DecisionInput:
         self.value: Final = value
         self.time_ms: Final = time_ms
         self.message: Final = message
-        # SHA-256 of the value, as text.
+        # SHA-256 of the value, in hex.
         self.value_digest: Final = value_digest
-        # Of a command: its transaction's key in the state, and what tells it from another one that
-        # has the same.
+        # For a command: the state key of its transaction, and the hash of its body.
         self.transaction_key: Final = transaction_key
         self.body_hash: Final = body_hash
 
@@ -86,7 +85,7 @@ class Decision:
 
 @final
 class DecisionContext:
-    """A command that owns its transaction id, and what is being asked of which state."""
+    """A command that owns its transaction id, with the state and header for its decision."""
 
     __slots__ = ("body_hash", "command", "header", "state", "transaction_id")
 
@@ -107,7 +106,7 @@ class DecisionContext:
 
 @final
 class TransactionDetails:
-    """What every `transactions` record of a transaction tells alike."""
+    """The fields that all `transactions` records of one transaction share."""
 
     __slots__ = (
         "currency",
@@ -139,10 +138,10 @@ class TransactionDetails:
         self.reference: Final = reference
         self.description: Final = description
         self.metadata: Final = metadata
-        # The account that paid a fee, and the fee.
+        # The account that pays the fee, and the fee.
         self.payer: Final = payer
         self.fee: Final = fee
-        # The two ordinary accounts of a transaction that has just two.
+        # The two ordinary accounts, if the transaction has exactly two.
         self.parties: Final = parties
 
 
@@ -164,5 +163,5 @@ class Plan:
         self.refusal: Final = refusal
         self.fee: Final = fee
         self.commission_bps: Final = commission_bps
-        # The hold that a capture takes; its account's entry needs no other funds.
+        # The hold that a capture uses; it covers the entry of its account.
         self.hold: Final = hold

@@ -1,7 +1,7 @@
 """The rules as one pure function: a partition's state and one input give decisions, in order.
 
-What is due comes first, then the input. Each decision has changed the state when the next is made.
-It reads no clock: time is the greatest log time that the partition has read.
+What is due comes first, then the input. Each decision is applied to the state before the next. It
+must not read a clock: time is the highest log time that the partition has read.
 """
 
 from typing import assert_never, get_args
@@ -17,8 +17,8 @@ from schemas.ledger_parameters import LedgerParameters
 from schemas.state import PartitionState
 from schemas.validation.command_validation import UnreadableRecord
 
-DUE_AT_ONCE = 1_000
-# Looked up, as testing for each class of the union in turn costs more.
+MAX_DUE_PER_INPUT = 1_000
+# A set, because isinstance against each class of the union costs more.
 _NUMBERED = frozenset(get_args(coordination.NumberedMessage))
 
 
@@ -29,7 +29,7 @@ def apply(state: state_view.StateView, input: DecisionInput) -> list[Decision]:
         return [decided]
     time_ms = max(state.partition.time_ms, log_time(state.partition, input))
     decisions = []
-    for key in state.due(time_ms, DUE_AT_ONCE):
+    for key in state.due(time_ms, MAX_DUE_PER_INPUT):
         decision = expire.expire(state, key, time_ms)
         evolve(state, decision.record)
         decisions.append(decision)
@@ -40,18 +40,18 @@ def apply(state: state_view.StateView, input: DecisionInput) -> list[Decision]:
 
 
 def log_time(at: PartitionState, input: DecisionInput) -> int:
-    """The log's, or an earlier one that an operator has given the record."""
-    for given in reversed(at.log_times):
-        if given.topic == input.topic and given.first <= input.offset <= given.last:
-            return min(given.time_ms, input.time_ms)
+    """The broker's timestamp, or an earlier time that an operator assigned to the record."""
+    for decision in reversed(at.log_times):
+        if decision.topic == input.topic and decision.first <= input.offset <= decision.last:
+            return min(decision.time_ms, input.time_ms)
     return input.time_ms
 
 
 def _timed(
     state: state_view.StateView, input: DecisionInput, message: coordination.LogTime
 ) -> Decision:
-    """Lets no time pass: it may lie in a log whose times are wrong. It counts from when it is
-    needed, so that it may come before it is read in its place: then it is known there."""
+    """Does not advance the time, as it may lie in a log with wrong times. An operator may apply it
+    before it is read in its place; once its records have passed, it is ignored there."""
     header = journal_header.for_input(state, input, state.partition.time_ms)
     if (
         input.topic == "coordination"
@@ -69,9 +69,9 @@ def _decide(state: state_view.StateView, input: DecisionInput, time_ms: int) -> 
     if type(message) in _NUMBERED:
         return _numbered(state, input, message, time_ms)  # type: ignore[arg-type]  # by its type
     if isinstance(message, UnreadableRecord):
-        return _ignored_bytes(state, input, message, time_ms)
+        return _ignored_unreadable(state, input, message, time_ms)
     if isinstance(message, coordination.Undecodable):
-        raise BrokenInvariant(f"a message of another version is decided: {message.detail}")
+        raise BrokenInvariant(f"cannot decide a message of another version: {message.detail}")
     header = journal_header.for_input(state, input, time_ms)
     if isinstance(message, coordination.Tick):
         return Decision(replace(header, step="ticked", message=message))
@@ -79,8 +79,8 @@ def _decide(state: state_view.StateView, input: DecisionInput, time_ms: int) -> 
     before = state.partition.settings
     if message.genesis is None:
         if before is None:
-            raise BrokenInvariant("a partition begins with its genesis")
-        parameters = _never_back(before, message.settings)
+            raise BrokenInvariant("a partition starts with its genesis")
+        parameters = _without_downgrade(before, message.settings)
         return Decision(replace(header, step="configured", message=message, settings=parameters))
     if before is None:
         return Decision(
@@ -95,12 +95,12 @@ def _decide(state: state_view.StateView, input: DecisionInput, time_ms: int) -> 
     return Decision(replace(header, step="ignored", message=message))
 
 
-def _never_back(before: LedgerParameters, given: LedgerParameters) -> LedgerParameters:
-    """Two versions only rise, even if a change names a value that it read before they rose."""
+def _without_downgrade(before: LedgerParameters, requested: LedgerParameters) -> LedgerParameters:
+    """Rules version and format level never decrease, even if a change carries an older value."""
     return replace(
-        given,
-        rules_version=max(before.rules_version, given.rules_version),
-        format_level=max(before.format_level, given.format_level),
+        requested,
+        rules_version=max(before.rules_version, requested.rules_version),
+        format_level=max(before.format_level, requested.format_level),
     )
 
 
@@ -112,7 +112,9 @@ def _numbered(
 ) -> Decision:
     seen = state.partition.seen
     if not 0 <= message.source < len(seen):
-        raise BrokenInvariant(f"a message from partition {message.source}, of {len(seen)}")
+        raise BrokenInvariant(
+            f"message from partition {message.source}, but there are {len(seen)} partitions"
+        )
     if message.number <= seen[message.source]:
         return Decision(
             replace(
@@ -137,15 +139,15 @@ def _numbered(
             assert_never(message)
 
 
-def _ignored_bytes(
+def _ignored_unreadable(
     state: state_view.StateView, input: DecisionInput, message: UnreadableRecord, time_ms: int
 ) -> Decision:
-    """Only processors write to `coordination`: any other record changes nothing."""
+    """Only processors write to `coordination`: a record of anybody else changes nothing."""
     header = journal_header.for_input(state, input, time_ms)
     excerpt = decide.refused_input(input, None)
     return Decision(replace(header, step="ignored", refused=excerpt, detail=message.detail))
 
 
 def genesis(partition: int, message: coordination.Configure, value: bytes) -> DecisionInput:
-    """The first input of a partition, which stands in no topic."""
+    """The first input of a partition, which is in no topic."""
     return input_of("genesis", -1, None, value, 0, message)

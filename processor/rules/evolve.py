@@ -1,7 +1,7 @@
-"""What a journal record does to the state: the only place that changes it.
+"""Applies a journal record to the state: the only place that changes it.
 
-Replaying a partition's journal from its genesis gives the state that was. Nothing is tested here
-but that the record follows on what the state has.
+Replaying a partition's journal from its genesis gives the same state. It only
+checks that the record follows the state. It must not know why a record was decided.
 """
 
 from typing import Literal, get_args
@@ -26,8 +26,8 @@ from schemas.state import (
     TransactionState,
 )
 
-# Built once: a union made in the call costs more than the test.
-_FUNDING = (commands.Credit, commands.Debit)
+# Built once: building a union per call costs more than the test.
+_CREDIT_OR_DEBIT = (commands.Credit, commands.Debit)
 _NUMBERED = get_args(coordination.NumberedMessage)
 
 
@@ -92,7 +92,7 @@ def _opened_account(state: state_view.StateView, key: bytes) -> AccountState:
     account = state.get(key)
     if account is None:
         raise BrokenInvariant(f"an entry on {key[1:].decode()}, which was never opened")
-    return account  # type: ignore[return-value]  # told by the key
+    return account  # type: ignore[return-value]  # by the key
 
 
 def _account(state: state_view.StateView, change: journal.AccountChange) -> None:
@@ -162,7 +162,7 @@ def _transaction(state: state_view.StateView, record: JournalRecord) -> None:
 
 
 def _outcome(state: state_view.StateView, id: str, record: JournalRecord) -> None:
-    """A command that was decided in its own step."""
+    """The outcome of a command that was decided in its own step."""
     command, body_hash = record.command, record.body_hash
     assert command is not None and body_hash is not None, "an owned command is journaled whole"
     state.put(
@@ -180,7 +180,7 @@ def _outcome_state(
         status: Literal["posted", "rejected"] = "posted" if record.step == "posted" else "rejected"
         return TransactionState(body_hash, status, kind, account, record.reason)
     currency = _opened_account(state, state_keys.account(account)).currency
-    if isinstance(command, _FUNDING):
+    if isinstance(command, _CREDIT_OR_DEBIT):
         return TransactionState(body_hash, "posted", kind, account, None, currency, command.amount)
     return TransactionState(
         body_hash,
@@ -217,7 +217,7 @@ def _pending(state: state_view.StateView, id: str, record: JournalRecord) -> Non
 
 
 def _later_outcome(state: state_view.StateView, id: str, record: JournalRecord) -> None:
-    """The decision on what was pending."""
+    """The outcome of a pending transaction."""
     transaction = state_view.transaction(state, id)
     if transaction is None or transaction.pending is None or transaction.command is None:
         raise BrokenInvariant(f"a decision on {id}, which is not pending")
@@ -282,13 +282,13 @@ def _partition(before: PartitionState, record: JournalRecord) -> PartitionState:
 def _log_times(
     before: tuple[LogTimeDecision, ...], record: JournalRecord
 ) -> tuple[LogTimeDecision, ...]:
-    """Those of records that are still to come."""
+    """The decisions that still apply to records not yet read."""
     source = record.source
     left = tuple(each for each in before if each.topic != source.topic or each.last > source.offset)
     if record.step != "timed":
         return left
     message = record.message
-    assert isinstance(message, coordination.LogTime), "an operator gave the time"
+    assert isinstance(message, coordination.LogTime), "only an operator assigns a time"
     given = LogTimeDecision(message.topic, message.first, message.last, message.time_ms)
     return (*(each for each in left if each != given), given)
 

@@ -1,4 +1,4 @@
-"""What came due: an open hold expires, a transaction that waits too long for others is rejected."""
+"""Decides what is due: an open hold expires, a transaction past its deadline is rejected."""
 
 from msgspec.structs import replace
 

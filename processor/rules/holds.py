@@ -1,6 +1,4 @@
-"""Placing and voiding a hold: an amount of an account is set aside, or given free. Captures are
-plans.
-"""
+"""Places and voids holds: an amount of an account is reserved, or released. Captures are plans."""
 
 from processor.rules import checks, outcomes, plans, state_view
 from processor.rules.decision import Decision, DecisionContext

@@ -1,4 +1,4 @@
-"""An input, from the record that was read; and how the journal record begins that answers it."""
+"""Builds an input from a record, and the journal header that every decision on it starts from."""
 
 import hashlib
 
@@ -21,7 +21,7 @@ def input_of(
     time_ms: int,
     message: Command | CoordinationMessage | UnreadableRecord | Undecodable,
 ) -> DecisionInput:
-    """Needs no state: whoever reads ahead can do all of this ahead, too."""
+    """Needs no state, so reading ahead can do this work ahead of the decision."""
     digest = hashlib.sha256(value).hexdigest()
     if topic != "commands" or isinstance(message, UnreadableRecord):
         return DecisionInput(topic, offset, key, value, time_ms, message, digest)
@@ -40,7 +40,7 @@ def input_of(
 
 
 def for_input(state: state_view.StateView, input: DecisionInput, time_ms: int) -> JournalRecord:
-    """The journal record but for what is decided, which replaces its step and adds to it."""
+    """The journal record without its decision, which replaces the step and adds fields."""
     return _undecided(state, time_ms, InputSource(input.topic, input.offset), input.value_digest)
 
 

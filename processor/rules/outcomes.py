@@ -1,6 +1,4 @@
-"""How a decision is told: the journal record of an outcome, and the `transactions` records with
-it.
-"""
+"""Builds decisions: the journal record of an outcome, and its `transactions` records."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -39,7 +37,7 @@ def posted(
     reserved: tuple[journal.Reservation, ...] = (),
     released: tuple[journal.Reservation, ...] = (),
 ) -> Decision:
-    """A command that moves no money."""
+    """The outcome of a command that moves no money."""
     return Decision(
         replace(
             context.header,
@@ -90,7 +88,7 @@ def transaction_details(
 def transaction_records(
     header: journal.JournalRecord, postings: DecisionPostings, details: TransactionDetails
 ) -> tuple[TransactionRecord, ...]:
-    """One record for each entry of an ordinary account, in the order of the journal."""
+    """One record per entry of an ordinary account, in journal order."""
     timestamp = rfc3339(header.time_ms)
     records = []
     for entry in postings.entries:

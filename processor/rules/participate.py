@@ -1,7 +1,7 @@
-"""A transaction over several partitions, at a partition that takes part in it.
+"""Two-phase commit at a participant: a transaction that another partition coordinates.
 
-It reserves and answers, and then does what the coordinator says: that cannot be refused, whatever
-happened to the accounts meanwhile.
+It reserves and answers, and then commits or aborts as the coordinator says. That cannot fail,
+whatever happened to the accounts meanwhile. It must not know the command.
 """
 
 from msgspec.structs import replace
@@ -21,18 +21,18 @@ def prepare(
     header = journal_header.for_input(state, input, time_ms)
     at = state.partition
     number = at.sent[message.source] + 1
-    assert at.settings is not None, "a partition begins with its genesis"
+    assert at.settings is not None, "a partition starts with its genesis"
     types = checks.types_allowed(at.settings.rules_version, message.kind, message.wallets_only)
-    found = checks.first_refusal(state, message.entries, message.currency, types)
+    refusal = checks.first_refusal(state, message.entries, message.currency, types)
     reply: CoordinationMessage
     step: Step
-    if found is not None:
+    if refusal is not None:
         reply = coordination.Refused(
             source=at.partition,
             number=number,
             transaction_id=message.transaction_id,
-            reason=found.reason,
-            index=found.entry_index,
+            reason=refusal.reason,
+            index=refusal.entry_index,
         )
         step = "declined"
     else:
@@ -44,7 +44,7 @@ def prepare(
         )
         step = "prepared"
     postings = DecisionPostings(state)
-    if found is None:
+    if refusal is None:
         for entry in message.entries:
             postings.reserve(entry.account, entry.direction, entry.amount)
     return Decision(
@@ -53,7 +53,7 @@ def prepare(
             step=step,
             message=message,
             transaction_id=message.transaction_id,
-            reason=None if found is None else found.reason,
+            reason=None if refusal is None else refusal.reason,
             reserved=tuple(postings.reserved),
             sent=(SentNumber(message.source, number),),
         ),

@@ -1,8 +1,7 @@
-"""Commands that move money, each as a plan: the entries that it means, before anyone asks if they
-may be.
+"""Turns each command that moves money into a plan: its entries, before any check of accounts.
 
-A plan may carry what stands against the command itself; what stands against its entries is tested
-after it, and the first of all by precedence is the reason.
+A plan may carry a refusal of the command itself. `settle` checks the entries as well and answers
+with the first reason by precedence. Plans must not know balances.
 """
 
 from processor.rules import checks, state_view
@@ -43,7 +42,7 @@ def transfer(
     bps = parameters.commission_bps
     fee = commission(command.amount, bps)
     if fee:
-        # Of another partition it is not known here.
+        # The owner of a wallet in another partition is unknown here.
         receiver = state_view.account(state, command.to)
         if receiver is not None and same_owner(account, receiver.type, receiver.owner):
             fee = 0
@@ -71,7 +70,7 @@ def transfer_entries(
 
 
 def commission(amount: int, bps: int) -> int:
-    """Rounded half up to the minor unit."""
+    """The fee, rounded half up to the minor unit."""
     return (amount * bps + 5_000) // 10_000
 
 
@@ -97,28 +96,28 @@ def static_post(command: Post) -> Reason | None:
 
 
 def coordinating_account(command: Post) -> str | None:
-    """The least ordinary account among the entries; None where there is none."""
+    """The lowest ordinary account id among the entries; None if there is no ordinary account."""
     ordinary = (e.account for e in command.entries if not ids.is_system(e.account))
     return min(ordinary, default=None)
 
 
 def post(command: Post, at: PartitionState) -> Plan:
-    found: CheckRefusal | None = None
+    first: CheckRefusal | None = None
     entries = []
     for index, entry in enumerate(command.entries):
         name = entry.account
         if ids.is_system(name):
             _, role, currency = name.split(":")
             name = ids.system_shard(role, command.currency, at.partition)
-            if found is None and command.wallets_only:
-                found = refusal(Reason.ACCOUNT_TYPE_NOT_ALLOWED, index)
-            elif found is None and currency != command.currency:
-                found = refusal(Reason.CURRENCY_MISMATCH, index)
+            if first is None and command.wallets_only:
+                first = refusal(Reason.ACCOUNT_TYPE_NOT_ALLOWED, index)
+            elif first is None and currency != command.currency:
+                first = refusal(Reason.CURRENCY_MISMATCH, index)
         entries.append(CoordinatedEntry(index, name, entry.direction, entry.amount))
     total = sum(entry.amount for entry in entries if entry.direction == "debit")
-    if found is None and total > money.MAX_AMOUNT:
-        found = refusal(Reason.BALANCE_OVERFLOW)
-    return Plan(tuple(entries), command.currency, found)
+    if first is None and total > money.MAX_AMOUNT:
+        first = refusal(Reason.BALANCE_OVERFLOW)
+    return Plan(tuple(entries), command.currency, first)
 
 
 def static_capture(command: Capture) -> Reason | None:
@@ -198,10 +197,12 @@ def reverse(command: Reverse, state: state_view.StateView) -> Plan | None:
     if reason is Reason.NOT_REVERSIBLE:
         return Plan((), "", refusal(reason))
     original_entries = entries_of(original, state.partition.partition)
-    turned = tuple(
+    reversed_entries = tuple(
         CoordinatedEntry(
             e.index, e.account, "credit" if e.direction == "debit" else "debit", e.amount
         )
         for e in original_entries
     )
-    return Plan(turned, original.currency or "", None if reason is None else refusal(reason))
+    return Plan(
+        reversed_entries, original.currency or "", None if reason is None else refusal(reason)
+    )

@@ -1,6 +1,6 @@
-"""The entries and reservations of one decision, each with its account's totals after it.
+"""The postings of one decision: entries and reservations, each with the account totals after it.
 
-Here balances are added up, and nowhere else. All tests have passed: nothing here says no.
+All checks have passed, so nothing here can be refused. It must not know any kind of command.
 """
 
 from processor.rules import checks, state_view
@@ -13,7 +13,7 @@ _RAISED_BY_DEBIT = "funding"
 
 
 class DecisionPostings:
-    """Release first, then reserve, then post: the order in which the journal tells them."""
+    """Release first, then reserve, then post: the order in which the journal lists them."""
 
     __slots__ = ("_state", "_totals", "accounts", "entries", "net", "released", "reserved")
 
@@ -24,14 +24,14 @@ class DecisionPostings:
         self.released: list[journal.Reservation] = []
         self.reserved: list[journal.Reservation] = []
         self.entries: list[journal.Entry] = []
-        # Debits minus credits of what was posted here.
+        # Debits minus credits posted so far.
         self.net = 0
 
     def _account(self, id: str) -> "_Totals":
         totals = self._totals.get(id)
         if totals is None:
             account = state_view.account(self._state, id)
-            assert account is not None, "entries stand on accounts that were checked"
+            assert account is not None, "each entry is on a checked account"
             self.accounts[id] = account
             totals = self._totals[id] = _Totals(account)
         return totals
@@ -71,7 +71,7 @@ class DecisionPostings:
         )
 
     def _post_system(self, shard: str, direction: Direction, amount: int) -> None:
-        """At most once for each shard in a decision, so that no totals need be kept."""
+        """At most once per shard and decision, so no running totals are needed."""
         before = state_view.system_account(self._state, shard)
         raised = (direction == "debit") is (shard.split(":", 2)[1] == _RAISED_BY_DEBIT)
         balance = int(before.balance) + (amount if raised else -amount)
@@ -84,7 +84,7 @@ class DecisionPostings:
             self.post(entry.account, entry.direction, entry.amount)
 
     def balance_by_transit(self, currency: str) -> None:
-        """Make what was posted here balance by itself: what is missing is under way."""
+        """Balance this partition's entries: the difference is in transit to or from another."""
         if self.net:
             shard = ids.system_shard(ids.TRANSIT, currency, self._state.partition.partition)
             self.post(shard, "credit" if self.net > 0 else "debit", abs(self.net))

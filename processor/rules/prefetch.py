@@ -1,7 +1,7 @@
-"""Which keys a decision will read, told before it is made, so that all can be fetched in one go.
+"""The state keys that a decision will read, so that they can be fetched in one batch beforehand.
 
-Two rounds: what the input names, then what the values of the first round name. A key that is told
-too much costs a look-up; one that is missed is read when it is asked for.
+There are two rounds: the keys that the input names, then those that the values of the first round
+name. A superfluous key costs a look-up; a missed one is read on demand.
 """
 
 from processor.rules import state_view
@@ -11,8 +11,8 @@ from schemas.validation.command_validation import UnreadableRecord
 
 Key = bytes
 
-# The kinds of input that have a second round.
-NAMING = frozenset(
+# The kinds of input that need the second round.
+NEEDS_SECOND_ROUND = frozenset(
     (
         commands.Reverse,
         coordination.Prepared,
@@ -63,7 +63,7 @@ def _command_keys(input: DecisionInput, command: commands.Command) -> list[Key]:
 
 
 def keys_named(state: state_view.StateView, input: DecisionInput) -> list[Key]:
-    """The second round: entries of what the first round found."""
+    """The second round: the entries of the transactions found in the first."""
     message = input.message
     keys: list[Key] = []
     match message:
@@ -86,7 +86,7 @@ def keys_named(state: state_view.StateView, input: DecisionInput) -> list[Key]:
 
 
 def _named_by(pending: commands.Command | None) -> list[Key]:
-    """What the decision on a pending command changes beside its entries."""
+    """What the decision on a pending command changes besides its entries."""
     match pending:
         case commands.Capture():
             return [state_keys.hold(pending.hold_id)]

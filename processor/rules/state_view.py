@@ -1,8 +1,7 @@
-"""What the rules see of a partition's state: values by key, the partition's own facts, and what is
-due.
+"""The port through which the rules see a partition's state: values by key, and what is due.
 
-The rules put values only through `put`, and never change one: whoever holds an old value still has
-it. Where the values are kept, and when they become durable, is not the rules' to know.
+The rules write only through `put` and never mutate a value. They must not know where values are
+stored, or when they become durable.
 """
 
 from bisect import bisect_left, insort
@@ -14,9 +13,7 @@ from schemas.state import StateValue
 
 
 class StateView(Protocol):
-    """The port to a partition's state. No call blocks for long; none fails but by ending the
-    process.
-    """
+    """No call blocks for long. A failing call ends the process."""
 
     partition: states.PartitionState
 
@@ -25,12 +22,12 @@ class StateView(Protocol):
     def put(self, key: bytes, value: StateValue | None) -> None: ...
 
     def due(self, time_ms: int, limit: int) -> list[bytes]:
-        """The keys of what is due at a time, the earliest first."""
+        """The keys that are due at a time, earliest first."""
         ...
 
 
 class MemoryState:
-    """A partition's state in plain memory: for replays, audits and tests."""
+    """A partition's state in memory: for replays, audits and tests."""
 
     def __init__(self, partition: int) -> None:
         self.partition = states.PartitionState(partition)
@@ -65,11 +62,11 @@ class MemoryState:
         return dict(self._values)
 
 
-# A key's first byte tells the type of its value: that is what the ignored errors cannot know.
+# The first byte of a key determines the type of its value, which mypy cannot know.
 
 
 def account(state: StateView, id: str) -> states.AccountState | None:
-    return state.get(state_keys.account(id))  # type: ignore[return-value]  # told by the key
+    return state.get(state_keys.account(id))  # type: ignore[return-value]  # by the key
 
 
 def system_account(state: StateView, shard: str) -> states.SystemAccountState:
@@ -82,15 +79,15 @@ def transaction(state: StateView, id: str) -> states.TransactionState | None:
 
 
 def transaction_at(state: StateView, key: bytes) -> states.TransactionState | None:
-    return state.get(key)  # type: ignore[return-value]  # told by the key
+    return state.get(key)  # type: ignore[return-value]  # by the key
 
 
 def hold(state: StateView, id: str) -> states.HoldState | None:
-    return state.get(state_keys.hold(id))  # type: ignore[return-value]  # told by the key
+    return state.get(state_keys.hold(id))  # type: ignore[return-value]  # by the key
 
 
 def prepared(state: StateView, id: str) -> states.PreparedTransaction | None:
-    return state.get(state_keys.prepared(id))  # type: ignore[return-value]  # told by the key
+    return state.get(state_keys.prepared(id))  # type: ignore[return-value]  # by the key
 
 
 _NEW_SYSTEM_ACCOUNT = states.SystemAccountState()
