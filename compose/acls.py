@@ -53,7 +53,7 @@ ABOUT = {
     ),
     KafkaUser.AUDITOR: "`streamledger verify`, `rebuild postgres`, `consume`: all reading",
     KafkaUser.PRODUCER: "another producer: sends commands, reads its results",
-    KafkaUser.ANALYST: "whoever reads `transactions`",
+    KafkaUser.ANALYST: "readers of `transactions`",
 }
 
 
@@ -169,14 +169,16 @@ def apply(admin: AdminClient, wanted: Iterable[Wanted], names: Names, ledger_id:
         for right in of(role, user, names, ledger_id)
         for operation in right.operations
     ]
-    told: dict[AclBinding, Future[None]] = admin.create_acls(bindings, request_timeout=TIMEOUT_S)
-    for done in told.values():
+    creations: dict[AclBinding, Future[None]] = admin.create_acls(
+        bindings, request_timeout=TIMEOUT_S
+    )
+    for done in creations.values():
         try:
             done.result()
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             raise Failure(f"the ACLs cannot be made: {cause.str()}") from None
-    return len(told)
+    return len(creations)
 
 
 def _topics(operations: tuple[str, ...], *names: str) -> list[Right]:

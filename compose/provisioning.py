@@ -113,8 +113,8 @@ def _create(admin: AdminClient, topics: list[NewTopic]) -> list[str]:
             # Another process was faster: that is as good.
             if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
-            told = not_yet if cause.code() == KafkaError.INVALID_REPLICATION_FACTOR else refused
-            told.append(f"topic {name}: cannot be made: {cause.str()}")
+            problems = not_yet if cause.code() == KafkaError.INVALID_REPLICATION_FACTOR else refused
+            problems.append(f"topic {name}: cannot be made: {cause.str()}")
         else:
             created.append(name)
     if refused:

@@ -65,7 +65,7 @@ def show(record: ConsumedRecord, as_json: bool) -> None:
 
 
 def schemas(registry: str | None) -> AvroSchemas:
-    """Those that we publish; ids are asked of the registry, where there is one."""
+    """Those that we publish; ids come from the registry, where there is one."""
     if registry is None:
         return AvroSchemas()
     try:
@@ -158,12 +158,14 @@ def _record(topic: topics.Topic, message: Message, schemas: AvroSchemas) -> Cons
     key, value = message.key(), message.value()
     if topic is topics.STATE:
         shown_key = None if key is None else repr(key)[2:-1]
-        told = None if value is None else _plain(msgspec.msgpack.decode(value))
+        content = None if value is None else _plain(msgspec.msgpack.decode(value))
     else:
         shown_key = None if key is None else key.decode("utf-8", "backslashreplace")
-        told = shown(topic, value, schemas)
+        content = shown(topic, value, schemas)
     offset = message.offset() or 0
-    return ConsumedRecord(message.partition() or 0, offset, message.timestamp()[1], shown_key, told)
+    return ConsumedRecord(
+        message.partition() or 0, offset, message.timestamp()[1], shown_key, content
+    )
 
 
 def shown(topic: topics.Topic, value: bytes | None, schemas: AvroSchemas) -> Any:

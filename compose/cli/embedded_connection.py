@@ -42,8 +42,8 @@ def settings(data: Path) -> ProvisionSettings:
         found["database_url"] = (
             f"postgresql://{postgres.USER}:{password}@{server}/{postgres.DATABASE}"
         )
-    told = {name.upper(): value for name, value in found.items()}
-    return ProvisionSettings.model_validate({**read.model_dump(by_alias=True), **told})
+    values = {name.upper(): value for name, value in found.items()}
+    return ProvisionSettings.model_validate({**read.model_dump(by_alias=True), **values})
 
 
 def reach(settings: ProvisionSettings, client_id: str) -> None:

@@ -1,8 +1,7 @@
 """The command line `streamledger`: wiring only, each command imports what it needs when it runs.
 
-Keeps the rule that what an operator can act on is told in plain lines, never in a traceback: exit
-code 0 done, 1 could not be done, 2 asked for wrongly or a wrong setting. A defect keeps its
-traceback.
+Rule: errors that an operator can act on are plain lines, never a traceback. Exit code 0: done; 1:
+could not be done; 2: wrong usage or a wrong setting. A defect keeps its traceback.
 """
 
 import sys
@@ -37,8 +36,8 @@ Position = Annotated[
 ]
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         from importlib import metadata
 
         typer.echo(f"streamledger {metadata.version('streamledger')}")
@@ -65,7 +64,7 @@ def processor(
         Path | None, typer.Option(help="Its folder for local state, one for each instance.")
     ] = None,
 ) -> None:
-    """Own partitions and decide their commands until told to stop."""
+    """Own partitions and decide their commands until stopped."""
     from processor import service
 
     service.run(data)
@@ -73,7 +72,7 @@ def processor(
 
 @app.command()
 def sink() -> None:
-    """Write the journal to Postgres, and results to Kafka, until told to stop."""
+    """Write the journal to Postgres, and results to Kafka, until stopped."""
     from sinks import service
 
     service.run()
@@ -100,7 +99,7 @@ def configure(
     from processor.admin import configure as service
     from processor.admin.running_workers import Groups
 
-    asked = {
+    parameters = {
         "commission_bps": commission_bps,
         "max_overdraft": max_overdraft,
         "hold_ttl_ms": hold_ttl_ms,
@@ -109,7 +108,7 @@ def configure(
         "format_level": format_level,
         "rules_version": rules_version,
     }
-    changes = {name: value for name, value in asked.items() if value is not None}
+    changes = {name: value for name, value in parameters.items() if value is not None}
     settings = embedded_connection.settings(data)
     config = embedded_connection.client(settings, f"{settings.ledger_id}-configure")
     prefix, ledger_id = settings.topic_prefix, settings.ledger_id
@@ -156,7 +155,7 @@ def log_time(
 
 @app.command()
 def ingress() -> None:
-    """Serve HTTP until told to stop."""
+    """Serve HTTP until stopped."""
     from ingress import __main__ as service
 
     service.main()
@@ -184,8 +183,8 @@ def produce(
     embedded_connection.reach(settings, client_id)
     with service.lines(file) as lines:
         commands = service.Commands(settings, client_id, wait=wait or strict, timeout_s=timeout)
-        for told in commands.send(lines):
-            service.show(told, as_json)
+        for event in commands.send(lines):
+            service.show(event, as_json)
     raise typer.Exit(service.report(commands.tally, strict))
 
 
@@ -206,7 +205,7 @@ def transfer(
     ] = None,
     data: up.Data = up.DATA,
 ) -> None:
-    """Send money from one user to another, over HTTP, as often as asked; exit code 1 unless all
+    """Send money from one user to another, over HTTP, COUNT times; exit code 1 unless all
     were posted."""
     from collections import Counter
 
@@ -214,12 +213,12 @@ def transfer(
     from compose.cli import transfer as service
 
     where = url or embedded_connection.url(data)
-    asked = service.TransferRun(where, "/api/v1", sender, password, receiver, amount, count)
-    told: Counter[str] = Counter()
-    for share in service.run(asked, processes):
-        told.update(share)
-    typer.echo("  ".join(f"{name} {number}" for name, number in told.most_common()))
-    raise typer.Exit(0 if told["posted"] == count else 1)
+    transfers = service.TransferRun(where, "/api/v1", sender, password, receiver, amount, count)
+    statuses: Counter[str] = Counter()
+    for share in service.run(transfers, processes):
+        statuses.update(share)
+    typer.echo("  ".join(f"{name} {number}" for name, number in statuses.most_common()))
+    raise typer.Exit(0 if statuses["posted"] == count else 1)
 
 
 @app.command()
@@ -278,15 +277,15 @@ def verify(
     from sinks.verify import progress_bar, verification
 
     settings = embedded_connection.settings(data)
-    asked = verification.VerifyOptions(
+    options = verification.VerifyOptions(
         config=embedded_connection.client(settings, f"{settings.ledger_id}-verify"),
         names=settings.topics,
         partitions=settings.partitions,
         database_url=settings.database if postgres else None,
         against_rules=against_rules,
     )
-    with progress_bar.progress_bar("journal") as told:
-        report = verification.verify(asked, told)
+    with progress_bar.progress_bar("journal") as progress:
+        report = verification.verify(options, progress)
     typer.echo(report.json() if as_json else report.text())
     raise typer.Exit(0 if report.agree else 1)
 
@@ -298,7 +297,7 @@ def rebuild_postgres(
     ] = False,
     data: up.Data = up.DATA,
 ) -> None:
-    """Make the books in Postgres anew from the journal, beside the live ones, and switch."""
+    """Rebuild the tables in Postgres from the journal, beside the live ones, and switch."""
     from compose.cli import embedded_connection
     from sinks import rebuild as service
     from sinks.verify import progress_bar
@@ -311,8 +310,8 @@ def rebuild_postgres(
         settings.partitions,
         settings.database,
     )
-    with progress_bar.partitions_progress_bar("journal") as told:
-        done = service.rebuild(sources, told)
+    with progress_bar.partitions_progress_bar("journal") as progress:
+        done = service.rebuild(sources, progress)
     for partition, sequence in enumerate(done.sequences):
         typer.echo(f"partition {partition}: {sequence:,} journal records")
     if drop_replaced:
@@ -329,13 +328,13 @@ def rebuild_state(
     ] = False,
     data: up.Data = up.DATA,
 ) -> None:
-    """Make a processor's local copy of all partitions anew."""
+    """Rebuild a processor's local copy of all partitions."""
     from processor.admin import rebuild_state as service
     from sinks.verify import progress_bar
 
     make = service.from_journal if from_journal else service.from_state
-    with progress_bar.partitions_progress_bar("records") as told:
-        done = make(_state_sources(data), folder, told)
+    with progress_bar.partitions_progress_bar("records") as progress:
+        done = make(_state_sources(data), folder, progress)
     for each in done:
         typer.echo(f"partition {each.partition}: as of journal record {each.sequence:,}")
 
@@ -347,12 +346,12 @@ def rebuild_state_topic(
     ] = False,
     data: up.Data = up.DATA,
 ) -> None:
-    """Write the topic `state`, lost or cut, anew from the journal. Stop the processors before."""
+    """Rewrite the topic `state`, lost or cut, from the journal. Stop the processors first."""
     from processor.admin import rebuild_changelog as service
     from sinks.verify import progress_bar
 
-    with progress_bar.partitions_progress_bar("journal") as told:
-        done = service.write_anew(_state_sources(data), told, replace=replace)
+    with progress_bar.partitions_progress_bar("journal") as progress:
+        done = service.write_anew(_state_sources(data), progress, replace=replace)
     for each in done:
         typer.echo(f"partition {each.partition}: as of journal record {each.sequence:,}")
 
@@ -388,7 +387,7 @@ def create_admin(
 
 
 app.add_typer(users, name="users", help="People who may sign in.")
-app.add_typer(rebuild, name="rebuild", help="Make copies of the ledger anew from its log.")
+app.add_typer(rebuild, name="rebuild", help="Rebuild copies of the ledger from its log.")
 app.add_typer(topics, name="topics", help="Make and check the topics.")
 app.add_typer(dead_letters, name="dead-letters", help="What could not be read, and why.")
 
@@ -406,14 +405,14 @@ def list_dead_letters(data: up.Data = up.DATA) -> None:
     with auth_errors.as_failures(config), CommittedReader(config) as reader:
         for letter in service.letters(reader, settings.topics):
             position = f"{letter.partition}:{letter.offset}"
-            told = (
+            columns = (
                 position,
                 letter.reason,
                 f"{letter.size} bytes",
                 letter.id or "-",
                 letter.detail,
             )
-            typer.echo("  ".join(str(each) for each in told))
+            typer.echo("  ".join(str(each) for each in columns))
 
 
 @dead_letters.command("show")
@@ -443,7 +442,7 @@ def resubmit_dead_letter(
     ] = None,
     data: up.Data = up.DATA,
 ) -> None:
-    """Write the command anew, by the key and partition of its account."""
+    """Send the command again, by the key and partition of its account."""
     from compose.cli import embedded_connection
     from plumbing.kafka import auth_errors
     from plumbing.kafka.committed_reader import CommittedReader

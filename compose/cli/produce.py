@@ -63,7 +63,7 @@ class Tally:
     awaited: dict[Position, SentCommand] = field(default_factory=dict)
 
 
-Told = SentCommand | NotSent | Result
+ProduceEvent = SentCommand | NotSent | Result
 
 
 @contextmanager
@@ -79,19 +79,19 @@ def lines(file: Path | None) -> Iterator[Iterable[bytes]]:
         yield opened
 
 
-def show(told: Told, as_json: bool) -> None:
+def show(event: ProduceEvent, as_json: bool) -> None:
     """What was sent, or its result, on standard output; what was not sent on standard error."""
-    if isinstance(told, NotSent):
-        sys.stderr.write(f"streamledger: line {told.line}: {told.why}\n")
+    if isinstance(event, NotSent):
+        sys.stderr.write(f"streamledger: line {event.line}: {event.why}\n")
         return
-    line = _as_json(told) if as_json else _as_line(told)
+    line = _as_json(event) if as_json else _as_line(event)
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.flush()
 
 
 def report(tally: Tally, strict: bool) -> int:
-    """The exit code: 1 where a line was not sent, a result did not come in time or, if that was
-    asked, a command was rejected."""
+    """The exit code: 1 if a line was not sent, a result did not come in time or, with --strict, a
+    command was rejected."""
     for sent in tally.awaited.values():
         place = f"{sent.position[0]}:{sent.position[1]}"
         sys.stderr.write(
@@ -106,29 +106,29 @@ def report(tally: Tally, strict: bool) -> int:
     return 1 if wrong else 0
 
 
-def _as_line(told: SentCommand | Result) -> bytes:
-    if isinstance(told, SentCommand):
-        partition, offset = told.position
-        words = [f"{partition}:{offset}", told.account, told.transaction_id or "-"]
+def _as_line(event: SentCommand | Result) -> bytes:
+    if isinstance(event, SentCommand):
+        partition, offset = event.position
+        words = [f"{partition}:{offset}", event.account, event.transaction_id or "-"]
     else:
-        outcome = f"{told.outcome} (replay)" if told.replay else told.outcome
-        place = f"{told.partition}:{told.offset}"
-        words = [place, told.id or "-", outcome, told.transaction_id or "-"]
-        if told.reason is not None:
-            words.append(f"{told.reason}: {told.detail}" if told.detail else told.reason)
+        outcome = f"{event.outcome} (replay)" if event.replay else event.outcome
+        place = f"{event.partition}:{event.offset}"
+        words = [place, event.id or "-", outcome, event.transaction_id or "-"]
+        if event.reason is not None:
+            words.append(f"{event.reason}: {event.detail}" if event.detail else event.reason)
     return "  ".join(words).encode("utf-8", "backslashreplace")
 
 
-def _as_json(told: SentCommand | Result) -> bytes:
-    if isinstance(told, Result):
-        return msgspec.json.encode(told)
-    partition, offset = told.position
+def _as_json(event: SentCommand | Result) -> bytes:
+    if isinstance(event, Result):
+        return msgspec.json.encode(event)
+    partition, offset = event.position
     return msgspec.json.encode(
         {
             "partition": partition,
             "offset": offset,
-            "account": told.account,
-            "transaction_id": told.transaction_id,
+            "account": event.account,
+            "transaction_id": event.transaction_id,
         }
     )
 
@@ -145,11 +145,11 @@ class Commands:
         self._producer = clients.command_producer(settings, client_id)
         self._results = _Results(settings, client_id) if wait else None
         self._timeout_s = timeout_s
-        self._told: list[Told] = []
+        self._events: list[ProduceEvent] = []
         self._in_flight = 0
         self._heard = time.monotonic()
 
-    def send(self, lines: Iterable[bytes]) -> Iterator[Told]:
+    def send(self, lines: Iterable[bytes]) -> Iterator[ProduceEvent]:
         """Until all lines are sent and, where it waits, all results are there or none came in
         time."""
         try:
@@ -177,7 +177,7 @@ class Commands:
         account, transaction = _named(line)
         if account is None:
             self.tally.not_sent += 1
-            self._told.append(NotSent(number, "not sent: no JSON object with an account"))
+            self._events.append(NotSent(number, "not sent: no JSON object with an account"))
             return
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -186,7 +186,7 @@ class Commands:
                 self.tally.not_sent += 1
                 refusal = auth_errors.refusal(self._config, error)
                 why = refusal or f"not confirmed by Kafka, which may have it: {error.str()}"
-                self._told.append(NotSent(number, why))
+                self._events.append(NotSent(number, why))
                 return
             position = (message.partition() or 0, message.offset() or 0)
             self.tally.sent += 1
@@ -194,7 +194,7 @@ class Commands:
             if self._results is not None:
                 self.tally.awaited[position] = sent
             else:
-                self._told.append(sent)
+                self._events.append(sent)
 
         while True:
             try:
@@ -207,22 +207,22 @@ class Commands:
                 if why.code() == KafkaError.MSG_SIZE_TOO_LARGE:
                     text = f"not sent: {len(line):,} bytes are more than a record may have"
                 self.tally.not_sent += 1
-                self._told.append(NotSent(number, text))
+                self._events.append(NotSent(number, text))
                 return
             else:
                 break
         self._in_flight += 1
 
-    def _news(self, timeout_s: float) -> Iterator[Told]:
+    def _news(self, timeout_s: float) -> Iterator[ProduceEvent]:
         self._producer.poll(0 if self._results is not None else timeout_s)
         if self._results is not None:
             found = self._results.of(self.tally.awaited, self._in_flight > 0, timeout_s)
             for result in found:
                 self._heard = time.monotonic()
                 self._count(result)
-            self._told += found
-        told, self._told = self._told, []
-        yield from told
+            self._events += found
+        events, self._events = self._events, []
+        yield from events
 
     def _count(self, result: Result) -> None:
         del self.tally.awaited[result.partition, result.offset]
@@ -259,8 +259,10 @@ class _Results:
                 raise Failure(f"no results to wait for: {known.error.str()}")
             ends = []
             for partition in known.partitions:
-                asked = TopicPartition(topic, partition)
-                ends.append((partition, self._consumer.get_watermark_offsets(asked, TIMEOUT_S)[1]))
+                watched = TopicPartition(topic, partition)
+                ends.append(
+                    (partition, self._consumer.get_watermark_offsets(watched, TIMEOUT_S)[1])
+                )
         except KafkaException as error:
             raise Failure(f"Kafka cannot be reached: {error.args[0].str()}") from None
         self._consumer.assign([TopicPartition(topic, number, end) for number, end in ends])
@@ -286,7 +288,7 @@ class _Results:
 
 
 class _Ahead:
-    """Lines with their numbers, read in a thread: results are told while none comes."""
+    """Lines with their numbers, read in a thread: results are printed while none comes."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
         self._queue: queue.Queue[tuple[int, bytes] | OSError | None] = queue.Queue(AHEAD)

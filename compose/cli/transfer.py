@@ -1,7 +1,7 @@
 """`streamledger transfer`: many transfers between two people over HTTP, from several processes.
 
-Each is told once: what is undecided is polled for, and where the connection breaks the same request
-is sent again by the same key, which does it once at most.
+Each has one outcome. An undecided one is polled for. After a broken connection the same request is
+sent again with the same key, which takes effect at most once.
 """
 
 import http.client
@@ -34,37 +34,41 @@ class TransferRun:
     count: int
 
 
-def run(asked: TransferRun, processes: int) -> Iterator[dict[str, int]]:
+def run(transfers: TransferRun, processes: int) -> Iterator[dict[str, int]]:
     """What became of the transfers, by status or reason: of each process as it ends."""
-    shares = [asked.count // processes + (n < asked.count % processes) for n in range(processes)]
-    own = [TransferRun(**{**vars(asked), "count": share}) for share in shares if share]
+    shares = [
+        transfers.count // processes + (n < transfers.count % processes) for n in range(processes)
+    ]
+    own = [TransferRun(**{**vars(transfers), "count": share}) for share in shares if share]
     with multiprocessing.get_context("spawn").Pool(len(own)) as pool:
         yield from pool.imap_unordered(_send, own)
 
 
-def _send(asked: TransferRun) -> dict[str, int]:
-    client = _Client(asked.url, asked.prefix)
-    signed_in = client.call("POST", "/login", {"email": asked.sender, "password": asked.password})
+def _send(transfers: TransferRun) -> dict[str, int]:
+    client = _Client(transfers.url, transfers.prefix)
+    signed_in = client.call(
+        "POST", "/login", {"email": transfers.sender, "password": transfers.password}
+    )
     if signed_in[0] != HTTPStatus.OK:
-        raise Failure(f"{asked.sender} cannot sign in: {_why(signed_in[1])}")
+        raise Failure(f"{transfers.sender} cannot sign in: {_why(signed_in[1])}")
     client.token = signed_in[1]["access_token"]
-    told: Counter[str] = Counter()
-    for _ in range(asked.count):
-        told[_transfer(client, asked)] += 1
-    return dict(told)
+    statuses: Counter[str] = Counter()
+    for _ in range(transfers.count):
+        statuses[_transfer(client, transfers)] += 1
+    return dict(statuses)
 
 
-def _transfer(client: "_Client", asked: TransferRun) -> str:
+def _transfer(client: "_Client", transfers: TransferRun) -> str:
     body = {
-        "receiver_email": asked.receiver,
-        "amount": int(asked.amount) if asked.amount.isdecimal() else asked.amount,
+        "receiver_email": transfers.receiver,
+        "amount": int(transfers.amount) if transfers.amount.isdecimal() else transfers.amount,
         "trans_id": str(uuid.uuid4()),
     }
-    status, told = client.call("POST", "/transactions", body)
+    status, response = client.call("POST", "/transactions", body)
     deadline = time.monotonic() + AGAIN_S
     while status == HTTPStatus.ACCEPTED and time.monotonic() < deadline:
         # The Location has a query already.
-        path = told["location"].removeprefix(client.prefix)
+        path = response["location"].removeprefix(client.prefix)
         polled, command = client.call("GET", f"{path}&wait=10")
         if polled == HTTPStatus.OK and command["status"] == "posted":
             return "posted"
@@ -72,11 +76,11 @@ def _transfer(client: "_Client", asked: TransferRun) -> str:
             return str(command["problem"]["code"])
     if status == HTTPStatus.CREATED:
         return "posted"
-    return "undecided" if status == HTTPStatus.ACCEPTED else _why(told)
+    return "undecided" if status == HTTPStatus.ACCEPTED else _why(response)
 
 
-def _why(told: Any) -> str:
-    return str(told.get("code", told)) if isinstance(told, dict) else str(told)
+def _why(response: Any) -> str:
+    return str(response.get("code", response)) if isinstance(response, dict) else str(response)
 
 
 class _Client:

@@ -1,4 +1,4 @@
-"""`streamledger up`, `status` and `down`: what was asked for, handed to the embedded runtime.
+"""`streamledger up`, `status` and `down`: their options, handed to the embedded runtime.
 
 Rule: signals only set a flag, in a thread that does nothing else; the work ends by itself where
 that is safe. A person's wish to stop is no error.
@@ -19,7 +19,7 @@ import typer
 from compose.embedded.problems import Interrupted, RuntimeProblem
 
 DATA = Path(".streamledger")
-LOOK_S = 0.1
+POLL_S = 0.1
 DOWN_TIMEOUT_S = 90
 NOT_RUNNING = 1
 
@@ -36,7 +36,7 @@ PostgresPort = Annotated[
     int | None,
     typer.Option(min=1, max=65535, help="Postgres's port.", show_default="5432, or the next free"),
 ]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Delete what is kept and begin anew.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Delete the data and start from nothing.")]
 Kafka = Annotated[
     str | None,
     typer.Option(metavar="HOST:PORT", help="Use this Kafka instead of starting one."),
@@ -53,11 +53,11 @@ Secure = Annotated[
     bool | None,
     typer.Option(
         "--secure/--no-secure",
-        help="Whether Kafka asks who comes: SASL, and for each user an ACL of least rights.",
+        help="Whether Kafka authenticates clients (SASL) and gives each user least rights (ACLs).",
         show_default="as the last time",
     ),
 ]
-# For short test runs: it also ends with whoever started it.
+# For short test runs: it also ends with its parent.
 FastStart = Annotated[bool, typer.Option("--fast-start", hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="For programs to read.")]
 
@@ -167,21 +167,21 @@ def down(data: Data = DATA) -> None:
 def listen(stop: threading.Event) -> None:
     """From here on a signal means: stop. A hang-up that is ignored (nohup) stays ignored."""
 
-    def told(number: int, frame: object) -> None:
+    def on_signal(number: int, frame: object) -> None:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN or number is signal.SIGTERM:
-            signal.signal(number, told)
+            signal.signal(number, on_signal)
 
 
 def stop_with_parent(stop: threading.Event) -> None:
-    """By a look now and then: who was killed by kill -9 tells nobody."""
+    """By polling: a parent that was killed by kill -9 sends no signal."""
     parent = os.getppid()
 
     def look() -> None:
         while os.getppid() == parent:
-            if stop.wait(LOOK_S):
+            if stop.wait(POLL_S):
                 return
         stop.set()
 
@@ -191,5 +191,5 @@ def stop_with_parent(stop: threading.Event) -> None:
 def wait_for(work: "Future[None]") -> None:
     """Waits as the thread that signals come to; it must hold no lock that `stop.set` may want."""
     while not work.done():
-        wait([work], LOOK_S)
+        wait([work], POLL_S)
     work.result()

@@ -64,7 +64,7 @@ class Cut(Exception):
 
 
 class Progress(Protocol):
-    """Told how far the downloads are, from several threads."""
+    """Receives how far the downloads are, from several threads."""
 
     def expect(self, size: int) -> None: ...
     def advance(self, size: int) -> None: ...

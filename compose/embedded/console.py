@@ -56,7 +56,7 @@ class Display:
 
     @contextmanager
     def progress(self) -> Iterator["Download"]:
-        """While something is being started; downloads are told to what this gives."""
+        """While something is being started; yields what downloads report to."""
         with suppress(OSError):
             self._progress.start()
         try:

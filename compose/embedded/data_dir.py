@@ -96,7 +96,7 @@ class DataFolder:
             raise problems.of_system(error, "clearing the data folder") from error
 
     def secrets(self) -> dict[str, str]:
-        """The keys and passwords of this folder, made when first asked for."""
+        """The keys and passwords of this folder, created at first use."""
         path = self.path / "secrets.env"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = dict(line.split("=", 1) for line in lines if "=" in line)
@@ -108,11 +108,11 @@ class DataFolder:
 
     @property
     def secured(self) -> bool:
-        """Whether its Kafka asks who comes."""
+        """Whether its Kafka authenticates clients."""
         return self._users.exists()
 
     def passwords(self, users: Sequence[str]) -> dict[str, str]:
-        """Of Kafka's users, made when first asked for."""
+        """Of Kafka's users, created at first use."""
         known: dict[str, str] = json.loads(self._users.read_text()) if self.secured else {}
         wanted = {user: known.get(user) or secrets.token_hex(32) for user in users}
         if wanted != known:

@@ -3,7 +3,7 @@
 They are written to Postgres, and credited through the API. Those who exist are left alone, money
 and password alike. Where
 everything is bound to the loopback address their password is in the README; elsewhere it is random,
-and whoever still has the one of the README gets a new one. Production has none of them.
+and users who still have the one of the README get a new one. Production has none of them.
 """
 
 import asyncio
@@ -130,9 +130,11 @@ def _passwords() -> Passwords:
     return Passwords(1, IngressSettings.model_fields["password_memory_kib"].default)
 
 
-def _expect(wanted: HTTPStatus, status: int, told: Any) -> None:
+def _expect(wanted: HTTPStatus, status: int, response: Any) -> None:
     if status != wanted:
-        raise RuntimeProblem(f"The demo data could not be made: {status}: {json.dumps(told)[:300]}")
+        raise RuntimeProblem(
+            f"The demo data could not be made: {status}: {json.dumps(response)[:300]}"
+        )
 
 
 class _Api:

@@ -11,7 +11,7 @@ from pathlib import Path
 from compose.embedded.problems import RuntimeProblem
 
 OLDEST = 17
-# From here on each use of what the broker still uses is warned of, unless told that we know.
+# From here on Java warns of each use of a method that the broker still needs.
 WARNS_OF_UNSAFE = 24
 
 

@@ -31,7 +31,7 @@ PROBE_TIMEOUT_S = 0.5
 WARM_UP_TIMEOUT_S = 30
 TRANSACTION_TIMEOUT_MS = 15_000
 WARM_UP = "streamledger-warm-up"
-STOPPED_CLEANLY = 143  # 128 + SIGTERM: how a JVM says that it was asked to end
+STOPPED_CLEANLY = 143  # 128 + SIGTERM: the exit code of a JVM after SIGTERM
 INTERNAL_PARTITIONS = 8
 JVM_FLAGS = (
     "-XX:+UseSerialGC",
@@ -178,9 +178,11 @@ class Cluster:
         return self._folder / f"data-{number}"
 
     def _configure(self, number: int) -> Path:
-        told = settings(number, self.ports, self._data(number), self._options)
+        properties = settings(number, self.ports, self._data(number), self._options)
         path = self._folder / f"{number}.properties"
-        processes.write_private(path, "".join(f"{key}={value}\n" for key, value in told.items()))
+        processes.write_private(
+            path, "".join(f"{key}={value}\n" for key, value in properties.items())
+        )
         return path
 
     def _command(self, *arguments: str) -> list[str]:
@@ -230,14 +232,14 @@ class Cluster:
 def settings(
     number: int, everyone: Mapping[int, Ports], data: Path, options: KafkaOptions
 ) -> dict[str, object]:
-    """What one broker is told."""
+    """The properties of one broker."""
     copies = replicas(options.brokers)
     in_sync = 2 if copies > 2 else 1
     client = f"{options.protocol}://{ports.HOST}:{everyone[number].broker}"
     controller = f"CONTROLLER://{ports.HOST}:{everyone[number].controller}"
     cores = os.cpu_count() or 2
     voters = [f"{n}@{ports.HOST}:{its.controller}" for n, its in everyone.items()]
-    told: dict[str, object] = {
+    properties: dict[str, object] = {
         "process.roles": "broker,controller",
         "node.id": number,
         "controller.quorum.voters": ",".join(voters),
@@ -261,11 +263,11 @@ def settings(
         "num.network.threads": min(3, max(1, cores // 2)),
     }
     for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic"):
-        told[f"{topic}.replication.factor"] = copies
-        told[f"{topic}.num.partitions"] = INTERNAL_PARTITIONS
+        properties[f"{topic}.replication.factor"] = copies
+        properties[f"{topic}.num.partitions"] = INTERNAL_PARTITIONS
     for topic in ("transaction.state.log", "share.coordinator.state.topic"):
-        told[f"{topic}.min.isr"] = in_sync
-    return told | dict(options.properties)
+        properties[f"{topic}.min.isr"] = in_sync
+    return properties | dict(options.properties)
 
 
 def replicas(brokers: int) -> int:
@@ -276,7 +278,7 @@ def choose_ports(options: KafkaOptions) -> dict[int, Ports]:
     """A port for clients and one for controllers, for each broker."""
     taken: list[int] = []
     if options.port is not None:
-        taken.append(ports.asked_for(options.port, "Kafka", "--kafka-port"))
+        taken.append(ports.require_free(options.port, "Kafka", "--kafka-port"))
     while len(taken) < 2 * options.brokers:
         taken.append(ports.next_free(taken[-1] + 1 if taken else options.first_port))
     clients, controllers = taken[: options.brokers], taken[options.brokers :]

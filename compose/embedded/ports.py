@@ -1,7 +1,7 @@
 """Ports on the loopback address.
 
 Rule: below the ports that the system hands out for outgoing connections, or one of those could
-take ours while it is down. A busy default gives way; one that was asked for does not. A port that
+take ours while it is down. A busy default gives way; one that was named does not. A port that
 was chosen stays this process's until it ends, so that two that start at once choose differently.
 """
 
@@ -31,7 +31,7 @@ def is_free(port: int) -> bool:
     return True
 
 
-def asked_for(port: int, name: str, option: str) -> int:
+def require_free(port: int, name: str, option: str) -> int:
     """The port, which somebody chose."""
     if not is_free(port) or not (port in _chosen or choose(port)):
         raise RuntimeProblem(

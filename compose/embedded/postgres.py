@@ -86,7 +86,7 @@ class Server:
     def start(self, stop: threading.Event) -> str:
         """Starts the server, at the first start with a new database; returns its address as URL."""
         if self._options.port is not None:
-            self.port = ports.asked_for(self._options.port, "Postgres", "--postgres-port")
+            self.port = ports.require_free(self._options.port, "Postgres", "--postgres-port")
         else:
             self.port = ports.next_free(self._options.first_port)
         self._initialise(stop)
@@ -183,7 +183,8 @@ class Server:
 
     def _forget_stranger(self) -> None:
         """After a crash of the machine the pid in the server's own lock file may be somebody
-        else's; it would wait for him. Whoever serves this folder also works in it."""
+        else's, and the server would wait for it. A server of this folder has it as its working
+        directory."""
         lock = self._data / "postmaster.pid"
         with suppress(FileNotFoundError, psutil.Error, ValueError):
             pid = int(lock.read_text().splitlines()[0])

@@ -11,7 +11,7 @@ class RuntimeProblem(Exception):
 
 
 class Interrupted(Exception):
-    """The person asked to stop while something was still being started."""
+    """A signal came while something was still being started."""
 
 
 def of_system(error: OSError, doing: str) -> RuntimeProblem:

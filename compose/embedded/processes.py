@@ -1,4 +1,4 @@
-"""Processes that we start, and how they are found again when whoever started them was killed.
+"""Processes that we start, and how they are found again after their parent was killed.
 
 Rule: a process is ours by recorded identity alone, its pid together with the moment that it was
 started, never by its name. Each runs in a session of its own, so that Ctrl-C in the terminal

@@ -1,7 +1,7 @@
-"""A Kafka of ours that asks who comes, and lets each do what it needs and no more.
+"""An embedded Kafka that authenticates clients and gives each user only the rights it needs.
 
 The brokers know one user by their own settings, `admin`, as whom they speak with each other; all
-others are kept in Kafka, and are made anew at each start, so that the data folder's file of
+others are kept in Kafka, and are created again at each start, so that the data folder's file of
 passwords and Kafka never differ. It must not know what each user needs: that is for `compose.acls`.
 """
 
@@ -33,7 +33,7 @@ _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 
 
 def properties(password: str, protocol: str = PROTOCOL) -> dict[str, str]:
-    """What each broker is told, with the password of `admin`: its file of settings is private."""
+    """Of each broker, with the password of `admin`: its file of settings is private."""
     listener = f"listener.name.{protocol.lower()}"
     own = f'{_PLAIN} required username="{ADMIN}" password="{password}" user_{ADMIN}="{password}";'
     return {

@@ -21,7 +21,7 @@ PROBE_TIMEOUT_S = 1.0
 @dataclass(frozen=True)
 class Service:
     """`port_setting` names the setting with the port on which it answers at `ready_path`; that is
-    the one asked for with --port where there is no `first_port`, from which on one is free.
+    the one of --port where there is no `first_port`, from which on one is free.
     `login` is its role in Postgres and which secret of the data folder is its password."""
 
     name: str

@@ -21,7 +21,7 @@ from compose.embedded.problems import RuntimeProblem
 LOOK_S = 0.2
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
-STEADY_S = 60.0  # who ran for so long failed anew, not again
+STEADY_S = 60.0  # a part that ran for so long starts at once after a failure
 
 
 class PartState(StrEnum):
@@ -93,7 +93,7 @@ class Supervisor:
         self._move(part, PartState.READY)
 
     def watch(self) -> None:
-        """Keeps all parts running until told to stop."""
+        """Keeps all parts running until the stop flag is set."""
         while not self._stop.wait(LOOK_S):
             for part in self.parts:
                 if part.process is not None and not self._stop.is_set():

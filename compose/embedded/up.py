@@ -58,7 +58,7 @@ class UpSettings(IngressSettings):
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     data: Path
     port: int | None = None
@@ -101,7 +101,7 @@ class Up:
         self._telling = threading.Lock()
 
     def run(self) -> None:
-        """Returns when it was told to stop and everything has stopped."""
+        """Returns once a signal has come and everything has stopped."""
         with ExitStack() as stack:
             self._take_folder()
             stack.callback(self._folder.release)
@@ -146,28 +146,27 @@ class Up:
         self._choose_security()
 
     def _choose_port(self) -> int:
-        """The HTTP port: as asked for on the command line or in a setting, else the next free."""
-        asked = self._options.port
-        if asked is None and "http_port" in self._settings.model_fields_set:
-            asked = self._settings.http_port
-        if asked is not None:
-            return ports.asked_for(asked, "HTTP", "--port")
+        """The HTTP port of the command line or of a setting, else the next free one."""
+        wanted_port = self._options.port
+        if wanted_port is None and "http_port" in self._settings.model_fields_set:
+            wanted_port = self._settings.http_port
+        if wanted_port is not None:
+            return ports.require_free(wanted_port, "HTTP", "--port")
         return ports.next_free(self._settings.http_port)
 
     def _check_ports(self) -> None:
         """Before anything is started, what can be known to fail."""
         if self._options.kafka_port is not None:
-            ports.asked_for(self._options.kafka_port, "Kafka", "--kafka-port")
+            ports.require_free(self._options.kafka_port, "Kafka", "--kafka-port")
         if self._options.postgres_port is not None:
-            ports.asked_for(self._options.postgres_port, "Postgres", "--postgres-port")
+            ports.require_free(self._options.postgres_port, "Postgres", "--postgres-port")
 
     def _check_yours(self) -> None:
         """Whether what somebody else runs is there: before anything of ours is stopped."""
         if self._settings.kafka_brokers is not None:
             if self._options.secure is not None:
                 raise RuntimeProblem(
-                    "--secure is for the embedded Kafka; yours is asked for with "
-                    "KAFKA_SECURITY_PROTOCOL."
+                    "--secure is for the embedded Kafka; set KAFKA_SECURITY_PROTOCOL for your own."
                 )
             admin = kafka_clients.admin(self._settings, CLIENT_ID)
             if (why := kafka_clients.unreachable_reason(admin, PROBE_TIMEOUT_S)) is not None:
@@ -182,7 +181,7 @@ class Up:
             reach_postgres(self._settings.database_url)
 
     def _choose_security(self) -> None:
-        """A Kafka that asks who comes goes on asking, until it is told not to."""
+        """A secured Kafka stays secured until --no-secure."""
         if self._settings.kafka_brokers is not None:
             return
         if self._options.secure is False:
@@ -221,8 +220,8 @@ class Up:
             self._display.say(f"The password of {names}, shown only now: {password}")
 
     def _demo_password(self, brokers: str, database: str) -> str:
-        """The README's where nobody else reaches it; before anything is served elsewhere, whoever
-        has that one gets a random one."""
+        """The README's where nobody else reaches it; else users who have that one get a random one
+        before anything is served."""
         hosts = [self._settings.http_host, urlsplit(database).hostname or ""]
         hosts += [each.rpartition(":")[0] for each in brokers.split(",")]
         if all(map(demo_users.is_loopback, hosts)):
@@ -382,8 +381,8 @@ class Up:
         return {"DATABASE_URL": postgres.as_user(database, role, password)}
 
     def _as_operator(self) -> UpSettings:
-        told = {**self._settings.model_dump(by_alias=True), **self._as_user(KafkaUser.OPERATOR)}
-        return UpSettings.model_validate(told) if self._passwords else self._settings
+        values = {**self._settings.model_dump(by_alias=True), **self._as_user(KafkaUser.OPERATOR)}
+        return UpSettings.model_validate(values) if self._passwords else self._settings
 
     def _found(self, brokers: str, database: str) -> dict[str, str]:
         """The settings that only this run knows."""
@@ -416,7 +415,7 @@ class Up:
         secure = (
             f"  (. {users}/{KafkaUser.PRODUCER}.sh; streamledger produce --wait)",
             f"  (. {users}/{KafkaUser.ANALYST}.sh; streamledger consume --from-beginning)",
-            f"Kafka asks who comes: each service is a user of its own, all others are in {users}.",
+            f"Kafka authenticates clients. Each service has a user of its own; the others are in {users}.",
         )
         for line in (
             "",

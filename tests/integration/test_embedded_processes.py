@@ -177,7 +177,7 @@ def test_a_busy_port_gives_way_to_the_next() -> None:
         other.listen()
         assert busy < ports.next_free(busy) <= ports.HIGHEST
         with pytest.raises(RuntimeProblem, match=rf"^Port {busy} for HTTP is busy.*--port\.$"):
-            ports.asked_for(busy, "HTTP", "--port")
+            ports.require_free(busy, "HTTP", "--port")
 
 
 def test_two_that_start_at_once_choose_different_ports() -> None:
