@@ -415,7 +415,7 @@ class Up:
         secure = (
             f"  (. {users}/{KafkaUser.PRODUCER}.sh; streamledger produce --wait)",
             f"  (. {users}/{KafkaUser.ANALYST}.sh; streamledger consume --from-beginning)",
-            f"Kafka authenticates clients. Each service has a user of its own; the others are in {users}.",
+            f"Kafka authenticates clients; the users that are not services are in {users}.",
         )
         for line in (
             "",
