@@ -1,34 +1,21 @@
-"""A consumer of partitions from offsets that are named to it, in no group; and what it does where
-the client stands still.
+"""A consumer of partitions from offsets that its owner names, in no group.
 
-librdkafka may stop fetching a partition for good, without an error, when the partition's broker
-restarts at a bad moment. So the brokers are asked, every few seconds, how far the partitions go: a
-client that brings nothing of what is there is replaced by a new one, which goes on where its owner
-says. The offsets of what a reader hands on only rise in each partition. It knows no topic.
+Keeps two rules: the offsets of the records that it returns only rise in each partition, and a
+consumer that has stalled (`stall_watchdog`) is replaced by one that continues where its owner says.
+It knows no topic.
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from plumbing.kafka import clients
 from plumbing.kafka.clients import ClientConfig
+from plumbing.kafka.stall_watchdog import Place, StallWatchdog
 
 log = structlog.get_logger(__name__)
-
-LOOK_EVERY_S = 5.0
-# Between two looks it must have been read from so often: a quiet partition's records may lie behind
-# those of a busy one, with its owner.
-LEAST_READS = 5
-PATIENCE: Final = 2
-ANSWER_S: Final = 4.0
-# A topic and a partition.
-Place = tuple[str, int]
 
 
 class OutOfOrder(Exception):
@@ -58,19 +45,9 @@ class PartitionConsumer:
         self._options = options
         self._next_offsets = next_offsets
         self._client = self._make()
-        self._admin: AdminClient | None = None
-        self._asked: dict[TopicPartition, Future[Any]] = {}
-        self._look_at = time.monotonic() + LOOK_EVERY_S
-        self._reads = 0
+        self._watchdog = StallWatchdog(config, next_offsets)
         # The lowest offset that the next record of each partition may have.
         self._expected: dict[Place, int] = {}
-        # Where partitions were seen to end, markers and aborted records and all.
-        self._ends: dict[Place, int] = {}
-        # Where those were read to that went further, and at how many looks in a row.
-        self._behind: dict[Place, tuple[int, int]] = {}
-        # Where clients were replaced, and at how many looks the next one will be: at twice as many
-        # each time, lest what takes long be begun again and again.
-        self._patience: dict[Place, tuple[int, int]] = {}
 
     def start(self) -> None:
         self._expected = dict(self._next_offsets())
@@ -78,7 +55,7 @@ class PartitionConsumer:
 
     def poll(self, timeout_s: float) -> Message | None:
         """The next record, or the end of a partition. Raises `OutOfOrder`."""
-        self._before_reading()
+        self._replace_if_stalled()
         message = self._client.poll(timeout_s)
         if message is not None:
             self._check_order(message)
@@ -86,15 +63,15 @@ class PartitionConsumer:
 
     def consume(self, most: int, timeout_s: float) -> list[Message]:
         """As many as there are. Raises `OutOfOrder`."""
-        self._before_reading()
+        self._replace_if_stalled()
         messages = self._client.consume(most, timeout_s)
         for message in messages:
             self._check_order(message)
         return messages
 
     def note_end(self, topic: str, end: Message) -> None:
-        """`end` is no record, but was read."""
-        self._ends[topic, end.partition() or 0] = end.offset() or 0
+        """`end` marks the end of a partition; it is not a record."""
+        self._watchdog.note_end((topic, end.partition() or 0), end.offset() or 0)
 
     def watermarks(self, place: Place, timeout_s: float) -> tuple[int, int]:
         """The partition's first offset and its end, as the brokers say."""
@@ -110,8 +87,7 @@ class PartitionConsumer:
 
     def close(self) -> None:
         self._client.close()
-        # Its threads end with it.
-        self._asked, self._admin = {}, None
+        self._watchdog.close()
 
     def _check_order(self, message: Message) -> None:
         if message.error() is not None:
@@ -123,64 +99,25 @@ class PartitionConsumer:
             raise OutOfOrder((topic, partition), offset, expected)
         self._expected[topic, partition] = offset + 1
 
-    def _before_reading(self) -> None:
-        self._reads += 1
-        if time.monotonic() >= self._look_at:
-            self._look()
-            self._look_at = time.monotonic() + LOOK_EVERY_S
+    def _replace_if_stalled(self) -> None:
+        stalled = self._watchdog.before_read()
+        if stalled:
+            self._replace(stalled)
 
-    def _look(self) -> None:
-        places = self._next_offsets()
-        if self._reads >= LEAST_READS:
-            self._reads = 0
-            self._behind = {
-                place: (at, 1 + _same(self._behind.get(place), at, 0))
-                for place, end in self._answers().items()
-                if (at := max(places[place], self._ends.get(place, 0))) < end
-            }
-            stands = {
-                place: at
-                for place, (at, looks) in self._behind.items()
-                if looks >= _same(self._patience.get(place), at, PATIENCE)
-            }
-            if stands:
-                self._replace(stands)
-        self._ask(places)
-
-    def _ask(self, places: Iterable[Place]) -> None:
-        if self._admin is None:
-            # Asking for a topic may make it, where brokers do so and the client lets them.
-            self._admin = AdminClient({**self._config, "allow.auto.create.topics": False})
-        where = [TopicPartition(*place) for place in places]
-        self._asked = clients.request_ends(self._admin, where, ANSWER_S)
-
-    def _answers(self) -> dict[Place, int]:
-        """Where partitions ended when that was asked last, of those that somebody answered for."""
-        ends = {}
-        for where, answer in self._asked.items():
-            if answer.done() and answer.exception() is None:
-                ends[where.topic, where.partition] = int(answer.result().offset)
-        return ends
-
-    def _replace(self, stands: Mapping[Place, int]) -> None:
-        for place, at in stands.items():
-            log.warning("a client stands still", topic=place[0], partition=place[1], at=at)
-            self._patience[place] = at, 2 * _same(self._patience.get(place), at, PATIENCE)
-        places = self._next_offsets()
-        # With the epochs of what was read: the new client finds out whether the log was cut
-        # meanwhile, as the old one would have.
-        goes_on = self._client.position([TopicPartition(*place) for place in places])
-        for each in goes_on:
-            each.offset = places[each.topic, each.partition]
+    def _replace(self, stalled: Mapping[Place, int]) -> None:
+        for (topic, partition), offset in stalled.items():
+            log.warning(
+                "consumer stalled; replacing it", topic=topic, partition=partition, at=offset
+            )
+        next_offsets = self._next_offsets()
+        # With the leader epochs of what was read, so that the new client notices a log that was
+        # cut meanwhile, as the old one would have.
+        places = self._client.position([TopicPartition(*place) for place in next_offsets])
+        for place in places:
+            place.offset = next_offsets[place.topic, place.partition]
         self._client.close()
         self._client = self._make()
-        self._client.assign(goes_on)
-        self._behind = {}
+        self._client.assign(places)
 
     def _make(self) -> Consumer:
         return clients.committed_consumer({**self._config, **self._options})
-
-
-def _same(noted: tuple[int, int] | None, at: int, otherwise: int) -> int:
-    """What was noted, if it was of this place."""
-    return noted[1] if noted is not None and noted[0] == at else otherwise

@@ -12,7 +12,8 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from plumbing.kafka import clients
-from plumbing.kafka.partition_consumer import PartitionConsumer, Place
+from plumbing.kafka.partition_consumer import PartitionConsumer
+from plumbing.kafka.stall_watchdog import Place
 from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
 from schemas.coordination import CoordinationMessage, Refused, Undecodable

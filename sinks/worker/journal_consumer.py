@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import OffsetRange
-from plumbing.kafka.partition_consumer import PartitionConsumer, Place
+from plumbing.kafka.partition_consumer import PartitionConsumer
+from plumbing.kafka.stall_watchdog import Place
 from schemas.topics import Names
 from sinks.journal_chain import JournalPosition, ReadJournalRecord
 

@@ -1,17 +1,18 @@
-"""A client that stands still is replaced, whatever it stands still for; one that merely has nothing
-to read is not. A partition that is paused is one that the client has stopped to fetch.
+"""A stalled consumer is replaced, whatever stalled it; one that merely has nothing to read is not.
+A paused partition stands for one that the client has stopped fetching.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from plumbing.kafka import clients, partition_consumer
+from plumbing.kafka import clients, stall_watchdog
 from plumbing.kafka.clients import ClientConfig
-from plumbing.kafka.partition_consumer import OutOfOrder, PartitionConsumer
+from plumbing.kafka.partition_consumer import OutOfOrder
+from plumbing.kafka.stall_watchdog import Place, StallWatchdog
 from processor.lanes.batch_reader import BatchReader
 from schemas.encoding.codecs import AvroSchemas
 from schemas.state import InputPosition, PartitionPosition, PartitionState
@@ -21,9 +22,9 @@ from sinks.worker.journal_consumer import JournalConsumer
 from tests.testkit import wire_producer
 from tests.testkit.waiting import eventually
 
-# Not so often that what is open is not heard of between two looks.
-LOOK_EVERY_S = 0.7
-LOOKS = 6
+# Not so often that what is open is not heard of between two checks.
+CHECK_INTERVAL_S = 0.7
+CHECKS = 6
 REPLACED = 10
 
 
@@ -47,7 +48,7 @@ def producer(kafka: str) -> Producer:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Consumer]:
     """Every client that a reader made, and readers that look often."""
-    monkeypatch.setattr(partition_consumer, "LOOK_EVERY_S", LOOK_EVERY_S)
+    monkeypatch.setattr(stall_watchdog, "CHECK_INTERVAL_S", CHECK_INTERVAL_S)
     found: list[Consumer] = []
     make = clients.committed_consumer
 
@@ -55,7 +56,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Consumer]:
         found.append(make(config))
         return found[-1]
 
-    monkeypatch.setattr(clients, "reader", noted)
+    monkeypatch.setattr(clients, "committed_consumer", noted)
     return found
 
 
@@ -129,15 +130,15 @@ def test_a_client_that_has_nothing_to_read_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What was aborted, and what is open, is nothing to read."""
-    looks = 0
-    look = PartitionConsumer._look
+    checks = 0
+    check = StallWatchdog._check
 
-    def counted(each: PartitionConsumer) -> None:
-        nonlocal looks
-        looks += 1
-        look(each)
+    def counted(watchdog: StallWatchdog) -> Mapping[Place, int]:
+        nonlocal checks
+        checks += 1
+        return check(watchdog)
 
-    monkeypatch.setattr(PartitionConsumer, "_look", counted)
+    monkeypatch.setattr(StallWatchdog, "_check", counted)
     offsets = Offsets(inputs)
     produce(producer, topic, 0, 3)
     eventually(lambda: offsets.come(3, 0), 30)
@@ -158,7 +159,7 @@ def test_a_client_that_has_nothing_to_read_stays(
 
     def looked() -> bool:
         offsets.come(3, 0)
-        return looks >= LOOKS
+        return checks >= CHECKS
 
     eventually(looked, 30)
     by.abort_transaction(30)
@@ -174,8 +175,8 @@ def test_whenever_a_client_is_replaced_nothing_is_read_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also between the first record of what is taken and the rest."""
-    monkeypatch.setattr(partition_consumer, "LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr(partition_consumer, "LEAST_READS", 1)
+    monkeypatch.setattr(stall_watchdog, "CHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(stall_watchdog, "MIN_READS", 1)
     names = Names(topic_prefix)
     journals = JournalConsumer({"bootstrap.servers": kafka}, names)
     journals.start({number: beginning("books", number) for number in (0, 1)})
