@@ -18,8 +18,8 @@ NONE: Mapping[str, str] = {}
 
 
 def configure(service: str, settings: AppSettings, quiet: Mapping[str, str] = NONE) -> None:
-    """Once per process, before the first line is logged. `quiet` names libraries of which less is
-    told, from a level on, but where everything is asked for."""
+    """Once per process, before the first line is logged. `quiet` gives the lowest level that a
+    library logs at, unless LOG_LEVEL is DEBUG."""
 
     def name_service(_: Any, __: str, event: EventDict) -> EventDict:
         event.setdefault("service", service)

@@ -33,9 +33,12 @@ class Metric:
 
 # Every service: 1, with its name and version in the labels.
 INFO = Metric(
-    "streamledger_info", "gauge", "Always 1; tells what runs.", ("service", "version", "ledger")
+    "streamledger_info",
+    "gauge",
+    "Always 1; its labels name what runs.",
+    ("service", "version", "ledger"),
 )
-# Every service. A process that begins anew is still the same one for its system.
+# Every service. After a restart in place the system still reports the first start.
 BEGAN = Metric(
     "streamledger_began_timestamp_seconds",
     "gauge",
@@ -186,12 +189,12 @@ ALL = (
 
 
 def registry(service: str, version: str, ledger_id: str) -> CollectorRegistry:
-    made = CollectorRegistry()
-    ProcessCollector(registry=made)
-    PlatformCollector(registry=made)
-    gauge(made, INFO).labels(service, version, ledger_id).set(1)
-    gauge(made, BEGAN).set_to_current_time()
-    return made
+    collectors = CollectorRegistry()
+    ProcessCollector(registry=collectors)
+    PlatformCollector(registry=collectors)
+    gauge(collectors, INFO).labels(service, version, ledger_id).set(1)
+    gauge(collectors, BEGAN).set_to_current_time()
+    return collectors
 
 
 def counter(registry: CollectorRegistry, metric: Metric) -> Counter:

@@ -68,8 +68,8 @@ def setting(
         constraints["default_factory"] = default
     else:
         constraints["default"] = default
-    shown = not about["secret"]
-    return Field(description=description, repr=shown, json_schema_extra=about, **constraints)
+    is_public = not about["secret"]
+    return Field(description=description, repr=is_public, json_schema_extra=about, **constraints)
 
 
 class ServiceSettings(BaseSettings):

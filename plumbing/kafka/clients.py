@@ -1,8 +1,7 @@
 """Kafka clients: how they connect, made from one settings value, and the producer of commands.
 
-Keeps the rule that each command reaches the partition its account belongs to: librdkafka is told
-to hash as Java does. And that who is refused by the brokers is told so, with the settings to look
-at and never with a secret. What is produced and consumed is the services' own affair.
+Keeps the rule that each command reaches the partition that its account belongs to: librdkafka
+hashes as Java does. What is produced and consumed is the services' own affair.
 """
 
 import ssl
@@ -34,7 +33,7 @@ ClientConfig = dict[str, Any]
 
 LOG_PAUSE_S = 5.0
 MAX_HEARTBEAT_MS = 500
-# What a broker says that has just started: it learns a moment later whom it leads.
+# A broker that has just started answers so, until it learns which partitions it leads.
 TRANSIENT: Final = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -56,17 +55,17 @@ METADATA_TIMEOUT_S: Final = 2.0
 
 
 class NoAnswer(Failure):
-    """What the brokers may do later."""
+    """The brokers did not answer; they may later."""
 
 
 def client_config(settings: KafkaSettings, client_id: str) -> ClientConfig:
-    """What every librdkafka client of ours begins with."""
+    """The configuration that all librdkafka clients share."""
     config: ClientConfig = {
         "bootstrap.servers": settings.brokers,
         "client.id": f"{settings.topic_prefix}:{client_id}",
         "security.protocol": settings.kafka_security_protocol,
         "reconnect.backoff.max.ms": 1_000,
-        # Its own lines on each broken connection are for no one; errors reach who calls.
+        # Without the client's own lines about each broken connection: errors reach the caller.
         "log_level": 2,
     }
     given = {
@@ -91,22 +90,22 @@ def client_config(settings: KafkaSettings, client_id: str) -> ClientConfig:
 
 
 def long_running_client_config(settings: KafkaSettings, client_id: str, log: Any) -> ClientConfig:
-    """The same for clients that go on by themselves, and say so when they are not let in."""
+    """The same for clients that reconnect by themselves: they log when brokers refuse them."""
     config = client_config(settings, client_id)
-    told_at = 0.0
+    logged_at = 0.0
 
     def complain(error: KafkaError) -> None:
-        nonlocal told_at
+        nonlocal logged_at
         why = auth_errors.refusal(config, error)
-        if why is not None and time.monotonic() - told_at > LOG_PAUSE_S:
-            told_at = time.monotonic()
-            log.error("Kafka refuses us", reason=why)
+        if why is not None and time.monotonic() - logged_at > LOG_PAUSE_S:
+            logged_at = time.monotonic()
+            log.error("Kafka refused this client", reason=why)
 
     return {**config, "error_cb": complain}
 
 
 def ssl_context(settings: KafkaSettings) -> ssl.SSLContext | None:
-    """The same TLS for clients that are not librdkafka's; None where there is none."""
+    """The same TLS for clients that are not librdkafka; None without TLS."""
     if not settings.kafka_security_protocol.endswith("SSL"):
         return None
     location = settings.kafka_ssl_ca_location
@@ -143,8 +142,8 @@ def command_producer(settings: KafkaSettings, client_id: str) -> Producer:
 
 
 def committed_consumer(config: Mapping[str, Any]) -> Consumer:
-    """In no group: where it reads is for others to say. It sees what is committed, and is told of
-    each partition's end, where the configuration does not say otherwise.
+    """A consumer in no group, of partitions and offsets that the caller assigns. It sees committed
+    records and each partition's end, unless the configuration says otherwise.
     """
     return Consumer(
         {
@@ -161,7 +160,7 @@ def committed_consumer(config: Mapping[str, Any]) -> Consumer:
 
 
 class Admin(AdminClient):
-    """Remembers why it was not let in, which its calls only tell as a time-out."""
+    """Remembers why brokers refused it: its calls report only a time-out."""
 
     def __init__(self, settings: KafkaSettings, client_id: str) -> None:
         self._config = client_config(settings, client_id)
@@ -170,13 +169,13 @@ class Admin(AdminClient):
         super().__init__(config)
 
     def last_refusal(self) -> str | None:
-        """Why, if it was told so since this was asked last."""
+        """Why brokers refused it since the last call; None if they did not."""
         self.poll(0)
         why, self._refused = self._refused, None
         return why
 
     def _hear(self, error: KafkaError) -> None:
-        # librdkafka tells the refusal and the connection's end in turn: that is no other reason.
+        # librdkafka reports the refusal and the connection's end in turn; the latter is no reason.
         self._refused = auth_errors.refusal(self._config, error) or self._refused
 
 
@@ -191,19 +190,19 @@ def unreachable_reason(admin: AdminClient, timeout_s: float) -> str | None:
         admin.describe_cluster(request_timeout=timeout_s).result()
     except KafkaException as error:
         why = str(error.args[0].str())
-    # Asked in any case: a refusal that has passed is no reason of what fails later.
+    # Read it in any case: an old refusal does not explain a later failure.
     refused = admin.last_refusal() if isinstance(admin, Admin) else None
     return why and (refused or why)
 
 
 def heartbeat_ms(session_timeout_ms: int) -> int:
-    """How often a member of a group is heard. It hears of a rebalance with its next heartbeat: this
-    bounds a hand-over."""
+    """How often a group member sends a heartbeat. It learns of a rebalance with the next one, so
+    this bounds a hand-over."""
     return min(MAX_HEARTBEAT_MS, session_timeout_ms // 5)
 
 
 def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> tuple[int, int]:
-    """The partition's first offset and its end, asked again while brokers come back."""
+    """The partition's first offset and its end; retried while brokers come back."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -212,7 +211,7 @@ def watermarks(consumer: Consumer, where: TopicPartition, timeout_s: float) -> t
             if error.args[0].code() not in TRANSIENT or time.monotonic() > deadline:
                 raise
             time.sleep(RETRY_PAUSE_S)
-            # A client that asked too early knows of no such partition until it is told of it.
+            # A client that asked too early does not know the partition until it fetches metadata.
             with suppress(KafkaException):
                 consumer.list_topics(where.topic, timeout=METADATA_TIMEOUT_S)
 

@@ -1,7 +1,7 @@
 """Tokens for OAUTHBEARER, for clients that do not fetch their own as librdkafka does.
 
-Keeps the rule that a token is used until shortly before it ends, and that no error tells a secret.
-It must not know what the token is shown to.
+Keeps the rule that a token is used until shortly before it ends, and that no error contains a
+secret. It must not know which client presents the token.
 """
 
 import base64
@@ -16,13 +16,13 @@ import urllib.request
 from plumbing.settings import KafkaSettings
 
 TIMEOUT_S = 10.0
-# Of its life a token is used for so much; the rest is for clocks that differ.
-USED = 0.8
+# This part of a token's lifetime is used; the rest allows for clocks that differ.
+USED_PART = 0.8
 LIFE_S = 300.0
 
 
 class NoToken(OSError):
-    """The token endpoint gave none. As an OSError it is what a client tries again after."""
+    """The token endpoint gave none. Clients retry after an OSError, so it is one."""
 
 
 class Tokens:
@@ -48,9 +48,9 @@ class Tokens:
     def token(self) -> str:
         with self._guard:
             if time.monotonic() >= self._until:
-                asked_at = time.monotonic()
+                requested_at = time.monotonic()
                 self._token, life_s = self._fetch()
-                self._until = asked_at + USED * life_s
+                self._until = requested_at + USED_PART * life_s
             return self._token
 
     def _fetch(self) -> tuple[str, float]:

@@ -173,15 +173,15 @@ def _txn_timeout_differences(
 def _configs(
     admin: AdminClient, kind: ResourceType, names: list[str]
 ) -> dict[str, dict[str, str] | str]:
-    """Of each resource its settings, or why they cannot be read."""
-    # A broker answers for itself alone: one question each. Topics go together.
-    asked = [ConfigResource(kind, name) for name in names]
-    questions = [[each] for each in asked] if kind is ResourceType.BROKER else [asked]
+    """The settings of each resource, or why they cannot be read."""
+    # A broker answers only for itself: one request each. Topics share one.
+    resources = [ConfigResource(kind, name) for name in names]
+    requests = [[one] for one in resources] if kind is ResourceType.BROKER else [resources]
     futures = {
         resource: future
-        for question in questions
-        if question
-        for resource, future in admin.describe_configs(question, request_timeout=TIMEOUT_S).items()
+        for request in requests
+        if request
+        for resource, future in admin.describe_configs(request, request_timeout=TIMEOUT_S).items()
     }
     configs: dict[str, dict[str, str] | str] = {}
     for resource, future in futures.items():

@@ -1,8 +1,8 @@
-"""The transactional producer of a lane's owner, of the processor and of the sink alike.
+"""The transactional producer of a lane, in the processor and in the sink alike.
 
-Keeps three rules: who takes a lane fences whoever had it before anything else; what the client did
-not take is never committed without; and a commit or an abort is tried again only while the client
-says that this is safe. It knows no topic.
+Keeps three rules. A new owner fences older owners before anything else. A transaction that lacks a
+record is never committed. A commit or an abort is retried only while the client says that this is
+safe. It knows no topic.
 """
 
 import threading
@@ -15,10 +15,10 @@ from confluent_kafka import KafkaException, Producer
 
 from plumbing.kafka.clients import ClientConfig
 
-# A transaction that its producer left behind holds up every reader for so long.
+# An abandoned transaction blocks every reader for so long.
 TIMEOUT_MS = 10_000
-# All tries together end before the client gives an answer up (`socket.timeout.ms`, a minute) and
-# asks anew: what it had asked before, of a broker that stood still, could end the next transaction.
+# All attempts end before the client's request times out (`socket.timeout.ms`, a minute) and is sent
+# again: the first request, to a broker that was frozen, could end the next transaction.
 END_TIMEOUT_S = 50.0
 TRY_S = 15.0
 PAUSE_S = 1.0
@@ -30,12 +30,12 @@ log = structlog.get_logger(__name__)
 def fenced_producer(
     config: ClientConfig, lane: int, try_s: float, stopping: threading.Event
 ) -> Producer:
-    """Older producers of the lane are fenced, and their transactions ended, when it returns;
-    unless it is told to stop meanwhile. The brokers may be away, or still be ending one."""
-    made = producer(config, lane)
+    """Fences older producers of the lane; when it returns, their transactions are committed or
+    aborted, unless a stop was requested. Waits while brokers are away or still end one."""
+    fenced = producer(config, lane)
     while not stopping.is_set():
         try:
-            made.init_transactions(try_s)
+            fenced.init_transactions(try_s)
         except KafkaException as error:
             if not error.args[0].retriable():
                 raise
@@ -43,7 +43,7 @@ def fenced_producer(
             stopping.wait(PAUSE_S)
         else:
             break
-    return made
+    return fenced
 
 
 def transactional_id(service_id: str, lane: int) -> str:
@@ -51,7 +51,7 @@ def transactional_id(service_id: str, lane: int) -> str:
 
 
 def producer(config: Mapping[str, Any], lane: int) -> Producer:
-    """Whoever initialises it is the lane's only one."""
+    """Initialising it fences every other producer of the lane."""
     return Producer(
         {
             **config,
@@ -72,13 +72,13 @@ def producer(config: Mapping[str, Any], lane: int) -> Producer:
 
 
 class NotTaken(Exception):
-    """Part of a transaction's records is not in it: it must not be committed."""
+    """The transaction lacks some of its records, so it must not be committed."""
 
 
 def produce_all(
     producer: Producer, topic: str, messages: list[dict[str, object]], partition: int
 ) -> None:
-    """The client leaves out what it cannot take, without an error."""
+    """Raises if the client left a record out, which it does without an error."""
     taken = producer.produce_batch(topic, messages, partition) if messages else 0
     if taken != len(messages):
         refused = next(message["_error"] for message in messages if "_error" in message)
@@ -86,12 +86,12 @@ def produce_all(
 
 
 def commit(producer: Producer, lane: int) -> None:
-    """Any error that it raises leaves unknown whether the transaction was committed."""
+    """After any error it is unknown whether the transaction was committed."""
     _end(producer.commit_transaction, "commit retried", lane)
 
 
 def abort(producer: Producer, lane: int) -> None:
-    """It may be begun anew after this. Any error that it raises leaves unknown whether it may."""
+    """Then another transaction may begin. After any error it is unknown whether one may."""
     _end(producer.abort_transaction, "abort retried", lane)
 
 

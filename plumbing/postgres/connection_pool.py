@@ -1,7 +1,7 @@
 """Postgres connections: one pool per process, opened late and closed at the end.
 
-Keeps the rule that a server which gives no answer is as good as away: whoever asks is told so in
-time. It knows no table: SQL belongs to the sink and to what it offers for reading.
+Keeps the rule that a server which does not answer in time counts as away, so that callers get an
+error in time. It knows no table.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ from plumbing.failures import Failure
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S = 5
-# How long one waits for a connection of the pool, and for an answer of the server.
+# How long a caller waits for a connection from the pool, and for the server's answer.
 TAKE_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 5.0
-# A server that is hung up on would go on with the query: so it ends each by itself, a little before
-# that, and looks meanwhile whether anybody still waits.
+# A server continues a query whose client has hung up. So it ends each query itself, a little before
+# that, and checks meanwhile whether the client is still connected.
 STATEMENT_TIMEOUT_MS = 4_500
 _CONNECTION_CHECK_MS = 1_000
 _INTERVAL_S = 0.1
-# libpq tells of a failed connection by its text alone. Of these, waiting mends none.
+# libpq reports a failed connection by its text alone. Waiting mends none of these.
 _REFUSALS = (
     "authentication failed",
     "no password supplied",
@@ -45,20 +45,20 @@ def first_line(error: Exception) -> str:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the server is there and does not let us in: the address is wrong, not the moment."""
+    """Whether the server answered and refused the login: the settings are wrong, not the moment."""
     return any(words in str(error) for words in _REFUSALS)
 
 
 def connection_failure(error: Exception) -> Failure:
-    """What an operator reads of a connection that failed."""
+    """What an operator reads about a failed connection."""
     if is_refusal(error):
         return Failure(f"Postgres refuses the connection: {first_line(error)} (DATABASE_URL)")
-    return Failure(f"Postgres gives no answer: {first_line(error)}")
+    return Failure(f"Postgres does not answer: {first_line(error)}")
 
 
 class Connection(AsyncConnection[TupleRow]):
-    """Hangs up on a server that gives no answer in time, and when nobody waits for it any more:
-    whoever asked has an OperationalError then, and the pool makes another."""
+    """Hangs up on a server that does not answer in time, and if the caller is cancelled. The caller
+    gets an OperationalError, and the pool makes another connection."""
 
     answer_timeout_s = ANSWER_TIMEOUT_S
 
@@ -72,21 +72,21 @@ class Connection(AsyncConnection[TupleRow]):
         try:
             return await waiting.wait_async(gen, self.pgconn.socket, interval, timeout)
         except asyncio.CancelledError:
-            # Asking a server that gives no answer to stop would take as long again.
+            # A cancel request to a server that does not answer would take as long again.
             self._hang_up()
             raise
         finally:
             timer.cancel()
 
     def _hang_up(self) -> None:
-        # The server may have been first; whoever waits is told of the end, not of that.
+        # The server may have hung up first; the caller gets the connection's error, not this one.
         with suppress(OSError):
             if not self.closed:
-                same = socket.socket(fileno=self.pgconn.socket)
+                connection = socket.socket(fileno=self.pgconn.socket)
                 try:
-                    same.shutdown(socket.SHUT_RDWR)
+                    connection.shutdown(socket.SHUT_RDWR)
                 finally:
-                    same.detach()  # libpq closes it
+                    connection.detach()  # libpq closes it
 
 
 Pool = AsyncConnectionPool[Connection]
@@ -117,7 +117,7 @@ async def _bound(connection: Connection) -> None:
 
 
 async def check_not_refused(database_url: str) -> None:
-    """Raises a Failure where the server refuses us. One that is away may come back."""
+    """Raises a Failure if the server refuses the login. A server that is away may come back."""
     try:
         connection = await AsyncConnection.connect(database_url, connect_timeout=CONNECT_TIMEOUT_S)
     except psycopg.OperationalError as error:

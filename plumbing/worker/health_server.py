@@ -1,4 +1,4 @@
-"""What a service without an API shows over HTTP: /metrics, /health (alive) and /ready (all of its
+"""The HTTP server of a service without an API: /metrics, /health (alive) and /ready (all of its
 partitions run). It must not know what the phases are.
 """
 
@@ -29,13 +29,13 @@ async def serve(
         return web.json_response({"status": "alive", "ledger": ledger_id})
 
     async def ready(_: web.Request) -> web.Response:
-        there, phases = readiness()
+        is_ready, phases = readiness()
         return web.json_response(
             {
-                "status": "ready" if there else "not ready",
+                "status": "ready" if is_ready else "not ready",
                 "partitions": {str(partition): phase for partition, phase in phases.items()},
             },
-            status=200 if there else 503,
+            status=200 if is_ready else 503,
         )
 
     app = web.Application()
