@@ -11,12 +11,12 @@ from typing import Final
 
 import structlog
 
-from ingress import queries
+from ingress.sql import queries
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-LONGEST_PAUSE_S: Final = 5.0
+MAX_PAUSE_S: Final = 5.0
 
 
 class Background(ABC):
@@ -55,10 +55,10 @@ class Background(ABC):
                 await self.turn()
             except self._passing as error:
                 # A turn that went on for a while was not what fails again and again.
-                if time.monotonic() - began > LONGEST_PAUSE_S:
+                if time.monotonic() - began > MAX_PAUSE_S:
                     pause_s = self._pause_s
                 log.warning(self._waits, error=str(error).strip(), again_in_s=pause_s)
                 await asyncio.sleep(pause_s)
-                pause_s = max(pause_s, min(2 * pause_s, LONGEST_PAUSE_S))
+                pause_s = max(pause_s, min(2 * pause_s, MAX_PAUSE_S))
             else:
                 pause_s = self._pause_s

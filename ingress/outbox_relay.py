@@ -19,16 +19,16 @@ import msgspec
 from confluent_kafka import KafkaException
 from msgspec import Struct
 
-from ingress import queries
 from ingress.background import Background
+from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 from plumbing.worker.crash_points import CrashPoints
 from schemas.commands import Command
 
-BATCH: Final = 100
+BATCH_ROWS: Final = 100
 # What another ingress wrote down and did not send is found so often.
-IDLE_S: Final = 1.0
-PAUSE_S: Final = 0.5
+POLL_INTERVAL_S: Final = 1.0
+RETRY_PAUSE_S: Final = 0.5
 
 _decode: Final[Callable[[str], Command]] = msgspec.json.Decoder(Command).decode
 
@@ -43,10 +43,10 @@ class _OutboxRow(Struct, frozen=True):
     command: str
 
 
-class Relay(Background):
+class OutboxRelay(Background):
     def __init__(self, pool: Pool, sender: Sender, crash: CrashPoints) -> None:
         passing = (*queries.AWAY, KafkaException)
-        super().__init__("outbox relay is waiting", PAUSE_S, passing=passing)
+        super().__init__("outbox relay is waiting", RETRY_PAUSE_S, passing=passing)
         self._pool = pool
         self._sender = sender
         self._crash = crash
@@ -57,13 +57,13 @@ class Relay(Background):
 
     async def turn(self) -> None:
         self._woken.clear()
-        if await self._send_some() < BATCH:
+        if await self._send_some() < BATCH_ROWS:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), IDLE_S)
+                await asyncio.wait_for(self._woken.wait(), POLL_INTERVAL_S)
 
     async def _send_some(self) -> int:
         async with self._pool.connection() as connection, connection.transaction():
-            rows = await queries.every(connection, "outbox_unsent", _OutboxRow, most=BATCH)
+            rows = await queries.every(connection, "outbox_unsent", _OutboxRow, most=BATCH_ROWS)
             if not rows:
                 return 0
             self._crash.reach("relay.1-locked")

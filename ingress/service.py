@@ -20,32 +20,32 @@ from prometheus_client import CollectorRegistry
 from ingress.audit.routes import AuditLog
 from ingress.audit.trail import AuditTrail
 from ingress.auth.access_tokens import AccessTokens
-from ingress.auth.admin_routes import Administration
+from ingress.auth.admin_routes import SessionAdminRoutes
 from ingress.auth.api_keys import ApiKeys
 from ingress.auth.authenticator import Authenticator
-from ingress.auth.cleanup import Sweeping
-from ingress.auth.login_throttle import Attempts
+from ingress.auth.cleanup import Cleanup
+from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import Passwords
-from ingress.auth.profile_routes import Own
+from ingress.auth.profile_routes import ProfileRoutes
 from ingress.auth.registration import Registration
-from ingress.auth.revocations import Endings
-from ingress.auth.sign_in import SigningIn
-from ingress.auth.signing_keys import Keys
+from ingress.auth.revocations import Revocations
+from ingress.auth.sign_in import SignIn
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http import client_address, openapi, request_parsing, server
 from ingress.http.api_docs import Pages
-from ingress.http.concurrent_waits import Waits
+from ingress.http.concurrent_waits import ConcurrentWaits
 from ingress.http.health import Health, Probe
 from ingress.http.roles import PUBLIC
 from ingress.http.routes import Answer, Call, Route
 from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.ledger.ledger_api import LedgerApi
-from ingress.outbox_relay import Relay
+from ingress.outbox_relay import OutboxRelay
 from ingress.settings import IngressSettings
 from ingress.users import demo_users
-from ingress.users.admin_routes import Users
-from ingress.users.directory import People
+from ingress.users.admin_routes import UserAdminRoutes
+from ingress.users.directory import UserDirectory
 from ingress.users.first_admin import make_first_admin
-from ingress.wallets import Openings
+from ingress.wallets import WalletDirectory
 from plumbing import logging, metrics
 from plumbing.failures import Failure
 from plumbing.kafka import clients, topic_check
@@ -60,24 +60,24 @@ RETRY_S = 0.5
 SHUTDOWN_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 10.0
 # How many registrations wait for their password to be hashed, one after the other.
-REGISTERING = 64
+MAX_WAITING_REGISTRATIONS = 64
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class IngressService:
     """All that serves. Nothing of it is open yet."""
 
     settings: IngressSettings
     registry: CollectorRegistry
     pool: Pool
     guard: Authenticator
-    endings: Endings
+    endings: Revocations
     passwords: Passwords
     newcomers: Passwords
-    people: People
-    openings: Openings
+    people: UserDirectory
+    openings: WalletDirectory
     ledger: LedgerApi
     trail: AuditTrail
     pages: Pages
@@ -99,7 +99,7 @@ class Parts:
             app,
             self.routes,
             self.guard,
-            Waits(self.settings.waits_per_user),
+            ConcurrentWaits(self.settings.waits_per_user),
             self.settings.api_v1_prefix,
         )
         document = openapi.document(self.routes, self.settings.api_v1_prefix, self.about)
@@ -107,13 +107,13 @@ class Parts:
         return app
 
 
-def parts(
+def build_service(
     settings: IngressSettings,
     version: str,
     pool: Pool,
     kafka_probe: Probe,
     postgres_probe: Probe,
-) -> Parts:
+) -> IngressService:
     about = {
         "name": settings.app_name,
         "service": "ingress",
@@ -123,18 +123,18 @@ def parts(
     }
     registry = metrics.registry("ingress", version, settings.ledger_id)
     crash = CrashPoints(settings.crash_at, settings.crash_chance)
-    keys = Keys.of(settings)
+    keys = SigningKeys.of(settings)
     access = AccessTokens(keys, settings.ledger_id, settings.access_token_ttl_s)
-    endings = Endings(
+    endings = Revocations(
         settings.database_url or "", _client_id(settings), settings.access_token_ttl_s
     )
     passwords = Passwords(settings.password_concurrency, settings.password_memory_kib)
-    newcomers = Passwords(1, settings.password_memory_kib, REGISTERING)
-    attempts = Attempts(settings, keys)
-    people = People(pool)
-    openings = Openings(pool)
+    newcomers = Passwords(1, settings.password_memory_kib, MAX_WAITING_REGISTRATIONS)
+    attempts = LoginThrottle(settings, keys)
+    people = UserDirectory(pool)
+    openings = WalletDirectory(pool)
     endings.on_any(people.forget)
-    signing_in = SigningIn(settings, pool, keys, access, passwords, attempts, people, openings)
+    signing_in = SignIn(settings, pool, keys, access, passwords, attempts, people, openings)
     registration = Registration(settings, pool, newcomers, attempts, openings, signing_in, crash)
 
     async def revocations_probe(timeout_s: float) -> str | None:
@@ -151,17 +151,17 @@ def parts(
     routes = [
         *registration.routes(),
         *signing_in.routes(),
-        *Own(settings, pool, passwords, attempts, people).routes(),
+        *ProfileRoutes(settings, pool, passwords, attempts, people).routes(),
         *ApiKeys(settings, pool, passwords, attempts).routes(),
-        *Users(pool, people, positions).routes(),
-        *Administration(pool, people).routes(),
+        *UserAdminRoutes(pool, people, positions).routes(),
+        *SessionAdminRoutes(pool, people).routes(),
         *AuditLog(pool, people, positions).routes(),
         *ledger.routes(),
         *pages.routes(),
         *health.routes(),
         _metrics_route(registry),
     ]
-    return Parts(
+    return IngressService(
         settings=settings,
         registry=registry,
         pool=pool,
@@ -200,10 +200,10 @@ async def run(settings: IngressSettings) -> None:
     async def postgres_probe(timeout_s: float) -> str | None:
         return await connection_pool.unreachable_reason(probing, timeout_s)
 
-    made = parts(settings, version, pool, kafka_probe, postgres_probe)
-    relay = Relay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
+    made = build_service(settings, version, pool, kafka_probe, postgres_probe)
+    relay = OutboxRelay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
     made.openings.nudge = relay.nudge
-    sweeping = Sweeping(pool)
+    sweeping = Cleanup(pool)
     runner = server.Runner(made.application(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     try:
         await pool.open()

@@ -17,18 +17,18 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.http.problems import Code, HttpProblem
+from ingress.sql import queries
 from ingress.users import directory, emails
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands
 from schemas.commands import OpenAccount
 from sinks.reads import accounts
 
-REMEMBERED: Final = 100_000
+MAX_CACHED_WALLETS: Final = 100_000
 POLL_S: Final = 0.01
-LONGEST_POLL_S: Final = 0.1
+MAX_POLL_S: Final = 0.1
 RETRY_AFTER_S: Final = "1"
 # The idempotency key of the command that opens a wallet: there is one for each.
 OPENING_KEY: Final = "open"
@@ -44,7 +44,7 @@ class Wallet(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Openings:
+class WalletDirectory:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._wallets: dict[str, Wallet] = {}
@@ -65,8 +65,8 @@ class Openings:
     ) -> Wallet | None:
         """The wallet that money for a user goes to: of the currency, or else the default one. None:
         there is no such user, or one without wallets, as staff are: which, takes the same work."""
-        found = None if reference is None else directory.parsed(reference)
-        address = None if email is None else emails.read(email)
+        found = None if reference is None else directory.parse_reference(reference)
+        address = None if email is None else emails.parse_email(email)
         asked = (found, None if address is None else address.lower())
         if asked == (None, None):
             return None
@@ -128,7 +128,7 @@ class Openings:
             if left_s <= 0:
                 return False
             await asyncio.sleep(min(pause_s, left_s))
-            pause_s = min(1.5 * pause_s, LONGEST_POLL_S)
+            pause_s = min(1.5 * pause_s, MAX_POLL_S)
         self._open.add(id)
         return True
 
@@ -148,7 +148,7 @@ class Openings:
         return found
 
     def _remember(self, wallet: Wallet) -> None:
-        if len(self._wallets) >= REMEMBERED:
+        if len(self._wallets) >= MAX_CACHED_WALLETS:
             self._wallets.clear()
             self._defaults.clear()
             self._receiving.clear()

@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 import psycopg
 
 from compose.embedded.problems import RuntimeProblem
-from ingress import queries
 from ingress.auth import session_store
 from ingress.auth.passwords import Passwords
 from ingress.auth.registration import add_user
@@ -26,6 +25,7 @@ from ingress.auth.revocations import KEY, SESSION
 from ingress.http import problems
 from ingress.http.roles import UserRole
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 from ingress.users import demo_users
 from ingress.users.demo_users import OPERATOR, PEOPLE
 from ingress.wallets import add_wallet

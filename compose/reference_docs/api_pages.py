@@ -32,7 +32,7 @@ def routes() -> list[Route]:
         return None
 
     pool = connection_pool.pool(NOWHERE, 1, "reference")
-    return service.parts(settings, "0", pool, probe, probe).routes
+    return service.build_service(settings, "0", pool, probe, probe).routes
 
 
 def routes_page(generated: str) -> str:

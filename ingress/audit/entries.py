@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ingress import queries
 from ingress.http.client_address import address_of
 from ingress.http.routes import Call, Caller
+from ingress.sql import queries
 
 
 class Event(Struct, frozen=True, kw_only=True):

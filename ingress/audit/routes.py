@@ -7,17 +7,17 @@ from typing import Annotated, Any, Final
 from msgspec import Struct
 from pydantic import Field
 
-from ingress import queries
 from ingress.http.roles import ADMINS, AUDITORS, Scope
 from ingress.http.routes import Answer, Call, Instant, Meta, Moment, Query, ResponseModel, Route
 from ingress.ledger.client.position_tokens import PositionTokens, bad_cursor
-from ingress.users.directory import People
+from ingress.sql import queries
+from ingress.users.directory import UserDirectory
 from plumbing.postgres.connection_pool import Pool
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 LAST_ID: Final = 2**63 - 1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-FAR: Final = datetime(2262, 1, 1, tzinfo=UTC)
+END_OF_TIME: Final = datetime(2262, 1, 1, tzinfo=UTC)
 _CURSOR: Final = re.compile(r"([0-9]{1,16})-([0-9]{1,18})\Z").match
 
 
@@ -74,7 +74,7 @@ class _AuditRow(Struct, frozen=True, kw_only=True):
 
 
 class AuditLog:
-    def __init__(self, pool: Pool, people: People, positions: PositionTokens) -> None:
+    def __init__(self, pool: Pool, people: UserDirectory, positions: PositionTokens) -> None:
         self._pool = pool
         self._positions = positions
         self._people = people
@@ -145,9 +145,9 @@ def _cursor(row: _AuditRow) -> str:
 def _read(cursor: str | None, until: datetime | None) -> tuple[datetime, int]:
     """Where a page begins: rows before this time and id."""
     if cursor is None:
-        return until or FAR, -1 if until is not None else LAST_ID
+        return until or END_OF_TIME, -1 if until is not None else LAST_ID
     found = _CURSOR(cursor)
-    at = EPOCH + timedelta(microseconds=int(found[1])) if found else FAR
-    if found is None or at > FAR:
+    at = EPOCH + timedelta(microseconds=int(found[1])) if found else END_OF_TIME
+    if found is None or at > END_OF_TIME:
         raise bad_cursor()
     return (at, int(found[2])) if until is None or at < until else (until, -1)

@@ -17,11 +17,11 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.audit.entries import Event
 from ingress.background import Background
 from ingress.http.client_address import network_of
+from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 
 RETRY_S: Final = 0.5

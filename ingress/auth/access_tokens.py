@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import jwt
 
-from ingress.auth.signing_keys import Keys
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
 
@@ -28,7 +28,7 @@ class Access(NamedTuple):
 
 
 class AccessTokens:
-    def __init__(self, keys: Keys, issuer: str, ttl_s: int) -> None:
+    def __init__(self, keys: SigningKeys, issuer: str, ttl_s: int) -> None:
         self._keys = keys
         self._issuer = issuer
         self.ttl_s = ttl_s

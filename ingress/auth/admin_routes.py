@@ -6,7 +6,6 @@ Ending all sessions revokes the access tokens of the user, too.
 import uuid
 from typing import Any
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.auth import profile_routes, session_store
 from ingress.auth.api_keys import KeyList, key_list
@@ -15,8 +14,9 @@ from ingress.auth.revocations import KEY, SESSION
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import ADMINS, Scope
 from ingress.http.routes import Answer, Call, Query, Route
+from ingress.sql import queries
 from ingress.users.admin_routes import TAG
-from ingress.users.directory import People, User
+from ingress.users.directory import User, UserDirectory
 from plumbing.postgres.connection_pool import Pool
 
 
@@ -25,8 +25,8 @@ class UserAndId(Query):
     id: uuid.UUID
 
 
-class Administration:
-    def __init__(self, pool: Pool, people: People) -> None:
+class SessionAdminRoutes:
+    def __init__(self, pool: Pool, people: UserDirectory) -> None:
         self._pool = pool
         self._people = people
 
@@ -94,7 +94,7 @@ class Administration:
     async def sessions(self, call: Call[None, None]) -> Answer:
         user = await self._user(call)
         async with self._pool.connection() as connection:
-            found = await session_store.of(connection, user.id)
+            found = await session_store.list_sessions(connection, user.id)
         return Answer(profile_routes.session_list(found, call.caller.session_id))
 
     async def keys(self, call: Call[None, None]) -> Answer:

@@ -12,11 +12,10 @@ from msgspec import Struct
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.auth import client_secrets, session_store
 from ingress.auth.current_password import CurrentPassword
-from ingress.auth.login_throttle import Attempts
+from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.revocations import KEY
 from ingress.auth.sign_in import PASSWORD_PROBLEMS
@@ -34,6 +33,7 @@ from ingress.http.routes import (
     Route,
 )
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 
 TAG = "API keys"
@@ -97,7 +97,7 @@ class _Key(Struct, frozen=True, kw_only=True):
 
 class ApiKeys:
     def __init__(
-        self, settings: IngressSettings, pool: Pool, passwords: Passwords, attempts: Attempts
+        self, settings: IngressSettings, pool: Pool, passwords: Passwords, attempts: LoginThrottle
     ) -> None:
         self._ttl_s = settings.api_key_ttl_s
         self._max_ttl = timedelta(seconds=settings.api_key_max_ttl_s)
@@ -155,7 +155,7 @@ class ApiKeys:
             )
             raise HttpProblem(Code.FIELDS_INVALID, errors=[error])
         verified = await self._current_password.verify(call, body.current_password)
-        token = client_secrets.make(client_secrets.API_KEY)
+        token = client_secrets.new_secret(client_secrets.API_KEY)
         async with self._pool.connection() as connection:
             made = await queries.one(
                 connection,
@@ -176,7 +176,9 @@ class ApiKeys:
             await entries.note(
                 connection, call, "made an API key", made.id, detail={"ended": ended}
             )
-        return Answer(NewKeyResponse(**_shown(made).model_dump(), key=token, ended=ended), 201)
+        return Answer(
+            NewKeyResponse(**_key_response(made).model_dump(), key=token, ended=ended), 201
+        )
 
     async def revoke(self, call: Call[None, None]) -> Answer:
         id = str(uuid.UUID(call.path["id"]))
@@ -189,10 +191,10 @@ class ApiKeys:
 
 async def key_list(connection: queries.Connection, user_id: str) -> KeyList:
     found = await queries.every(connection, "keys_of", _Key, user_id=user_id)
-    return KeyList(data=[_shown(each) for each in found], meta=Meta(limit=len(found)))
+    return KeyList(data=[_key_response(each) for each in found], meta=Meta(limit=len(found)))
 
 
-def _shown(key: _Key) -> KeyResponse:
+def _key_response(key: _Key) -> KeyResponse:
     return KeyResponse(
         id=key.id,
         name=key.name,

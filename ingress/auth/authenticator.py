@@ -11,23 +11,23 @@ from typing import Final, NamedTuple
 from aiohttp import web
 from msgspec import Struct
 
-from ingress import queries
 from ingress.auth import client_secrets, cookies
 from ingress.auth.access_tokens import Access, AccessTokens
-from ingress.auth.revocations import Endings
-from ingress.auth.signing_keys import Keys
+from ingress.auth.revocations import Revocations
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import Scope, UserRole
 from ingress.http.routes import Caller
+from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 
-REMEMBERED: Final = 20_000
+MAX_CACHED_CALLERS: Final = 20_000
 # How long a cookie or an API key is believed without a query.
-BELIEVED_S: Final = 30.0
-USED_EVERY_S: Final = 60.0
+CACHE_TTL_S: Final = 30.0
+LAST_USED_INTERVAL_S: Final = 60.0
 
 
-class _Known(NamedTuple):
+class _CachedCaller(NamedTuple):
     caller: Caller
     until: float
 
@@ -49,14 +49,16 @@ class _IsCurrent(Struct, frozen=True):
 
 
 class Authenticator:
-    def __init__(self, pool: Pool, keys: Keys, access: AccessTokens, endings: Endings) -> None:
+    def __init__(
+        self, pool: Pool, keys: SigningKeys, access: AccessTokens, endings: Revocations
+    ) -> None:
         self._pool = pool
         self._keys = keys
         self._access = access
         self._endings = endings
         # Apart, as what comes by cookie is asked for more than a bearer token is.
-        self._known: dict[str, _Known] = {}
-        self._cookies: dict[str, _Known] = {}
+        self._known: dict[str, _CachedCaller] = {}
+        self._cookies: dict[str, _CachedCaller] = {}
         endings.on_any(self._known.clear)
         endings.on_any(self._cookies.clear)
 
@@ -75,7 +77,7 @@ class Authenticator:
             return await self._by_secret(token, client_secrets.API_KEY, self._known)
         return await self._by_access_token(token)
 
-    def _remembered(self, known: dict[str, _Known], token: str) -> Caller | None:
+    def _remembered(self, known: dict[str, _CachedCaller], token: str) -> Caller | None:
         found = known.get(token)
         if found is None or time.time() >= found.until or not self._endings.current:
             return None
@@ -112,8 +114,8 @@ class Authenticator:
         cookies.check_csrf(request, self._keys, caller.session_id)
         return caller
 
-    async def _by_secret(self, token: str, kind: str, known: dict[str, _Known]) -> Caller:
-        if not client_secrets.is_one(token, kind):
+    async def _by_secret(self, token: str, kind: str, known: dict[str, _CachedCaller]) -> Caller:
+        if not client_secrets.is_well_formed(token, kind):
             raise unauthenticated()
         endings = self._endings.count
         async with self._pool.connection() as connection:
@@ -122,21 +124,21 @@ class Authenticator:
                 "holder",
                 Holder,
                 hash=client_secrets.hashed(token),
-                used_every_s=USED_EVERY_S,
+                used_every_s=LAST_USED_INTERVAL_S,
             )
         if found is None:
             raise unauthenticated()
         caller = _caller(found)
         # Where something was revoked meanwhile it may be this: the next request asks again.
         if endings == self._endings.count:
-            _remember(known, token, caller, time.time() + min(BELIEVED_S, found.expires_in_s))
+            _remember(known, token, caller, time.time() + min(CACHE_TTL_S, found.expires_in_s))
         return caller
 
 
-def _remember(known: dict[str, _Known], token: str, caller: Caller, until: float) -> None:
-    if len(known) >= REMEMBERED:
+def _remember(known: dict[str, _CachedCaller], token: str, caller: Caller, until: float) -> None:
+    if len(known) >= MAX_CACHED_CALLERS:
         known.clear()
-    known[token] = _Known(caller, until)
+    known[token] = _CachedCaller(caller, until)
 
 
 def unauthenticated(detail: str | None = None) -> HttpProblem:

@@ -6,26 +6,28 @@ time.
 import asyncio
 from typing import Final
 
-from ingress import queries
 from ingress.background import Background
+from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 
-EVERY_S: Final = 3_600.0
+INTERVAL_S: Final = 3_600.0
 PAUSE_S: Final = 1.0
 KEPT_DAYS: Final = 30
-MOST: Final = 5_000
+BATCH_ROWS: Final = 5_000
 
 
-class Sweeping(Background):
+class Cleanup(Background):
     def __init__(self, pool: Pool) -> None:
-        super().__init__("cleanup is waiting for Postgres", EVERY_S)
+        super().__init__("cleanup is waiting for Postgres", INTERVAL_S)
         self._pool = pool
 
     async def turn(self) -> None:
-        await asyncio.sleep(PAUSE_S if await self.sweep() >= MOST else EVERY_S)
+        await asyncio.sleep(PAUSE_S if await self.sweep() >= BATCH_ROWS else INTERVAL_S)
 
     async def sweep(self) -> int:
         """How many rows are gone."""
         async with self._pool.connection() as connection:
-            gone = await queries.run(connection, "tokens_sweep", kept_days=KEPT_DAYS, most=MOST)
-            return gone + await queries.run(connection, "attempts_sweep", most=MOST)
+            gone = await queries.run(
+                connection, "tokens_sweep", kept_days=KEPT_DAYS, most=BATCH_ROWS
+            )
+            return gone + await queries.run(connection, "attempts_sweep", most=BATCH_ROWS)

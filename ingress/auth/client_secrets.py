@@ -15,11 +15,11 @@ API_KEY: Final = "slk_"
 _LENGTH: Final = len(REFRESH) + 43
 
 
-def make(kind: str) -> str:
+def new_secret(kind: str) -> str:
     return kind + secrets.token_urlsafe(32)
 
 
-def following(token: str, salt: bytes, client: bytes) -> str:
+def next_refresh_token(token: str, salt: bytes, client: bytes) -> str:
     """The refresh token that replaces one. Only the client that holds that one gets the same."""
     mac = hmac.digest(token.encode(), salt + client, hashlib.sha256)
     return REFRESH + base64.urlsafe_b64encode(mac).decode().rstrip("=")
@@ -29,7 +29,7 @@ def salt() -> bytes:
     return secrets.token_bytes(16)
 
 
-def is_one(text: str, kind: str) -> bool:
+def is_well_formed(text: str, kind: str) -> bool:
     """Whether it can be one: what cannot is not looked for."""
     return len(text) == _LENGTH and text.startswith(kind) and text.isascii()
 

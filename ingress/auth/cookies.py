@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from ingress.auth.signing_keys import Keys
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.problems import Code, HttpProblem
 
 SESSION_COOKIE: Final = "ledger_session"
@@ -41,11 +41,11 @@ def end_session(response: web.Response) -> None:
     response.del_cookie(SESSION_COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
 
 
-def csrf_token(keys: Keys, session_id: str) -> str:
+def csrf_token(keys: SigningKeys, session_id: str) -> str:
     return base64.urlsafe_b64encode(keys.mac(_PURPOSE, session_id.encode())).decode().rstrip("=")
 
 
-def check_csrf(request: web.Request, keys: Keys, session_id: str) -> None:
+def check_csrf(request: web.Request, keys: SigningKeys, session_id: str) -> None:
     """Of a request that is signed in by cookie."""
     if request.method in _SAFE:
         return

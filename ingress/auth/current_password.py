@@ -5,18 +5,18 @@ Keeps the rule that wrong ones are counted for each user, as those at signing in
 
 from typing import Any
 
-from ingress import queries
 from ingress.auth import session_store
-from ingress.auth.login_throttle import Attempts
+from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import Passwords
 from ingress.http.client_address import address_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.routes import Call
+from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 
 
 class CurrentPassword:
-    def __init__(self, pool: Pool, passwords: Passwords, attempts: Attempts) -> None:
+    def __init__(self, pool: Pool, passwords: Passwords, attempts: LoginThrottle) -> None:
         self._pool = pool
         self._passwords = passwords
         self._attempts = attempts

@@ -12,17 +12,17 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from ingress import queries
-from ingress.auth.signing_keys import Keys
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.client_address import network_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 
 # Counts are of microseconds.
 ROUNDING_S = 0.001
 
 
-class Count(NamedTuple):
+class AttemptCount(NamedTuple):
     """What is counted for, and how much of the window one wrong password takes."""
 
     key: bytes
@@ -39,15 +39,15 @@ class _CountedKey(Struct, frozen=True):
     key: bytes
 
 
-class Attempts:
-    def __init__(self, settings: IngressSettings, keys: Keys) -> None:
+class LoginThrottle:
+    def __init__(self, settings: IngressSettings, keys: SigningKeys) -> None:
         self._window_s = float(settings.login_window_s)
         self._by_email_s = self._window_s / settings.login_failures_per_email
         self._by_address_s = self._window_s / settings.login_failures_per_address
         self._registration_s = self._window_s / settings.registrations_per_address
         self._keys = keys
 
-    def at_signing_in(self, email: str, address: str | None, was_here: bool) -> list[Count]:
+    def at_signing_in(self, email: str, address: str | None, was_here: bool) -> list[AttemptCount]:
         """`was_here`: whether the user of that e-mail has signed in from that place."""
         place = network_of(address)
         who = f"email {email.lower()}"
@@ -62,14 +62,14 @@ class Attempts:
             )
         return counts
 
-    def of_the_signed_in(self, user_id: str) -> list[Count]:
+    def of_the_signed_in(self, user_id: str) -> list[AttemptCount]:
         return [self._count(f"user {user_id}", self._by_email_s)]
 
     def place_key(self, address: str | None) -> bytes:
         return self._key(f"place {network_of(address)}")
 
-    def _count(self, what: str, cost_s: float, **more: bool) -> Count:
-        return Count(self._key(what), cost_s, **more)
+    def _count(self, what: str, cost_s: float, **more: bool) -> AttemptCount:
+        return AttemptCount(self._key(what), cost_s, **more)
 
     def _key(self, what: str) -> bytes:
         return self._keys.mac("attempts", what.encode())
@@ -83,7 +83,7 @@ class Attempts:
     async def check(
         self,
         connection: queries.Connection,
-        counts: Sequence[Count],
+        counts: Sequence[AttemptCount],
         refusal: Code = Code.TOO_MANY_ATTEMPTS,
     ) -> None:
         """Raises a Problem where no further attempt is taken now."""
@@ -91,12 +91,12 @@ class Attempts:
         if wait_s > ROUNDING_S:
             raise _too_many(refusal, wait_s)
 
-    async def failed(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
+    async def failed(self, connection: queries.Connection, counts: Sequence[AttemptCount]) -> None:
         """Of many at once, those that are too many are told nothing."""
         await self._spend(connection, counts, Code.TOO_MANY_ATTEMPTS)
 
     async def _spend(
-        self, connection: queries.Connection, counts: Sequence[Count], refusal: Code
+        self, connection: queries.Connection, counts: Sequence[AttemptCount], refusal: Code
     ) -> None:
         await self.check(connection, counts, refusal)
         found = await queries.every(
@@ -113,14 +113,18 @@ class Attempts:
             # Others were counted between the two; the transaction ends with the Problem.
             raise _too_many(refusal, await self._wait_s(connection, late))
 
-    async def succeeded(self, connection: queries.Connection, counts: Sequence[Count]) -> None:
+    async def succeeded(
+        self, connection: queries.Connection, counts: Sequence[AttemptCount]
+    ) -> None:
         """As `failed`: a right guess among too many is told nothing either."""
         await self.check(connection, counts)
         for count in counts:
             if count.success_resets:
                 await queries.run(connection, "attempts_forget", key=count.key)
 
-    async def _wait_s(self, connection: queries.Connection, counts: Sequence[Count]) -> float:
+    async def _wait_s(
+        self, connection: queries.Connection, counts: Sequence[AttemptCount]
+    ) -> float:
         found = await queries.one(
             connection, "attempts_wait", _Wait, **_asked(counts), window_s=self._window_s
         )
@@ -132,5 +136,5 @@ def _too_many(code: Code, wait_s: float) -> HttpProblem:
     return HttpProblem(code, headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
 
 
-def _asked(counts: Sequence[Count]) -> dict[str, list[bytes] | list[float]]:
+def _asked(counts: Sequence[AttemptCount]) -> dict[str, list[bytes] | list[float]]:
     return {"keys": [each.key for each in counts], "costs": [each.cost_s for each in counts]}

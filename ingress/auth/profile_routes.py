@@ -9,11 +9,10 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.auth import session_store
 from ingress.auth.current_password import CurrentPassword
-from ingress.auth.login_throttle import Attempts
+from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.registration import NewPassword
 from ingress.auth.revocations import KEY, SESSION
@@ -22,8 +21,9 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import SIGNED_IN, Scope
 from ingress.http.routes import Answer, Body, Call, Instant, Meta, Query, ResponseModel, Route
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 from ingress.users import demo_users, directory
-from ingress.users.directory import People, UserResponse
+from ingress.users.directory import UserDirectory, UserResponse
 from plumbing.postgres.connection_pool import Pool
 
 
@@ -62,14 +62,14 @@ class SessionId(Query):
     id: uuid.UUID
 
 
-class Own:
+class ProfileRoutes:
     def __init__(
         self,
         settings: IngressSettings,
         pool: Pool,
         passwords: Passwords,
-        attempts: Attempts,
-        people: People,
+        attempts: LoginThrottle,
+        people: UserDirectory,
     ) -> None:
         self._refuses_demo = demo_users.others_reach(settings)
         self._pool = pool
@@ -126,11 +126,11 @@ class Own:
     async def me(self, call: Call[None, None]) -> Answer:
         user = await self._people.by_id(call.caller.id)
         assert user is not None, "who asks is somebody"
-        return Answer(directory.shown(user))
+        return Answer(directory.user_response(user))
 
     async def sessions(self, call: Call[None, None]) -> Answer:
         async with self._pool.connection() as connection:
-            found = await session_store.of(connection, call.caller.id)
+            found = await session_store.list_sessions(connection, call.caller.id)
         return Answer(session_list(found, call.caller.session_id))
 
     async def end(self, call: Call[None, None]) -> Answer:

@@ -13,22 +13,22 @@ import psycopg
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.auth import client_secrets, session_store
-from ingress.auth.login_throttle import Attempts
+from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
-from ingress.auth.sign_in import TAG, SignedInResponse, SigningIn
+from ingress.auth.sign_in import TAG, SignedInResponse, SignIn
 from ingress.http.client_address import address_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import PUBLIC, UserRole
 from ingress.http.routes import Answer, Body, Call, Route
 from ingress.ledger.request_fields import WaitHeaders, wait_s
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 from ingress.users import demo_users
 from ingress.users.directory import User
 from ingress.users.emails import Email
-from ingress.wallets import Openings, add_wallet
+from ingress.wallets import WalletDirectory, add_wallet
 from plumbing.postgres.connection_pool import Pool
 from plumbing.worker.crash_points import CrashPoints
 
@@ -84,9 +84,9 @@ class Registration:
         settings: IngressSettings,
         pool: Pool,
         passwords: Passwords,
-        attempts: Attempts,
-        openings: Openings,
-        signing_in: SigningIn,
+        attempts: LoginThrottle,
+        openings: WalletDirectory,
+        signing_in: SignIn,
         crash: CrashPoints,
     ) -> None:
         self._is_open = settings.registration_open

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 import psycopg
 from msgspec import Struct
 
-from ingress import queries
 from ingress.auth.access_tokens import Access
 from ingress.background import Background
+from ingress.sql import queries
 from plumbing.postgres import connection_pool
 from plumbing.postgres.connection_pool import Connection
 
@@ -31,10 +31,10 @@ HEARTBEAT_S: Final = 4.0
 SILENCE_S: Final = 20.0
 LOAD_TIMEOUT_S: Final = 30.0
 # An access token's end is told by the clock of the ingress that reads it.
-SLACK_S: Final = 300.0
+CLOCK_SKEW_S: Final = 300.0
 
 
-class _Ending(Struct, frozen=True):
+class _RevocationRow(Struct, frozen=True):
     kind: str
     id: str
     counter: int
@@ -45,7 +45,7 @@ class _Revoked(NamedTuple):
     heard_at: float
 
 
-class Endings(Background):
+class Revocations(Background):
     def __init__(
         self,
         database_url: str,
@@ -57,7 +57,7 @@ class Endings(Background):
         super().__init__("not receiving revocations", PAUSE_S)
         self._url = database_url
         self._application = application
-        self._kept_s = access_ttl_s + SLACK_S
+        self._kept_s = access_ttl_s + CLOCK_SKEW_S
         self._silence_s = silence_s
         self._sessions: dict[str, float] = {}
         self._users: dict[str, _Revoked] = {}
@@ -121,7 +121,9 @@ class Endings(Background):
             # First listen, then load: nothing lies between.
             await connection.execute(f"LISTEN {CHANNEL}")
             connection.answer_timeout_s = LOAD_TIMEOUT_S
-            for each in await queries.every(connection, "endings", _Ending, kept_s=self._kept_s):
+            for each in await queries.every(
+                connection, "endings", _RevocationRow, kept_s=self._kept_s
+            ):
                 self._note(each.kind, each.id, each.counter)
             connection.answer_timeout_s = connection_pool.ANSWER_TIMEOUT_S
             self._forget_others()

@@ -12,12 +12,12 @@ from typing import Final
 from aiohttp import web
 from msgspec import Struct
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.auth import client_secrets
 from ingress.auth.revocations import CHANNEL, KEY, SESSION
 from ingress.http.client_address import address_of, network_of
 from ingress.ledger.request_fields import KEY_HEADER
+from ingress.sql import queries
 from ingress.users.directory import User
 
 MAX_AGENT_LENGTH: Final = 300
@@ -92,7 +92,7 @@ async def begin(
 ) -> Begun | None:
     """None where `verified` is not the hash of the user's current password, or the user is
     disabled. Of more than `most` sessions the oldest end."""
-    token = client_secrets.make(kind)
+    token = client_secrets.new_secret(kind)
     agent = request.headers.get("User-Agent", "").encode("ascii", "replace").decode()
     begun = await queries.one(
         connection,
@@ -116,10 +116,10 @@ async def refresh(
 ) -> tuple[Refreshed, str] | None:
     """The session and its next refresh token. None: not valid; if it was used before, its session
     has ended now."""
-    if not client_secrets.is_one(token, client_secrets.REFRESH):
+    if not client_secrets.is_well_formed(token, client_secrets.REFRESH):
         return None
     client, salt = _client(request), client_secrets.salt()
-    new, old = client_secrets.following(token, salt, client), client_secrets.hashed(token)
+    new, old = client_secrets.next_refresh_token(token, salt, client), client_secrets.hashed(token)
     found = await queries.one(
         connection,
         "session_refresh",
@@ -134,7 +134,7 @@ async def refresh(
     rotated = await queries.one(connection, "session_rotated", _Rotated, old=old, within_s=RETRY_S)
     # Without a key the client is only an address and a browser, which others may share.
     if rotated is not None and KEY_HEADER in request.headers:
-        same = client_secrets.following(token, rotated.salt, client)
+        same = client_secrets.next_refresh_token(token, rotated.salt, client)
         # The hash is another's if that token was used, or if the client is not the same.
         if hmac.compare_digest(client_secrets.hashed(same), rotated.hash):
             return rotated, same
@@ -158,7 +158,7 @@ def _client(request: web.Request) -> bytes:
     return "\n".join((place, *headers)).encode(errors="surrogateescape")
 
 
-async def of(connection: queries.Connection, user_id: str) -> list[Session]:
+async def list_sessions(connection: queries.Connection, user_id: str) -> list[Session]:
     return await queries.every(connection, "sessions_of", Session, user_id=user_id)
 
 

@@ -10,14 +10,13 @@ from aiohttp import web
 from msgspec import Struct
 from pydantic import Field
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.auth import client_secrets, cookies, session_store
 from ingress.auth.access_tokens import AccessTokens
-from ingress.auth.login_throttle import Attempts
+from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.revocations import SESSION
-from ingress.auth.signing_keys import Keys
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.client_address import address_of, network_of
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import PUBLIC, SIGNED_IN, UserRole
@@ -27,9 +26,10 @@ from ingress.ledger.request_fields import KEY_HEADER
 from ingress.ledger.views import wallet_view
 from ingress.ledger.views.wallet_view import WalletResponse
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 from ingress.users import demo_users, directory, emails
-from ingress.users.directory import People, User, UserResponse
-from ingress.wallets import Openings
+from ingress.users.directory import User, UserDirectory, UserResponse
+from ingress.wallets import WalletDirectory
 from plumbing.postgres.connection_pool import Pool
 
 TAG = "Sessions"
@@ -92,17 +92,17 @@ class Credentials(Struct, frozen=True):
     was_here: bool  # has signed in from this network before
 
 
-class SigningIn:
+class SignIn:
     def __init__(
         self,
         settings: IngressSettings,
         pool: Pool,
-        keys: Keys,
+        keys: SigningKeys,
         access: AccessTokens,
         passwords: Passwords,
-        attempts: Attempts,
-        people: People,
-        openings: Openings,
+        attempts: LoginThrottle,
+        people: UserDirectory,
+        openings: WalletDirectory,
     ) -> None:
         self._session_ttl_s = settings.session_ttl_s
         self._cookie_ttl_s = settings.cookie_ttl_s
@@ -238,7 +238,7 @@ class SigningIn:
         caller = Caller(user.id, user.number, UserRole(user.role), begun.id)
         access = self._access.make(caller, begun.counter)
         return SignedInResponse(
-            user=directory.shown(user),
+            user=directory.user_response(user),
             wallet=await self._wallet(user),
             access_token=access,
             token=access,
@@ -258,7 +258,7 @@ class SigningIn:
         self, call: Call[Login, None], kind: str, ttl_s: int
     ) -> session_store.Begun | None:
         """None: the hash that was verified is no longer the user's."""
-        email = emails.read(call.body.email)
+        email = emails.parse_email(call.body.email)
         address = address_of(call.request)
         found = None
         async with self._pool.connection() as connection:
@@ -306,7 +306,7 @@ class SigningIn:
 
     async def _browser(self, user: User, session_id: str) -> BrowserResponse:
         return BrowserResponse(
-            user=directory.shown(user),
+            user=directory.user_response(user),
             wallet=await self._wallet(user),
             csrf_token=cookies.csrf_token(self._keys, session_id),
             expires_in=self._cookie_ttl_s,

@@ -21,7 +21,7 @@ DAY_S: Final = 24 * 3_600
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Keys:
+class SigningKeys:
     """The first master signs; all are believed."""
 
     def __init__(self, masters: Sequence[bytes]) -> None:
@@ -29,7 +29,7 @@ class Keys:
         self._current = next(iter(self._masters))
 
     @classmethod
-    def of(cls, settings: IngressSettings) -> "Keys":
+    def of(cls, settings: IngressSettings) -> "SigningKeys":
         given = [settings.signing_key, settings.signing_key_previous]
         masters = [each.get_secret_value().encode() for each in given if each is not None]
         if settings.signing_key is None:

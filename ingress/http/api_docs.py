@@ -133,7 +133,7 @@ def _served(request: web.Request, file: File) -> web.Response:
 
 @cache
 def _read(name: str) -> bytes:
-    return (resources.files("ingress") / "pages" / name).read_bytes()
+    return (resources.files("ingress.http") / "pages" / name).read_bytes()
 
 
 @cache

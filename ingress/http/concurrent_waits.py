@@ -12,7 +12,7 @@ from ingress.http.problems import Code, HttpProblem
 RETRY_AFTER_S = "1"
 
 
-class Waits:
+class ConcurrentWaits:
     def __init__(self, most: int) -> None:
         """`most` is for each user."""
         self._most = most

@@ -23,16 +23,16 @@ from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
-from ingress import queries
 from ingress.audit.entries import Event
 from ingress.audit.trail import Refusal, Source
 from ingress.http import client_address, problems, request_parsing
 from ingress.http.client_address import address_of
-from ingress.http.concurrent_waits import Waits
+from ingress.http.concurrent_waits import ConcurrentWaits
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Caller, Query, ResponseModel, Route
 from ingress.ledger.request_fields import WaitQuery
+from ingress.sql import queries
 from plumbing import metrics
 from schemas.validation import command_validation
 
@@ -188,7 +188,7 @@ class AuthenticatorPort(Protocol):
 
 
 def handler(
-    route: Route, guard: AuthenticatorPort, waits: Waits
+    route: Route, guard: AuthenticatorPort, waits: ConcurrentWaits
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """The declaration at work."""
     body = TypeAdapter(route.body) if route.body is not None else None
@@ -259,7 +259,7 @@ def add(
     app: web.Application,
     routes: Iterable[Route],
     guard: AuthenticatorPort,
-    waits: Waits,
+    waits: ConcurrentWaits,
     prefix: str,
 ) -> None:
     for route in routes:

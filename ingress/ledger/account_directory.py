@@ -9,12 +9,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from ingress import queries
 from ingress.http.problems import FieldError, HttpProblem
 from ingress.http.roles import READERS, UserRole
 from ingress.http.routes import Caller
-from ingress.users.directory import People
-from ingress.wallets import Openings, Wallet
+from ingress.sql import queries
+from ingress.users.directory import UserDirectory
+from ingress.wallets import Wallet, WalletDirectory
 from plumbing.postgres.connection_pool import Pool
 from schemas import ids
 from schemas.field_types import AccountType
@@ -46,8 +46,8 @@ class AccountDirectory:
     def __init__(
         self,
         pool: Pool,
-        people: People,
-        openings: Openings,
+        people: UserDirectory,
+        openings: WalletDirectory,
         max_cached: int = MAX_CACHED_ACCOUNTS,
     ) -> None:
         self._max_cached = max_cached

@@ -8,7 +8,7 @@ import asyncio
 from confluent_kafka import KafkaError, KafkaException
 
 from ingress.audit.trail import AuditTrail
-from ingress.auth.signing_keys import Keys
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.routes import Route
 from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.client.ledger_client import LedgerClient, QueueFull
@@ -26,8 +26,8 @@ from ingress.ledger.routes.transactions import TransactionRoutes
 from ingress.ledger.routes.wallets import WalletRoutes
 from ingress.ledger.views.responses import TransactionPresenter
 from ingress.settings import IngressSettings
-from ingress.users.directory import People
-from ingress.wallets import Openings
+from ingress.users.directory import UserDirectory
+from ingress.wallets import WalletDirectory
 from plumbing.postgres.connection_pool import Pool
 from plumbing.worker.crash_points import CrashPoints
 from schemas import ids
@@ -41,9 +41,9 @@ class LedgerApi:
         self,
         settings: IngressSettings,
         pool: Pool,
-        keys: Keys,
-        people: People,
-        openings: Openings,
+        keys: SigningKeys,
+        people: UserDirectory,
+        openings: WalletDirectory,
         crash: CrashPoints,
         tokens: PositionTokens,
         trail: AuditTrail,

@@ -9,7 +9,6 @@ from typing import Annotated
 from msgspec import Struct
 from pydantic import Field
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.auth import session_store
 from ingress.auth.revocations import KEY, SESSION
@@ -17,9 +16,10 @@ from ingress.http.problems import Code, FieldError, HttpProblem
 from ingress.http.roles import ADMINS, Scope, UserRole
 from ingress.http.routes import Answer, Body, Call, Meta, Query, ResponseModel, Route
 from ingress.ledger.client.position_tokens import PositionTokens
+from ingress.sql import queries
 from ingress.users import directory
-from ingress.users.directory import People, User, UserResponse
-from ingress.users.emails import read as read_email
+from ingress.users.directory import User, UserDirectory, UserResponse
+from ingress.users.emails import parse_email as read_email
 from plumbing.postgres.connection_pool import Pool
 
 TAG = "Users"
@@ -56,8 +56,8 @@ class _UserCount(Struct, frozen=True):
     admins: int
 
 
-class Users:
-    def __init__(self, pool: Pool, people: People, positions: PositionTokens) -> None:
+class UserAdminRoutes:
+    def __init__(self, pool: Pool, people: UserDirectory, positions: PositionTokens) -> None:
         self._pool = pool
         self._positions = positions
         self._people = people
@@ -126,13 +126,13 @@ class Users:
         more = str(page[-1].number) if len(found) > asked.limit else None
         return Answer(
             UserList(
-                data=[_shown(each) for each in page],
+                data=[_admin_response(each) for each in page],
                 meta=Meta(limit=asked.limit, next_cursor=self._positions.write_cursor(more)),
             )
         )
 
     async def show(self, call: Call[None, None]) -> Answer:
-        return Answer(_shown(await self._found(call)))
+        return Answer(_admin_response(await self._found(call)))
 
     async def change(self, call: Call[UserChange, None]) -> Answer:
         user = await self._found(call)
@@ -149,7 +149,7 @@ class Users:
                 disabled=asked.disabled,
             )
             if changed is None:
-                return Answer(_shown(await self._read(connection, user.id)))
+                return Answer(_admin_response(await self._read(connection, user.id)))
             left = await queries.one(connection, "admins", _UserCount)
             assert left is not None, "an aggregate is a row"
             if left.admins == 0:
@@ -160,7 +160,7 @@ class Users:
                 connection, call, "changed a user", user.id, detail=asked.model_dump(mode="json")
             )
         self._people.forget()
-        return Answer(_shown(changed))
+        return Answer(_admin_response(changed))
 
     async def _found(self, call: Call[UserChange, None] | Call[None, None]) -> User:
         known = await self._people.by_reference(call.path["user"])
@@ -176,5 +176,5 @@ class Users:
         return user
 
 
-def _shown(user: User) -> UserAdminResponse:
-    return UserAdminResponse(**directory.shown(user).model_dump(), disabled=user.disabled)
+def _admin_response(user: User) -> UserAdminResponse:
+    return UserAdminResponse(**directory.user_response(user).model_dump(), disabled=user.disabled)

@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 from msgspec import Struct
 
-from ingress import queries
 from ingress.auth.passwords import Passwords, normalized
 from ingress.http.problems import Code, FieldError, HttpProblem
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 from plumbing.failures import Failure
 from plumbing.postgres.connection_pool import Pool
 

@@ -10,13 +10,13 @@ from typing import Final
 
 from msgspec import Struct
 
-from ingress import queries
 from ingress.http.roles import READERS, UserRole
 from ingress.http.routes import Caller, Instant, ResponseModel
+from ingress.sql import queries
 from ingress.users import emails
 from plumbing.postgres.connection_pool import Pool
 
-REMEMBERED: Final = 50_000
+MAX_CACHED_USERS: Final = 50_000
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}\Z").match
 
 
@@ -41,7 +41,7 @@ class UserResponse(ResponseModel):
     created_at: Instant
 
 
-def shown(user: User) -> UserResponse:
+def user_response(user: User) -> UserResponse:
     return UserResponse(
         id=user.number,
         uuid=user.id,
@@ -53,7 +53,7 @@ def shown(user: User) -> UserResponse:
     )
 
 
-def parsed(reference: str | int) -> str | int | None:
+def parse_reference(reference: str | int) -> str | int | None:
     """The integer id or the uuid; None: it can be neither."""
     if isinstance(reference, int) or _NUMBER(reference):
         return number if 0 < (number := int(reference)) < 2**63 else None
@@ -63,7 +63,7 @@ def parsed(reference: str | int) -> str | int | None:
         return None
 
 
-class People:
+class UserDirectory:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._known: dict[str | int, User] = {}
@@ -77,19 +77,19 @@ class People:
 
     async def by_reference(self, reference: str | int) -> User | None:
         """By the integer id or the uuid, as a field that takes a user takes either."""
-        found = parsed(reference)
+        found = parse_reference(reference)
         if isinstance(found, int):
             return await self._by_number(found)
         return None if found is None else await self.by_id(found)
 
     async def visible(self, caller: Caller, reference: str) -> User | None:
         """The caller; another user only for those who may read all. Nobody else is looked for."""
-        if parsed(reference) in (caller.id, caller.number):
+        if parse_reference(reference) in (caller.id, caller.number):
             return await self.by_id(caller.id)
         return await self.by_reference(reference) if caller.role in READERS else None
 
     async def by_email(self, text: str) -> User | None:
-        email = emails.read(text)
+        email = emails.parse_email(text)
         if email is None:
             return None
         email = email.lower()
@@ -106,6 +106,6 @@ class People:
         return found
 
     def _remember(self, user: User) -> None:
-        if len(self._known) >= REMEMBERED:
+        if len(self._known) >= MAX_CACHED_USERS:
             self._known.clear()
         self._known[user.id] = self._known[user.number] = self._known[user.email.lower()] = user

@@ -17,7 +17,7 @@ _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-def read(text: str) -> str | None:
+def parse_email(text: str) -> str | None:
     """The address as it is kept: two that differ in case alone are the same. None: not one."""
     local, at, domain = text.strip(" ").rpartition("@")
     if not at or not 1 <= len(local) <= 64 or not _LOCAL.fullmatch(local):
@@ -35,7 +35,7 @@ def read(text: str) -> str | None:
 
 
 def _required(text: str) -> str:
-    found = read(text)
+    found = parse_email(text)
     if found is None:
         raise PydanticCustomError("email_invalid", "is not a valid e-mail address")
     return found

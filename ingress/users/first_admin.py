@@ -10,13 +10,13 @@ import psycopg
 import structlog
 from msgspec import Struct
 
-from ingress import queries
 from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
 from ingress.auth.registration import add_user
-from ingress.background import LONGEST_PAUSE_S
+from ingress.background import MAX_PAUSE_S
 from ingress.http.problems import HttpProblem
 from ingress.http.roles import UserRole
 from ingress.settings import IngressSettings
+from ingress.sql import queries
 from ingress.users import emails
 from plumbing.failures import Failure
 from plumbing.postgres import connection_pool
@@ -49,7 +49,7 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
                 again_in_s=pause_s,
             )
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
         except HttpProblem:
             # Anybody can register an address: that neither makes an admin nor stops the ingress.
             log.error(
@@ -103,7 +103,7 @@ def _password(text: str) -> str:
 
 
 def _email(text: str) -> str:
-    email = emails.read(text)
+    email = emails.parse_email(text)
     if email is None:
         raise Failure(f"{text}: not a valid e-mail address")
     return email

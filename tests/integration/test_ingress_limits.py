@@ -16,8 +16,8 @@ import pytest
 from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.routes import paged_lists
-from ingress.users.directory import People
-from ingress.wallets import MAX_WALLETS, Openings
+from ingress.users.directory import UserDirectory
+from ingress.wallets import MAX_WALLETS, WalletDirectory
 from plumbing.postgres import connection_pool
 from plumbing.postgres.connection_pool import Connection
 from sinks.reads import pages
@@ -56,10 +56,10 @@ async def test_accounts_are_found_while_the_cache_is_cleared(
 ) -> None:
     wallets = [ada.wallet_id, other_wallet, api.ingress.person().wallet_id]
     async with connection_pool.pool(api.database, 2, "test") as pool:
-        openings = Openings(pool)
+        openings = WalletDirectory(pool)
         for id in wallets:
             assert await openings.is_open(id, 30)
-        accounts = AccountDirectory(pool, People(pool), openings, max_cached=2)
+        accounts = AccountDirectory(pool, UserDirectory(pool), openings, max_cached=2)
         for some in (wallets[:2], wallets, wallets[1:], wallets):
             assert set(await accounts.by_ids(some)) == set(some)
 

@@ -15,8 +15,8 @@ from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
 from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.client.outcome_lookup import OutcomeLookup
-from ingress.users.directory import People
-from ingress.wallets import Openings
+from ingress.users.directory import UserDirectory
+from ingress.wallets import WalletDirectory
 from plumbing.postgres import connection_pool
 from schemas import ids
 from sinks.reads import transactions
@@ -103,7 +103,7 @@ async def test_another_wallets_transaction_takes_the_same_work_as_a_missing_one(
 ) -> None:
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
-        people, openings = People(pool), Openings(pool)
+        people, openings = UserDirectory(pool), WalletDirectory(pool)
         outcomes = OutcomeLookup(pool, AccountDirectory(pool, people, openings))
         foreign = of_key(ada, "rent")
         first = await work(lambda: outcomes.by_transaction(UNKNOWN, eve.uuid))
@@ -127,7 +127,7 @@ async def test_a_foreign_internal_account_takes_the_same_work_as_a_missing_one(
     caller = Caller(eve.uuid, eve.number, UserRole.USER)
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
-        directory = AccountDirectory(pool, People(pool), Openings(pool))
+        directory = AccountDirectory(pool, UserDirectory(pool), WalletDirectory(pool))
         missing = await work(lambda: directory.find_receiver(caller, UNKNOWN))
         assert await work(lambda: directory.find_receiver(caller, internal)) == missing
         assert await directory.find(internal) is not None  # now it is cached
@@ -157,8 +157,8 @@ async def test_staff_take_the_same_work_as_unknown_users(api: Api, ada: Person) 
     admin = api.ingress.admin()
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
-        openings = Openings(pool)
-        people = People(pool)
+        openings = WalletDirectory(pool)
+        people = UserDirectory(pool)
         assert await people.by_id(admin.uuid) is not None  # cached, like every signed-in user
         for staff, nobody in ((admin.number, 2**40), (admin.uuid, UNKNOWN)):
             first = await work(partial(openings.receiving, "NGN", reference=nobody))

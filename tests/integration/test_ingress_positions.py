@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ingress.auth.signing_keys import Keys
+from ingress.auth.signing_keys import SigningKeys
 from schemas.ids import EPOCH
 from tests.testkit.ledger_api import PREFIX, SIGNING_KEY, Answer, Api, Ingress, Person
 
@@ -45,12 +45,16 @@ def test_a_status_url_of_another_ledger_or_epoch_is_refused(
     refused(ingress.get(moved, ada.token), what)
     # Also with a valid signature, as after a restore, or if ledgers share the key.
     place = moved.split("position=")[1].split("&")[0]
-    mac = Keys([SIGNING_KEY.encode()]).mac("command location", f"{ada.uuid}|{id}|{place}".encode())
+    mac = SigningKeys([SIGNING_KEY.encode()]).mac(
+        "command location", f"{ada.uuid}|{id}|{place}".encode()
+    )
     signature = base64.urlsafe_b64encode(mac).decode().rstrip("=")
     refused(ingress.get(f"/commands/{id}?position={place}&signature={signature}", ada.token), what)
     # A URL that was signed without ledger and epoch is unknown.
     bare = place.split(":", 2)[2]
-    mac = Keys([SIGNING_KEY.encode()]).mac("command location", f"{ada.uuid}|{id}|{bare}".encode())
+    mac = SigningKeys([SIGNING_KEY.encode()]).mac(
+        "command location", f"{ada.uuid}|{id}|{bare}".encode()
+    )
     signature = base64.urlsafe_b64encode(mac).decode().rstrip("=")
     for query in (f"position={bare}&signature={signature}", f"signature={signature}"):
         assert ingress.get(f"/commands/{id}?{query}", ada.token).status in (404, 422)

@@ -13,24 +13,24 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
-from ingress import queries
 from ingress.auth import session_store
 from ingress.auth.access_tokens import AccessTokens
 from ingress.auth.api_keys import ApiKeys, KeyResponse, NewKey, key_list
-from ingress.auth.login_throttle import Attempts
+from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import Passwords
-from ingress.auth.profile_routes import Own, PasswordChange
+from ingress.auth.profile_routes import PasswordChange, ProfileRoutes
 from ingress.auth.registration import add_user
-from ingress.auth.sign_in import Login, Refresh, SigningIn, TokensResponse
-from ingress.auth.signing_keys import Keys
+from ingress.auth.sign_in import Login, Refresh, SignIn, TokensResponse
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import Scope, UserRole
 from ingress.http.routes import Answer, Call, Caller
 from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.settings import IngressSettings
-from ingress.users.admin_routes import UserChange, Users
-from ingress.users.directory import People, User
-from ingress.wallets import Openings
+from ingress.sql import queries
+from ingress.users.admin_routes import UserAdminRoutes, UserChange
+from ingress.users.directory import User, UserDirectory
+from ingress.wallets import WalletDirectory
 from plumbing.postgres import connection_pool
 
 T = TypeVar("T")
@@ -62,18 +62,25 @@ class Parts:
             login_failures_per_address=1_000_000,
         )
         self.pool = connection_pool.pool(database, 6, "test")
-        keys = Keys.of(settings)
-        people = People(self.pool)
+        keys = SigningKeys.of(settings)
+        people = UserDirectory(self.pool)
         # Memory does not matter here: the least there is.
         self.passwords = Pausing(2, 8)
-        attempts = Attempts(settings, keys)
+        attempts = LoginThrottle(settings, keys)
         access = AccessTokens(keys, "books", 900)
-        self.signing_in = SigningIn(
-            settings, self.pool, keys, access, self.passwords, attempts, people, Openings(self.pool)
+        self.signing_in = SignIn(
+            settings,
+            self.pool,
+            keys,
+            access,
+            self.passwords,
+            attempts,
+            people,
+            WalletDirectory(self.pool),
         )
-        self.own = Own(settings, self.pool, self.passwords, attempts, people)
+        self.own = ProfileRoutes(settings, self.pool, self.passwords, attempts, people)
         self.api_keys = ApiKeys(settings, self.pool, self.passwords, attempts)
-        self.users = Users(self.pool, people, PositionTokens("races"))
+        self.users = UserAdminRoutes(self.pool, people, PositionTokens("races"))
 
     async def user(self, number: int) -> User:
         hashed = await self.passwords.hash_without_place(OLD)
@@ -130,7 +137,7 @@ class Parts:
 
     async def sessions(self, user: User) -> list[session_store.Session]:
         async with self.pool.connection() as connection:
-            return await session_store.of(connection, user.id)
+            return await session_store.list_sessions(connection, user.id)
 
     async def keys(self, user: User) -> list[KeyResponse]:
         async with self.pool.connection() as connection:

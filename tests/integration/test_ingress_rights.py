@@ -19,8 +19,8 @@ from aiohttp.test_utils import make_mocked_request
 
 from ingress.auth.access_tokens import AccessTokens
 from ingress.auth.authenticator import Authenticator
-from ingress.auth.revocations import Endings
-from ingress.auth.signing_keys import Keys
+from ingress.auth.revocations import Revocations
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.problems import HttpProblem
 from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
@@ -314,9 +314,9 @@ class Listening:
     """A guard, and the listener that it relies on."""
 
     def __init__(self, heard_at: str, database: str, silence_s: float) -> None:
-        keys = Keys([b"k" * 40])
+        keys = SigningKeys([b"k" * 40])
         self.access = AccessTokens(keys, "books", 900)
-        self.endings = Endings(heard_at, "listening", 900, silence_s=silence_s)
+        self.endings = Revocations(heard_at, "listening", 900, silence_s=silence_s)
         self.pool = connection_pool.pool(database, 2, "test")
         self.guard = Authenticator(self.pool, keys, self.access, self.endings)
 
@@ -455,7 +455,7 @@ async def test_a_server_that_gives_no_answer_is_left_for_a_new_connection(
 
 
 def test_after_20_seconds_of_silence_it_relies_on_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    endings = Endings("", "listening", 900)
+    endings = Revocations("", "listening", 900)
     assert not endings.current
     now = time.monotonic()
 

@@ -18,8 +18,8 @@ from psycopg import sql
 
 from ingress.auth import client_secrets
 from ingress.auth.access_tokens import ALGORITHM
-from ingress.auth.cleanup import Sweeping
-from ingress.auth.signing_keys import Keys
+from ingress.auth.cleanup import Cleanup
+from ingress.auth.signing_keys import SigningKeys
 from plumbing.postgres import connection_pool
 from tests.testkit.ledger_api import NEW_KEY, PASSWORD, SIGNING_KEY, Api, Ingress, beside
 from tests.testkit.waiting import eventually
@@ -375,7 +375,7 @@ def forged(token: str) -> list[str]:
     """Tokens that say the right thing and are not ours."""
     head = jwt.get_unverified_header(token)
     claims = jwt.decode(token, options={"verify_signature": False})
-    keys = Keys([SIGNING_KEY.encode()])
+    keys = SigningKeys([SIGNING_KEY.encode()])
     kid, key = keys.access_key(claims["iat"])
     admin = {**claims, "role": "admin"}
     with warnings.catch_warnings():
@@ -404,7 +404,7 @@ def forged(token: str) -> list[str]:
 def test_what_is_not_ours_is_not_taken(ingress: Ingress) -> None:
     ada = ingress.person()
     claims = jwt.decode(ada.token, options={"verify_signature": False})
-    kid, key = Keys([SIGNING_KEY.encode()]).access_key(claims["iat"])
+    kid, key = SigningKeys([SIGNING_KEY.encode()]).access_key(claims["iat"])
     # The rest differs in one thing only from this one, which is taken.
     assert ingress.get("/me", jwt.encode(claims, key, ALGORITHM, {"kid": kid})).status == 200
     for token in forged(ada.token):
@@ -514,7 +514,7 @@ async def test_what_ended_long_ago_is_swept_away(api: Api) -> None:
             (ada.uuid,),
         )
     async with connection_pool.pool(api.database, 1, "test") as pool:
-        assert await Sweeping(pool).sweep() >= 1
+        assert await Cleanup(pool).sweep() >= 1
     left = rows(api, "SELECT user_id FROM ledger.tokens WHERE user_id IN (%s, %s)", ada[2], eve[2])
     assert left == [(eve.uuid,)]
 

@@ -72,7 +72,7 @@ def test_it_holds_the_packages_and_their_data_and_nothing_else(wheel: Path) -> N
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
     for pattern in (
         *("sinks/sql/migrations/*.sql", "compose/embedded/*.lock"),
-        *("ingress/sql/*.sql", "ingress/pages/*"),
+        *("ingress/sql/*.sql", "ingress/http/pages/*"),
     ):
         files = [str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)]
         assert files

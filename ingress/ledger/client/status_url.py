@@ -10,7 +10,7 @@ import binascii
 import re
 from typing import Final
 
-from ingress.auth.signing_keys import Keys
+from ingress.auth.signing_keys import SigningKeys
 from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.client.position_tokens import PositionTokens
 
@@ -21,7 +21,7 @@ _POSITION: Final = re.compile(r"(0|[1-9][0-9]{0,4}):(0|[1-9][0-9]{0,18})", re.AS
 
 
 class StatusUrls:
-    def __init__(self, keys: Keys, tokens: PositionTokens, prefix: str) -> None:
+    def __init__(self, keys: SigningKeys, tokens: PositionTokens, prefix: str) -> None:
         self._keys = keys
         self._tokens = tokens
         self._path = f"{prefix}/commands/"

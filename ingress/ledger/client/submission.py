@@ -12,12 +12,12 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from ingress import queries
 from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.client import ledger_client
 from ingress.ledger.client.ledger_client import CommandPosition, LedgerClient, PendingCommand
 from ingress.ledger.client.outcome_lookup import Outcome, OutcomeLookup
 from ingress.ledger.views import transaction_view
+from ingress.sql import queries
 from plumbing.worker.crash_points import CrashPoints
 from schemas.commands import Command
 from schemas.published_records import Result

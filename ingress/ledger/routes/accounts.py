@@ -23,7 +23,7 @@ from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.routes.wallets import BalanceQuery, BalanceResponse, WalletRoutes
 from ingress.ledger.views import responses, wallet_view
 from ingress.ledger.views.responses import AcceptedResponse, PageMeta, TransactionList
-from ingress.users.directory import People
+from ingress.users.directory import UserDirectory
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands, field_types, money
 from schemas.commands import Command
@@ -158,7 +158,7 @@ class AccountRoutes:
         default_currency: str,
         pool: Pool,
         directory: AccountDirectory,
-        people: People,
+        people: UserDirectory,
         submitter: CommandSubmitter,
         lists: TransactionLists,
         wallets: WalletRoutes,

@@ -29,7 +29,7 @@ from ingress.ledger.views.responses import (
     TransactionResponse,
 )
 from ingress.ledger.views.transaction_view import TransactionView
-from ingress.users.directory import People
+from ingress.users.directory import UserDirectory
 from plumbing.postgres.connection_pool import Pool
 from schemas.reasons import Reason
 from sinks.reads import accounts, history, pages, transactions
@@ -104,7 +104,7 @@ class TransactionLists:
         self,
         pool: Pool,
         directory: AccountDirectory,
-        people: People,
+        people: UserDirectory,
         outcomes: OutcomeLookup,
         presenter: TransactionPresenter,
         tokens: PositionTokens,

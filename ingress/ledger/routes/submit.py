@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import structlog
 
-from ingress import queries
 from ingress.audit import entries
 from ingress.audit.trail import AuditTrail
 from ingress.http import problems
@@ -23,6 +22,7 @@ from ingress.ledger.client.status_url import StatusUrls
 from ingress.ledger.client.submission import Submission, Undecided
 from ingress.ledger.views.responses import AcceptedResponse, TransactionPresenter, with_etag
 from ingress.ledger.views.transaction_view import TransactionView
+from ingress.sql import queries
 from schemas import commands
 from schemas.commands import Command
 from schemas.reasons import Reason

@@ -30,9 +30,9 @@ from ingress.ledger.routes.paged_lists import LIST_ROLES, PageQuery, Transaction
 from ingress.ledger.views import responses, wallet_view
 from ingress.ledger.views.responses import PageMeta, TransactionResponse
 from ingress.ledger.views.wallet_view import WalletResponse
-from ingress.users.directory import People, User, UserResponse
-from ingress.users.directory import shown as person_shown
-from ingress.wallets import Openings, Wallet
+from ingress.users.directory import User, UserDirectory, UserResponse
+from ingress.users.directory import user_response as person_shown
+from ingress.wallets import Wallet, WalletDirectory
 from plumbing.postgres.connection_pool import Pool
 from schemas import money
 from schemas.reasons import Reason
@@ -101,8 +101,8 @@ class WalletRoutes:
         default_currency: str,
         pool: Pool,
         directory: AccountDirectory,
-        people: People,
-        openings: Openings,
+        people: UserDirectory,
+        openings: WalletDirectory,
         lists: TransactionLists,
     ) -> None:
         self._default_currency = default_currency

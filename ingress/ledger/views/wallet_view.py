@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from ingress import queries
 from ingress.http.routes import Instant, ResponseModel
-from ingress.queries import Connection
+from ingress.sql import queries
+from ingress.sql.queries import Connection
 from ingress.users.directory import User
 from ingress.wallets import Wallet
 from schemas import money

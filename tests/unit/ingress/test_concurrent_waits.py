@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
 
 from ingress.http import server
-from ingress.http.concurrent_waits import Waits
+from ingress.http.concurrent_waits import ConcurrentWaits
 from ingress.http.roles import SIGNED_IN, UserRole
 from ingress.http.routes import Answer, Call, Caller, Route
 from ingress.ledger.request_fields import WaitHeaders, WaitQuery
@@ -56,7 +56,7 @@ async def client(released: asyncio.Event) -> AsyncIterator[Client]:
             query=WaitQuery,
         ),
     ]
-    server.add(app, routes, OneCaller(), Waits(MAX_WAITS), "")
+    server.add(app, routes, OneCaller(), ConcurrentWaits(MAX_WAITS), "")
     async with TestClient(TestServer(app)) as client:
         yield client
 

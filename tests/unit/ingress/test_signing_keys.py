@@ -5,7 +5,7 @@ import time
 import pytest
 
 from ingress.auth.access_tokens import Access, AccessTokens
-from ingress.auth.signing_keys import DAY_S, Keys
+from ingress.auth.signing_keys import DAY_S, SigningKeys
 from ingress.http.roles import UserRole
 from ingress.http.routes import Caller
 from ingress.users import emails
@@ -15,7 +15,7 @@ CALLER = Caller("5f7d1f7e-0000-4000-8000-000000000000", 7, UserRole.OPERATOR, "a
 
 
 def test_each_purpose_has_a_key_of_its_own() -> None:
-    keys = Keys([NEW])
+    keys = SigningKeys([NEW])
     mac = keys.mac("one", b"data")
     assert keys.check("one", b"data", mac)
     assert not keys.check("two", b"data", mac)
@@ -24,7 +24,7 @@ def test_each_purpose_has_a_key_of_its_own() -> None:
 
 
 def test_what_the_previous_key_signed_is_still_believed() -> None:
-    before, now, after = Keys([OLD]), Keys([NEW, OLD]), Keys([NEW])
+    before, now, after = SigningKeys([OLD]), SigningKeys([NEW, OLD]), SigningKeys([NEW])
     mac = before.mac("one", b"data")
     assert now.check("one", b"data", mac)
     assert not after.check("one", b"data", mac)
@@ -39,7 +39,7 @@ def test_what_the_previous_key_signed_is_still_believed() -> None:
 
 
 def test_clocks_may_differ_by_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    access = AccessTokens(Keys([NEW]), "books", 900)
+    access = AccessTokens(SigningKeys([NEW]), "books", 900)
     now = time.time()
 
     def made_at(time_s: float) -> Access | None:
@@ -57,7 +57,7 @@ def test_clocks_may_differ_by_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_each_day_has_a_key_and_old_ones_are_not_believed() -> None:
-    keys, noon = Keys([NEW]), 20_000.5 * DAY_S
+    keys, noon = SigningKeys([NEW]), 20_000.5 * DAY_S
     kid, key = keys.access_key(noon)
     assert keys.access_key(noon + 60) == (kid, key)
     other_kid, other = keys.access_key(noon + DAY_S)
@@ -101,4 +101,4 @@ def test_each_day_has_a_key_and_old_ones_are_not_believed() -> None:
     ],
 )
 def test_an_address_is_kept_in_one_form(text: str, kept: str | None) -> None:
-    assert emails.read(text) == kept
+    assert emails.parse_email(text) == kept
