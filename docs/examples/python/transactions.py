@@ -79,7 +79,7 @@ def batches(positions=None, account=None, since=None, follow=False):
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "auto.offset.reset": "error",  # never skip, never begin anew, without a word
+            "auto.offset.reset": "error",  # never skip, never restart, without a word
         }
     )
     try:
@@ -91,8 +91,8 @@ def batches(positions=None, account=None, since=None, follow=False):
         starts = dict.fromkeys(wanted, OFFSET_BEGINNING)
         if since is not None:
             time_ms = int((since - SLACK).timestamp() * 1000)
-            asked = [TopicPartition(TOPIC, partition, time_ms) for partition in wanted]
-            starts = {at.partition: at.offset for at in consumer.offsets_for_times(asked)}
+            times = [TopicPartition(TOPIC, partition, time_ms) for partition in wanted]
+            starts = {at.partition: at.offset for at in consumer.offsets_for_times(times)}
         starts |= {p: offset for p, offset in (positions or {}).items() if p in starts}
         consumer.assign([TopicPartition(TOPIC, *start) for start in starts.items()])
         unread = set(starts)
