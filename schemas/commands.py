@@ -1,8 +1,7 @@
-"""Commands: what anyone may ask of the ledger, one type for each kind, and the body that makes two
-of them the same.
+"""Commands: one type per kind of request, and the body that identifies a replay.
 
-A value of these types is well-formed; whether it may happen is for the rules to say. Unknown fields
-are refused.
+A value of these types is well-formed; the rules decide whether it is allowed. Unknown fields are
+refused. They must not know any state.
 """
 
 from typing import Annotated
@@ -51,8 +50,8 @@ class SetLimit(_Command, frozen=True, kw_only=True, gc=False, tag="set_limit"):
 
 
 class ChangeAccount(_Command, frozen=True, kw_only=True, gc=False, tag="change_account"):
-    """What is given is changed, all else stays. Each name in `metadata` is set in the account's, or
-    with an empty text taken out of it; `no_limit` true takes the limit away.
+    """Changes the given fields only. Each name in `metadata` is set on the account; an empty text
+    removes it. `no_limit` true removes the limit.
     """
 
     min_balance: field_types.Balance | None = None
@@ -141,7 +140,7 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 
 
 def key(command: Command) -> str:
-    """The idempotency key: the id stands in where none is given."""
+    """The idempotency key, which defaults to the id."""
     given = command.idempotency_key
     if given is not None:
         return given
@@ -150,10 +149,10 @@ def key(command: Command) -> str:
 
 
 def body(command: Command) -> bytes:
-    """Canonical bytes of what two commands with one key must have in common to be the same.
+    """The canonical bytes that two commands with one key must share to be the same command.
 
-    Defaults and absent fields are alike; key order and encoding are gone; so are id, key, actor and
-    trace, and `wallets_only`, as two commands that differ in it never share a key.
+    Absent fields and defaults are equal; key order and encoding do not count. Neither do id, key,
+    actor and trace, nor `wallets_only`: commands that differ in it never share a key.
     """
     return _canonical.encode(
         msgspec.structs.replace(

@@ -1,7 +1,6 @@
-"""Messages between partitions: two-phase commit, and what an owner sends to its own partition.
+"""The messages of two-phase commit between partitions, and those to an owner's own partition.
 
-Between two partitions messages are numbered from 1 without gaps, so that one that arrives twice is
-known.
+Messages between two partitions are numbered from 1 without gaps, so that duplicates are detected.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -13,7 +12,7 @@ from schemas.ledger_parameters import Genesis, LedgerParameters
 
 
 class CoordinatedEntry(Struct, frozen=True, gc=False, array_like=True):
-    """An entry of the transaction, with its place among all of them."""
+    """An entry of the transaction, with its index among all entries."""
 
     index: int
     account: field_types.AccountId
@@ -40,7 +39,7 @@ class Prepare(_Numbered, frozen=True, kw_only=True, gc=False, tag="prepare"):
     currency: field_types.Currency
     account: field_types.AccountId
     entries: tuple[CoordinatedEntry, ...]
-    # The sender's owner where it is a wallet: between wallets of one owner there is no commission.
+    # The owner of a sending wallet: transfers between wallets of one owner cost no commission.
     owner: field_types.Owner | None = None
     # The command's: only wallets may take part.
     wallets_only: bool = False
@@ -56,7 +55,7 @@ class Refused(_Numbered, frozen=True, kw_only=True, gc=False, tag="refused"):
 
 
 class Commit(_Numbered, frozen=True, kw_only=True, gc=False, tag="commit"):
-    # What the participant's `transactions` records tell; the entries it has kept itself.
+    # For the participant's `transactions` records; it has kept the entries itself.
     counterparty: field_types.AccountId | None = None
     reference: field_types.Label | None = None
     description: field_types.Text | None = None
@@ -89,8 +88,8 @@ class Configure(_Own, frozen=True, kw_only=True, gc=False, tag="configure"):
 
 
 class LogTime(_Own, frozen=True, kw_only=True, gc=False, tag="log_time"):
-    """An operator's decision: records of this partition from `first` to `last` are of this time,
-    where the log's own is later."""
+    """An operator's decision: records of this partition from `first` to `last` have this time if
+    their broker timestamp is later."""
 
     topic: Literal["commands", "coordination"]
     first: Annotated[int, Meta(ge=0)]
@@ -103,7 +102,7 @@ NumberedMessage = Prepare | Prepared | Refused | Commit | Abort
 
 
 class Undecodable(NamedTuple):
-    """A coordination message that another version wrote and this one cannot read. It has an effect
-    that is not known here: nobody may pass over it."""
+    """A message of another version that this one cannot read. Its effect is unknown, so it must
+    not be skipped."""
 
     detail: str

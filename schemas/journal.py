@@ -1,8 +1,8 @@
 """The journal: one record for each record of `commands` and `coordination`, and for each expiry.
 
-A record holds what was decided and all that it changed, so that state and Postgres follow from the
-journal alone. Each names the hash of the one before it in its partition: SHA-256 of that record's
-value, byte for byte as it lies in the topic.
+A record holds a decision and all its changes, so that state and Postgres follow from the journal
+alone. Each names the hash of the record before it in its partition: the SHA-256 of that record's
+value, byte for byte as stored in the topic.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ Step = Literal[
 
 
 class Entry(Struct, frozen=True, gc=False, omit_defaults=True):
-    """An entry as posted, with what its account has after it. A system account's balance is
+    """A posted entry, with its account's totals after it. A system account's balance is
     decimal text.
     """
 
@@ -55,7 +55,7 @@ class Entry(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Reservation(Struct, frozen=True, gc=False, omit_defaults=True):
-    """An amount set aside or given free, with the account's totals after it."""
+    """An amount reserved or released, with the account's totals after it."""
 
     account: str
     direction: field_types.Direction
@@ -65,7 +65,7 @@ class Reservation(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class AccountChange(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """What an account is, after it was opened or changed; balances are told by entries alone."""
+    """An account after it was opened or changed; balances follow from entries alone."""
 
     id: str
     type: field_types.AccountType
@@ -96,7 +96,7 @@ class ParticipantRefusal(Struct, frozen=True, gc=False, array_like=True):
 
 
 class PendingTransaction(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """Where a transaction over several partitions stands at its coordinator."""
+    """The progress of a transaction over several partitions at its coordinator."""
 
     entries: tuple[CoordinatedEntry, ...]
     participants: tuple[int, ...]
@@ -137,7 +137,7 @@ class RefusedInput(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=Tr
 
 
 class JournalRecord(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    # Given when the record is sealed; the rules know nothing of it.
+    # Set when the record is sealed; the rules do not know it.
     previous_hash: str = ""
     partition: int
     sequence: int
@@ -171,7 +171,7 @@ class JournalRecord(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
 
 
 def genesis_hash(ledger_id: str, partition: int) -> str:
-    """What a partition's first record names as the hash before it."""
+    """The previous hash that a partition's first record names."""
     return hashlib.sha256(f"{ledger_id}:{partition}".encode()).hexdigest()
 
 

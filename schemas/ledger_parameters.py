@@ -1,5 +1,5 @@
-"""The settings that decide: part of each partition's state, changed only by a journaled
-configure message.
+"""The ledger parameters: part of each partition's state, changed only by a journaled configure
+message.
 """
 
 from typing import Annotated, Final
@@ -31,7 +31,7 @@ class LedgerParameters(Struct, frozen=True, kw_only=True, gc=False, forbid_unkno
 
 
 class Genesis(Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
-    """What a partition is told once, in its first record, and is never told again."""
+    """What a partition's first record sets for good."""
 
     ledger_id: Annotated[str, Meta(min_length=1, max_length=100)]
     partitions: Annotated[int, Meta(ge=1, le=10_000)]

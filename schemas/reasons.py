@@ -1,7 +1,7 @@
-"""The catalogue of reasons: every way in which the ledger says no, once.
+"""The catalogue of reasons for which the ledger refuses or rejects a command.
 
-The order of the catalogue is the precedence: of several reasons that hold, the first is the one
-that is answered, for every kind of command. A reason is never renamed and never reused. The HTTP
+The order of the catalogue is the precedence: if several reasons apply, the first is answered, for
+every kind of command. A reason is never renamed and never reused. The HTTP
 status is what the ingress answers.
 """
 
@@ -51,9 +51,7 @@ class Reason(StrEnum):
 
 
 class ReasonMeaning(NamedTuple):
-    """What is said of a reason: its HTTP status, a sentence, and whether a new command may
-    succeed later.
-    """
+    """A reason's HTTP status, whether a new command may succeed later, and its text."""
 
     status: int
     may_succeed_later: bool
@@ -141,8 +139,8 @@ CATALOGUE: Final[dict[Reason, ReasonMeaning]] = {
 
 PRECEDENCE: Final[dict[Reason, int]] = {reason: place for place, reason in enumerate(Reason, 1)}
 
-# Reasons of a command that never owned its transaction id: it could not be read, came by the wrong
-# way, or named a key that another command owns. They are answered by position and are never frozen.
+# Reasons of a command that never owned its transaction id: it was unreadable or misrouted, or its
+# key belongs to another command. They are answered by position and are never frozen.
 NEVER_FROZEN: Final = frozenset(
     reason for reason in Reason if PRECEDENCE[reason] <= PRECEDENCE[Reason.IDEMPOTENCY_KEY_REUSED]
 )

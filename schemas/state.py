@@ -1,5 +1,4 @@
-"""State: what a partition knows, as values in RocksDB and in the `state` topic. Their keys are in
-`state_keys`.
+"""A partition's state: values in RocksDB and in the `state` topic. Their keys are in `state_keys`.
 
 Values are msgpack arrays: fields are only ever added, at the end, with defaults.
 """
@@ -86,13 +85,13 @@ class PreparedTransaction(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Due(Struct, frozen=True, gc=False, array_like=True):
-    """An index entry: what comes due at the time in its key."""
+    """An index entry: what is due at the time in its key."""
 
     what: Literal["hold", "pending"]
 
 
 class LogTimeDecision(Struct, frozen=True, gc=False, array_like=True):
-    """The time that an operator gave the records of a range, where the log's own is later."""
+    """The time that an operator assigned to a range of records with later broker timestamps."""
 
     topic: Literal["commands", "coordination"]
     first: int
@@ -101,7 +100,7 @@ class LogTimeDecision(Struct, frozen=True, gc=False, array_like=True):
 
 
 class PartitionState(Struct, frozen=True, gc=False, array_like=True):
-    """What the rules know of the partition itself."""
+    """The partition-wide facts that the rules read."""
 
     partition: int
     partitions: int = 0
@@ -118,7 +117,7 @@ class PartitionState(Struct, frozen=True, gc=False, array_like=True):
 
 
 class InputPosition(Struct, frozen=True, gc=False, array_like=True):
-    """Where to go on in an input topic, and a digest of the last record that was read from it."""
+    """The next offset of an input topic, and a digest of the last record read."""
 
     next_offset: int = 0
     last_offset: int = -1
@@ -126,7 +125,7 @@ class InputPosition(Struct, frozen=True, gc=False, array_like=True):
 
 
 class PartitionPosition(Struct, frozen=True, gc=False, array_like=True):
-    """Where a partition stands: the last changelog record of each transaction."""
+    """A partition's checkpoint position: the last changelog record of each Kafka transaction."""
 
     partition: PartitionState
     commands: InputPosition

@@ -1,7 +1,7 @@
-"""The topics, as data: names, partitions, how they are kept, who writes and who reads.
+"""The topics, as data: names, partitions, retention, writers and readers.
 
-The one place that says how a topic is made; creating and checking both follow it. It knows no
-Kafka client. Names are `<prefix><role>`, but that the operator may rename `transactions`.
+Topic creation and topic checks both follow this definition. It must not know a Kafka client. Names
+are `<prefix><role>`, except that the operator may rename `transactions`.
 """
 
 from collections.abc import Collection
@@ -167,7 +167,7 @@ ALL = (
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What the topics are called in one installation."""
+    """The topic names of one installation."""
 
     prefix: str = ""
     transactions_name: str = TRANSACTIONS.role

@@ -1,7 +1,7 @@
-"""Codecs: bytes to typed messages and back, in three encodings told apart by the first byte.
+"""Codecs: bytes to typed messages and back, in three encodings distinguished by the first byte.
 
 Reading a command never raises: bytes that cannot be decoded become an UnreadableRecord with its
-reason. The fast path is one decode and a few cheap tests. Where these leave a doubt,
+reason. The fast path is one decode and a few cheap tests. If these are inconclusive,
 `validation.command_validation` finds the reason. Knows no key, partition or state.
 """
 
@@ -55,13 +55,13 @@ def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | Unrea
         return command_validation.diagnose_json(value) or _UNDIAGNOSED
     if command.id is None and command.idempotency_key is None:
         return command_validation.diagnose_json(value) or _UNDIAGNOSED
-    # JSON never takes fewer bytes than the text that it stands for.
+    # JSON is never shorter than the text it encodes.
     if (
         len(value) > field_types.MAX_METADATA_BYTES
         and command_validation.metadata_bytes(command.metadata) > field_types.MAX_METADATA_BYTES
     ):
         return command_validation.diagnose_json(value) or _UNDIAGNOSED
-    # A name that stands twice leaves more colons in the input than there are in the command; only
+    # A duplicate field leaves more colons in the input than there are in the command; only
     # an escaped colon could hide that.
     escapes = b"\\" in value
     if (escapes or value.count(b":") != encode_json(command).count(b":")) and (
@@ -72,7 +72,7 @@ def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | Unrea
     return command
 
 
-# The door finds a reason for all that the decoder refuses; if not, the input still has one.
+# Command validation explains every decoder failure; this is the answer should it ever not.
 _UNDIAGNOSED: Final = UnreadableRecord(Reason.MALFORMED, "the command cannot be read")
 
 
@@ -127,7 +127,7 @@ def _decode_avro(value: bytes, schemas: AvroSchemas) -> Command | UnreadableReco
 
 
 def _without_nulls(record: dict[str, Any]) -> dict[str, Any]:
-    """Null is how a flat record says that a field is absent."""
+    """In a flat record, null means that a field is absent."""
     given = {name: part for name, part in record.items() if part is not None}
     entries = given.get("entries")
     if isinstance(entries, list):

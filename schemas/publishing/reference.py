@@ -27,14 +27,13 @@ _REASONS_INTRO: Final = f"""# Reasons
 
 {_GENERATED}
 
-Every way in which the ledger says no, in the order in which they are tested: of several that hold,
-the first is the answer, for every kind of command. A reason is never renamed and never reused. The
-status is that of the HTTP answer.
+All reasons for which the ledger refuses or rejects a command, in order of precedence: if several
+apply, the first is answered, for every kind of command. A reason is never renamed and never reused.
+The status is that of the HTTP answer.
 
 - **later**: whether a new command, with a new key, may succeed later without being changed.
-- **frozen**: whether the outcome stays that of the idempotency key for ever. Where it does not, the
-  command was refused at the door: it never owned a transaction id, and may be sent again with the
-  same key.
+- **frozen**: whether the outcome is kept for good under the idempotency key. If not, the command
+  was refused as invalid: it never owned a transaction id, and may be sent again with the same key.
 """
 
 _MESSAGES_INTRO: Final = f"""# Messages
@@ -43,7 +42,7 @@ _MESSAGES_INTRO: Final = f"""# Messages
 
 The fields of each message, from the types in `schemas/`. JSON Schema and Avro files, an example of
 each message, and vectors for ids, partitions and fingerprints are in `schemas/published/`; every
-version that was ever published stays in `schemas/published/versions/`. Fields are only ever added,
+published version stays in `schemas/published/versions/`. Fields are only ever added,
 with defaults.
 
 Amounts are integers of minor units. Times are milliseconds since 1970 in UTC. A field that is
@@ -52,7 +51,7 @@ absent has its default; null is a value only where it says so here.
 
 _COMMANDS_INTRO: Final = f"""## Commands
 
-In `commands`, with the account's id as the record's key. Three encodings, told apart by the first
+In `commands`, with the account's id as the record's key. Three encodings differ by their first
 byte: JSON; Avro in the Confluent wire format (0x00, then the schema's id as 4 bytes, most
 significant first); Avro single-object encoding (0xC3 0x01, then the 8 bytes of the fingerprint).
 
@@ -90,7 +89,7 @@ def reasons() -> str:
 def messages_page() -> str:
     parts = [_MESSAGES_INTRO, _COMMANDS_INTRO, _commands()]
     parts += [
-        "## Coordination messages\n\nIn `coordination`, as JSON, told apart by `message`; "
+        "## Coordination messages\n\nIn `coordination`, as JSON, distinguished by `message`; "
         "between the processor's partitions.\n",
         *_tables(*get_args(coordination.CoordinationMessage)),
         "## Journal\n\nIn `journal`, as JSON.\n",

@@ -1,4 +1,4 @@
-"""The door, as the naive model reads docs/rules.md: from the bytes of a record to a plain
+"""Command validation, as the naive model reads docs/rules.md: from a record's bytes to a plain
 dictionary, or a reason.
 
 Written from that page with the standard library's JSON alone; it must not know how `schemas`

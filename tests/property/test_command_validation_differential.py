@@ -1,4 +1,4 @@
-"""The door against the model's own: whatever bytes come, both read them, or both say why not."""
+"""Command validation against the model's: both accept any bytes, or both give a reason."""
 
 import json
 from typing import Any

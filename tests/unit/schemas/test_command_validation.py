@@ -1,4 +1,4 @@
-"""The door's order: of several faults the first of the documented order is told, and in words."""
+"""Command validation: of several faults, the first by precedence is answered, with a text."""
 
 import itertools
 from typing import Any
@@ -29,7 +29,7 @@ POST: dict[str, Any] = {
 
 NO_AMOUNTS: list[Any] = [0, -1, 2**53, 10**30, 1.0, 1.5, "5", "5.00", True, [], {}, float("inf")]
 
-# One fault for each reason that the door can tell from a decoded value; a list of fields to change.
+# One fault per reason that a decoded value can show, as fields to change.
 FAULTS: dict[Reason, list[dict[str, Any]]] = {
     Reason.MALFORMED: [
         {"kind": 5},

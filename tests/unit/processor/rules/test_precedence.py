@@ -534,7 +534,7 @@ def test_of_three_the_first_in_the_catalogue(name: str) -> None:
 
 def test_every_reason_but_the_late_ones_is_a_fault_of_some_kind() -> None:
     covered = {fault.reason for kind in KINDS.values() for fault in kind.faults}
-    # Told by bytes that are no command (tests of the door) and by the deadline.
+    # Covered by the tests of command validation and of the deadline.
     assert set(CATALOGUE) - covered == {R.SCHEMA_UNKNOWN, R.PARTICIPANT_TIMEOUT}
 
 
