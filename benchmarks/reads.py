@@ -71,13 +71,14 @@ class Reads:
         self._dice = random.Random(seed)
 
     def all(self) -> Iterator[Measure]:
-        yield Measure("balance", lambda of: accounts.balance(of, BUSY), BALANCE_MS)
+        yield Measure("balance", lambda connection: accounts.balance(connection, BUSY), BALANCE_MS)
         yield Measure(
             "balance at a version",
-            lambda of: accounts.balance_at_version(of, BUSY, self._version()),
+            lambda connection: accounts.balance_at_version(connection, BUSY, self._version()),
         )
         yield Measure(
-            "balance at a time", lambda of: accounts.balance_at(of, BUSY, self._time(SPAN))
+            "balance at a time",
+            lambda connection: accounts.balance_at(connection, BUSY, self._time(SPAN)),
         )
         yield from self._pages()
         for name, filter in FILTERS.items():
@@ -90,14 +91,25 @@ class Reads:
     def _pages(self) -> Iterator[Measure]:
         for number in (1, self.page):
             yield Measure(f"page {number:,}", _page(number), PAGE_MS)
-        yield Measure("a page by number", lambda of: _page(self._page())(of), PAGE_MS)
-        yield Measure("a page by cursor", lambda of: _cursor(self._version(), False)(of), PAGE_MS)
-        yield Measure("a page back", lambda of: _cursor(self._version(), True)(of), PAGE_MS)
+        yield Measure(
+            "a page by number", lambda connection: _page(self._page())(connection), PAGE_MS
+        )
+        yield Measure(
+            "a page by cursor",
+            lambda connection: _cursor(self._version(), False)(connection),
+            PAGE_MS,
+        )
+        yield Measure(
+            "a page back", lambda connection: _cursor(self._version(), True)(connection), PAGE_MS
+        )
 
     def _filtered(self, name: str, filter: EntryFilter) -> Iterator[Measure]:
         yield Measure(f"{name}, page 1", _page(1, filter))
         yield Measure(f"{name}, page {DEEPEST_PAGE}", _page(DEEPEST_PAGE, filter))
-        yield Measure(f"{name}, by cursor", lambda of: _cursor(self._version(), False, filter)(of))
+        yield Measure(
+            f"{name}, by cursor",
+            lambda connection: _cursor(self._version(), False, filter)(connection),
+        )
 
     def _of_owner(self) -> Iterator[Measure]:
         """As users see it who name no wallet."""
@@ -118,21 +130,25 @@ class Reads:
             place = (self._time(SPAN), "purse", 1)
             return pages.write("entries of an owner", place, backwards=backwards)
 
-        return lambda of: _of_two(cursor=cursor())(of)
+        return lambda connection: _of_two(cursor=cursor())(connection)
 
     def _times(self) -> Iterator[Measure]:
-        async def statement(of: Connection) -> None:
+        async def statement(connection: Connection) -> None:
             since = self._time(SPAN - MONTH)
-            assert await history.statement(of, BUSY, since, since + MONTH) is not None
+            assert await history.statement(connection, BUSY, since, since + MONTH) is not None
 
-        async def page(of: Connection) -> None:
+        async def page(connection: Connection) -> None:
             since = self._time(SPAN - MONTH)
-            await history.entries(of, BUSY, since=since, until=since + MONTH, limit=LIMIT, page=9)
+            await history.entries(
+                connection, BUSY, since=since, until=since + MONTH, limit=LIMIT, page=9
+            )
 
-        async def filtered(of: Connection) -> None:
+        async def filtered(connection: Connection) -> None:
             since = self._time(SPAN - MONTH)
             filter = EntryFilter(direction="debit")
-            await history.entries(of, BUSY, filter, since=since, until=since + MONTH, limit=LIMIT)
+            await history.entries(
+                connection, BUSY, filter, since=since, until=since + MONTH, limit=LIMIT
+            )
 
         yield Measure("statement of a month", statement)
         yield Measure("page 9 of a month", page)
@@ -146,7 +162,7 @@ class Reads:
             yield Measure(f"{name}, by cursor", self._older(filter))
 
     def _older(self, filter: TransactionFilter) -> Read:
-        return lambda of: _listed(filter, None, self._place())(of)
+        return lambda connection: _listed(filter, None, self._place())(connection)
 
     def _version(self) -> int:
         return self._dice.randint(1, self.entries)
@@ -175,7 +191,7 @@ FILTERS = {
     "usual amounts": EntryFilter(min_amount=1_000, max_amount=50_000),
     "large amounts (1 of 10,000)": EntryFilter(min_amount=LARGE_AMOUNT),
 }
-# A transfer between them is told as its sender's debit: all that are credits are passed over.
+# A transfer between them is listed as its sender's debit: the search skips all credits.
 BETWEEN = {
     "": NO_FILTER,
     ", debits": FILTERS["debits"],
@@ -194,70 +210,76 @@ LISTS = {
 
 
 def _page(number: int, filter: EntryFilter = NO_FILTER) -> Read:
-    return lambda of: history.entries(of, BUSY, filter, limit=LIMIT, page=number)
+    return lambda connection: history.entries(connection, BUSY, filter, limit=LIMIT, page=number)
 
 
 def _owned(number: int, filter: EntryFilter = NO_FILTER) -> Read:
-    return lambda of: history.entries_of_owner(of, OWNER, filter, limit=LIMIT, page=number)
+    return lambda connection: history.entries_of_owner(
+        connection, OWNER, filter, limit=LIMIT, page=number
+    )
 
 
 def _of_two(filter: EntryFilter = NO_FILTER, **place: Any) -> Read:
-    return lambda of: history.entries_of_owner(of, OWNER_OF_TWO, filter, limit=LIMIT, **place)
+    return lambda connection: history.entries_of_owner(
+        connection, OWNER_OF_TWO, filter, limit=LIMIT, **place
+    )
 
 
 def _cursor(version: int, backwards: bool, filter: EntryFilter = NO_FILTER) -> Read:
     cursor = pages.write("entries", (version,), backwards=backwards)
-    return lambda of: history.entries(of, BUSY, filter, limit=LIMIT, cursor=cursor)
+    return lambda connection: history.entries(connection, BUSY, filter, limit=LIMIT, cursor=cursor)
 
 
 def _listed(filter: TransactionFilter, page: int | None, cursor: str | None = None) -> Read:
-    return lambda of: transactions.transactions(of, filter, limit=LIMIT, page=page, cursor=cursor)
+    return lambda connection: transactions.transactions(
+        connection, filter, limit=LIMIT, page=page, cursor=cursor
+    )
 
 
-async def measured(of: Connection, measure: Measure) -> dict[str, Any]:
+async def measured(connection: Connection, measure: Measure) -> dict[str, Any]:
     took: list[float] = []
     began = time.monotonic()
     try:
         while len(took) < MOST and (len(took) < LEAST or time.monotonic() - began < SAMPLING_S):
             start = time.perf_counter()
-            async with of.transaction():
-                await measure.read(of)
+            async with connection.transaction():
+                await measure.read(connection)
             took.append((time.perf_counter() - start) * 1_000)
     except psycopg.errors.QueryCanceled:
         return {"samples": len(took), "took_longer_than_ms": TOO_LONG_MS}
     if len(took) == MOST:
         took = took[WARMING:]
     cuts = statistics.quantiles(took, n=20, method="inclusive")
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "p50_ms": round(cuts[9], 2),
         "p95_ms": round(cuts[18], 2),
         "samples": len(took),
     }
     if measure.target_ms is not None:
-        told |= {"target_ms": measure.target_ms, "met": cuts[18] < measure.target_ms}
-    return told
+        report |= {"target_ms": measure.target_ms, "met": cuts[18] < measure.target_ms}
+    return report
 
 
-async def check(of: Connection, entries: int) -> None:
+async def check(connection: Connection, entries: int) -> None:
     """What is read is what was made."""
-    now = await accounts.balance(of, BUSY)
+    now = await accounts.balance(connection, BUSY)
     assert now is not None and now.version == entries
     last = entries // LIMIT
-    deep = await history.entries(of, BUSY, limit=LIMIT, page=last)
+    deep = await history.entries(connection, BUSY, limit=LIMIT, page=last)
     assert deep is not None and deep.items[0].version == entries - (last - 1) * LIMIT
-    for currency in {line.currency for line in await accounts.trial_balance(of)}:
-        lines = await accounts.trial_balance(of, currency)
+    for currency in {line.currency for line in await accounts.trial_balance(connection)}:
+        lines = await accounts.trial_balance(connection, currency)
         assert sum(line.debit - line.credit for line in lines) == 0, currency
 
 
 async def measure_all(database: str, entries: int, only: list[str]) -> None:
     options = f"-c statement_timeout={TOO_LONG_MS}"
-    of = await psycopg.AsyncConnection.connect(database, autocommit=True, options=options)
-    async with of:
-        await check(of, entries)
+    connection = await psycopg.AsyncConnection.connect(database, autocommit=True, options=options)
+    async with connection:
+        await check(connection, entries)
         for each in Reads(entries).all():
             if not only or any(each.name.startswith(name) for name in only):
-                tell(each.name, **await measured(of, each))
+                tell(each.name, **await measured(connection, each))
 
 
 @contextmanager

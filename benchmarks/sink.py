@@ -200,7 +200,7 @@ class Measured(NamedTuple):
     postgres_cpu_s: float
     broker_cpu_s: float
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         each = 1e6 / self.transactions
         return {
             "transactions_per_second": round(self.transactions / self.seconds),
@@ -335,14 +335,14 @@ class ResultEnds:
         )
         count = RESULTS_POSITIONS.count(partitions)
         self._consumer.assign([TopicPartition(names.results_positions, n, 0) for n in range(count)])
-        self._told: dict[int, int] = {}
+        self._sequences: dict[int, int] = {}
 
     def reached(self, wanted: dict[int, int]) -> bool:
         for message in self._consumer.consume(10_000, 0.01):
             value = json.loads(message.value() or b"{}")
-            self._told[int(message.key() or b"0")] = value["sequence"]
-        # A batch without outcomes does not tell: then the next one does.
-        return all(self._told.get(p, 0) >= end - 1_000 for p, end in wanted.items())
+            self._sequences[int(message.key() or b"0")] = value["sequence"]
+        # A batch without outcomes publishes no position; a later batch does.
+        return all(self._sequences.get(p, 0) >= end - 1_000 for p, end in wanted.items())
 
 
 class _Clock:
@@ -404,10 +404,10 @@ def _batches(rows: list[TupleRow]) -> Iterator[list[TupleRow]]:
         yield rows[start : start + ROWS_PER_COPY]
 
 
-def transfers_within(of: list[Account], count: int, seed: int) -> Iterator[Command]:
+def transfers_within(accounts: list[Account], count: int, seed: int) -> Iterator[Command]:
     """Each between two accounts of one partition, with a commission: three entries."""
     by_partition: dict[int, list[Account]] = {}
-    for account in of:
+    for account in accounts:
         by_partition.setdefault(account.partition, []).append(account)
     groups = list(by_partition.values())
     dice = random.Random(seed)
@@ -491,15 +491,15 @@ def main() -> None:
         cores=os.cpu_count(),
         load_average=machine.load_average(),
     )
-    of = load.accounts(given.accounts, given.partitions)
+    accounts = load.accounts(given.accounts, given.partitions)
     with running(given.partitions, given.sinks) as bench:
-        opened, _ = bench.take(load.opens(of))
-        tell("open accounts", **opened.told())
+        opened, _ = bench.take(load.opens(accounts))
+        tell("open accounts", **opened.report())
         count = given.transactions
         works = {
-            "credits": load.credits(of, count, 1),
-            "transfers within partitions": transfers_within(of, count, 2),
-            "mix over all partitions": load.mix(of, count, 3),
+            "credits": load.credits(accounts, count, 1),
+            "transfers within partitions": transfers_within(accounts, count, 2),
+            "mix over all partitions": load.mix(accounts, count, 3),
         }
         for name, commands in works.items():
             measured, since = bench.take(commands)
@@ -507,7 +507,7 @@ def main() -> None:
             rate = measured.transactions / measured.seconds
             tell(
                 name,
-                **measured.told(),
+                **measured.report(),
                 target=TRANSACTIONS_PER_S,
                 met=rate >= TRANSACTIONS_PER_S,
                 bare_copy={

@@ -56,8 +56,8 @@ def rows(request: pytest.FixtureRequest) -> Rows:
 
 @pytest.fixture(scope="module")
 def url(postgres: str, template: str, rows: Rows) -> Iterator[str]:
-    with filled(postgres, template, rows) as made:
-        yield made
+    with filled(postgres, template, rows) as database:
+        yield database
 
 
 @pytest.fixture
@@ -123,16 +123,16 @@ async def test_lists_of_accounts(ledger: Connection, rows: Rows) -> None:
                 and (some_statuses is None or row["status"] in some_statuses)
             )
 
-            async def read(cursor: str | None, **asked: Any) -> Page[accounts.AccountView]:
-                return await accounts.accounts(ledger, limit=7, cursor=cursor, **asked)
+            async def read(cursor: str | None, **parameters: Any) -> Page[accounts.AccountView]:
+                return await accounts.accounts(ledger, limit=7, cursor=cursor, **parameters)
 
-            asked = {
+            parameters = {
                 "owner": owner,
                 "currency": currency,
                 "types": some_types,
                 "statuses": some_statuses,
             }
-            await walk(lambda c, a=asked: read(c, **a), expected, lambda one: one.id)  # type: ignore[misc]  # bound at once
+            await walk(lambda c, a=parameters: read(c, **a), expected, lambda one: one.id)  # type: ignore[misc]  # bound at once
 
 
 async def test_balances_at_each_version_and_between(ledger: Connection, rows: Rows) -> None:
@@ -253,18 +253,18 @@ async def test_entries_of_all_accounts_of_an_owner(
         monkeypatch.setattr(history, "WINDOW_GROWTH", dice.choice((2, 8)))
         filter = dice.choice((NO_FILTER, some_filter(dice, rows)))
         since, until = (dice.choice((None, None, dice.choice(times))) for _ in range(2))
-        shown: dict[str, Row] = {}
+        listed: dict[str, Row] = {}
         for row in entries:
             if owner_of[row["account"]] == owner:
-                asked = rows.tables["transactions"][row["transaction_id"]]["account"]
-                other = shown.setdefault(row["transaction_id"], row)
+                sender = rows.tables["transactions"][row["transaction_id"]]["account"]
+                other = listed.setdefault(row["transaction_id"], row)
                 several += other is not row
-                first = min(other, row, key=lambda r, a=asked: (r["account"] != a, r["account"]))  # type: ignore[misc]  # bound at once
-                shown[row["transaction_id"]] = first
+                first = min(other, row, key=lambda r, a=sender: (r["account"] != a, r["account"]))  # type: ignore[misc]  # bound at once
+                listed[row["transaction_id"]] = first
         expected = [
             (row["account"], row["version"])
             for row in sorted(
-                shown.values(), key=lambda r: (r["time"], r["account"], r["version"]), reverse=True
+                listed.values(), key=lambda r: (r["time"], r["account"], r["version"]), reverse=True
             )
             if wanted(row, rows.tables["transactions"][row["transaction_id"]], filter)
             and (since is None or row["time"] >= since)
@@ -341,9 +341,9 @@ async def test_transactions_and_their_entries(ledger: Connection, rows: Rows) ->
         assert found is not None
         same(found, {**row, "metadata": row["metadata"] or {}}, *row)
         entries = await transactions.transaction_entries(ledger, id)
-        told = {(e.account, e.version, e.direction, e.amount, e.balance) for e in entries}
-        assert len(entries) == len(told)
-        assert told == {
+        columns = {(e.account, e.version, e.direction, e.amount, e.balance) for e in entries}
+        assert len(entries) == len(columns)
+        assert columns == {
             (e["account"], e["version"], e["direction"], e["amount"], e["balance"]) for e in of[id]
         }
         command = await transactions.owning_command(ledger, id)

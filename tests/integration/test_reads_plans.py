@@ -106,10 +106,10 @@ class Explained(AsyncCursor[Any]):
 
 @pytest.fixture(scope="module")
 def url(postgres: str, template: str) -> Iterator[str]:
-    with filled(postgres, template, Rows()) as made:
-        with psycopg.connect(made, autocommit=True) as connection:
+    with filled(postgres, template, Rows()) as database:
+        with psycopg.connect(database, autocommit=True) as connection:
             connection.execute(FILL.encode())
-        yield made
+        yield database
 
 
 @pytest.fixture
@@ -195,14 +195,14 @@ async def test_entries_of_an_owner(ledger: Connection, filter: EntryFilter) -> N
     assert some.items[0].time < until
 
 
-async def test_no_more_is_read_than_is_told_of_transfers_between_ones_own(
+async def test_transfers_between_own_accounts_read_no_more_than_is_listed(
     ledger: Connection,
 ) -> None:
     async def read(cursor: str | None) -> tuple[Page[EntryView], int]:
         async with ledger.transaction():
             page = await history.entries_of_owner(ledger, "owner of two", cursor=cursor)
-            asked = await ledger.execute(FETCHED.encode())
-            row = await asked.fetchone()
+            parameters = await ledger.execute(FETCHED.encode())
+            row = await parameters.fetchone()
         assert row is not None
         return page, int(row[0])
 

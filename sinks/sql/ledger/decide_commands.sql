@@ -1,4 +1,4 @@
--- The outcomes of their commands.
+-- Outcomes of the commands of these transactions.
 UPDATE commands
 SET outcome = batch.outcome,
     reason = batch.reason,

@@ -1,4 +1,4 @@
--- What became of transactions that were pending before the batch.
+-- Outcomes of transactions that were pending before the batch.
 UPDATE transactions
 SET status = batch.status,
     reason = batch.reason,

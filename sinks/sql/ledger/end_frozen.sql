@@ -1,4 +1,4 @@
--- Ends what other sinks have begun and do not go on with. One that is alive tries it again.
+-- Ends the transactions that other sinks have left open. A sink that is alive retries.
 SELECT pg_terminate_backend(pid)
 FROM pg_stat_activity
 WHERE application_name = current_setting('application_name')

@@ -1,6 +1,6 @@
--- Totals of accounts that a batch posted to or reserved on, each as it is at the batch's end. A row
--- is found only where that follows on what it has: a later sequence, as many versions on as there
--- were entries, and the balance that these make.
+-- Totals of the accounts of a batch, as they are at its end. An account matches only in the state
+-- that the batch follows: an earlier sequence, a version smaller by the number of entries, and a
+-- balance that differs by their net.
 UPDATE accounts
 SET balance = coalesce(batch.balance, accounts.balance),
     held = coalesce(batch.held, accounts.held),

@@ -1,5 +1,5 @@
--- The same for accounts whose status, limit or metadata changed, with or without their totals: at
--- once, as only the two together keep the rules.
+-- The same for accounts whose status, limit or metadata changed. Totals and limit change in one
+-- statement, as only both together satisfy the constraints.
 UPDATE accounts
 SET balance = coalesce(batch.balance, accounts.balance),
     held = coalesce(batch.held, accounts.held),

@@ -1,4 +1,4 @@
--- As update_accounts.sql. A debit raises funding, a credit the others.
+-- As update_accounts.sql. Debits increase funding, credits the others.
 UPDATE system_accounts
 SET balance = batch.balance,
     version = batch.version,

@@ -1,4 +1,4 @@
--- An account as it is now; one without entries has no row elsewhere.
+-- An account in its present state.
 SELECT id, type, currency, status, owner, min_balance, balance, held, incoming, available, version,
        partition, sequence, opened_at, coalesce(metadata, '{}') AS metadata
 FROM ledger.accounts

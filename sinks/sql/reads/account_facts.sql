@@ -1,4 +1,4 @@
--- What never changes about accounts.
+-- The columns of accounts that never change.
 SELECT id, type, currency, owner
 FROM ledger.accounts
 WHERE id = ANY(%(ids)s)

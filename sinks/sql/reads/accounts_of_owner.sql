@@ -1,4 +1,4 @@
--- All accounts of an owner, and how many entries each has.
+-- All accounts of an owner, with the number of their entries.
 SELECT id AS account, version
 FROM ledger.accounts
 WHERE owner = %(owner)s

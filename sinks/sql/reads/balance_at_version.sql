@@ -1,4 +1,4 @@
--- Version 0 is the account as it was opened.
+-- Version 0 is the newly opened account.
 SELECT account.id AS account, account.currency, coalesce(entry.version, 0) AS version,
        coalesce(entry.balance, 0) AS balance, entry.time
 FROM ledger.accounts AS account

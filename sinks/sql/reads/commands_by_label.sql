@@ -1,9 +1,10 @@
--- A label identifies nothing: there may be many of it, the latest first.
-SELECT asked.partition, asked.source_offset AS "offset", asked.outcome, asked.reason, asked.detail,
-       asked.transaction_id::text AS transaction_id, asked.first_status, asked.kind, asked.account,
-       asked.label, asked.actor, asked.trace, asked.time, asked.sequence
-FROM ledger.commands AS asked
-WHERE asked.label = %(label)s
-  AND asked.account = %(account)s -- if account
-ORDER BY asked.time DESC, asked.sequence DESC, asked.partition DESC
+-- A label is not unique. Latest first.
+SELECT command.partition, command.source_offset AS "offset", command.outcome, command.reason,
+       command.detail, command.transaction_id::text AS transaction_id, command.first_status,
+       command.kind, command.account, command.label, command.actor, command.trace, command.time,
+       command.sequence
+FROM ledger.commands AS command
+WHERE command.label = %(label)s
+  AND command.account = %(account)s -- if account
+ORDER BY command.time DESC, command.sequence DESC, command.partition DESC
 LIMIT %(limit)s

@@ -1,5 +1,4 @@
--- Holds of some accounts, the latest first: each account and status in the order of its index, then
--- merged.
+-- Holds of some accounts, latest first: read by account and status in index order, then merged.
 SELECT hold.*
 FROM unnest(%(accounts)s::text[]) AS named (account)
 CROSS JOIN unnest(%(statuses)s::ledger.hold_status[]) AS wanted (status)

@@ -1,2 +1,2 @@
--- The greatest log time that any partition has here.
+-- The greatest log time of any partition.
 SELECT max(time) AS time FROM ledger.positions

@@ -1,4 +1,4 @@
--- A transaction's entries as far as they are posted, the coordinator's first.
+-- The posted entries of a transaction, the coordinator's first.
 SELECT account, version, direction, amount, balance::numeric AS balance, held, time, partition,
        sequence, %(id)s AS transaction_id
 FROM ledger.entries

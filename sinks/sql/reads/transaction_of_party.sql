@@ -1,5 +1,5 @@
--- A transaction as one of its parties sees it: the owner of the account that asked for it and, once
--- it is posted, of the other account.
+-- A transaction as one of its parties sees it: the owner of the command's account and, once it is
+-- posted, the owner of the other account.
 SELECT id::text AS id, kind, status, reason, account, counterparty, amount, fee, commission_bps,
        label, reference, description, actor, external_id, coalesce(metadata, '{}') AS metadata,
        hold_id::text AS hold_id, reverses::text AS reverses, reversed_by::text AS reversed_by,

@@ -1,5 +1,5 @@
--- Transactions in the order of their commands' log time. Those of several accounts, or of all, are
--- looked for in a window of time, which is small where many are.
+-- Transactions by the log time of their commands. Those of several accounts, or of all, are
+-- searched in a window of time, which is small if there are many.
 SELECT id::text AS id, kind, status, reason, account, counterparty, amount, fee, commission_bps,
        label, reference, description, actor, external_id, coalesce(metadata, '{}') AS metadata,
        hold_id::text AS hold_id, reverses::text AS reverses, reversed_by::text AS reversed_by,

@@ -1,5 +1,5 @@
--- Per currency what each type of account and each system account comes to, on its side: it adds up
--- all accounts, so it reads all of them. People see one system account, the sum of its shards.
+-- The total of each type of account and each system account, by currency. It reads all accounts.
+-- The shards of a system account are summed up.
 WITH signed AS (
     SELECT currency, type::text AS name,
            CASE WHEN type IN ('asset', 'expense') THEN balance ELSE -balance END::numeric AS amount

@@ -1,5 +1,5 @@
--- How many entries each account had before a time, by bisection of its versions: they have no gaps,
--- and time never falls from one to the next.
+-- The number of each account's entries before a time, by bisection of its versions: they have no
+-- gaps, and time never decreases from one to the next.
 WITH RECURSIVE search (account, low, high) AS (
     SELECT id, 0::bigint, version FROM ledger.accounts WHERE id = ANY(%(accounts)s)
     UNION ALL

@@ -1,4 +1,4 @@
--- A table's options, and what belongs to it beside its columns: keys first, then other indexes.
+-- A table's options, keys and other indexes, keys first.
 SELECT class.reloptions,
        ARRAY(SELECT format('ADD CONSTRAINT %%I %%s', conname, pg_get_constraintdef(oid))
              FROM pg_constraint

@@ -1,4 +1,4 @@
--- The views of the schema, whose tables are about to be replaced, as they would be made again.
+-- The views of the schema with their definitions, to create them again after the switch.
 SELECT viewname, definition
 FROM pg_views
 WHERE schemaname = 'ledger'
