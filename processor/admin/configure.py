@@ -117,8 +117,8 @@ def _changed(settings: LedgerParameters, changes: dict[str, int]) -> LedgerParam
         )
     rules = changes.get("rules_version", settings.rules_version)
     if rules not in RULES_VERSIONS:
-        known = sorted(RULES_VERSIONS)
-        raise Failure(f"this program supports rules versions {known}, not {rules}: upgrade it")
+        supported = sorted(RULES_VERSIONS)
+        raise Failure(f"this program supports rules versions {supported}, not {rules}: upgrade it")
     if rules < settings.rules_version:
         raise Failure(
             f"the ledger has rules version {settings.rules_version}, which cannot be lowered"

@@ -1,6 +1,6 @@
 """`streamledger dead-letters`: what could not be read or came the wrong way, and sending it again.
 
-The letter holds the reason and the first bytes; the whole original lies in `commands` for ever, at
+The letter holds the reason and the first bytes; the whole original stays in `commands` forever, at
 the position that the letter names.
 """
 
@@ -41,7 +41,7 @@ def find(
             original = reader.at(names.commands, partition, offset)
             if original is not None:
                 return letter, original
-    raise Failure(f"there is no dead letter of {position}")
+    raise Failure(f"no dead letter at {position}")
 
 
 def contents(file: Path) -> bytes:
@@ -54,12 +54,12 @@ def contents(file: Path) -> bytes:
 def parsed(position: str) -> tuple[int, int]:
     partition, colon, offset = position.partition(":")
     if not (colon and partition.isdecimal() and offset.isdecimal()):
-        raise Failure(f"{position!r} is no position; one is partition:offset, such as 3:1200")
+        raise Failure(f"invalid position {position!r}: expected partition:offset, such as 3:1200")
     return int(partition), int(offset)
 
 
 def resubmit(settings: KafkaSettings, client_id: str, value: bytes) -> tuple[str, int, int]:
-    """Write a command anew, by the key that is its account; tells the key and the new position."""
+    """Writes a command again, keyed by its account; returns the key and the new position."""
     account = _account(value)
     sent: list[tuple[int, int]] = []
     refused: list[KafkaError] = []

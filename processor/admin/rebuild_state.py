@@ -35,7 +35,7 @@ MEMORY_MIB = 128
 CACHED = 100_000
 UNFINISHED = ".unfinished"
 
-# Told of partition, done and total.
+# Called with partition, done and total.
 Progress = Callable[[int, int, int], None]
 
 _decode = msgspec.json.Decoder(JournalRecord).decode

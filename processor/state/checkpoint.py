@@ -1,10 +1,10 @@
-"""What is known of a partition's local copy. `Local` stands in it, and is what counts. How far it
-is stands in a small file of its folder, too, and is told to the group, so that a lane goes to who
-has it on disk: to ask RocksDB would be to open it, which replays its log.
+"""The checkpoint of a partition's local copy. `LocalCheckpoint` is stored in the copy and decides.
+A small file in the copy's folder says how far the copy is, too. The group reads that number, so
+that a lane goes to the worker that has it on disk; RocksDB would have to be opened for it, which
+replays its log.
 
-The file goes where the copy goes, and is lost with it. It is a preference and no more: what a copy
-is worth is found out when its partition is taken over, so nothing depends on the file being right,
-and it must not stop anything.
+The file moves with the copy and is lost with it. It is only a preference: a take-over finds out
+what the copy is worth. So nothing depends on the file being right, and its errors stop nothing.
 """
 
 import shutil
@@ -43,7 +43,7 @@ def _aside(copy: Path) -> Path:
 
 def set_aside(copy: Path) -> None:
     """Takes a copy out of its place in one step, its note with it. Half of a copy could be refused
-    for ever, so it is deleted elsewhere: `delete_aside`, also of what kill -9 left there."""
+    forever, so `delete_aside` deletes it elsewhere, and also what kill -9 left there."""
     delete_aside(copy)
     if copy.exists():
         copy.rename(_aside(copy))
@@ -59,24 +59,24 @@ def note(copy: Path, next_offset: int) -> None:
         (copy / UNFINISHED).write_bytes(b"%d\n" % next_offset)
         (copy / UNFINISHED).replace(copy / NAME)
     except OSError as error:
-        log.warning("how far the copy is cannot be noted", copy=copy.name, reason=str(error))
+        log.warning("checkpoint file not written", copy=copy.name, reason=str(error))
 
 
 def forget(copy: Path) -> None:
-    """It cannot be gone on with: let another worker have the lane that is not hindered by it."""
+    """Gives up the claim: another worker, which has no such copy, gets the lane."""
     try:
         (copy / NAME).unlink(missing_ok=True)
     except OSError as error:
-        log.warning("the note of a copy cannot be removed", copy=copy.name, reason=str(error))
+        log.warning("checkpoint file not removed", copy=copy.name, reason=str(error))
 
 
 def noted(copy: Path) -> int:
-    """0 where nothing is noted: there is no copy, or one that was never whole."""
+    """0 if nothing is noted: there is no copy, or it was never whole."""
     try:
         next_offset: int = _decode((copy / NAME).read_bytes())
     except FileNotFoundError:
         return 0
     except (OSError, msgspec.DecodeError) as error:
-        log.warning("how far the copy is cannot be told", copy=copy.name, reason=str(error))
+        log.warning("checkpoint file not read", copy=copy.name, reason=str(error))
         return 0
     return next_offset

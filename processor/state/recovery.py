@@ -79,8 +79,8 @@ class Recovery:
                 time.sleep(POLL_S)
 
     def restore(self, table: StateStore, ledger_id: str, progress: Progress) -> None:
-        """Bring the local copy to the stable end of `state`; all of it again if it cannot be told
-        that the copy is a part of that."""
+        """Bring the local copy to the stable end of `state`; all of it again if the copy may
+        not be a part of that."""
         range = self._range(self._names.state)
         incarnation = self._incarnation()
         reason = self._foreign(table, ledger_id) or self._stale(table, range, incarnation)
@@ -109,7 +109,7 @@ class Recovery:
         return None if position is None else position.incarnation
 
     def _foreign(self, table: StateStore, ledger_id: str) -> str | None:
-        """Why the local copy cannot be told to be this partition's; None if it is, or empty."""
+        """Why the local copy may not be this partition's; None if it is, or if it is empty."""
         local, position = table.local, table.position
         if local.changelog_next_offset == 0 and position is None:
             return None

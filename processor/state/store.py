@@ -120,7 +120,7 @@ class StateStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         options = _options(self._memory)
         self._closed = False
-        with told_of_disk():
+        with disk_errors_as_failures():
             # Named once more for the only column family: else a copy that is there already would be
             # opened as it was last, with a cache of its own (docs/decisions/0024).
             self._db = Rdict(str(self.path), options, {"default": options})
@@ -279,14 +279,14 @@ class StateStore:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            with told_of_disk():
+            with disk_errors_as_failures():
                 self._db.close()
 
     def _failed(self, error: Exception) -> NoReturn:
         """Raises what an error of RocksDB means. A damaged copy is moved out of its place, and with
         it the claim to the lane: neither this worker nor another goes on from it."""
         if not is_damage(error):
-            explain(error)
+            raise_disk_failure(error)
         log.error("local copy damaged", partition=self._number, reason=str(error))
         # A copy that cannot be read may fail to close, too.
         with suppress(Failure):
@@ -367,11 +367,11 @@ def scan(database: Rdict, start: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 @contextmanager
-def told_of_disk() -> Iterator[None]:
+def disk_errors_as_failures() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        explain(error)
+        raise_disk_failure(error)
 
 
 def is_damage(error: Exception) -> bool:
@@ -382,7 +382,7 @@ def is_damage(error: Exception) -> bool:
     return _is_read(text) and not any(words in text for words in _NOT_THE_FILE)
 
 
-def explain(error: Exception) -> NoReturn:
+def raise_disk_failure(error: Exception) -> NoReturn:
     """Raises RocksDB's own words for a disk that is full or broken, as something to act on.
 
     Nothing is lost by it: what Kafka has committed is restored when there is room.

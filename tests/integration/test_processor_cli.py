@@ -176,8 +176,8 @@ def test_dead_letters_are_listed_shown_and_sent_again(operator: Operator) -> Non
 
 def test_what_is_no_dead_letter_is_told_in_a_line(operator: Operator) -> None:
     for words, told in (
-        (("show", "0:0"), "there is no dead letter of 0:0"),
-        (("show", "7"), "'7' is no position; one is partition:offset, such as 3:1200"),
+        (("show", "0:0"), "no dead letter at 0:0"),
+        (("show", "7"), "invalid position '7': expected partition:offset, such as 3:1200"),
     ):
         said = operator.streamledger("dead-letters", *words, exit_code=1)
         assert said == f"streamledger: {told}\n"

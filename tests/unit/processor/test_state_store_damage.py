@@ -200,4 +200,4 @@ def test_a_damaged_copy_that_cannot_be_moved_loses_its_claim(
 )
 def test_a_disk_error_that_an_operator_must_see_to(text: str, kind: str) -> None:
     with pytest.raises(Failure, match=f"local disk {kind} failed: IO error"):
-        store.explain(Exception(text))
+        store.raise_disk_failure(Exception(text))
