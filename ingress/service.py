@@ -1,8 +1,7 @@
-"""The wiring of the ingress: every part made here, once, and handed its arguments plainly.
+"""Wires the ingress and runs it: every part is created here, once, with plain arguments.
 
-Keeps the rule that nothing is served before the topics were found safe, and that a stop signal
-ends it cleanly at any moment. Making the parts opens nothing. It holds no rule about money and no
-handler of its own.
+Keeps the rules that nothing is served before the topics are checked, and that a stop signal ends
+the process cleanly at any moment. Creating the parts opens nothing. It has no rule about money.
 """
 
 import asyncio
@@ -13,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 import structlog
+import uvloop
 from aiohttp import web
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
@@ -46,7 +46,7 @@ from ingress.users.admin_routes import UserAdminRoutes
 from ingress.users.directory import UserDirectory
 from ingress.users.first_admin import make_first_admin
 from ingress.wallets import WalletDirectory
-from plumbing import logging, metrics
+from plumbing import logging, memory, metrics
 from plumbing.failures import Failure
 from plumbing.kafka import clients, topic_check
 from plumbing.postgres import connection_pool
@@ -179,8 +179,13 @@ def build_service(
     )
 
 
-async def run(settings: IngressSettings) -> None:
-    """Serves until SIGTERM or SIGINT."""
+def run() -> None:
+    """Serves until SIGTERM or SIGINT. Raises a Failure if the operator can act on it."""
+    memory.collect_rarely()
+    uvloop.run(_serve(IngressSettings.read()))
+
+
+async def _serve(settings: IngressSettings) -> None:
     logging.configure("ingress", settings)
     version = metadata.version("streamledger")
     client_id = _client_id(settings)
@@ -200,27 +205,27 @@ async def run(settings: IngressSettings) -> None:
     async def postgres_probe(timeout_s: float) -> str | None:
         return await connection_pool.unreachable_reason(probing, timeout_s)
 
-    made = build_service(settings, version, pool, kafka_probe, postgres_probe)
-    relay = OutboxRelay(pool, made.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
-    made.openings.nudge = relay.nudge
+    service = build_service(settings, version, pool, kafka_probe, postgres_probe)
+    relay = OutboxRelay(pool, service.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
+    service.openings.nudge = relay.nudge
     sweeping = Cleanup(pool)
-    runner = server.Runner(made.application(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    runner = server.Runner(service.application(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     try:
         await pool.open()
         await probing.open()
         first_admin = asyncio.get_running_loop().create_task(
-            make_first_admin(settings, pool, made.passwords)
+            make_first_admin(settings, pool, service.passwords)
         )
-        checking = asyncio.get_running_loop().create_task(
-            demo_users.refuse_demo_password(settings, pool, made.passwords)
+        demo_check = asyncio.get_running_loop().create_task(
+            demo_users.refuse_demo_password(settings, pool, service.passwords)
         )
-        # Without Postgres nobody signs in, and it goes on when Postgres is back.
-        await asyncio.wait({checking}, timeout=CHECK_TIMEOUT_S)
-        if checking.done():
-            checking.result()
-        await made.ledger.start()
-        made.endings.start()
-        made.trail.start()
+        # While Postgres is down nobody can sign in, so the check may finish later.
+        await asyncio.wait({demo_check}, timeout=CHECK_TIMEOUT_S)
+        if demo_check.done():
+            demo_check.result()
+        await service.ledger.start()
+        service.endings.start()
+        service.trail.start()
         relay.start()
         sweeping.start()
         await runner.setup()
@@ -228,23 +233,23 @@ async def run(settings: IngressSettings) -> None:
         log.info("serving", host=settings.http_host, port=settings.http_port, version=version)
         tasks = (
             first_admin,
-            checking,
-            made.endings.task,
-            made.trail.task,
+            demo_check,
+            service.endings.task,
+            service.trail.task,
             relay.task,
             sweeping.task,
         )
-        await _stopped(stop, *tasks, made.ledger.ended)
+        await _stopped(stop, *tasks, service.ledger.ended)
         log.info("stopping")
     finally:
         await runner.cleanup()
         await sweeping.close()
         await relay.close()
-        await made.ledger.close()
-        await made.endings.close()
-        await made.trail.close()
-        made.passwords.close()
-        made.newcomers.close()
+        await service.ledger.close()
+        await service.endings.close()
+        await service.trail.close()
+        service.passwords.close()
+        service.newcomers.close()
         await probing.close()
         await pool.close()
 
@@ -256,13 +261,13 @@ def _client_id(settings: IngressSettings) -> str:
 def _metrics_route(registry: CollectorRegistry) -> Route:
     show = metrics.handler(registry)
 
-    async def told(call: Call[None, None]) -> Answer | web.StreamResponse:
+    async def show_metrics(call: Call[None, None]) -> Answer | web.StreamResponse:
         return await show(call.request)
 
     return Route(
         method="GET",
         path="/metrics",
-        handler=told,
+        handler=show_metrics,
         summary="Metrics for Prometheus",
         tag="About",
         roles=PUBLIC,
@@ -272,10 +277,10 @@ def _metrics_route(registry: CollectorRegistry) -> Route:
 
 
 async def _stopped(stop: asyncio.Event, *tasks: asyncio.Future[None]) -> None:
-    """Told to, or because one of these has failed: then with its error."""
-    told = asyncio.get_running_loop().create_task(stop.wait())
-    waiting: set[asyncio.Future[Any]] = {told, *tasks}
-    while not told.done():
+    """Returns when `stop` is set. Raises the error of a task that fails before that."""
+    stop_requested = asyncio.get_running_loop().create_task(stop.wait())
+    waiting: set[asyncio.Future[Any]] = {stop_requested, *tasks}
+    while not stop_requested.done():
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()

@@ -156,9 +156,9 @@ def log_time(
 @app.command()
 def ingress() -> None:
     """Serve HTTP until stopped."""
-    from ingress import __main__ as service
+    from ingress import service
 
-    service.main()
+    service.run()
 
 
 @app.command()
