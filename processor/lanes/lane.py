@@ -150,6 +150,10 @@ class LaneProcessor(LaneThread):
             return {}
         return {number: writer.position for number, writer in self._writers.items()}
 
+    def open_batch(self) -> OpenBatch | None:
+        """The batch on its way through Faust, or waiting for the writer."""
+        return self._reader.open_batch if self.phase is LanePhase.RUNNING else None
+
     def request_stop(self) -> None:
         super().request_stop()
         self._inbox.put(None)
@@ -192,9 +196,12 @@ class LaneProcessor(LaneThread):
             # E. Read on from the position in the state
             positions = {number: writer.position for number, writer in self._writers.items()}
             self._batches.start(positions)
+            self._enter_running(positions)
             self._reader.start()
             closing.callback(self._reader.stop)
-            self._run_batches(positions)
+            while not self._stopping.is_set():
+                self._run_once()
+            self._note_checkpoints()
 
     # Taking over.
 
@@ -264,7 +271,7 @@ class LaneProcessor(LaneThread):
 
     # Running.
 
-    def _run_batches(self, positions: Mapping[int, PartitionPosition]) -> None:
+    def _enter_running(self, positions: Mapping[int, PartitionPosition]) -> None:
         # The local copies are complete now; one that is being restored is not noted.
         self._note_checkpoints()
         self._enter(LanePhase.RUNNING)
@@ -276,13 +283,13 @@ class LaneProcessor(LaneThread):
                 commands=position.commands.next_offset,
                 coordination=position.coordination.next_offset,
             )
-        while not self._stopping.is_set():
-            self._pause_between_transactions()
-            self._clock.check_moved()
-            if not self._tick():
-                self._process_next()
-                self._report_metrics()
-        self._note_checkpoints()
+
+    def _run_once(self) -> None:
+        self._pause_between_transactions()
+        self._clock.check_moved()
+        if not self._tick():
+            self._process_next()
+            self._report_metrics()
 
     def _pause_between_transactions(self) -> None:
         """The brokers may still be writing the markers of the last transaction. They reject one
@@ -301,7 +308,8 @@ class LaneProcessor(LaneThread):
             return
         batches = self._reader.close_batch()
         self._busy = {batch.partition for batch in batches}
-        self._process(batches)
+        if batches:
+            self._process(batches)
 
     def _report_metrics(self) -> None:
         now, now_ms = time.monotonic(), time.time() * 1_000

@@ -53,7 +53,9 @@ class LaneReader(LaneThread):
         self._inbox = inbox
         self._send_event = send_event
         self._changed = threading.Condition(threading.Lock())
-        self._open = self._reading_ahead = self._failed = False
+        # The batch that the writer has not closed.
+        self.open_batch: OpenBatch | None = None
+        self._reading_ahead = self._failed = False
 
     def request_stop(self) -> None:
         super().request_stop()
@@ -61,14 +63,16 @@ class LaneReader(LaneThread):
             self._changed.notify()
 
     def close_batch(self) -> list[Batch]:
-        """Called by the writer: the open batch, with what has arrived by now. Raises StopRequested
-        if a read has failed: what the client returned then is lost, and nothing behind it may be
-        decided."""
+        """Called by the writer: the open batch, with what has arrived by now. Empty if its event
+        was sent twice. Raises StopRequested if a read has failed: what the client returned then is
+        lost, and nothing behind it may be decided."""
         with self._changed:
             if self._failed:
                 raise StopRequested
+            if self.open_batch is None:
+                return []
             batches = self._batches.take(0)
-            self._open = False
+            self.open_batch = None
             self._changed.notify()
         return batches
 
@@ -87,8 +91,8 @@ class LaneReader(LaneThread):
             while not self._stopping.is_set():
                 first = self._batches.wait_for_record(IDLE_S)
                 if first is not None:
-                    self._open = True
-                    self._send_event(OpenBatch(*first, self._inbox))
+                    self.open_batch = OpenBatch(*first, self._inbox)
+                    self._send_event(self.open_batch)
                     self._fill()
         except BaseException:
             self._failed = True
@@ -97,7 +101,7 @@ class LaneReader(LaneThread):
     def _fill(self) -> None:
         """Until the writer has closed the batch."""
         with self._changed:
-            while self._open and not self._stopping.is_set():
+            while self.open_batch is not None and not self._stopping.is_set():
                 if not self._reading_ahead:
                     self._changed.wait()
                 elif not self._read_ahead():

@@ -120,6 +120,12 @@ class LaneSupervisor:
         while not self.batches.empty():
             self.batches.get_nowait()
 
+    def send_open_batches_again(self) -> None:
+        """Called when a rebalance has ended, in which Faust has emptied its queues."""
+        for lane in self._lanes.values():
+            if (batch := lane.open_batch()) is not None:
+                self.batches.put_nowait(batch)
+
     def positions(self) -> dict[int, PartitionPosition]:
         """Of the partitions that run, as far as they are committed."""
         lanes = self._lanes.values()

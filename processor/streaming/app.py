@@ -27,18 +27,9 @@ class LedgerApp(faust.App):
     start_health_server: Callable[[], Awaitable[web.AppRunner]] | None = None
     _health_server: web.AppRunner | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Set between two rebalances. In one, Faust empties its queues: nothing may be in them.
-        self.settled = asyncio.Event()
-
-    def on_rebalance_start(self) -> None:
-        self.settled.clear()
-        super().on_rebalance_start()
-
     def on_rebalance_end(self) -> None:
         super().on_rebalance_end()
-        self.settled.set()
+        self.lanes.send_open_batches_again()
 
     async def on_start(self) -> None:
         if self.start_health_server is not None:

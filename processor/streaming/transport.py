@@ -99,7 +99,6 @@ class BatchConsumer(aiokafka.Consumer):
 
     async def _send_next_batch(self) -> None:
         batch = await self.app.lanes.batches.get()
-        await self.app.settled.wait()
         tp = TP(self.app.lanes.topic, batch.partition)
         message = ConsumerMessage(
             tp.topic,

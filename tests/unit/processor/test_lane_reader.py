@@ -143,3 +143,13 @@ def test_a_reader_stops_while_a_batch_is_open(lane: Lane) -> None:
     lane.delivered()
     lane.reader.stop()
     assert lane.failures.empty()
+
+
+def test_a_batch_whose_event_was_sent_twice_is_closed_once(lane: Lane) -> None:
+    lane.source.arrived.put(1)
+    batch = lane.delivered()
+    batch.deliver()
+    assert lane.close() == [1]
+    assert lane.reader.open_batch is None
+    assert lane.delivered() is batch
+    assert lane.close() == []

@@ -1,4 +1,4 @@
-"""What Faust's event queues get: the lanes' batches, and none of them while a rebalance goes on."""
+"""What Faust's event queues get: the batches of lanes that this worker owns."""
 
 import asyncio
 from collections import defaultdict
@@ -19,14 +19,12 @@ class Running:
 
     def __init__(self) -> None:
         self.batches: asyncio.Queue[OpenBatch] = asyncio.Queue()
-        self.settled = asyncio.Event()
         self.queue: asyncio.Queue[OpenBatch] = asyncio.Queue()
         index: defaultdict[TP, set[Any]] = defaultdict(set)
         index[TP("commands", 3)].add(Channel(self.queue))
         self.consumer: Any = BatchConsumer.__new__(BatchConsumer)
         self.consumer.app = SimpleNamespace(
             lanes=SimpleNamespace(topic="commands", batches=self.batches),
-            settled=self.settled,
             topics=SimpleNamespace(_tp_index=index),
             consumer_generation_id=1,
             create_event=lambda key, value, headers, message: value,
@@ -46,31 +44,9 @@ def batch(partition: int) -> OpenBatch:
     return OpenBatch(partition, 0, SimpleQueue())
 
 
-async def settle(running: Running) -> None:
-    """Lets everything run that can."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-
-
-def test_a_batch_that_comes_during_a_rebalance_waits_for_its_end() -> None:
-    async def story() -> None:
-        running = Running()
-        passing = asyncio.create_task(running.pass_on())
-        expected = batch(3)
-        running.batches.put_nowait(expected)
-        await settle(running)
-        assert running.queue.empty()
-        running.settled.set()
-        assert await asyncio.wait_for(running.queue.get(), TIMEOUT_S) is expected
-        passing.cancel()
-
-    asyncio.run(story())
-
-
 def test_a_batch_of_a_partition_that_was_given_up_reaches_nobody() -> None:
     async def story() -> None:
         running = Running()
-        running.settled.set()
         passing = asyncio.create_task(running.pass_on())
         expected = batch(3)
         running.batches.put_nowait(batch(7))
