@@ -24,8 +24,8 @@ def test_avro_by_fingerprint_and_by_a_registry_that_becomes_unreachable(
             account = ledger.open(0)
 
             def outcome(value: bytes) -> tuple[str, str | None]:
-                told = ledger.outcome(ledger.send(value, account.encode(), 0))
-                return told.step, told.reason
+                outcome = ledger.outcome(ledger.send(value, account.encode(), 0))
+                return outcome.step, outcome.reason
 
             def credit(key: str) -> Credit:
                 return Credit(account=account, amount=5, id=key)

@@ -23,8 +23,8 @@ DECIDED_S = 120.0
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
-    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, 1) as made:
-        yield made
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, 1) as started:
+        yield started
 
 
 def test_a_worker_that_dies_with_a_backlog_has_decided_each_command_once(
@@ -49,9 +49,9 @@ def test_a_batch_too_large_for_one_transaction_is_decided_once_where_it_dies_bet
     assert unanswered(ledger) > LARGE_CREDITS / 2
     worker.start()
     ledger.wait_until(ledger.audit.settled, DECIDED_S)
-    told = worker.numbers()
-    transactions = told[f"{metrics.TRANSACTION_SECONDS.name}_count"]
-    assert transactions > told[f"{metrics.BATCH_RECORDS.name}_count"]
+    samples = worker.numbers()
+    transactions = samples[f"{metrics.TRANSACTION_SECONDS.name}_count"]
+    assert transactions > samples[f"{metrics.BATCH_RECORDS.name}_count"]
     assert ledger.settle_and_audit() == []
     assert ledger.audit.books[0].accounts[account].balance == LARGE_CREDITS
 

@@ -1,5 +1,5 @@
-"""A worker whose brokers go away in the middle of a batch: it begins anew by itself, waits for them
-and says so, and decides the batch again.
+"""A worker that loses its brokers within a batch restarts, logs that it waits for them, and decides
+the batch again.
 """
 
 import signal
@@ -21,11 +21,11 @@ def ledger(
     mortal_kafka: kafka.Cluster, request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[WorkerLedger]:
     prefix = f"{request.node.name.partition('[')[0]}-"
-    with ledgers.worker_ledger(mortal_kafka.bootstrap, prefix, tmp_path, 2) as made:
-        yield made
+    with ledgers.worker_ledger(mortal_kafka.bootstrap, prefix, tmp_path, 2) as started:
+        yield started
 
 
-def test_a_worker_that_loses_its_broker_in_a_batch_begins_anew_by_itself(
+def test_a_worker_that_loses_its_broker_within_a_batch_restarts(
     ledger: WorkerLedger, mortal_kafka: kafka.Cluster
 ) -> None:
     """The client gives records up after ten seconds, and with them their transaction."""
@@ -44,10 +44,10 @@ def test_a_worker_that_loses_its_broker_in_a_batch_begins_anew_by_itself(
     ledger.wait_until(lambda: "restarting" in first.log_text(), AWAY_S)
     mortal_kafka.start_broker(1)
     mortal_kafka.wait_until_serving(stages.NEVER_STOPPED)
-    # It was told to freeze once, and begins with what it was told.
+    # The restarted process has the same settings: it freezes once more.
     ledger.wait_until(first.frozen, AWAY_S)
     first.send(signal.SIGCONT)
-    assert [told.step for told in ledger.outcomes(sent, AWAY_S)] == ["posted", "posted"]
+    assert [outcome.step for outcome in ledger.outcomes(sent, AWAY_S)] == ["posted", "posted"]
     # The same process, all the way.
     assert first.stop() == 0, first.tail()
     assert ledger.settle_and_audit() == []

@@ -15,8 +15,8 @@ MINE = {"LEDGER_ID": "mine"}
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
-    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
-        yield made
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as started:
+        yield started
 
 
 def decided(ledger: WorkerLedger, commands: int) -> None:
@@ -26,7 +26,7 @@ def decided(ledger: WorkerLedger, commands: int) -> None:
         account = ledger.open(partition)
         credit = {"kind": "credit", "account": account, "amount": 1}
         sent += ledger.send_all([({**credit, "id": f"{n}"}, None, None) for n in range(commands)])
-    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes(sent)} == {"posted"}
 
 
 def test_copies_that_were_only_restored_and_lie_in_each_others_place(
@@ -55,7 +55,7 @@ def test_copies_that_were_only_restored_and_lie_in_each_others_place(
         for books in ledger.audit.books
         for id, account in books.accounts.items()
     ]
-    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes(sent)} == {"posted"}
     assert ledger.settle_and_audit() == []
 
 
@@ -90,7 +90,7 @@ def test_a_damaged_block_of_a_copy(ledger: WorkerLedger, tmp_path: Path) -> None
         for number in range(300)
     ]
     sent = ledger.send_all([(credit, None, None) for credit in credits])
-    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes(sent)} == {"posted"}
     assert worker.stop() == 0
     # What RocksDB has in its own log goes to files at the next start.
     worker.start()
@@ -106,7 +106,7 @@ def test_a_damaged_block_of_a_copy(ledger: WorkerLedger, tmp_path: Path) -> None
 
     worker.start()
     again = ledger.send_all([(credit, None, None) for credit in credits])
-    assert {told.step for told in ledger.outcomes(again, 90)} == {"replayed"}
+    assert {outcome.step for outcome in ledger.outcomes(again, 90)} == {"replayed"}
     assert "local copy damaged" in worker.log_text()
     decided(ledger, 3)
     assert ledger.settle_and_audit() == []

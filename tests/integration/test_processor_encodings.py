@@ -31,10 +31,10 @@ Entry = dict[str, Any]
 
 @pytest.fixture
 def ledger(kafka: str, postgres: str, template: str, tmp_path: Path) -> Iterator[Pipeline]:
-    with pipeline.made(kafka, postgres, template, tmp_path / "ledger") as made:
+    with pipeline.made(kafka, postgres, template, tmp_path / "ledger") as started:
         opening = {"kind": "open_account", "type": "wallet", "currency": "NGN", "id": "open"}
-        send(made, {**opening, "account": "ada", "owner": "u-1"}, {**opening, "account": "bem"})
-        yield made
+        send(started, {**opening, "account": "ada", "owner": "u-1"}, {**opening, "account": "bem"})
+        yield started
 
 
 def send(ledger: Pipeline, *commands: Entry) -> None:
@@ -68,7 +68,7 @@ def in_order(entries: list[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (entry["account_id"], entry["version"]))
 
 
-def told(ended: subprocess.CompletedProcess[str]) -> list[Entry]:
+def entries_in(ended: subprocess.CompletedProcess[str]) -> list[Entry]:
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     return in_order([line.get("value", line) for line in lines])
 
@@ -86,19 +86,19 @@ def test_every_reader_decodes_every_encoding(ledger: Pipeline, tmp_path: Path) -
         (id,) = fake.subjects[f"{ledger.names.transactions}-value"]
         assert json.loads(fake.schemas[id]) == avro.generate(TransactionRecord, "Transaction")
 
-        known = AvroSchemas(registry=HttpRegistry(url))
-        decoded = [codecs.decode_transaction(value, known) for value in values]
+        registered = AvroSchemas(registry=HttpRegistry(url))
+        decoded = [codecs.decode_transaction(value, registered) for value in values]
         assert not [each for each in decoded if isinstance(each, UnreadableRecord)]
         entries = in_order(msgspec.to_builtins(decoded))
         as_expected(entries)
-        asked = ("consume", "--from-beginning", "--json", "--registry", url)
-        assert told(ledger.streamledger(*asked)) == entries
+        options = ("consume", "--from-beginning", "--json", "--registry", url)
+        assert entries_in(ledger.streamledger(*options)) == entries
         example = ledger.run(
             [sys.executable, "python/transactions.py"],
             cwd=doc_pages.examples(tmp_path),
             environment=ledger.environment(SCHEMA_REGISTRY_URL=url),
         )
-        assert told(example) == entries
+        assert entries_in(example) == entries
     # The id is on disk: a registry that is away now stops nothing.
     restart(ledger, TRANSACTIONS_ENCODING="confluent", SCHEMA_REGISTRY_URL=url)
     later = write(ledger, 3)
@@ -135,7 +135,7 @@ def as_expected(entries: list[Entry]) -> None:
 def test_confluent_without_an_id_does_not_start(
     kafka: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    """One record by another encoding would be in the topic for ever."""
+    """One record in another encoding would stay in the topic."""
     confluent = {"TRANSACTIONS_ENCODING": "confluent"}
     with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as ledger:
         worker = ledger.worker(**confluent)

@@ -30,10 +30,10 @@ def ledger(
     kafka: str, prefix: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WorkerLedger]:
     """One ledger and one worker for all of these: none of them may stop it."""
-    with ledgers.worker_ledger(kafka, prefix, tmp_path_factory.mktemp("inputs")) as made:
-        made.ready()
-        yield made
-        made.delete_topics()
+    with ledgers.worker_ledger(kafka, prefix, tmp_path_factory.mktemp("inputs")) as started:
+        started.ready()
+        yield started
+        started.delete_topics()
 
 
 def padded(command: dict[str, Any], size: int) -> bytes:
@@ -89,7 +89,7 @@ def test_150_mb_in_one_batch(ledger: WorkerLedger) -> None:
     after = ledger.send({**command, "id": "after"})
     assert ledger.outcome(after, 60).step == "posted"
     assert ledger.outcome(one).reason == "too_large"
-    assert {told.step for told in ledger.outcomes(many)} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes(many)} == {"posted"}
 
 
 def test_keys_as_large_as_batches_may_be(ledger: WorkerLedger) -> None:
@@ -103,7 +103,7 @@ def test_keys_as_large_as_batches_may_be(ledger: WorkerLedger) -> None:
     )
     after = ledger.send({**command, "id": "after the keys"})
     assert ledger.outcome(after, 60).step == "posted"
-    assert {told.reason for told in ledger.outcomes([one, *many])} == {"misrouted"}
+    assert {outcome.reason for outcome in ledger.outcomes([one, *many])} == {"misrouted"}
 
 
 def test_the_largest_posts_there_are_many_in_one_batch(ledger: WorkerLedger) -> None:
@@ -130,7 +130,7 @@ def test_the_largest_posts_there_are_many_in_one_batch(ledger: WorkerLedger) -> 
         [({**post, "id": f"{number:0200}"}, None, None) for number in range(60)],
         producer=bulky(ledger),
     )
-    assert {told.step for told in ledger.outcomes(sent, 40)} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes(sent, 40)} == {"posted"}
 
 
 def test_every_hostile_input_has_its_outcome(ledger: WorkerLedger) -> None:
@@ -147,7 +147,7 @@ def test_every_hostile_input_has_its_outcome(ledger: WorkerLedger) -> None:
     sent = ledger.send_all(spoiled)
     good = ledger.send({"kind": "debit", "account": account, "amount": 1, "id": "good"})
     assert ledger.outcome(good).step in ("posted", "rejected")
-    assert {told.step for told in ledger.outcomes(sent)} >= {"refused", "rejected", "posted"}
+    assert {outcome.step for outcome in ledger.outcomes(sent)} >= {"refused", "rejected", "posted"}
 
 
 def test_a_command_that_came_by_another_way_changes_nothing(ledger: WorkerLedger) -> None:
@@ -164,8 +164,8 @@ def test_a_command_that_came_by_another_way_changes_nothing(ledger: WorkerLedger
         (command, account.encode(), 1),
         ({**post, "account": max(account, other)}, None, 0),
     ]
-    told = ledger.outcomes(ledger.send_all(ways))
-    assert [one.reason for one in told] == ["misrouted"] * len(ways)
+    outcomes = ledger.outcomes(ledger.send_all(ways))
+    assert [outcome.reason for outcome in outcomes] == ["misrouted"] * len(ways)
     # None of them owns the key: the first that comes the right way does.
     assert ledger.outcome(ledger.send(command)).step == "posted"
 
@@ -175,8 +175,8 @@ def test_aborted_transactions_have_no_outcome_and_hanging_ones_delay_by_their_ti
 ) -> None:
     account = ledger.open(0)
     command = {"kind": "credit", "account": account, "amount": 1}
-    told = {"transactional.id": ledger.names.commands, "transaction.timeout.ms": HANGING_MS}
-    producer = Producer({**ledger.client, **told})
+    options = {"transactional.id": ledger.names.commands, "transaction.timeout.ms": HANGING_MS}
+    producer = Producer({**ledger.client, **options})
     producer.init_transactions(20)
     producer.begin_transaction()
     aborted = ledger.send({**command, "id": "aborted"}, producer=producer)
@@ -210,7 +210,7 @@ def test_records_that_claim_one_offset_have_an_outcome_each(ledger: WorkerLedger
     count = sum(map(len, batches))
     assert after.offset == before.offset + count + 1
     sent = [Position(0, before.offset + 1 + number) for number in range(count)]
-    assert {told.step for told in ledger.outcomes([before, *sent, after])} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes([before, *sent, after])} == {"posted"}
 
 
 def test_after_all_that_the_books_are_whole(ledger: WorkerLedger) -> None:

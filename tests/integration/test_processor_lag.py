@@ -24,7 +24,7 @@ def names(kafka: str, topic_prefix: str) -> Names:
 
 @pytest.fixture
 def producer(kafka: str, names: Names) -> Producer:
-    made = Producer(
+    client = Producer(
         {
             "bootstrap.servers": kafka,
             "transactional.id": f"{names.prefix}somebody",
@@ -32,16 +32,16 @@ def producer(kafka: str, names: Names) -> Producer:
             "log_level": 0,
         }
     )
-    made.init_transactions(30)
-    return made
+    client.init_transactions(30)
+    return client
 
 
 @pytest.fixture
 def inputs(kafka: str, names: Names) -> Iterator[BatchReader]:
-    made = BatchReader({"bootstrap.servers": kafka}, names, AvroSchemas())
-    made.start({0: PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")})
-    yield made
-    made.close()
+    client = BatchReader({"bootstrap.servers": kafka}, names, AvroSchemas())
+    client.start({0: PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")})
+    yield client
+    client.close()
 
 
 def write(producer: Producer, names: Names, count: int, *, committed: bool) -> None:
@@ -56,7 +56,7 @@ def write(producer: Producer, names: Names, count: int, *, committed: bool) -> N
 
 
 def taken(inputs: BatchReader, count: int) -> list[Batch]:
-    """Until so many commands have come and nothing else is told to be there."""
+    """Until `count` commands have arrived and no more are known."""
     found: list[Batch] = []
 
     def all_are_there() -> bool:

@@ -21,8 +21,8 @@ RESTORING = re.compile(r"restoring .*at=(\d+) end=(\d+) partition=(\d+)")
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
-    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, partitions=4) as made:
-        yield made
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, partitions=4) as started:
+        yield started
 
 
 def owned(worker: Worker) -> list[str]:
@@ -30,11 +30,11 @@ def owned(worker: Worker) -> list[str]:
     return sorted(json.loads(body)["partitions"]) if status == 200 else []
 
 
-def read_again(told: str, partitions: list[str]) -> list[tuple[str, ...]]:
+def read_again(log: str, partitions: list[str]) -> list[tuple[str, ...]]:
     """Where a worker read of these partitions' state, by its own words."""
     return [
         (at, end, partition)
-        for at, end, partition in RESTORING.findall(told)
+        for at, end, partition in RESTORING.findall(log)
         if partition in partitions and at != end
     ]
 
@@ -52,7 +52,7 @@ def test_lanes_go_back_to_who_has_them_on_disk(ledger: WorkerLedger, tmp_path: P
             for number in range(EACH)
         ]
     )
-    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes(sent)} == {"posted"}
     killed.kill()
     assert stopped.stop() == 0
     for partition in LANES[1]:

@@ -14,8 +14,8 @@ from tests.testkit.waiting import eventually
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
-    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
-        yield made
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as started:
+        yield started
 
 
 def decided(ledger: WorkerLedger, commands: int = 3) -> None:

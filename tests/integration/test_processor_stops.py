@@ -1,5 +1,5 @@
-"""How a processor ends, and what it does while nothing comes: holds expire, partitions change hands
-at once, a full disk is told in words and is whole afterwards."""
+"""How a processor ends, and what it does while nothing arrives: holds expire, partitions change
+hands at once, and a full disk is reported and loses nothing."""
 
 import json
 import resource
@@ -21,8 +21,8 @@ FILE_LIMIT_BYTES = 64 * 1024
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
-    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as made:
-        yield made
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path) as started:
+        yield started
 
 
 def owned(worker: Worker) -> set[str]:
@@ -30,7 +30,7 @@ def owned(worker: Worker) -> set[str]:
     return set(json.loads(body)["partitions"]) if status == 200 else set()
 
 
-def test_a_hold_expires_though_nothing_comes(ledger: WorkerLedger) -> None:
+def test_a_hold_expires_while_nothing_arrives(ledger: WorkerLedger) -> None:
     ledger.ready()
     account = ledger.open(0, amount=100)
     expires = int(time.time() * 1_000) + 1_500
@@ -73,7 +73,7 @@ def test_a_clean_stop_hands_the_partitions_over_at_once(ledger: WorkerLedger) ->
     assert ledger.settle_and_audit() == []
 
 
-def test_a_full_disk_is_told_in_words_and_is_whole_when_there_is_space(
+def test_a_full_disk_is_reported_and_loses_nothing(
     ledger: WorkerLedger,
 ) -> None:
     """The limit on a file's size stands in for a full disk: writes fail in the same way."""
@@ -92,5 +92,5 @@ def test_a_full_disk_is_told_in_words_and_is_whole_when_there_is_space(
     assert "disk" in said or "space" in said, said
     assert "Traceback" not in said
     ledger.ready(data="full")
-    assert {told.step for told in ledger.outcomes(sent)} == {"posted"}
+    assert {outcome.step for outcome in ledger.outcomes(sent)} == {"posted"}
     assert ledger.settle_and_audit() == []

@@ -17,8 +17,8 @@ CRASHED = 70
 
 @pytest.fixture
 def ledger(kafka: str, topic_prefix: str, tmp_path: Path) -> Iterator[WorkerLedger]:
-    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, 1) as made:
-        yield made
+    with ledgers.worker_ledger(kafka, topic_prefix, tmp_path, 1) as started:
+        yield started
 
 
 @pytest.mark.parametrize("step", ["mid_produce", "before_commit"])
@@ -31,7 +31,7 @@ def test_what_was_not_committed_is_decided_by_the_next_owner_alone(
     ledger.ready()
     assert ledger.outcome(credit, TAKEN_OVER_S).step == "posted"
     zombie.send(signal.SIGCONT)
-    # Frozen for so long that its client gives the batch up first, it begins anew, in vain.
+    # If its client gives the batch up first, it restarts.
     ledger.wait_until(
         lambda: zombie.exit_code() == CRASHED or "restarting" in zombie.log_text(), TAKEN_OVER_S
     )

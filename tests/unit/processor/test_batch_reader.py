@@ -1,4 +1,4 @@
-"""What a lane does about faults of its client that a real Kafka cannot be made to show at will."""
+"""Faults of a lane's client that a real Kafka does not produce on demand."""
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -13,7 +13,7 @@ NAMES = Names("")
 
 
 class Consumer:
-    """Gives what it was given, and knows of as many commands as it is told to."""
+    """Returns the messages in `next`; `end` is the end of its partition."""
 
     def __init__(self) -> None:
         self.next: list[Message] = []
@@ -45,9 +45,9 @@ def consumer() -> Consumer:
 @pytest.fixture
 def inputs(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> BatchReader:
     monkeypatch.setattr("plumbing.kafka.clients.committed_consumer", lambda _: consumer)
-    made = BatchReader({}, NAMES, AvroSchemas())
-    made.start({0: PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")})
-    return made
+    reader = BatchReader({}, NAMES, AvroSchemas())
+    reader.start({0: PartitionPosition(PartitionState(0), InputPosition(), InputPosition(), "")})
+    return reader
 
 
 def command(offset: int) -> Message:
@@ -62,7 +62,7 @@ def message(offset: int) -> Message:
     )
 
 
-def test_an_error_of_no_partition_is_told_as_what_it_is(
+def test_an_error_without_a_partition_is_raised_as_it_is(
     inputs: BatchReader, consumer: Consumer
 ) -> None:
     consumer.next = [Message(error=KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED))]

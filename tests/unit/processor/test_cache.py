@@ -30,7 +30,7 @@ def test_what_it_remembers_is_what_was_put_last(
 
 
 @pytest.mark.parametrize("entries", [2, 10, 1_000])
-def test_what_is_asked_for_stays(entries: int) -> None:
+def test_recently_used_entries_stay(entries: int) -> None:
     cache: Cache[str] = Cache(entries)
     cache.put(b"hot", "kept")
     for number in range(10 * entries):

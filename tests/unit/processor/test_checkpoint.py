@@ -1,4 +1,4 @@
-"""How far a copy is, noted beside it: told again as it was, and nothing is stopped by it."""
+"""The checkpoint beside a local copy: it is read as it was written, and stops nothing."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from schemas.ledger_parameters import LedgerParameters
 from schemas.topics import Names
 
 
-def test_what_was_noted_last_is_told(tmp_path: Path) -> None:
+def test_the_last_note_is_read(tmp_path: Path) -> None:
     assert checkpoint.noted(tmp_path) == 0
     for reached in (5, 6_000_000, 6_000_001):
         checkpoint.note(tmp_path, reached)
@@ -40,7 +40,7 @@ def test_what_cannot_be_noted_or_read_stops_nothing(tmp_path: Path) -> None:
     assert checkpoint.noted(tmp_path) == 0
 
 
-def test_what_was_forgotten_is_told_no_more(tmp_path: Path) -> None:
+def test_a_forgotten_note_is_not_read(tmp_path: Path) -> None:
     checkpoint.note(tmp_path, 5)
     checkpoint.forget(tmp_path)
     checkpoint.forget(tmp_path)

@@ -193,22 +193,22 @@ def test_what_is_awaited_is_known_as_it_is_now(
     waits = state.TransactionState(b"hash", "pending", "transfer", "a", pending=pending)
     posted = state.TransactionState(b"hash", "posted", "transfer", "a")
     reserved = PreparedTransaction(0, "transfer", "NGN", "b", ())
-    known: dict[bytes, StateValue | None] = {}
+    cached: dict[bytes, StateValue | None] = {}
     for sequence in range(1, 8):
         name = ID.format(sequence)
-        known[state_keys.transaction(name)] = waits
-        known[state_keys.prepared(name)] = reserved
+        cached[state_keys.transaction(name)] = waits
+        cached[state_keys.prepared(name)] = reserved
         if sequence > 2:
             ended = ID.format(sequence - 2)
-            known[state_keys.transaction(ended)] = posted
-            known[state_keys.prepared(ended)] = None
-        for key, value in known.items():
+            cached[state_keys.transaction(ended)] = posted
+            cached[state_keys.prepared(ended)] = None
+        for key, value in cached.items():
             table.put(key, value)
         commit(table, sequence)
-        table.fetch(list(known)[::2])
-        assert {key: table.get(key) for key in known} == known
+        table.fetch(list(cached)[::2])
+        assert {key: table.get(key) for key in cached} == cached
     for again in both(table, opened):
-        assert {key: again.get(key) for key in known} == known
+        assert {key: again.get(key) for key in cached} == cached
 
 
 def test_more_accounts_than_the_cache_holds(opened: Opened) -> None:
@@ -283,10 +283,10 @@ Changelog = list[tuple[bytes, bytes | None]]
 
 
 def changelog(*values: tuple[bytes, StateValue | None], at: int) -> Changelog:
-    told: Changelog = [
+    records: Changelog = [
         (key, None if value is None else msgspec.msgpack.encode(value)) for key, value in values
     ]
-    return [*told, (state_keys.POSITION, msgspec.msgpack.encode(position(at)))]
+    return [*records, (state_keys.POSITION, msgspec.msgpack.encode(position(at)))]
 
 
 def test_a_restore_ends_where_the_changelog_does(opened: Opened) -> None:
