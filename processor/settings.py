@@ -1,4 +1,4 @@
-"""What the processor reads from the environment and `.env`."""
+"""The processor's settings, from the environment and `.env`."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,8 @@ from schemas.ledger_parameters import RULES_VERSION
 from schemas.ledger_parameters import LedgerParameters as Deciding
 
 _FIRST_OWNER = (
-    " A partition's first owner writes it into the ledger; afterwards the ledger's own rules, which"
-    " `streamledger configure` changes."
+    " A partition's first owner writes it into the ledger. Afterwards the ledger's own value counts;"
+    " `streamledger configure` changes it."
 )
 
 
@@ -28,27 +28,27 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSe
     )
     session_timeout_ms: int = setting(
         6_000,
-        "After how long without a sign of life a processor's partitions go to others.",
+        "How long a processor may send no heartbeat before its partitions go to others.",
         ge=1_000,
         le=300_000,
     )
     cache_entries: int = setting(
         100_000,
-        "How many accounts the processor keeps decoded in memory, at most.",
+        "The maximum number of accounts that the processor keeps decoded in memory.",
         ge=100,
         le=100_000_000,
     )
     rocksdb_mib: int = setting(
         96,
-        "Memory for RocksDB, shared by all partitions of a process: for blocks that were read, and"
-        " up to half of it for what is not on disk yet. In MiB.",
+        "Memory for RocksDB in MiB, shared by all partitions of a process: a cache of blocks, and up"
+        " to half of it for writes that are not on disk yet.",
         ge=8,
         le=1_000_000,
     )
     schema_registry_url: str | None = setting(
         None,
-        "A schema registry with Confluent's API, for commands in Avro that name a schema by its id;"
-        " user and password in it where it wants them. What was read once is kept in DATA.",
+        "The URL of a schema registry with Confluent's API, for commands in Avro that name a schema"
+        " by its id. It may contain user and password. Schemas that were read are kept in DATA.",
         allowed="http:// or https:// and a host",
         default_text="unset: such commands are refused as schema_unknown",
         secret=True,
@@ -74,7 +74,7 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSe
     )
     hold_ttl_ms: int = setting(
         7 * 24 * 3_600_000,
-        "When a hold expires that names no time." + _FIRST_OWNER,
+        "How long a hold lasts that names no expiry." + _FIRST_OWNER,
         ge=1,
         le=10 * 365 * 24 * 3_600_000,
     )
@@ -92,10 +92,10 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSe
     )
 
     def refusals(self) -> list[str]:
-        refused = super().refusals()
+        refusals = super().refusals()
         if self.transactions_encoding == "confluent" and self.schema_registry_url is None:
-            refused.append("TRANSACTIONS_ENCODING=confluent: needs SCHEMA_REGISTRY_URL")
-        return refused
+            refusals.append("TRANSACTIONS_ENCODING=confluent: needs SCHEMA_REGISTRY_URL")
+        return refusals
 
     def deciding(self) -> Deciding:
         return Deciding(
