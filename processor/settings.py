@@ -15,8 +15,8 @@ from schemas.ledger_parameters import RULES_VERSION
 from schemas.ledger_parameters import LedgerParameters as Deciding
 
 _FIRST_OWNER = (
-    " A partition's first owner writes it into the ledger. Afterwards the ledger's own value counts;"
-    " `streamledger configure` changes it."
+    " A partition's first owner writes it into the ledger. Afterwards the ledger's own value"
+    " counts; `streamledger configure` changes it."
 )
 
 
@@ -40,8 +40,8 @@ class ProcessorSettings(AppSettings, KafkaSettings, MetricsSettings, RehearsalSe
     )
     rocksdb_mib: int = setting(
         96,
-        "Memory for RocksDB in MiB, shared by all partitions of a process: a cache of blocks, and up"
-        " to half of it for writes that are not on disk yet.",
+        "Memory for RocksDB in MiB, shared by all partitions of a process: a cache of blocks, and"
+        " up to half of it for writes that are not on disk yet.",
         ge=8,
         le=1_000_000,
     )
