@@ -1,7 +1,7 @@
 """Work that goes on beside the requests for as long as the process: turn after turn, in one task.
 
 What passes by itself, Postgres being away for one, is told and waited out, with pauses that grow;
-any other error ends the task, and whoever watches it ends the process.
+any other error ends the task, and its watcher ends the process.
 """
 
 import asyncio

@@ -67,10 +67,10 @@ class WalletDirectory:
         there is no such user, or one without wallets, as staff are: which, takes the same work."""
         found = None if reference is None else directory.parse_reference(reference)
         address = None if email is None else emails.parse_email(email)
-        asked = (found, None if address is None else address.lower())
-        if asked == (None, None):
+        receiver = (found, None if address is None else address.lower())
+        if receiver == (None, None):
             return None
-        wallet = self._receiving.get((*asked, currency))
+        wallet = self._receiving.get((*receiver, currency))
         if wallet is not None:
             return wallet
         async with self._pool.connection() as connection:
@@ -80,13 +80,13 @@ class WalletDirectory:
                 Wallet,
                 id=found if isinstance(found, str) else None,
                 number=found if isinstance(found, int) else None,
-                email=asked[1],
+                email=receiver[1],
                 currency=currency,
             )
         # Another currency's is the answer only until there is one of this currency.
         if wallet is not None and wallet.currency == currency:
             self._remember(wallet)
-            self._receiving[*asked, currency] = wallet
+            self._receiving[*receiver, currency] = wallet
         return wallet
 
     async def of(self, user_id: str) -> list[Wallet]:

@@ -98,27 +98,27 @@ class AuditLog:
         ]
 
     async def list(self, call: Call[None, AuditQuery]) -> Answer:
-        asked = call.query
+        filters = call.query
         user_id = None
-        if asked.user is not None:
-            user = await self._people.by_reference(asked.user)
+        if filters.user is not None:
+            user = await self._people.by_reference(filters.user)
             user_id = user.id if user is not None else ""  # nobody's rows
-        before, before_id = _read(self._positions.read_cursor(asked.cursor), asked.until)
+        before, before_id = _read(self._positions.read_cursor(filters.cursor), filters.until)
         async with self._pool.connection() as connection:
             found = await queries.every(
                 connection,
                 "audit",
                 _AuditRow,
                 user_id=user_id,
-                action=asked.action,
-                subject=asked.subject,
-                since=asked.since,
+                action=filters.action,
+                subject=filters.subject,
+                since=filters.since,
                 before=before,
                 before_id=before_id,
-                most=asked.limit + 1,
+                most=filters.limit + 1,
             )
-        page = found[: asked.limit]
-        more = _cursor(page[-1]) if len(found) > asked.limit else None
+        page = found[: filters.limit]
+        more = _cursor(page[-1]) if len(found) > filters.limit else None
         shown = [
             AuditResponse(
                 id=each.id,
@@ -134,7 +134,7 @@ class AuditLog:
             )
             for each in page
         ]
-        meta = Meta(limit=asked.limit, next_cursor=self._positions.write_cursor(more))
+        meta = Meta(limit=filters.limit, next_cursor=self._positions.write_cursor(more))
         return Answer(AuditList(data=shown, meta=meta))
 
 

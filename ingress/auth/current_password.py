@@ -22,7 +22,7 @@ class CurrentPassword:
         self._attempts = attempts
 
     async def verify(self, call: Call[Any, Any], password: str) -> str:
-        """The hash that it fits. Whoever writes because of it requires that hash to be current
+        """The hash that it fits. A write that relies on it requires that hash to be current
         still, under a lock."""
         user_id = call.caller.id
         counts = self._attempts.of_the_signed_in(user_id)

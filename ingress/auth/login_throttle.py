@@ -103,7 +103,7 @@ class LoginThrottle:
             connection,
             "attempts_count",
             _CountedKey,
-            **_asked(counts),
+            **_count_arrays(counts),
             window_s=self._window_s,
             rounding_s=ROUNDING_S,
         )
@@ -126,7 +126,7 @@ class LoginThrottle:
         self, connection: queries.Connection, counts: Sequence[AttemptCount]
     ) -> float:
         found = await queries.one(
-            connection, "attempts_wait", _Wait, **_asked(counts), window_s=self._window_s
+            connection, "attempts_wait", _Wait, **_count_arrays(counts), window_s=self._window_s
         )
         assert found is not None, "an aggregate is a row"
         return found.wait_s
@@ -136,5 +136,5 @@ def _too_many(code: Code, wait_s: float) -> HttpProblem:
     return HttpProblem(code, headers={"Retry-After": str(max(1, math.ceil(wait_s)))})
 
 
-def _asked(counts: Sequence[AttemptCount]) -> dict[str, list[bytes] | list[float]]:
+def _count_arrays(counts: Sequence[AttemptCount]) -> dict[str, list[bytes] | list[float]]:
     return {"keys": [each.key for each in counts], "costs": [each.cost_s for each in counts]}

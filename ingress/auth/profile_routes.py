@@ -134,11 +134,11 @@ class ProfileRoutes:
         return Answer(session_list(found, call.caller.session_id))
 
     async def end(self, call: Call[None, None]) -> Answer:
-        asked = str(uuid.UUID(call.path["id"]))
+        session_id = str(uuid.UUID(call.path["id"]))
         async with self._pool.connection() as connection:
-            if not await session_store.end(connection, call.caller.id, SESSION, only=asked):
+            if not await session_store.end(connection, call.caller.id, SESSION, only=session_id):
                 raise HttpProblem(Code.NOT_FOUND)
-            await entries.note(connection, call, "ended a session", asked)
+            await entries.note(connection, call, "ended a session", session_id)
         return Answer(status=204)
 
     async def change_password(self, call: Call[PasswordChange, None]) -> Answer:

@@ -129,20 +129,20 @@ class Registration:
     async def register(self, call: Call[Register, None]) -> Answer:
         if not self._is_open:
             raise HttpProblem(Code.REGISTRATION_CLOSED)
-        asked = call.body
-        first, last = asked.names
+        new_user = call.body
+        first, last = new_user.names
         if self._refuses_demo:
-            demo_users.check_new_email(asked.email)
-            demo_users.check_new_password(asked.password)
+            demo_users.check_new_email(new_user.email)
+            demo_users.check_new_password(new_user.password)
         # A request without a place costs Postgres nothing.
         address = address_of(call.request)
         with self._passwords.place([self._attempts.place_key(address)]):
             async with self._pool.connection() as connection:
                 await self._attempts.registering(connection, address)
-            hashed = await self._passwords.hash_without_place(asked.password)
+            hashed = await self._passwords.hash_without_place(new_user.password)
         self._crash.reach("register.1-hashed")
         async with self._pool.connection() as connection:
-            user = await add_user(connection, asked.email, first, last, hashed, UserRole.USER)
+            user = await add_user(connection, new_user.email, first, last, hashed, UserRole.USER)
             wallet = await add_wallet(
                 connection, user.id, self._currency, is_default=True, trace=call.trace
             )

@@ -139,7 +139,7 @@ async def refresh(
         if hmac.compare_digest(client_secrets.hashed(same), rotated.hash):
             return rotated, same
     reused = await queries.one(connection, "spent_token", _Spent, hash=old)
-    # Only what ends a session: whoever has the token may come again as often as they like.
+    # Only what ends a session: the holder of the token may repeat the request at will.
     if reused is not None and await end(connection, reused.user_id, SESSION, only=reused.id):
         event = entries.Event(
             action="refresh token reused",

@@ -111,8 +111,8 @@ class Pages:
             more = f"The ledger decided so. The same, sent with a new key, {later}."
         else:
             raise HttpProblem(Code.NOT_FOUND)
-        told = {"code": name, "status": str(status), "title": title, "help": more}
-        escaped = {key: html.escape(value) for key, value in told.items()}
+        texts = {"code": name, "status": str(status), "title": title, "help": more}
+        escaped = {key: html.escape(value) for key, value in texts.items()}
         return _page(Template(_read("problem.html").decode()).substitute(escaped).encode())
 
 

@@ -53,7 +53,7 @@ class Health:
     probes: Mapping[str, Probe]
     started_at: float = field(default_factory=time.monotonic)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _asked_at: float = float("-inf")
+    _checked_at: float = float("-inf")
     _reached: dict[str, bool] = field(default_factory=dict)
 
     def routes(self) -> list[Route]:
@@ -82,28 +82,28 @@ class Health:
 
     async def health(self, _: Call[None, None]) -> Answer:
         reached = await self._reach()
-        told = {
+        report = {
             **self.about,
             "status": "ok" if all(reached.values()) else "degraded",
             "uptime_s": round(time.monotonic() - self.started_at, 3),
             **{part: {"reachable": reachable} for part, reachable in reached.items()},
         }
-        return Answer(msgspec.json.encode(told))
+        return Answer(msgspec.json.encode(report))
 
     async def ready(self, _: Call[None, None]) -> Answer:
         reached = await self._reach()
         ready = all(reached.values())
-        told = msgspec.json.encode({"ready": ready, **reached})
-        return Answer(told, 200 if ready else 503)
+        report = msgspec.json.encode({"ready": ready, **reached})
+        return Answer(report, 200 if ready else 503)
 
     async def _reach(self) -> dict[str, bool]:
         async with self._asking:
-            if time.monotonic() - self._asked_at >= FRESH_S:
+            if time.monotonic() - self._checked_at >= FRESH_S:
                 errors = await asyncio.gather(
                     *(probe(PROBE_TIMEOUT_S) for probe in self.probes.values())
                 )
                 self._note(dict(zip(self.probes, errors, strict=True)))
-                self._asked_at = time.monotonic()
+                self._checked_at = time.monotonic()
         return self._reached
 
     def _note(self, errors: dict[str, str | None]) -> None:

@@ -130,16 +130,16 @@ def _operation(route: Route, path: str, models: _Models) -> Document:
         "parameters": [*_path_parameters(route, path), *_parameters(route)],
         "responses": _responses(route, models),
     }
-    told = [route.description] if route.description else []
+    texts = [route.description] if route.description else []
     if route.roles is None:
         made["security"] = []
     else:
         made["security"] = [{"bearer": []}, {"cookie": []}]
         roles = ", ".join(role for role in UserRole if role in route.roles)
         scope = f" API keys: scope `{route.scope}`." if route.scope else " Not by API key."
-        told.append(f"Roles: {roles}.{scope}")
-    if told:
-        made["description"] = "\n\n".join(told)
+        texts.append(f"Roles: {roles}.{scope}")
+    if texts:
+        made["description"] = "\n\n".join(texts)
     if route.body is not None:
         made["requestBody"] = {
             "required": route.body_required,
@@ -194,12 +194,12 @@ def _plain(schema: Document) -> Document:
 def _responses(route: Route, models: _Models) -> Document:
     made: Document = {}
     for status, model in route.answers.items():
-        told: Document = {"description": HTTPStatus(status).phrase}
+        response: Document = {"description": HTTPStatus(status).phrase}
         if isinstance(model, str):  # a content type
-            told["content"] = {model: {}}
+            response["content"] = {model: {}}
         elif model is not None:
-            told["content"] = {JSON: {"schema": models[id(model), "serialization"]}}
-        made[str(status)] = told
+            response["content"] = {JSON: {"schema": models[id(model), "serialization"]}}
+        made[str(status)] = response
     by_status: dict[int, list[AnyCode]] = {}
     for code in codes(route):
         by_status.setdefault(problems.status(code), []).append(code)

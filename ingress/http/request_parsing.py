@@ -127,10 +127,10 @@ def validated(adapter: TypeAdapter[Any], value: Any, otherwise: Code) -> Any:
 
 def query(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
     found = request.query
-    asked = dict(found)
-    if command_validation.unfit_text(asked):
+    parameters = dict(found)
+    if command_validation.unfit_text(parameters):
         raise HttpProblem(Code.QUERY_INVALID, "A parameter contains U+0000.")
-    if len(asked) != len(found):
+    if len(parameters) != len(found):
         twice = sorted({name for name in found if len(found.getall(name)) > 1})[:MAX_ERRORS]
         raise HttpProblem(
             Code.QUERY_INVALID,
@@ -139,7 +139,7 @@ def query(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
                 for n in twice
             ],
         )
-    return validated(adapter, asked, Code.QUERY_INVALID)
+    return validated(adapter, parameters, Code.QUERY_INVALID)
 
 
 def invalid(details: Sequence[ErrorDetails], otherwise: Code) -> HttpProblem:

@@ -211,9 +211,9 @@ def handler(
                 raise HttpProblem(Code.NOT_FOUND)
             if path is not None:
                 request_parsing.validated(path, dict(found), Code.QUERY_INVALID)
-        asked = None
+        query_values = None
         if query is not None:
-            asked = request_parsing.query(request, query)
+            query_values = request_parsing.query(request, query)
         elif takes_no_query and roles is not None and request.query_string:
             request_parsing.query(request, _NO_QUERY)
         sent = None
@@ -221,9 +221,13 @@ def handler(
             sent = request_parsing.validated(
                 body, await request_parsing.json_body(request), Code.FIELDS_INVALID
             )
-        call = Call(request, request[REQUEST_ID], request[TRACE], sent, asked, found, who)
+        call = Call(request, request[REQUEST_ID], request[TRACE], sent, query_values, found, who)
         # Whatever `Prefer` says, a command may wait for its wallet and for Kafka.
-        if who is not None and may_wait and not (isinstance(asked, WaitQuery) and asked.wait == 0):
+        if (
+            who is not None
+            and may_wait
+            and not (isinstance(query_values, WaitQuery) and query_values.wait == 0)
+        ):
             with waits.one(who.id):
                 answer = await act(call)
         else:

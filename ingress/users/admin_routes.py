@@ -105,9 +105,9 @@ class UserAdminRoutes:
         ]
 
     async def list(self, call: Call[None, UserQuery]) -> Answer:
-        asked = call.query
+        listing = call.query
         email = None
-        if asked.email is not None and (email := read_email(asked.email)) is None:
+        if listing.email is not None and (email := read_email(listing.email)) is None:
             error = FieldError(
                 field="email", code="email_invalid", detail="is not a valid e-mail address"
             )
@@ -118,16 +118,16 @@ class UserAdminRoutes:
                 "users",
                 User,
                 email=email.lower() if email is not None else None,
-                role=asked.role,
-                after=self._positions.read_number(asked.cursor, 0),
-                most=asked.limit + 1,
+                role=listing.role,
+                after=self._positions.read_number(listing.cursor, 0),
+                most=listing.limit + 1,
             )
-        page = found[: asked.limit]
-        more = str(page[-1].number) if len(found) > asked.limit else None
+        page = found[: listing.limit]
+        more = str(page[-1].number) if len(found) > listing.limit else None
         return Answer(
             UserList(
                 data=[_admin_response(each) for each in page],
-                meta=Meta(limit=asked.limit, next_cursor=self._positions.write_cursor(more)),
+                meta=Meta(limit=listing.limit, next_cursor=self._positions.write_cursor(more)),
             )
         )
 
@@ -136,7 +136,7 @@ class UserAdminRoutes:
 
     async def change(self, call: Call[UserChange, None]) -> Answer:
         user = await self._found(call)
-        asked = call.body
+        change = call.body
         async with self._pool.connection() as connection:
             # One change at a time: of two that each leave one admin, none might be left.
             await queries.run(connection, "users_lock")
@@ -145,8 +145,8 @@ class UserAdminRoutes:
                 "user_change",
                 User,
                 id=user.id,
-                role=asked.role,
-                disabled=asked.disabled,
+                role=change.role,
+                disabled=change.disabled,
             )
             if changed is None:
                 return Answer(_admin_response(await self._read(connection, user.id)))
@@ -157,7 +157,7 @@ class UserAdminRoutes:
             ends = (SESSION, KEY) if changed.disabled else ()
             await session_store.revoke(connection, user.id, *ends)
             await entries.note(
-                connection, call, "changed a user", user.id, detail=asked.model_dump(mode="json")
+                connection, call, "changed a user", user.id, detail=change.model_dump(mode="json")
             )
         self._people.forget()
         return Answer(_admin_response(changed))

@@ -32,7 +32,7 @@ class _AdminCount(Struct, frozen=True):
 
 
 async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Passwords) -> None:
-    """Where the settings name one and there is none; as soon as Postgres answers."""
+    """Creates the admin of the settings if no admin exists, as soon as Postgres answers."""
     if settings.admin_email is None or settings.admin_password is None:
         return
     email = _email(settings.admin_email)
@@ -74,7 +74,7 @@ async def _make_if_none(pool: Pool, email: str, hashed: str) -> None:
 
 
 def create(database: str, email: str, first_name: str, last_name: str, password: str) -> None:
-    """Another admin, whoever there is; for the command line. It blocks."""
+    """Creates another admin, for the command line. It blocks."""
     asyncio.run(_create(database, _email(email), first_name, last_name, _password(password)))
 
 

@@ -225,10 +225,10 @@ def request_ends(
     """Where partitions end for readers of that level; an answer for each, that has an `offset`. The
     dictionary is the client's still: nothing may be taken out of it."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # it has no types
-    asked: dict[TopicPartition, Future[Any]] = admin.list_offsets(
+    futures: dict[TopicPartition, Future[Any]] = admin.list_offsets(
         dict.fromkeys(where, latest), isolation_level=level, request_timeout=timeout_s
     )
-    return asked
+    return futures
 
 
 def _secret(secret: Any) -> str | None:

@@ -90,7 +90,7 @@ class CommittedReader:
         return OffsetRange(*clients.watermarks(self._consumer, where, TIMEOUT_S))
 
     def open_from(self, topic: str, partition: int) -> int | None:
-        """The offset of the first open transaction; None if there is none."""
+        """The offset of the first open transaction; None without one."""
         admin = self._admin = self._admin or AdminClient(self._admin_config)
         # A fresh client may ask for the partition's leader before it is connected; it would retry
         # only after 3 s.

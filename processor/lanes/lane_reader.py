@@ -6,7 +6,7 @@ then: so a batch that waits for a commit costs no thread switch, and at most one
 much waits, the reader fills the open batch while the brokers commit (docs/decisions/0023).
 
 Only one thread uses the client at a time: the reader while no batch is open, and afterwards
-whoever holds the condition. It must not know what is decided.
+the holder of the condition. It must not know what is decided.
 """
 
 import threading
