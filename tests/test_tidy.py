@@ -100,8 +100,245 @@ PLAIN = (
 )
 # Files that are not yet.
 TO_TRANSLATE: tuple[str, ...] = ()
+HISTORY = (ROOT / "docs" / "decisions", ROOT / "sinks" / "sql" / "migrations")
+TEXT_FILES = {".md", ".py", ".sql", ".html", ".json", ".yaml", ".yml", ".lock", ".env", ""}
+
+SKIPPED = {
+    ".env",
+    ".git",
+    ".hypothesis",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".streamledger",
+    ".venv",
+    "__pycache__",
+    "build",
+    "dist",
+    "node_modules",
+}
+# In two halves each, so that this file may be read too.
+REGISTRY_HOSTS = [
+    "pypi" + ".org",
+    "pythonhosted" + ".org",
+    "maven" + ".org",
+    "maven.apache" + ".org",
+    "npmjs" + ".org",
+    "proxy.golang" + ".org",
+    "docker" + ".io",
+    "ghcr" + ".io",
+    "quay" + ".io",
+]
+MACHINE_PATHS = ["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/", "/Us" + "ers/", "/de" + "v/fd/"]
 
 
+def files() -> Iterator[Path]:
+    """Every file that belongs to the project, whether committed yet or not."""
+    folders = [ROOT]
+    while folders:
+        for each in sorted(folders.pop().iterdir()):
+            if each.name in SKIPPED or each.name.endswith(".egg-info"):
+                continue
+            if each.is_dir():
+                folders.append(each)
+            else:
+                yield each
+
+
+def sources(*packages: str) -> Iterator[Path]:
+    for package in packages:
+        yield from sorted((ROOT / package).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def module_of(path: Path) -> str:
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of each module or name that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)}:{node.lineno} imports by a relative name"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def under(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == each or name.startswith(each + ".") for each in allowed)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package: str) -> None:
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in sources(package)
+        for line, name in imports(path)
+        if name.partition(".")[0] in (*PACKAGES, "tests", "benchmarks")
+        and not under(name, (package, *MAY_IMPORT[package]))
+    ]
+    assert wrong == []
+
+
+def room_of(name: str, rooms: tuple[str, ...]) -> str:
+    return max((room for room in rooms if under(name, (room,))), key=len)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_no_room_imports_from_a_room_above_it(package: str) -> None:
+    rooms = ROOMS[package]
+    assert len(rooms) <= MAX_ROOMS
+    for room in rooms:
+        place = ROOT / room.replace(".", "/")
+        assert place.is_dir() or place.with_suffix(".py").is_file(), f"there is no {room}"
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in sources(package)
+        for line, name in imports(path)
+        if under(name, (package,))
+        and rooms.index(room_of(name, rooms)) > rooms.index(room_of(module_of(path), rooms))
+    ]
+    assert wrong == []
+
+
+def test_benchmarks_import_no_test() -> None:
+    """What they share with tests is in the testkit."""
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in sources("benchmarks")
+        for line, name in imports(path)
+        if under(name, ("tests",)) and not under(name, ("tests.testkit",))
+    ]
+    assert wrong == []
+
+
+def test_no_class_name_exists_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sources(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{relative(path)}:{node.lineno}")
+    twice = {name: where for name, where in places.items() if len(where) > 1}
+    assert twice == {}
+
+
+def test_the_glossary_names_every_module() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    table = text.partition("## Rooms and modules")[2]
+    rows = {
+        cells[1].strip(" `"): set(re.findall(r"`([^`]+)`", cells[3]))
+        for line in table.splitlines()
+        if len(cells := line.split("|")) == 5 and cells[1].strip().startswith("`")
+    }
+    modules: dict[str, set[str]] = {}
+    for path in sources(*PACKAGES):
+        if not path.name.startswith("__"):
+            modules.setdefault(str(path.parent.relative_to(ROOT)), set()).add(path.stem)
+    assert rows == modules
+
+
+def test_the_rules_import_nothing_but_messages_and_the_standard_library() -> None:
+    wrong = [
+        f"{relative(path)}:{line} imports {name}"
+        for path in sorted(PURE.rglob("*.py"))
+        for line, name in imports(path)
+        if (top := name.partition(".")[0]) in IMPURE_MODULES
+        or (top not in sys.stdlib_module_names and not under(name, PURE_MAY_IMPORT))
+    ]
+    assert wrong == []
+
+
+def test_the_rules_call_no_clock_no_chance_and_no_file() -> None:
+    wrong = [
+        f"{relative(path)}:{node.lineno} calls {name}"
+        for path in sorted(PURE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and (name := ast.unparse(node.func)).removeprefix("datetime.") in IMPURE_CALLS
+    ]
+    wrong += [
+        f"{relative(path)}: is asynchronous"
+        for path in sorted(PURE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    assert wrong == []
+
+
+def test_each_record_of_the_rules_names_its_step() -> None:
+    """They are made of a header by `replace`, whose names no type checker looks at."""
+    steps = get_args(journal.Step)
+    made = [
+        (relative(path), node)
+        for path in sorted(PURE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "replace"
+        and ast.unparse(node.args[0]).startswith(("head", "asked.header"))
+    ]
+    for path, node in made:
+        told = {each.arg: each.value for each in node.keywords}
+        assert "step" in told, f"{path}:{node.lineno} makes a record without a step"
+        named = told["step"]
+        assert not isinstance(named, ast.Constant) or named.value in steps, f"{path}:{node.lineno}"
+    assert len(made) > 10
+
+
+def test_the_rules_load_without_faust_and_without_clients() -> None:
+    program = (
+        "import pkgutil, sys, importlib, processor.rules as rules\n"
+        "for each in pkgutil.walk_packages(rules.__path__, 'processor.rules.'):\n"
+        "    importlib.import_module(each.name)\n"
+        "print(*sys.modules)\n"
+    )
+    heavy = {"faust", "mode", "aiokafka", "confluent_kafka", "psycopg", "aiohttp", "rocksdict"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert heavy & set(ended.stdout.split()) == set()
+
+
+def test_package_init_files_are_empty() -> None:
+    full = [
+        relative(path)
+        for path in sources(*PACKAGES)
+        if path.name == "__init__.py" and path.stat().st_size > 0
+    ]
+    assert full == []
+
+
+def test_every_module_opens_with_what_it_is() -> None:
+    bare = [
+        relative(path)
+        for path in sources(*PACKAGES, "tests", "benchmarks")
+        if path.stat().st_size > 0
+        and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert bare == []
+
+
+def test_generated_references_are_up_to_date() -> None:
+    stale = [
+        path
+        for path, text in pages.pages().items()
+        if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text
+    ]
+    assert stale == [], "run `make reference`"
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("settings.md", list(setting_names.ALL)),
+        ("topics.md", [topic.role for topic in topics.ALL]),
+        ("metrics.md", [metric.name for metric in metrics.ALL]),
+        ("reasons.md", [str(reason) for reason in reasons.Reason]),
+    ],
+)
 def test_the_reference_names_every_one(page: str, names: list[str]) -> None:
     text = (ROOT / "docs" / "reference" / page).read_text(encoding="utf-8")
     assert [name for name in names if f"`{name}`" not in text] == []
