@@ -36,6 +36,16 @@ MAY_IMPORT = {
 ROOMS = {
     "schemas": ("schemas", "schemas.validation", "schemas.encoding", "schemas.publishing"),
     "plumbing": ("plumbing", "plumbing.kafka", "plumbing.postgres", "plumbing.worker"),
+    "processor": (
+        "processor.settings",
+        "processor.metrics",
+        "processor.rules",
+        "processor.state",
+        "processor.lanes",
+        "processor.streaming",
+        "processor.admin",
+        "processor",
+    ),
     "sinks": (
         "sinks.settings",
         "sinks.journal_chain",

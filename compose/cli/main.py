@@ -138,6 +138,7 @@ def log_time(
     from plumbing.kafka import auth_errors
     from processor.admin import dead_letters as service_of_positions
     from processor.admin import log_time as service
+    from processor.lanes import log_time_decisions
     from schemas.coordination import LogTime
 
     partition, first = service_of_positions.parsed(position)
@@ -149,7 +150,7 @@ def log_time(
         service.give(config, settings.topics, partition, decision)
     typer.echo(
         f"written: partition {partition} decides {topic} {first} to {last} as of"
-        f" {service.time_text(decision.time_ms)}, where their log time is later"
+        f" {log_time_decisions.time_text(decision.time_ms)}, where their log time is later"
     )
 
 

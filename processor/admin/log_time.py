@@ -6,23 +6,17 @@ never makes a record later than its log says.
 """
 
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Literal
-
-import msgspec
+from datetime import datetime
 
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader
 from processor.admin import coordination_sender
 from processor.lanes.broker_clock import MAX_AHEAD_MS
+from processor.lanes.log_time_decisions import time_text
 from processor.state.recovery import committed_position
-from schemas import coordination
 from schemas.coordination import LogTime
 from schemas.topics import Names
-
-_decode = msgspec.json.Decoder(coordination.CoordinationMessage).decode
 
 
 def time_ms(text: str) -> int:
@@ -34,13 +28,6 @@ def time_ms(text: str) -> int:
     if parsed is None or parsed.tzinfo is None:
         raise Failure(f"{text!r} is not a time with its zone, such as 2026-01-31T12:00:00Z")
     return int(parsed.timestamp() * 1_000)
-
-
-def time_text(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError):
-        return f"{ms} ms"
 
 
 def give(config: ClientConfig, names: Names, partition: int, decision: LogTime) -> None:
@@ -72,35 +59,3 @@ def _check(reader: CommittedReader, names: Names, partition: int, decision: LogT
     records = reader.read(topic, partition, decision.first, decision.last + 1)
     if not any(record.time_ms > decision.time_ms for record in records):
         raise Failure(f"{where}: nothing there is later than {time_text(decision.time_ms)}")
-
-
-def find(
-    reader: CommittedReader,
-    names: Names,
-    partition: int,
-    topic: Literal["commands", "coordination"],
-    offset: int,
-    latest_ms: int,
-) -> tuple[int, bytes, LogTime] | None:
-    """The last decision in a partition's `coordination` on a record, with its place; it may lie
-    behind records that wait for it. None where it would not help."""
-    found = None
-    for place, value, decision in _decisions(reader, names, partition):
-        covers = decision.first <= offset <= decision.last
-        if decision.topic == topic and covers and decision.time_ms <= latest_ms:
-            found = place, value, decision
-    return found
-
-
-def _decisions(
-    reader: CommittedReader, names: Names, partition: int
-) -> Iterator[tuple[int, bytes, LogTime]]:
-    start, end = reader.range(names.coordination, partition)
-    for record in reader.read(names.coordination, partition, start, end):
-        value = record.value or b""
-        try:
-            message = _decode(value)
-        except ValueError:
-            continue  # judged when it is read in its place
-        if isinstance(message, LogTime):
-            yield record.offset, value, message

@@ -11,8 +11,9 @@ from typing import Literal
 from plumbing.failures import Failure
 from plumbing.kafka.clients import ClientConfig
 from plumbing.kafka.committed_reader import CommittedReader
-from processor.admin import log_time
+from processor.lanes import log_time_decisions
 from processor.lanes.broker_clock import MAX_AHEAD_MS, WorkerClock
+from processor.lanes.log_time_decisions import time_text
 from processor.rules import engine
 from processor.rules.decision import DecisionInput
 from processor.rules.journal_header import input_of
@@ -64,7 +65,9 @@ class Admission:
             return ()
         number, latest_ms = partition.partition, self._clock.latest_log_time_ms()
         with CommittedReader(self._config) as reader:
-            decided = log_time.find(reader, self._names, number, topic, input.offset, latest_ms)
+            decided = log_time_decisions.find(
+                reader, self._names, number, topic, input.offset, latest_ms
+            )
         if decided is not None:
             offset, value, decision = decided
             return (input_of("operator", offset, None, value, 0, decision),)
@@ -74,9 +77,9 @@ class Admission:
             "this machine agrees with the clocks of all brokers that lead partitions of"
             f" `{self._names.coordination}` now"
         )
-        now = log_time.time_text(latest_ms - MAX_AHEAD_MS)
+        now = time_text(latest_ms - MAX_AHEAD_MS)
         raise Stopped(
-            f"{self._where(partition, input)}: its log time is {log_time.time_text(input.time_ms)},"
+            f"{self._where(partition, input)}: its log time is {time_text(input.time_ms)},"
             f" more than an hour ahead of this worker's clock ({now}); {blame}. Correct the clock"
             " of the broker that stamped it, then decide its time:"
             f" streamledger log-time {number}:{input.offset} --topic {topic} --time {now}"
