@@ -48,7 +48,7 @@ async function send() {
   const producer = kafka.producer({
     // murmur2, as Java. The LegacyPartitioner and version 1 hash in another way.
     createPartitioner: Partitioners.DefaultPartitioner,
-    idempotent: true, // with acks from all
+    idempotent: true, // requires acks: -1
     maxInFlightRequests: 1,
   })
   await producer.connect()
