@@ -21,12 +21,16 @@ MAX_PAUSE_S: Final = 5.0
 
 class Background(ABC):
     def __init__(
-        self, waits: str, pause_s: float, *, passing: tuple[type[Exception], ...] = queries.AWAY
+        self,
+        waiting_message: str,
+        pause_s: float,
+        *,
+        transient: tuple[type[Exception], ...] = queries.UNAVAILABLE,
     ) -> None:
         """`waits` is what is told of it, before each pause, while `passing` errors come."""
-        self._waits = waits
+        self._waiting_message = waiting_message
         self._pause_s = pause_s
-        self._passing = passing
+        self._transient = transient
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
@@ -50,14 +54,14 @@ class Background(ABC):
     async def _run(self) -> None:
         pause_s = self._pause_s
         while True:
-            began = time.monotonic()
+            started_at = time.monotonic()
             try:
                 await self.turn()
-            except self._passing as error:
+            except self._transient as error:
                 # A turn that went on for a while was not what fails again and again.
-                if time.monotonic() - began > MAX_PAUSE_S:
+                if time.monotonic() - started_at > MAX_PAUSE_S:
                     pause_s = self._pause_s
-                log.warning(self._waits, error=str(error).strip(), again_in_s=pause_s)
+                log.warning(self._waiting_message, error=str(error).strip(), retry_in_s=pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = max(pause_s, min(2 * pause_s, MAX_PAUSE_S))
             else:

@@ -45,8 +45,8 @@ class _OutboxRow(Struct, frozen=True):
 
 class OutboxRelay(Background):
     def __init__(self, pool: Pool, sender: Sender, crash: CrashPoints) -> None:
-        passing = (*queries.AWAY, KafkaException)
-        super().__init__("outbox relay is waiting", RETRY_PAUSE_S, passing=passing)
+        transient = (*queries.UNAVAILABLE, KafkaException)
+        super().__init__("outbox relay is waiting", RETRY_PAUSE_S, transient=transient)
         self._pool = pool
         self._sender = sender
         self._crash = crash
@@ -63,28 +63,28 @@ class OutboxRelay(Background):
 
     async def _send_some(self) -> int:
         async with self._pool.connection() as connection, connection.transaction():
-            rows = await queries.every(connection, "outbox_unsent", _OutboxRow, most=BATCH_ROWS)
+            rows = await queries.every(connection, "outbox_unsent", _OutboxRow, limit=BATCH_ROWS)
             if not rows:
                 return 0
             self._crash.reach("relay.1-locked")
-            where = await asyncio.gather(*(self._send(row) for row in rows))
+            positions = await asyncio.gather(*(self._send(row) for row in rows))
             self._crash.reach("relay.2-sent")
-            await self._note(connection, rows, where)
+            await self._record_sent(connection, rows, positions)
         return len(rows)
 
     async def _send(self, row: _OutboxRow) -> tuple[int, int]:
         return await self._sender.send(_decode(row.command))
 
-    async def _note(
+    async def _record_sent(
         self,
         connection: queries.Connection,
         rows: Sequence[_OutboxRow],
-        where: Sequence[tuple[int, int]],
+        positions: Sequence[tuple[int, int]],
     ) -> None:
         await queries.run(
             connection,
             "outbox_sent",
             ids=[row.id for row in rows],
-            partitions=[partition for partition, _ in where],
-            offsets=[offset for _, offset in where],
+            partitions=[partition for partition, _ in positions],
+            offsets=[offset for _, offset in positions],
         )

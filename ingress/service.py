@@ -32,7 +32,7 @@ from ingress.auth.revocations import Revocations
 from ingress.auth.sign_in import SignIn
 from ingress.auth.signing_keys import SigningKeys
 from ingress.http import client_address, openapi, request_parsing, server
-from ingress.http.api_docs import Pages
+from ingress.http.api_docs import ApiDocs
 from ingress.http.concurrent_waits import ConcurrentWaits
 from ingress.http.health import Health, Probe
 from ingress.http.roles import PUBLIC
@@ -72,15 +72,15 @@ class IngressService:
     settings: IngressSettings
     registry: CollectorRegistry
     pool: Pool
-    guard: Authenticator
-    endings: Revocations
+    authenticator: Authenticator
+    revocations: Revocations
     passwords: Passwords
-    newcomers: Passwords
-    people: UserDirectory
-    openings: WalletDirectory
+    registration_passwords: Passwords
+    users: UserDirectory
+    wallets: WalletDirectory
     ledger: LedgerApi
     trail: AuditTrail
-    pages: Pages
+    api_docs: ApiDocs
     routes: list[Route]
     about: dict[str, str]
 
@@ -98,12 +98,12 @@ class IngressService:
         server.add(
             app,
             self.routes,
-            self.guard,
+            self.authenticator,
             ConcurrentWaits(self.settings.waits_per_user),
             self.settings.api_v1_prefix,
         )
         document = openapi.document(self.routes, self.settings.api_v1_prefix, self.about)
-        self.pages.tell(document)
+        self.api_docs.set_openapi(document)
         return app
 
 
@@ -123,41 +123,43 @@ def build_service(
     }
     registry = metrics.registry("ingress", version, settings.ledger_id)
     crash = CrashPoints(settings.crash_at, settings.crash_chance)
-    keys = SigningKeys.of(settings)
+    keys = SigningKeys.from_settings(settings)
     access = AccessTokens(keys, settings.ledger_id, settings.access_token_ttl_s)
-    endings = Revocations(
+    revocations = Revocations(
         settings.database_url or "", _client_id(settings), settings.access_token_ttl_s
     )
     passwords = Passwords(settings.password_concurrency, settings.password_memory_kib)
-    newcomers = Passwords(1, settings.password_memory_kib, MAX_WAITING_REGISTRATIONS)
+    registration_passwords = Passwords(1, settings.password_memory_kib, MAX_WAITING_REGISTRATIONS)
     attempts = LoginThrottle(settings, keys)
-    people = UserDirectory(pool)
-    openings = WalletDirectory(pool)
-    endings.on_any(people.forget)
-    signing_in = SignIn(settings, pool, keys, access, passwords, attempts, people, openings)
-    registration = Registration(settings, pool, newcomers, attempts, openings, signing_in, crash)
+    users = UserDirectory(pool)
+    wallets = WalletDirectory(pool)
+    revocations.subscribe(users.forget)
+    sign_in = SignIn(settings, pool, keys, access, passwords, attempts, users, wallets)
+    registration = Registration(
+        settings, pool, registration_passwords, attempts, wallets, sign_in, crash
+    )
 
     async def revocations_probe(timeout_s: float) -> str | None:
         error = await postgres_probe(timeout_s)
-        if error is None and not endings.loaded:
+        if error is None and not revocations.loaded:
             return "revocations not loaded yet"
         return error
 
     health = Health(about, {"kafka": kafka_probe, "postgres": revocations_probe})
-    pages = Pages()
+    api_docs = ApiDocs()
     positions = PositionTokens(settings.ledger_id)
     trail = AuditTrail(pool)
-    ledger = LedgerApi(settings, pool, keys, people, openings, crash, positions, trail)
+    ledger = LedgerApi(settings, pool, keys, users, wallets, crash, positions, trail)
     routes = [
         *registration.routes(),
-        *signing_in.routes(),
-        *ProfileRoutes(settings, pool, passwords, attempts, people).routes(),
+        *sign_in.routes(),
+        *ProfileRoutes(settings, pool, passwords, attempts, users).routes(),
         *ApiKeys(settings, pool, passwords, attempts).routes(),
-        *UserAdminRoutes(pool, people, positions).routes(),
-        *SessionAdminRoutes(pool, people).routes(),
-        *AuditLog(pool, people, positions).routes(),
+        *UserAdminRoutes(pool, users, positions).routes(),
+        *SessionAdminRoutes(pool, users).routes(),
+        *AuditLog(pool, users, positions).routes(),
         *ledger.routes(),
-        *pages.routes(),
+        *api_docs.routes(),
         *health.routes(),
         _metrics_route(registry),
     ]
@@ -165,15 +167,15 @@ def build_service(
         settings=settings,
         registry=registry,
         pool=pool,
-        guard=Authenticator(pool, keys, access, endings),
-        endings=endings,
+        authenticator=Authenticator(pool, keys, access, revocations),
+        revocations=revocations,
         passwords=passwords,
-        newcomers=newcomers,
-        people=people,
-        openings=openings,
+        registration_passwords=registration_passwords,
+        users=users,
+        wallets=wallets,
         ledger=ledger,
         trail=trail,
-        pages=pages,
+        api_docs=api_docs,
         routes=routes,
         about=about,
     )
@@ -207,8 +209,8 @@ async def _serve(settings: IngressSettings) -> None:
 
     service = build_service(settings, version, pool, kafka_probe, postgres_probe)
     relay = OutboxRelay(pool, service.ledger, CrashPoints(settings.crash_at, settings.crash_chance))
-    service.openings.nudge = relay.nudge
-    sweeping = Cleanup(pool)
+    service.wallets.nudge = relay.nudge
+    cleanup = Cleanup(pool)
     runner = server.Runner(service.application(), shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     try:
         await pool.open()
@@ -224,32 +226,32 @@ async def _serve(settings: IngressSettings) -> None:
         if demo_check.done():
             demo_check.result()
         await service.ledger.start()
-        service.endings.start()
+        service.revocations.start()
         service.trail.start()
         relay.start()
-        sweeping.start()
+        cleanup.start()
         await runner.setup()
         await _listen(runner, settings)
         log.info("serving", host=settings.http_host, port=settings.http_port, version=version)
         tasks = (
             first_admin,
             demo_check,
-            service.endings.task,
+            service.revocations.task,
             service.trail.task,
             relay.task,
-            sweeping.task,
+            cleanup.task,
         )
         await _stopped(stop, *tasks, service.ledger.ended)
         log.info("stopping")
     finally:
         await runner.cleanup()
-        await sweeping.close()
+        await cleanup.close()
         await relay.close()
         await service.ledger.close()
-        await service.endings.close()
+        await service.revocations.close()
         await service.trail.close()
         service.passwords.close()
-        service.newcomers.close()
+        service.registration_passwords.close()
         await probing.close()
         await pool.close()
 

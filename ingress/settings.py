@@ -145,25 +145,25 @@ class IngressSettings(AppSettings, KafkaSettings, PostgresSettings, RehearsalSet
     )
 
     def refusals(self) -> list[str]:
-        found = super().refusals()
+        refusals = super().refusals()
         try:
             client_address.parse_networks(self.trusted_proxies)
         except ValueError as error:
-            found.append(f"TRUSTED_PROXIES: {error}")
+            refusals.append(f"TRUSTED_PROXIES: {error}")
         if self.access_token_ttl_s > self.session_ttl_s:
-            found.append("ACCESS_TOKEN_TTL_S: longer than SESSION_TTL_S")
+            refusals.append("ACCESS_TOKEN_TTL_S: longer than SESSION_TTL_S")
         if self.api_key_ttl_s > self.api_key_max_ttl_s:
-            found.append("API_KEY_TTL_S: longer than API_KEY_MAX_TTL_S")
+            refusals.append("API_KEY_TTL_S: longer than API_KEY_MAX_TTL_S")
         if self.production:
-            found += self._weak_secrets()
-        return found
+            refusals += self._weak_secrets()
+        return refusals
 
     def _weak_secrets(self) -> list[str]:
         """Of those that may be unset."""
-        found = []
+        refusals = []
         if self.signing_key_previous is not None:
             key = self.signing_key_previous.get_secret_value()
-            found += weak_secret("SIGNING_KEY_PREVIOUS", key)
+            refusals += weak_secret("SIGNING_KEY_PREVIOUS", key)
         if self.admin_password is not None:
-            found += weak_password("ADMIN_PASSWORD", self.admin_password.get_secret_value())
-        return found
+            refusals += weak_password("ADMIN_PASSWORD", self.admin_password.get_secret_value())
+        return refusals

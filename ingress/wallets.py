@@ -65,9 +65,9 @@ class WalletDirectory:
     ) -> Wallet | None:
         """The wallet that money for a user goes to: of the currency, or else the default one. None:
         there is no such user, or one without wallets, as staff are: which, takes the same work."""
-        found = None if reference is None else directory.parse_reference(reference)
+        user_reference = None if reference is None else directory.parse_reference(reference)
         address = None if email is None else emails.parse_email(email)
-        receiver = (found, None if address is None else address.lower())
+        receiver = (user_reference, None if address is None else address.lower())
         if receiver == (None, None):
             return None
         wallet = self._receiving.get((*receiver, currency))
@@ -78,8 +78,8 @@ class WalletDirectory:
                 connection,
                 "wallet_receiving",
                 Wallet,
-                id=found if isinstance(found, str) else None,
-                number=found if isinstance(found, int) else None,
+                id=user_reference if isinstance(user_reference, str) else None,
+                number=user_reference if isinstance(user_reference, int) else None,
                 email=receiver[1],
                 currency=currency,
             )
@@ -89,10 +89,10 @@ class WalletDirectory:
             self._receiving[*receiver, currency] = wallet
         return wallet
 
-    async def of(self, user_id: str) -> list[Wallet]:
+    async def list_for_user(self, user_id: str) -> list[Wallet]:
         """The default one first."""
         async with self._pool.connection() as connection:
-            return await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
+            return await queries.every(connection, "wallets", Wallet, user_id=user_id)
 
     async def open(
         self,
@@ -106,16 +106,16 @@ class WalletDirectory:
         async with self._pool.connection() as connection, connection.transaction():
             # Who opens several at once opens one after the other, or all would be the last one.
             await queries.run(connection, "user_lock", id=user_id)
-            theirs = await queries.every(connection, "wallets_of", Wallet, user_id=user_id)
-            if len(theirs) >= MAX_WALLETS:
+            existing = await queries.every(connection, "wallets", Wallet, user_id=user_id)
+            if len(existing) >= MAX_WALLETS:
                 raise HttpProblem(Code.TOO_MANY_WALLETS)
-            made = await add_wallet(
-                connection, user_id, currency, is_default=not theirs, trace=trace
+            wallet = await add_wallet(
+                connection, user_id, currency, is_default=not existing, trace=trace
             )
             if event is not None:
-                await entries.add(connection, [replace(event, subject=made.id)])
+                await entries.add(connection, [replace(event, subject=wallet.id)])
         self.nudge()
-        return made
+        return wallet
 
     async def is_open(self, id: str, wait_s: float) -> bool:
         """Whether the books have it, now or within the time."""
@@ -140,12 +140,12 @@ class WalletDirectory:
         async with self._pool.connection() as connection:
             return await accounts.balance(connection, id) is not None
 
-    async def _find(self, query: str, **given: str) -> Wallet | None:
+    async def _find(self, query: str, **parameters: str) -> Wallet | None:
         async with self._pool.connection() as connection:
-            found = await queries.one(connection, query, Wallet, **given)
-        if found is not None:
-            self._remember(found)
-        return found
+            wallet = await queries.one(connection, query, Wallet, **parameters)
+        if wallet is not None:
+            self._remember(wallet)
+        return wallet
 
     def _remember(self, wallet: Wallet) -> None:
         if len(self._wallets) >= MAX_CACHED_WALLETS:
@@ -179,7 +179,7 @@ async def add_wallet(
         trace=trace,
         wallets_only=True,
     )
-    made = await queries.one(
+    wallet = await queries.one(
         connection,
         "wallet_add",
         Wallet,
@@ -190,5 +190,5 @@ async def add_wallet(
         transaction_id=commands.transaction_id(command),
         command=msgspec.json.encode(command).decode(),
     )
-    assert made is not None, "it was inserted"
-    return made
+    assert wallet is not None, "it was inserted"
+    return wallet

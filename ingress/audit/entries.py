@@ -36,8 +36,7 @@ async def note(
     detail: Mapping[str, Any] | None = None,
 ) -> None:
     """`user_id` where the caller is not signed in yet."""
-    made = event(call, action, subject, user_id=user_id, detail=detail)
-    await add(connection, [made])
+    await add(connection, [event(call, action, subject, user_id=user_id, detail=detail)])
 
 
 def event(
@@ -48,11 +47,11 @@ def event(
     user_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> Event:
-    who: Caller | None = call.who
+    caller: Caller | None = call.authenticated
     return Event(
         action=action,
-        user_id=user_id or (who.id if who is not None else None),
-        key_id=who.key_id if who is not None else None,
+        user_id=user_id or (caller.id if caller is not None else None),
+        key_id=caller.key_id if caller is not None else None,
         subject=subject,
         address=address_of(call.request),
         trace=call.trace,

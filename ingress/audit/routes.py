@@ -74,10 +74,10 @@ class _AuditRow(Struct, frozen=True, kw_only=True):
 
 
 class AuditLog:
-    def __init__(self, pool: Pool, people: UserDirectory, positions: PositionTokens) -> None:
+    def __init__(self, pool: Pool, users: UserDirectory, positions: PositionTokens) -> None:
         self._pool = pool
         self._positions = positions
-        self._people = people
+        self._users = users
 
     def routes(self) -> list[Route]:
         return [
@@ -101,11 +101,11 @@ class AuditLog:
         filters = call.query
         user_id = None
         if filters.user is not None:
-            user = await self._people.by_reference(filters.user)
+            user = await self._users.by_reference(filters.user)
             user_id = user.id if user is not None else ""  # nobody's rows
-        before, before_id = _read(self._positions.read_cursor(filters.cursor), filters.until)
+        before, before_id = _page_start(self._positions.read_cursor(filters.cursor), filters.until)
         async with self._pool.connection() as connection:
-            found = await queries.every(
+            rows = await queries.every(
                 connection,
                 "audit",
                 _AuditRow,
@@ -115,11 +115,11 @@ class AuditLog:
                 since=filters.since,
                 before=before,
                 before_id=before_id,
-                most=filters.limit + 1,
+                limit=filters.limit + 1,
             )
-        page = found[: filters.limit]
-        more = _cursor(page[-1]) if len(found) > filters.limit else None
-        shown = [
+        page = rows[: filters.limit]
+        more = _cursor(page[-1]) if len(rows) > filters.limit else None
+        responses = [
             AuditResponse(
                 id=each.id,
                 time=each.time,
@@ -135,19 +135,19 @@ class AuditLog:
             for each in page
         ]
         meta = Meta(limit=filters.limit, next_cursor=self._positions.write_cursor(more))
-        return Answer(AuditList(data=shown, meta=meta))
+        return Answer(AuditList(data=responses, meta=meta))
 
 
 def _cursor(row: _AuditRow) -> str:
     return f"{(row.time - EPOCH) // timedelta(microseconds=1)}-{row.id}"
 
 
-def _read(cursor: str | None, until: datetime | None) -> tuple[datetime, int]:
+def _page_start(cursor: str | None, until: datetime | None) -> tuple[datetime, int]:
     """Where a page begins: rows before this time and id."""
     if cursor is None:
         return until or END_OF_TIME, -1 if until is not None else LAST_ID
-    found = _CURSOR(cursor)
-    at = EPOCH + timedelta(microseconds=int(found[1])) if found else END_OF_TIME
-    if found is None or at > END_OF_TIME:
+    match = _CURSOR(cursor)
+    at = EPOCH + timedelta(microseconds=int(match[1])) if match else END_OF_TIME
+    if match is None or at > END_OF_TIME:
         raise bad_cursor()
-    return (at, int(found[2])) if until is None or at < until else (until, -1)
+    return (at, int(match[2])) if until is None or at < until else (until, -1)

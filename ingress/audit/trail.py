@@ -112,7 +112,7 @@ class AuditTrail(Background):
             try:
                 async with self._pool.connection() as connection:
                     await entries.add(connection, [refusal.event for refusal in refusals])
-            except queries.AWAY as error:
+            except queries.UNAVAILABLE as error:
                 log.warning(
                     "refusals lost from the audit log", rows=len(refusals), error=str(error)
                 )

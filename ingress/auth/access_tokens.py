@@ -55,7 +55,7 @@ class AccessTokens:
             return None
         try:
             kid = jwt.get_unverified_header(token).get("kid")
-            key = self._keys.access_key_of(kid, time.time()) if isinstance(kid, str) else None
+            key = self._keys.find_access_key(kid, time.time()) if isinstance(kid, str) else None
             if key is None:
                 return None
             claims = jwt.decode(

@@ -26,9 +26,9 @@ class UserAndId(Query):
 
 
 class SessionAdminRoutes:
-    def __init__(self, pool: Pool, people: UserDirectory) -> None:
+    def __init__(self, pool: Pool, users: UserDirectory) -> None:
         self._pool = pool
-        self._people = people
+        self._users = users
 
     def routes(self) -> list[Route]:
         common: dict[str, Any] = {
@@ -94,8 +94,8 @@ class SessionAdminRoutes:
     async def sessions(self, call: Call[None, None]) -> Answer:
         user = await self._user(call)
         async with self._pool.connection() as connection:
-            found = await session_store.list_sessions(connection, user.id)
-        return Answer(profile_routes.session_list(found, call.caller.session_id))
+            sessions = await session_store.list_sessions(connection, user.id)
+        return Answer(profile_routes.session_list(sessions, call.caller.session_id))
 
     async def keys(self, call: Call[None, None]) -> Answer:
         user = await self._user(call)
@@ -135,7 +135,7 @@ class SessionAdminRoutes:
         return Answer(status=204)
 
     async def _user(self, call: Call[None, None]) -> User:
-        user = await self._people.by_reference(call.path["user"])
+        user = await self._users.by_reference(call.path["user"])
         if user is None:
             raise HttpProblem(Code.NOT_FOUND)
         return user

@@ -101,7 +101,7 @@ class ApiKeys:
     ) -> None:
         self._ttl_s = settings.api_key_ttl_s
         self._max_ttl = timedelta(seconds=settings.api_key_max_ttl_s)
-        self._most = settings.api_keys_per_user
+        self._max_keys = settings.api_keys_per_user
         self._pool = pool
         self._current_password = CurrentPassword(pool, passwords, attempts)
 
@@ -119,7 +119,7 @@ class ApiKeys:
             Route(
                 method="POST",
                 path="/api-keys",
-                handler=self.make,
+                handler=self.create,
                 summary="Create an API key",
                 description="Needs the current password. A user has at most API_KEYS_PER_USER: one"
                 " more ends the oldest.",
@@ -146,7 +146,7 @@ class ApiKeys:
         async with self._pool.connection() as connection:
             return Answer(await key_list(connection, call.caller.id))
 
-    async def make(self, call: Call[NewKey, None]) -> Answer:
+    async def create(self, call: Call[NewKey, None]) -> Answer:
         body, user_id = call.body, call.caller.id
         if body.expires_at is not None and body.expires_at > datetime.now(UTC) + self._max_ttl:
             days = self._max_ttl / timedelta(days=1)
@@ -157,7 +157,7 @@ class ApiKeys:
         verified = await self._current_password.verify(call, body.current_password)
         token = client_secrets.new_secret(client_secrets.API_KEY)
         async with self._pool.connection() as connection:
-            made = await queries.one(
+            key = await queries.one(
                 connection,
                 "key_add",
                 _Key,
@@ -169,15 +169,13 @@ class ApiKeys:
                 expires_at=body.expires_at,
                 ttl_s=self._ttl_s,
             )
-            if made is None:
+            if key is None:
                 raise HttpProblem(Code.CREDENTIALS_WRONG)
             await self._current_password.succeeded(connection, user_id)
-            ended = await session_store.end_oldest(connection, user_id, KEY, made.id, self._most)
-            await entries.note(
-                connection, call, "made an API key", made.id, detail={"ended": ended}
-            )
+            ended = await session_store.end_oldest(connection, user_id, KEY, key.id, self._max_keys)
+            await entries.note(connection, call, "made an API key", key.id, detail={"ended": ended})
         return Answer(
-            NewKeyResponse(**_key_response(made).model_dump(), key=token, ended=ended), 201
+            NewKeyResponse(**_key_response(key).model_dump(), key=token, ended=ended), 201
         )
 
     async def revoke(self, call: Call[None, None]) -> Answer:
@@ -190,8 +188,8 @@ class ApiKeys:
 
 
 async def key_list(connection: queries.Connection, user_id: str) -> KeyList:
-    found = await queries.every(connection, "keys_of", _Key, user_id=user_id)
-    return KeyList(data=[_key_response(each) for each in found], meta=Meta(limit=len(found)))
+    keys = await queries.every(connection, "api_keys", _Key, user_id=user_id)
+    return KeyList(data=[_key_response(each) for each in keys], meta=Meta(limit=len(keys)))
 
 
 def _key_response(key: _Key) -> KeyResponse:

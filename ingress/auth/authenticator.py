@@ -50,17 +50,17 @@ class _IsCurrent(Struct, frozen=True):
 
 class Authenticator:
     def __init__(
-        self, pool: Pool, keys: SigningKeys, access: AccessTokens, endings: Revocations
+        self, pool: Pool, keys: SigningKeys, access: AccessTokens, revocations: Revocations
     ) -> None:
         self._pool = pool
         self._keys = keys
         self._access = access
-        self._endings = endings
+        self._revocations = revocations
         # Apart, as what comes by cookie is asked for more than a bearer token is.
-        self._known: dict[str, _CachedCaller] = {}
-        self._cookies: dict[str, _CachedCaller] = {}
-        endings.on_any(self._known.clear)
-        endings.on_any(self._cookies.clear)
+        self._bearer_cache: dict[str, _CachedCaller] = {}
+        self._cookie_cache: dict[str, _CachedCaller] = {}
+        revocations.subscribe(self._bearer_cache.clear)
+        revocations.subscribe(self._cookie_cache.clear)
 
     async def caller(self, request: web.Request) -> Caller | None:
         header = request.headers.get("Authorization")
@@ -70,32 +70,32 @@ class Authenticator:
         scheme, _, token = header.partition(" ")
         if scheme != "Bearer" and scheme.lower() != "bearer":
             raise unauthenticated("The scheme of `Authorization` must be `Bearer`.")
-        known = self._remembered(self._known, token)
-        if known is not None:
-            return known
+        cached = self._cached_caller(self._bearer_cache, token)
+        if cached is not None:
+            return cached
         if token.startswith(client_secrets.API_KEY):
-            return await self._by_secret(token, client_secrets.API_KEY, self._known)
+            return await self._by_secret(token, client_secrets.API_KEY, self._bearer_cache)
         return await self._by_access_token(token)
 
-    def _remembered(self, known: dict[str, _CachedCaller], token: str) -> Caller | None:
-        found = known.get(token)
-        if found is None or time.time() >= found.until or not self._endings.current:
+    def _cached_caller(self, cache: dict[str, _CachedCaller], token: str) -> Caller | None:
+        cached = cache.get(token)
+        if cached is None or time.time() >= cached.until or not self._revocations.current:
             return None
-        return found.caller
+        return cached.caller
 
     async def _by_access_token(self, token: str) -> Caller:
         access = self._access.read(token)
-        if access is None or self._endings.ended(access):
+        if access is None or self._revocations.is_revoked(access):
             raise _access_token_invalid()
-        if self._endings.current:
-            _remember(self._known, token, access.caller, access.expires_at)
+        if self._revocations.current:
+            _store(self._bearer_cache, token, access.caller, access.expires_at)
         elif not await self._is_current(access):
             raise _access_token_invalid()
         return access.caller
 
     async def _is_current(self, access: Access) -> bool:
         async with self._pool.connection() as connection:
-            found = await queries.one(
+            row = await queries.one(
                 connection,
                 "access_is_current",
                 _IsCurrent,
@@ -103,42 +103,42 @@ class Authenticator:
                 user_id=access.caller.id,
                 counter=access.counter,
             )
-        assert found is not None, "EXISTS is a row"
-        return found.current
+        assert row is not None, "EXISTS is a row"
+        return row.current
 
     async def _by_cookie(self, request: web.Request, cookie: str) -> Caller:
-        caller = self._remembered(self._cookies, cookie)
+        caller = self._cached_caller(self._cookie_cache, cookie)
         if caller is None:
-            caller = await self._by_secret(cookie, client_secrets.COOKIE, self._cookies)
+            caller = await self._by_secret(cookie, client_secrets.COOKIE, self._cookie_cache)
         assert caller.session_id is not None, "a cookie is a session's"
         cookies.check_csrf(request, self._keys, caller.session_id)
         return caller
 
-    async def _by_secret(self, token: str, kind: str, known: dict[str, _CachedCaller]) -> Caller:
+    async def _by_secret(self, token: str, kind: str, cache: dict[str, _CachedCaller]) -> Caller:
         if not client_secrets.is_well_formed(token, kind):
             raise unauthenticated()
-        endings = self._endings.count
+        revocations_before = self._revocations.count
         async with self._pool.connection() as connection:
-            found = await queries.one(
+            holder = await queries.one(
                 connection,
                 "holder",
                 Holder,
                 hash=client_secrets.hashed(token),
                 used_every_s=LAST_USED_INTERVAL_S,
             )
-        if found is None:
+        if holder is None:
             raise unauthenticated()
-        caller = _caller(found)
+        caller = _caller(holder)
         # Where something was revoked meanwhile it may be this: the next request asks again.
-        if endings == self._endings.count:
-            _remember(known, token, caller, time.time() + min(CACHE_TTL_S, found.expires_in_s))
+        if revocations_before == self._revocations.count:
+            _store(cache, token, caller, time.time() + min(CACHE_TTL_S, holder.expires_in_s))
         return caller
 
 
-def _remember(known: dict[str, _CachedCaller], token: str, caller: Caller, until: float) -> None:
-    if len(known) >= MAX_CACHED_CALLERS:
-        known.clear()
-    known[token] = _CachedCaller(caller, until)
+def _store(cache: dict[str, _CachedCaller], token: str, caller: Caller, until: float) -> None:
+    if len(cache) >= MAX_CACHED_CALLERS:
+        cache.clear()
+    cache[token] = _CachedCaller(caller, until)
 
 
 def unauthenticated(detail: str | None = None) -> HttpProblem:
@@ -149,14 +149,14 @@ def _access_token_invalid() -> HttpProblem:
     return unauthenticated("The access token is invalid or has expired.")
 
 
-def _caller(found: Holder) -> Caller:
-    by_key = found.kind == "api_key"
+def _caller(holder: Holder) -> Caller:
+    by_key = holder.kind == "api_key"
     return Caller(
-        id=found.user_id,
-        number=found.number,
-        role=UserRole(found.role),
-        session_id=None if by_key else found.session_id,
-        key_id=found.session_id if by_key else None,
-        scopes=frozenset(map(Scope, found.scopes)) if by_key else None,
+        id=holder.user_id,
+        number=holder.number,
+        role=UserRole(holder.role),
+        session_id=None if by_key else holder.session_id,
+        key_id=holder.session_id if by_key else None,
+        scopes=frozenset(map(Scope, holder.scopes)) if by_key else None,
         by_cookie=not by_key,
     )

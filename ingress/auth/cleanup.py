@@ -27,7 +27,7 @@ class Cleanup(Background):
     async def sweep(self) -> int:
         """How many rows are gone."""
         async with self._pool.connection() as connection:
-            gone = await queries.run(
-                connection, "tokens_sweep", kept_days=KEPT_DAYS, most=BATCH_ROWS
+            deleted = await queries.run(
+                connection, "tokens_sweep", kept_days=KEPT_DAYS, limit=BATCH_ROWS
             )
-            return gone + await queries.run(connection, "attempts_sweep", most=BATCH_ROWS)
+            return deleted + await queries.run(connection, "attempts_sweep", limit=BATCH_ROWS)

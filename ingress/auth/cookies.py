@@ -17,17 +17,17 @@ SESSION_COOKIE: Final = "ledger_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
 _PURPOSE: Final = "csrf"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_OURS: Final = frozenset({"same-origin", "none"})
+_SAME_SITE: Final = frozenset({"same-origin", "none"})
 
 
 def session_token(request: web.Request) -> str | None:
     """Of all cookies that come along, which may be anybody's, this one is looked for alone."""
-    found = None
+    token = None
     for cookie in request.headers.get("Cookie", "").split(";"):
         name, equals, value = cookie.partition("=")
         if equals and name.strip() == SESSION_COOKIE:
-            found = value.strip()
-    return found
+            token = value.strip()
+    return token
 
 
 def set_session(response: web.Response, token: str, ttl_s: int) -> None:
@@ -49,11 +49,11 @@ def check_csrf(request: web.Request, keys: SigningKeys, session_id: str) -> None
     """Of a request that is signed in by cookie."""
     if request.method in _SAFE:
         return
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in _OURS:
+    if request.headers.get("Sec-Fetch-Site", "same-origin") not in _SAME_SITE:
         raise HttpProblem(Code.CSRF_FAILED)
-    given = request.headers.get(CSRF_HEADER, "")
+    token = request.headers.get(CSRF_HEADER, "")
     try:
-        mac = base64.urlsafe_b64decode(given + "=" * (-len(given) % 4))
+        mac = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
     except (ValueError, binascii.Error):
         mac = b""
     if not keys.check(_PURPOSE, session_id.encode(), mac):

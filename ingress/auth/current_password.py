@@ -25,13 +25,13 @@ class CurrentPassword:
         """The hash that it fits. A write that relies on it requires that hash to be current
         still, under a lock."""
         user_id = call.caller.id
-        counts = self._attempts.of_the_signed_in(user_id)
+        counts = self._attempts.counts_for_user(user_id)
         async with self._pool.connection() as connection:
-            found = await queries.one(
-                connection, "password_of", session_store.PasswordOf, id=user_id
+            row = await queries.one(
+                connection, "password_hash", session_store.PasswordHash, id=user_id
             )
             await self._attempts.check(connection, counts)
-        hashed = found.password_hash if found is not None else None
+        hashed = row.password_hash if row is not None else None
         fits = await self._passwords.check(password, hashed, self.clients(call))
         if not fits or hashed is None:
             async with self._pool.connection() as connection:
@@ -42,8 +42,8 @@ class CurrentPassword:
     def clients(self, call: Call[Any, Any]) -> list[bytes]:
         """The keys that a hash of the caller's is counted by while it waits."""
         place = self._attempts.place_key(address_of(call.request))
-        return [place, *(count.key for count in self._attempts.of_the_signed_in(call.caller.id))]
+        return [place, *(count.key for count in self._attempts.counts_for_user(call.caller.id))]
 
     async def succeeded(self, connection: queries.Connection, user_id: str) -> None:
         """In the transaction that writes: a right guess among too many writes nothing."""
-        await self._attempts.succeeded(connection, self._attempts.of_the_signed_in(user_id))
+        await self._attempts.succeeded(connection, self._attempts.counts_for_user(user_id))

@@ -47,22 +47,26 @@ class LoginThrottle:
         self._registration_s = self._window_s / settings.registrations_per_address
         self._keys = keys
 
-    def at_signing_in(self, email: str, address: str | None, was_here: bool) -> list[AttemptCount]:
+    def counts_for_sign_in(
+        self, email: str, address: str | None, known_network: bool
+    ) -> list[AttemptCount]:
         """`was_here`: whether the user of that e-mail has signed in from that place."""
         place = network_of(address)
         who = f"email {email.lower()}"
         # Counted apart, or a stranger could keep anybody from signing in.
-        counts = [self._count(f"{who} at {place}" if was_here else who, self._by_email_s)]
+        counts = [self._count(f"{who} at {place}" if known_network else who, self._by_email_s)]
         if place is not None:
             # An account of one's own must not buy more guesses at others', nor neighbours behind
             # the same address keep out who has been there.
             cost_s = self._by_address_s
             counts.append(
-                self._count(f"place {place}", cost_s, success_resets=False, refuses=not was_here)
+                self._count(
+                    f"place {place}", cost_s, success_resets=False, refuses=not known_network
+                )
             )
         return counts
 
-    def of_the_signed_in(self, user_id: str) -> list[AttemptCount]:
+    def counts_for_user(self, user_id: str) -> list[AttemptCount]:
         return [self._count(f"user {user_id}", self._by_email_s)]
 
     def place_key(self, address: str | None) -> bytes:
@@ -99,7 +103,7 @@ class LoginThrottle:
         self, connection: queries.Connection, counts: Sequence[AttemptCount], refusal: Code
     ) -> None:
         await self.check(connection, counts, refusal)
-        found = await queries.every(
+        rows = await queries.every(
             connection,
             "attempts_count",
             _CountedKey,
@@ -107,11 +111,11 @@ class LoginThrottle:
             window_s=self._window_s,
             rounding_s=ROUNDING_S,
         )
-        counted = {each.key for each in found}
-        late = [each for each in counts if each.refuses and each.key not in counted]
-        if late:
+        counted = {each.key for each in rows}
+        refused = [each for each in counts if each.refuses and each.key not in counted]
+        if refused:
             # Others were counted between the two; the transaction ends with the Problem.
-            raise _too_many(refusal, await self._wait_s(connection, late))
+            raise _too_many(refusal, await self._wait_s(connection, refused))
 
     async def succeeded(
         self, connection: queries.Connection, counts: Sequence[AttemptCount]
@@ -125,11 +129,11 @@ class LoginThrottle:
     async def _wait_s(
         self, connection: queries.Connection, counts: Sequence[AttemptCount]
     ) -> float:
-        found = await queries.one(
+        row = await queries.one(
             connection, "attempts_wait", _Wait, **_count_arrays(counts), window_s=self._window_s
         )
-        assert found is not None, "an aggregate is a row"
-        return found.wait_s
+        assert row is not None, "an aggregate is a row"
+        return row.wait_s
 
 
 def _too_many(code: Code, wait_s: float) -> HttpProblem:

@@ -69,13 +69,13 @@ class ProfileRoutes:
         pool: Pool,
         passwords: Passwords,
         attempts: LoginThrottle,
-        people: UserDirectory,
+        users: UserDirectory,
     ) -> None:
         self._refuses_demo = demo_users.others_reach(settings)
         self._pool = pool
         self._passwords = passwords
         self._current_password = CurrentPassword(pool, passwords, attempts)
-        self._people = people
+        self._users = users
 
     def routes(self) -> list[Route]:
         return [
@@ -124,14 +124,14 @@ class ProfileRoutes:
         ]
 
     async def me(self, call: Call[None, None]) -> Answer:
-        user = await self._people.by_id(call.caller.id)
+        user = await self._users.by_id(call.caller.id)
         assert user is not None, "who asks is somebody"
         return Answer(directory.user_response(user))
 
     async def sessions(self, call: Call[None, None]) -> Answer:
         async with self._pool.connection() as connection:
-            found = await session_store.list_sessions(connection, call.caller.id)
-        return Answer(session_list(found, call.caller.session_id))
+            sessions = await session_store.list_sessions(connection, call.caller.id)
+        return Answer(session_list(sessions, call.caller.session_id))
 
     async def end(self, call: Call[None, None]) -> Answer:
         session_id = str(uuid.UUID(call.path["id"]))
@@ -168,7 +168,7 @@ class ProfileRoutes:
 
 def session_list(sessions: list[session_store.Session], current: str | None) -> SessionList:
     """`current` is the session of the caller."""
-    shown = [
+    responses = [
         SessionResponse(
             id=each.id,
             current=each.id == current,
@@ -180,4 +180,4 @@ def session_list(sessions: list[session_store.Session], current: str | None) -> 
         )
         for each in sessions
     ]
-    return SessionList(data=shown, meta=Meta(limit=len(shown)))
+    return SessionList(data=responses, meta=Meta(limit=len(responses)))

@@ -85,20 +85,20 @@ class Registration:
         pool: Pool,
         passwords: Passwords,
         attempts: LoginThrottle,
-        openings: WalletDirectory,
-        signing_in: SignIn,
+        wallets: WalletDirectory,
+        sign_in: SignIn,
         crash: CrashPoints,
     ) -> None:
         self._is_open = settings.registration_open
         self._refuses_demo = demo_users.others_reach(settings)
         self._currency = settings.default_currency
         self._session_ttl_s = settings.session_ttl_s
-        self._most_sessions = settings.sessions_per_user
+        self._max_sessions = settings.sessions_per_user
         self._pool = pool
         self._passwords = passwords
         self._attempts = attempts
-        self._openings = openings
-        self._signing_in = signing_in
+        self._wallets = wallets
+        self._sign_in = sign_in
         self._crash = crash
 
     def routes(self) -> list[Route]:
@@ -146,22 +146,22 @@ class Registration:
             wallet = await add_wallet(
                 connection, user.id, self._currency, is_default=True, trace=call.trace
             )
-            begun = await session_store.begin(
+            session = await session_store.begin(
                 connection,
                 call.request,
                 user.id,
                 hashed,
                 client_secrets.REFRESH,
                 self._session_ttl_s,
-                self._most_sessions,
+                self._max_sessions,
             )
-            assert begun is not None, "the user was inserted with this hash"
+            assert session is not None, "the user was inserted with this hash"
             await entries.note(connection, call, "registered", user.id, user_id=user.id)
             self._crash.reach("register.2-written")
         self._crash.reach("register.3-committed")
-        self._openings.nudge()
-        await self._openings.is_open(wallet.id, wait_s(call.request))
-        return Answer(await self._signing_in.signed_in(begun), 201)
+        self._wallets.nudge()
+        await self._wallets.is_open(wallet.id, wait_s(call.request))
+        return Answer(await self._sign_in.signed_in(session), 201)
 
 
 async def add_user(
@@ -173,7 +173,7 @@ async def add_user(
     role: UserRole,
 ) -> User:
     """Raises a Problem where there is somebody of that address."""
-    given: dict[str, Any] = {
+    row: dict[str, Any] = {
         "id": str(uuid.uuid4()),
         "email": email,
         "first_name": first_name,
@@ -182,8 +182,8 @@ async def add_user(
         "role": role.value,
     }
     try:
-        made = await queries.one(connection, "user_add", User, **given)
+        user = await queries.one(connection, "user_add", User, **row)
     except psycopg.errors.UniqueViolation:
         raise HttpProblem(Code.EMAIL_TAKEN) from None
-    assert made is not None, "it was inserted"
-    return made
+    assert user is not None, "it was inserted"
+    return user

@@ -61,27 +61,27 @@ class Revocations(Background):
         self._silence_s = silence_s
         self._sessions: dict[str, float] = {}
         self._users: dict[str, _Revoked] = {}
-        self._then: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], None]] = []
         self._heard_at = float("-inf")
         # Whether all revocations from before the start are known.
         self.loaded = False
         self.count = 0
 
-    def on_any(self, act: Callable[[], None]) -> None:
-        self._then.append(act)
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
 
     @property
     def current(self) -> bool:
         """Whether what is known can be relied on; otherwise Postgres has to be asked."""
         return time.monotonic() - self._heard_at < self._silence_s
 
-    def ended(self, access: Access) -> bool:
+    def is_revoked(self, access: Access) -> bool:
         if access.caller.session_id in self._sessions:
             return True
         revoked = self._users.get(access.caller.id)
         return revoked is not None and access.counter < revoked.counter
 
-    def hear(self, payload: str) -> None:
+    def receive(self, payload: str) -> None:
         """A notification, as the SQL files write it."""
         self._heard_at = time.monotonic()
         kind, _, rest = payload.partition(" ")
@@ -89,25 +89,25 @@ class Revocations(Background):
             return
         if kind == SESSION:
             for id in rest.split(","):
-                self._note(kind, id)
+                self._record(kind, id)
         elif kind == USER:
             id, _, counter = rest.partition(" ")
-            self._note(kind, id, int(counter))
-        self._forget_others()
+            self._record(kind, id, int(counter))
+        self._notify_listeners()
 
-    def _note(self, kind: str, id: str, counter: int = 0) -> None:
+    def _record(self, kind: str, id: str, counter: int = 0) -> None:
         now = time.monotonic()
         if kind == SESSION:
             self._sessions[id] = now
         else:
-            known = self._users.get(id)
-            self._users[id] = _Revoked(max(counter, known.counter if known else 0), now)
+            previous = self._users.get(id)
+            self._users[id] = _Revoked(max(counter, previous.counter if previous else 0), now)
 
-    def _forget_others(self) -> None:
+    def _notify_listeners(self) -> None:
         """What is remembered of tokens and users may be out of date."""
         self.count += 1
-        for act in self._then:
-            act()
+        for listener in self._listeners:
+            listener()
 
     async def turn(self) -> None:
         # It hangs up on a server that gives no answer in time.
@@ -122,20 +122,20 @@ class Revocations(Background):
             await connection.execute(f"LISTEN {CHANNEL}")
             connection.answer_timeout_s = LOAD_TIMEOUT_S
             for each in await queries.every(
-                connection, "endings", _RevocationRow, kept_s=self._kept_s
+                connection, "revocations", _RevocationRow, kept_s=self._kept_s
             ):
-                self._note(each.kind, each.id, each.counter)
+                self._record(each.kind, each.id, each.counter)
             connection.answer_timeout_s = connection_pool.ANSWER_TIMEOUT_S
-            self._forget_others()
+            self._notify_listeners()
             self.loaded = True
             connected_at = time.monotonic()
             while True:
                 # Only what comes back shows that notifications are heard.
                 await queries.run(
-                    connection, "ending_heartbeat", channel=CHANNEL, heartbeat=HEARTBEAT
+                    connection, "revocation_heartbeat", channel=CHANNEL, heartbeat=HEARTBEAT
                 )
                 async for notification in connection.notifies(timeout=HEARTBEAT_S):
-                    self.hear(notification.payload)
+                    self.receive(notification.payload)
                 silent_since = max(self._heard_at, connected_at)
                 if time.monotonic() - silent_since >= self._silence_s:
                     raise psycopg.OperationalError("heartbeats do not come back")

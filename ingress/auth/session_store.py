@@ -25,12 +25,12 @@ MAX_AGENT_LENGTH: Final = 300
 RETRY_S: Final = 10.0
 
 
-class _Begun(User, frozen=True, kw_only=True):
+class _NewSessionRow(User, frozen=True, kw_only=True):
     session_id: str
     token_counter: int
 
 
-class Begun(Struct, frozen=True):
+class NewSession(Struct, frozen=True):
     """A session with the user's row as it was when it began, and the client's secret."""
 
     id: str
@@ -48,7 +48,7 @@ class Session(Struct, frozen=True, kw_only=True):
     address: str | None
 
 
-class Refreshed(Struct, frozen=True, kw_only=True):
+class RefreshedSession(Struct, frozen=True, kw_only=True):
     """`id`, `number` and what follows are the user's."""
 
     session_id: str
@@ -58,23 +58,23 @@ class Refreshed(Struct, frozen=True, kw_only=True):
     token_counter: int
 
 
-class _Rotated(Refreshed, frozen=True, kw_only=True):
+class _RotatedSession(RefreshedSession, frozen=True, kw_only=True):
     hash: bytes
     salt: bytes
 
 
-class PasswordOf(Struct, frozen=True):
+class PasswordHash(Struct, frozen=True):
     password_hash: str | None
 
 
-class _Ended(Struct, frozen=True):
+class _EndedTokens(Struct, frozen=True):
     """A part of what has ended, and that ingresses were notified of it."""
 
     ids: list[str]
     notified: str
 
 
-class _Spent(Struct, frozen=True):
+class _SpentToken(Struct, frozen=True):
     """A refresh token that was used: its session, and whose that is."""
 
     id: str
@@ -88,16 +88,16 @@ async def begin(
     verified: str,
     kind: str,
     ttl_s: int,
-    most: int,
-) -> Begun | None:
+    limit: int,
+) -> NewSession | None:
     """None where `verified` is not the hash of the user's current password, or the user is
     disabled. Of more than `most` sessions the oldest end."""
     token = client_secrets.new_secret(kind)
     agent = request.headers.get("User-Agent", "").encode("ascii", "replace").decode()
-    begun = await queries.one(
+    row = await queries.one(
         connection,
         "session_begin",
-        _Begun,
+        _NewSessionRow,
         hash=client_secrets.hashed(token),
         user_id=user_id,
         verified=verified,
@@ -105,40 +105,42 @@ async def begin(
         user_agent=agent[:MAX_AGENT_LENGTH].replace("\0", ""),
         address=address_of(request),
     )
-    if begun is None:
+    if row is None:
         return None
-    await end_oldest(connection, user_id, SESSION, begun.session_id, most)
-    return Begun(begun.session_id, token, begun, begun.token_counter)
+    await end_oldest(connection, user_id, SESSION, row.session_id, limit)
+    return NewSession(row.session_id, token, row, row.token_counter)
 
 
 async def refresh(
     connection: queries.Connection, request: web.Request, token: str, ttl_s: int
-) -> tuple[Refreshed, str] | None:
+) -> tuple[RefreshedSession, str] | None:
     """The session and its next refresh token. None: not valid; if it was used before, its session
     has ended now."""
     if not client_secrets.is_well_formed(token, client_secrets.REFRESH):
         return None
     client, salt = _client(request), client_secrets.salt()
     new, old = client_secrets.next_refresh_token(token, salt, client), client_secrets.hashed(token)
-    found = await queries.one(
+    session = await queries.one(
         connection,
         "session_refresh",
-        Refreshed,
+        RefreshedSession,
         old=old,
         new=client_secrets.hashed(new),
         salt=salt,
         ttl_s=ttl_s,
     )
-    if found is not None:
-        return found, new
-    rotated = await queries.one(connection, "session_rotated", _Rotated, old=old, within_s=RETRY_S)
+    if session is not None:
+        return session, new
+    rotated = await queries.one(
+        connection, "session_rotated", _RotatedSession, old=old, within_s=RETRY_S
+    )
     # Without a key the client is only an address and a browser, which others may share.
     if rotated is not None and KEY_HEADER in request.headers:
         same = client_secrets.next_refresh_token(token, rotated.salt, client)
         # The hash is another's if that token was used, or if the client is not the same.
         if hmac.compare_digest(client_secrets.hashed(same), rotated.hash):
             return rotated, same
-    reused = await queries.one(connection, "spent_token", _Spent, hash=old)
+    reused = await queries.one(connection, "spent_token", _SpentToken, hash=old)
     # Only what ends a session: the holder of the token may repeat the request at will.
     if reused is not None and await end(connection, reused.user_id, SESSION, only=reused.id):
         event = entries.Event(
@@ -159,7 +161,7 @@ def _client(request: web.Request) -> bytes:
 
 
 async def list_sessions(connection: queries.Connection, user_id: str) -> list[Session]:
-    return await queries.every(connection, "sessions_of", Session, user_id=user_id)
+    return await queries.every(connection, "sessions", Session, user_id=user_id)
 
 
 async def end(
@@ -175,7 +177,7 @@ async def end(
     ended = await queries.every(
         connection,
         "tokens_end",
-        _Ended,
+        _EndedTokens,
         channel=CHANNEL,
         user_id=user_id,
         kind=kind,
@@ -186,18 +188,18 @@ async def end(
 
 
 async def end_oldest(
-    connection: queries.Connection, user_id: str, kind: str, new: str, most: int
+    connection: queries.Connection, user_id: str, kind: str, new: str, limit: int
 ) -> list[str]:
     """The ids of those beyond `most`, `new` counted among these; never `new` itself."""
     ended = await queries.every(
         connection,
         "tokens_cap",
-        _Ended,
+        _EndedTokens,
         channel=CHANNEL,
         user_id=user_id,
         kind=kind,
         new=new,
-        most=most,
+        limit=limit,
     )
     return [id for part in ended for id in part.ids]
 

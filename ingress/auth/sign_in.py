@@ -89,7 +89,7 @@ class Credentials(Struct, frozen=True):
     password_hash: str | None
     disabled: bool
     role: str
-    was_here: bool  # has signed in from this network before
+    known_network: bool  # has signed in from this network before
 
 
 class SignIn:
@@ -101,20 +101,20 @@ class SignIn:
         access: AccessTokens,
         passwords: Passwords,
         attempts: LoginThrottle,
-        people: UserDirectory,
-        openings: WalletDirectory,
+        users: UserDirectory,
+        wallets: WalletDirectory,
     ) -> None:
         self._session_ttl_s = settings.session_ttl_s
         self._cookie_ttl_s = settings.cookie_ttl_s
-        self._most_sessions = settings.sessions_per_user
+        self._max_sessions = settings.sessions_per_user
         self._refuses_demo = demo_users.others_reach(settings)
         self._pool = pool
         self._keys = keys
         self._access = access
         self._passwords = passwords
         self._attempts = attempts
-        self._people = people
-        self._openings = openings
+        self._users = users
+        self._wallets = wallets
 
     def routes(self) -> list[Route]:
         return [
@@ -186,36 +186,36 @@ class SignIn:
         ]
 
     async def login(self, call: Call[Login, None]) -> Answer:
-        begun = await self._begin(call, client_secrets.REFRESH, self._session_ttl_s)
-        return Answer(await self.signed_in(begun))
+        session = await self._begin(call, client_secrets.REFRESH, self._session_ttl_s)
+        return Answer(await self.signed_in(session))
 
     async def login_by_cookie(self, call: Call[Login, None]) -> web.Response:
-        begun = await self._begin(call, client_secrets.COOKIE, self._cookie_ttl_s)
-        shown = await self._browser(begun.user, begun.id)
-        made = response(Answer(shown))
-        cookies.set_session(made, begun.token, self._cookie_ttl_s)
-        return made
+        session = await self._begin(call, client_secrets.COOKIE, self._cookie_ttl_s)
+        browser_response = await self._browser(session.user, session.id)
+        http_response = response(Answer(browser_response))
+        cookies.set_session(http_response, session.token, self._cookie_ttl_s)
+        return http_response
 
     async def browser(self, call: Call[None, None]) -> Answer:
         caller = call.caller
         if not caller.by_cookie or caller.session_id is None:
             raise HttpProblem(Code.NOT_FOUND, "You are not signed in by cookie.")
-        user = await self._people.by_id(caller.id)
+        user = await self._users.by_id(caller.id)
         assert user is not None, "a session is a user's"
         return Answer(await self._browser(user, caller.session_id))
 
     async def refresh(self, call: Call[Refresh, None]) -> Answer:
         async with self._pool.connection() as connection:
-            done = await session_store.refresh(
+            refreshed = await session_store.refresh(
                 connection, call.request, call.body.refresh_token, self._session_ttl_s
             )
-        if done is None:
+        if refreshed is None:
             raise HttpProblem(Code.REFRESH_INVALID)
-        found, token = done
-        caller = Caller(found.id, found.number, UserRole(found.role), found.session_id)
+        session, token = refreshed
+        caller = Caller(session.id, session.number, UserRole(session.role), session.session_id)
         return Answer(
             TokensResponse(
-                access_token=self._access.make(caller, found.token_counter),
+                access_token=self._access.make(caller, session.token_counter),
                 expires_in=self._access.ttl_s,
                 refresh_token=token,
             )
@@ -228,76 +228,80 @@ class SignIn:
                 connection, call.caller.id, SESSION, only=call.caller.session_id
             )
             await entries.note(connection, call, "signed out", call.caller.session_id)
-        made = web.Response(status=204)
+        http_response = web.Response(status=204)
         if call.caller.by_cookie:
-            cookies.end_session(made)
-        return made
+            cookies.end_session(http_response)
+        return http_response
 
-    async def signed_in(self, begun: session_store.Begun) -> SignedInResponse:
-        user = begun.user
-        caller = Caller(user.id, user.number, UserRole(user.role), begun.id)
-        access = self._access.make(caller, begun.counter)
+    async def signed_in(self, session: session_store.NewSession) -> SignedInResponse:
+        user = session.user
+        caller = Caller(user.id, user.number, UserRole(user.role), session.id)
+        access = self._access.make(caller, session.counter)
         return SignedInResponse(
             user=directory.user_response(user),
             wallet=await self._wallet(user),
             access_token=access,
             token=access,
             expires_in=self._access.ttl_s,
-            refresh_token=begun.token,
+            refresh_token=session.token,
         )
 
-    async def _begin(self, call: Call[Login, None], kind: str, ttl_s: int) -> session_store.Begun:
+    async def _begin(
+        self, call: Call[Login, None], kind: str, ttl_s: int
+    ) -> session_store.NewSession:
         """A session of the user whose password it is."""
         for _ in range(TRIES):
-            begun = await self._try(call, kind, ttl_s)
-            if begun is not None:
-                return begun
+            session = await self._try(call, kind, ttl_s)
+            if session is not None:
+                return session
         raise HttpProblem(Code.CREDENTIALS_WRONG)
 
     async def _try(
         self, call: Call[Login, None], kind: str, ttl_s: int
-    ) -> session_store.Begun | None:
+    ) -> session_store.NewSession | None:
         """None: the hash that was verified is no longer the user's."""
         email = emails.parse_email(call.body.email)
         address = address_of(call.request)
-        found = None
+        user = None
         async with self._pool.connection() as connection:
             if email is not None:
                 place = network_of(address)
-                found = await queries.one(
+                user = await queries.one(
                     connection, "credentials", Credentials, email=email.lower(), place=place
                 )
-            was_here = found is not None and found.was_here
-            counts = self._attempts.at_signing_in(email or call.body.email, address, was_here)
+            known_network = user is not None and user.known_network
+            counts = self._attempts.counts_for_sign_in(
+                email or call.body.email, address, known_network
+            )
             try:
                 await self._attempts.check(connection, counts)
             except HttpProblem as problem:
-                problem.subject = found.id if found is not None else None
+                problem.subject = user.id if user is not None else None
                 raise
-        hashed = found.password_hash if found is not None else None
+        hashed = user.password_hash if user is not None else None
         clients = [count.key for count in counts]
         fits = await self._passwords.check(call.body.password, hashed, clients)
         if self._refuses_demo and demo_users.is_known(email or "", call.body.password):
             fits = False
-        if not fits or found is None or found.disabled or hashed is None:
+        if not fits or user is None or user.disabled or hashed is None:
             async with self._pool.connection() as connection:
                 await self._attempts.failed(connection, counts)
             raise HttpProblem(
                 Code.CREDENTIALS_WRONG,
-                subject=found.id if found is not None else None,
-                subject_role=UserRole(found.role) if found is not None else None,
+                subject=user.id if user is not None else None,
+                subject_role=UserRole(user.role) if user is not None else None,
             )
         async with self._pool.connection() as connection:
-            begun = await session_store.begin(
-                connection, call.request, found.id, hashed, kind, ttl_s, self._most_sessions
+            session = await session_store.begin(
+                connection, call.request, user.id, hashed, kind, ttl_s, self._max_sessions
             )
-            if begun is None:
+            if session is None:
                 return None
             await self._attempts.succeeded(connection, counts)
-            await entries.note(connection, call, "signed in", begun.id, user_id=found.id)
+            await entries.note(connection, call, "signed in", session.id, user_id=user.id)
         if self._passwords.needs_rehash(hashed):
-            await self._hash_again(found.id, hashed, call.body.password)
-        return begun
+            await self._hash_again(user.id, hashed, call.body.password)
+        return session
 
     async def _hash_again(self, user_id: str, old: str, password: str) -> None:
         new = await self._passwords.hash_without_place(password)
@@ -313,7 +317,7 @@ class SignIn:
         )
 
     async def _wallet(self, user: User) -> WalletResponse | None:
-        wallet = await self._openings.default(user.id)
+        wallet = await self._wallets.default(user.id)
         if wallet is None:
             return None
         async with self._pool.connection() as connection:

@@ -29,9 +29,9 @@ class SigningKeys:
         self._current = next(iter(self._masters))
 
     @classmethod
-    def of(cls, settings: IngressSettings) -> "SigningKeys":
-        given = [settings.signing_key, settings.signing_key_previous]
-        masters = [each.get_secret_value().encode() for each in given if each is not None]
+    def from_settings(cls, settings: IngressSettings) -> "SigningKeys":
+        configured = [settings.signing_key, settings.signing_key_previous]
+        masters = [each.get_secret_value().encode() for each in configured if each is not None]
         if settings.signing_key is None:
             log.warning(
                 "SIGNING_KEY is not set: access tokens and cookies become invalid at the next start"
@@ -51,7 +51,7 @@ class SigningKeys:
         kid = f"{self._current}-{int(now_s) // DAY_S}"
         return kid, self._access(kid, self._current)
 
-    def access_key_of(self, kid: str, now_s: float) -> bytes | None:
+    def find_access_key(self, kid: str, now_s: float) -> bytes | None:
         """None: no key of that id is believed now."""
         name, _, day = kid.partition("-")
         today = int(now_s) // DAY_S

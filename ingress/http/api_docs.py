@@ -48,11 +48,11 @@ class File:
     content_type: str
 
 
-class Pages:
+class ApiDocs:
     def __init__(self) -> None:
         self._openapi: File | None = None
 
-    def tell(self, document: dict[str, Any]) -> None:
+    def set_openapi(self, document: dict[str, Any]) -> None:
         """What /openapi.json answers."""
         self._openapi = _file(msgspec.json.encode(document), JSON)
 
@@ -97,7 +97,7 @@ class Pages:
     async def file(self, call: Call[None, None]) -> web.Response:
         if call.path["name"] not in FILES:
             raise HttpProblem(Code.NOT_FOUND)
-        return _served(call.request, await asyncio.to_thread(_packaged, call.path["name"]))
+        return _served(call.request, await asyncio.to_thread(_bundled_file, call.path["name"]))
 
     async def problem(self, call: Call[None, None]) -> Answer:
         name = call.path["code"]
@@ -137,7 +137,7 @@ def _read(name: str) -> bytes:
 
 
 @cache
-def _packaged(name: str) -> File:
+def _bundled_file(name: str) -> File:
     return _file(_read(name).replace(*_ELSEWHERE), FILES[name])
 
 

@@ -13,23 +13,23 @@ RETRY_AFTER_S = "1"
 
 
 class ConcurrentWaits:
-    def __init__(self, most: int) -> None:
+    def __init__(self, limit_per_user: int) -> None:
         """`most` is for each user."""
-        self._most = most
+        self._limit_per_user = limit_per_user
         self._counts: dict[str, int] = {}
 
     @contextmanager
     def one(self, user_id: str) -> Iterator[None]:
         """Raises a Problem for one too many."""
         count = self._counts.get(user_id, 0)
-        if count >= self._most:
+        if count >= self._limit_per_user:
             raise HttpProblem(Code.TOO_MANY_WAITS, headers={"Retry-After": RETRY_AFTER_S})
         self._counts[user_id] = count + 1
         try:
             yield
         finally:
-            left = self._counts[user_id] - 1
-            if left:
-                self._counts[user_id] = left
+            remaining = self._counts[user_id] - 1
+            if remaining:
+                self._counts[user_id] = remaining
             else:
                 del self._counts[user_id]

@@ -52,9 +52,9 @@ class Health:
     about: Mapping[str, str]
     probes: Mapping[str, Probe]
     started_at: float = field(default_factory=time.monotonic)
-    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _checked_at: float = float("-inf")
-    _reached: dict[str, bool] = field(default_factory=dict)
+    _reachable: dict[str, bool] = field(default_factory=dict)
 
     def routes(self) -> list[Route]:
         return [
@@ -81,36 +81,36 @@ class Health:
         ]
 
     async def health(self, _: Call[None, None]) -> Answer:
-        reached = await self._reach()
+        reachable = await self._probe()
         report = {
             **self.about,
-            "status": "ok" if all(reached.values()) else "degraded",
+            "status": "ok" if all(reachable.values()) else "degraded",
             "uptime_s": round(time.monotonic() - self.started_at, 3),
-            **{part: {"reachable": reachable} for part, reachable in reached.items()},
+            **{part: {"reachable": is_reachable} for part, is_reachable in reachable.items()},
         }
         return Answer(msgspec.json.encode(report))
 
     async def ready(self, _: Call[None, None]) -> Answer:
-        reached = await self._reach()
-        ready = all(reached.values())
-        report = msgspec.json.encode({"ready": ready, **reached})
+        reachable = await self._probe()
+        ready = all(reachable.values())
+        report = msgspec.json.encode({"ready": ready, **reachable})
         return Answer(report, 200 if ready else 503)
 
-    async def _reach(self) -> dict[str, bool]:
-        async with self._asking:
+    async def _probe(self) -> dict[str, bool]:
+        async with self._lock:
             if time.monotonic() - self._checked_at >= FRESH_S:
                 errors = await asyncio.gather(
                     *(probe(PROBE_TIMEOUT_S) for probe in self.probes.values())
                 )
-                self._note(dict(zip(self.probes, errors, strict=True)))
+                self._log_changes(dict(zip(self.probes, errors, strict=True)))
                 self._checked_at = time.monotonic()
-        return self._reached
+        return self._reachable
 
-    def _note(self, errors: dict[str, str | None]) -> None:
+    def _log_changes(self, errors: dict[str, str | None]) -> None:
         for part, error in errors.items():
-            was = self._reached.get(part, True)
-            if error is not None and was:
+            was_reachable = self._reachable.get(part, True)
+            if error is not None and was_reachable:
                 log.warning("out of reach", part=part, error=error)
-            if error is None and not was:
+            if error is None and not was_reachable:
                 log.info("in reach again", part=part)
-        self._reached = {part: error is None for part, error in errors.items()}
+        self._reachable = {part: error is None for part, error in errors.items()}

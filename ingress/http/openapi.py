@@ -23,7 +23,7 @@ REFS: Final = "#/components/schemas/{model}"
 _NAMES: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
 # What any route of its sort may answer, besides its own.
-EVERY: Final[tuple[AnyCode, ...]] = (
+ANY_ROUTE: Final[tuple[AnyCode, ...]] = (
     Code.MALFORMED_REQUEST,
     Code.QUERY_INVALID,
     Code.INTERNAL_ERROR,
@@ -43,10 +43,10 @@ _Models = dict[tuple[int, JsonSchemaMode], Document]
 
 
 def document(routes: Iterable[Route], prefix: str, about: Mapping[str, str]) -> Document:
-    shown = [route for route in routes if not route.hidden]
-    models, components = _schemas(shown)
+    visible = [route for route in routes if not route.hidden]
+    models, components = _schemas(visible)
     paths: Document = {}
-    for route in shown:
+    for route in visible:
         path = _NAMES.sub(r"{\1}", route.full_path(prefix))
         paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, models)
     return {
@@ -59,7 +59,7 @@ def document(routes: Iterable[Route], prefix: str, about: Mapping[str, str]) -> 
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in shown)],
+        "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in visible)],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -83,7 +83,7 @@ def document(routes: Iterable[Route], prefix: str, about: Mapping[str, str]) -> 
 
 def codes(route: Route) -> list[AnyCode]:
     """Every problem that the route may answer, once."""
-    every: list[AnyCode] = [*route.problems, *EVERY]
+    every: list[AnyCode] = [*route.problems, *ANY_ROUTE]
     if route.roles is not None:
         every += SIGNED_IN
     if route.waits:
@@ -103,10 +103,10 @@ def _schemas(routes: list[Route]) -> tuple[_Models, Document]:
     for model, mode in _models(routes):
         inputs.append((id(model), mode, TypeAdapter(model)))
     unique = {(key, mode): (key, mode, adapter) for key, mode, adapter in inputs}
-    made, shared = TypeAdapter.json_schemas(
+    schemas, shared = TypeAdapter.json_schemas(
         list(unique.values()), ref_template=REFS, schema_generator=GenerateJsonSchema
     )
-    return made, dict(shared.get("$defs", {}))
+    return schemas, dict(shared.get("$defs", {}))
 
 
 def _models(routes: list[Route]) -> Iterator[tuple[Any, JsonSchemaMode]]:
@@ -123,7 +123,7 @@ def _models(routes: list[Route]) -> Iterator[tuple[Any, JsonSchemaMode]]:
 
 
 def _operation(route: Route, path: str, models: _Models) -> Document:
-    made: Document = {
+    operation: Document = {
         "operationId": operation_id(route, path),
         "tags": [route.tag],
         "summary": route.summary,
@@ -132,28 +132,28 @@ def _operation(route: Route, path: str, models: _Models) -> Document:
     }
     texts = [route.description] if route.description else []
     if route.roles is None:
-        made["security"] = []
+        operation["security"] = []
     else:
-        made["security"] = [{"bearer": []}, {"cookie": []}]
+        operation["security"] = [{"bearer": []}, {"cookie": []}]
         roles = ", ".join(role for role in UserRole if role in route.roles)
         scope = f" API keys: scope `{route.scope}`." if route.scope else " Not by API key."
         texts.append(f"Roles: {roles}.{scope}")
     if texts:
-        made["description"] = "\n\n".join(texts)
+        operation["description"] = "\n\n".join(texts)
     if route.body is not None:
-        made["requestBody"] = {
+        operation["requestBody"] = {
             "required": route.body_required,
             "content": {JSON: {"schema": models[id(route.body), "validation"]}},
         }
-    return made
+    return operation
 
 
 def _path_parameters(route: Route, path: str) -> Iterator[Document]:
-    known: Document = {}
+    properties: Document = {}
     if route.params is not None:
-        known = TypeAdapter(route.params).json_schema(ref_template=REFS)["properties"]
+        properties = TypeAdapter(route.params).json_schema(ref_template=REFS)["properties"]
     for name in _NAMES.findall(path):
-        schema = _plain(known.get(name, {}))
+        schema = _plain(properties.get(name, {}))
         yield {
             "name": name,
             "in": "path",
@@ -166,40 +166,40 @@ def _parameters(route: Route) -> Iterator[Document]:
     for model, place in ((route.query, "query"), (route.headers, "header")):
         if model is None:
             continue
-        whole = TypeAdapter(model).json_schema(ref_template=REFS)
-        for name, schema in whole.get("properties", {}).items():
-            made: Document = {
+        schema_of_model = TypeAdapter(model).json_schema(ref_template=REFS)
+        for name, schema in schema_of_model.get("properties", {}).items():
+            parameter: Document = {
                 "name": name,
                 "in": place,
-                "required": name in whole.get("required", ()),
+                "required": name in schema_of_model.get("required", ()),
                 "schema": _plain(schema),
             }
-            if description := made["schema"].pop("description", None):
-                made["description"] = description
-            yield made
+            if description := parameter["schema"].pop("description", None):
+                parameter["description"] = description
+            yield parameter
 
 
 def _plain(schema: Document) -> Document:
     """As it stands in an address or a header, where there is no null: it is not given."""
-    made = {key: value for key, value in schema.items() if key != "title"}
-    if made.get("default", ...) is None:
-        del made["default"]
-    values = [each for each in made.get("anyOf", ()) if each != {"type": "null"}]
+    plain = {key: value for key, value in schema.items() if key != "title"}
+    if plain.get("default", ...) is None:
+        del plain["default"]
+    values = [each for each in plain.get("anyOf", ()) if each != {"type": "null"}]
     if len(values) == 1:
-        del made["anyOf"]
-        made |= values[0]
-    return made
+        del plain["anyOf"]
+        plain |= values[0]
+    return plain
 
 
 def _responses(route: Route, models: _Models) -> Document:
-    made: Document = {}
+    responses: Document = {}
     for status, model in route.answers.items():
         response: Document = {"description": HTTPStatus(status).phrase}
         if isinstance(model, str):  # a content type
             response["content"] = {model: {}}
         elif model is not None:
             response["content"] = {JSON: {"schema": models[id(model), "serialization"]}}
-        made[str(status)] = response
+        responses[str(status)] = response
     by_status: dict[int, list[AnyCode]] = {}
     for code in codes(route):
         by_status.setdefault(problems.status(code), []).append(code)
@@ -207,7 +207,7 @@ def _responses(route: Route, models: _Models) -> Document:
     for status, those in sorted(by_status.items()):
         names = ", ".join(f"`{code}`" for code in sorted(those))
         # A status may be answered in a form of the route's own, too.
-        own = made.setdefault(str(status), {"content": {}})
+        own = responses.setdefault(str(status), {"content": {}})
         own["description"] = f"{HTTPStatus(status).phrase}: {names}"
         own["content"] = {**own.get("content", {}), problems.CONTENT_TYPE: problem}
-    return made
+    return responses

@@ -99,13 +99,13 @@ _NO_BRACKETS: Final = bytes(each for each in range(256) if each not in _STEPS)
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MAX_MEMBERS:
         raise HttpProblem(Code.MALFORMED_BODY, f"An object has more than {MAX_MEMBERS} fields.")
-    made: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for name, value in pairs:
-        if name in made:
+        if name in members:
             words = f"Duplicate field {name[:64]!r}."
             raise HttpProblem(Code.MALFORMED_BODY, words)
-        made[name] = value
-    return made
+        members[name] = value
+    return members
 
 
 def _constant(name: str) -> NoReturn:
@@ -117,48 +117,50 @@ _decode = json.JSONDecoder(
 ).decode
 
 
-def validated(adapter: TypeAdapter[Any], value: Any, otherwise: Code) -> Any:
+def validated(adapter: TypeAdapter[Any], value: Any, fallback: Code) -> Any:
     """The value as its model; else a problem with every bad field."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False), otherwise) from None
+        raise invalid(error.errors(include_url=False, include_context=False), fallback) from None
 
 
 def query(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
-    found = request.query
-    parameters = dict(found)
-    if command_validation.unfit_text(parameters):
+    parameters = request.query
+    values = dict(parameters)
+    if command_validation.unfit_text(values):
         raise HttpProblem(Code.QUERY_INVALID, "A parameter contains U+0000.")
-    if len(parameters) != len(found):
-        twice = sorted({name for name in found if len(found.getall(name)) > 1})[:MAX_ERRORS]
+    if len(values) != len(parameters):
+        twice = sorted({name for name in parameters if len(parameters.getall(name)) > 1})
         raise HttpProblem(
             Code.QUERY_INVALID,
             errors=[
                 FieldError(field=n[:64], code="twice", detail="is given more than once")
-                for n in twice
+                for n in twice[:MAX_ERRORS]
             ],
         )
-    return validated(adapter, parameters, Code.QUERY_INVALID)
+    return validated(adapter, values, Code.QUERY_INVALID)
 
 
-def invalid(details: Sequence[ErrorDetails], otherwise: Code) -> HttpProblem:
+def invalid(details: Sequence[ErrorDetails], fallback: Code) -> HttpProblem:
     """The code is a reason of the ledger's where a field has one, the first in precedence."""
     errors = [_field_error(each) for each in details[:MAX_ERRORS]]
     reasons = [Reason(each.code) for each in errors if each.code in PRECEDENCE]
-    code = min(reasons, key=PRECEDENCE.__getitem__) if reasons else otherwise
+    code = min(reasons, key=PRECEDENCE.__getitem__) if reasons else fallback
     return HttpProblem(code, errors=errors)
 
 
 # Steps of validation: wrappers, and the name of the shape that a body was taken for.
-_NO_FIELDS = ("function-after", "shape:")
+_INTERNAL_STEPS = ("function-after", "shape:")
 _CODES = {"extra_forbidden": "unknown_field", "missing": "required"}
 _WORDS = {"extra_forbidden": "unknown field", "missing": "is required"}
 
 
 def _field_error(error: ErrorDetails) -> FieldError:
     kind = error["type"]
-    place = ".".join(each for each in map(str, error["loc"]) if not each.startswith(_NO_FIELDS))
+    place = ".".join(
+        each for each in map(str, error["loc"]) if not each.startswith(_INTERNAL_STEPS)
+    )
     return FieldError(
         field=place[:200],
         code=_CODES.get(kind, kind),

@@ -69,14 +69,14 @@ class ResponseModel(BaseModel):
 Instant = Annotated[datetime, AfterValidator(lambda time: time.astimezone(UTC))]
 
 
-def _written(given: Any) -> Any:
+def _text_only(value: Any) -> Any:
     """pydantic would take a number, in JSON or in an address, for the seconds since 1970."""
-    if isinstance(given, datetime) or (isinstance(given, str) and given[4:5] == "-"):
-        return given
+    if isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-"):
+        return value
     raise PydanticCustomError("time_invalid", "must be an RFC 3339 time with an offset")
 
 
-def _near(time: datetime) -> datetime:
+def _in_range(time: datetime) -> datetime:
     """At the ends of what a datetime holds, the same time in UTC may be none."""
     if time.year not in pages.YEARS:
         raise PydanticCustomError("out_of_range", "is out of range")
@@ -85,7 +85,7 @@ def _near(time: datetime) -> datetime:
 
 # As it is asked for.
 Moment = Annotated[
-    AwareDatetime, Field(strict=False), BeforeValidator(_written), AfterValidator(_near)
+    AwareDatetime, Field(strict=False), BeforeValidator(_text_only), AfterValidator(_in_range)
 ]
 
 
@@ -117,12 +117,12 @@ class Call(Generic[B, Q]):
     body: B
     query: Q
     path: Mapping[str, str]  # validated by `path`, where the route has that
-    who: Caller | None
+    authenticated: Caller | None
 
     @property
     def caller(self) -> Caller:
-        assert self.who is not None, "the route is not public"
-        return self.who
+        assert self.authenticated is not None, "the route is not public"
+        return self.authenticated
 
 
 @dataclass(slots=True)
@@ -165,8 +165,8 @@ class Route:
     @property
     def waits(self) -> bool:
         """Whether a request of a user's may wait for an outcome."""
-        given = (self.headers, self.query)
-        return self.roles is not None and any(each is not None and each.waits for each in given)
+        models = (self.headers, self.query)
+        return self.roles is not None and any(each is not None and each.waits for each in models)
 
     def full_path(self, prefix: str) -> str:
         return prefix + self.path if self.versioned else self.path

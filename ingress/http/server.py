@@ -60,8 +60,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z").match
 _TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z").match
 
 # What passes when a part is back; nothing tells which part.
-_AWAY = (*queries.AWAY, KafkaException)
-_OF_HTTP = {
+_UNAVAILABLE = (*queries.UNAVAILABLE, KafkaException)
+_CODES_BY_STATUS = {
     404: Code.NOT_FOUND,
     405: Code.METHOD_NOT_ALLOWED,
     408: Code.BODY_TOO_SLOW,
@@ -111,8 +111,8 @@ class _Connection(web.RequestHandler):
 
     __slots__ = ("_head_timer", "_unread_timeout_s")
 
-    def __init__(self, manager: web.Server, *, unread_timeout_s: float, **given: Any) -> None:
-        super().__init__(manager, **given)
+    def __init__(self, manager: web.Server, *, unread_timeout_s: float, **options: Any) -> None:
+        super().__init__(manager, **options)
         self._unread_timeout_s = unread_timeout_s
         self._head_timer: asyncio.TimerHandle | None = None
 
@@ -120,9 +120,9 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
             # Without it an answer that its asker does not read is kept as long as they like.
-            taken = transport.get_extra_info("socket")
+            connection = transport.get_extra_info("socket")
             unread_ms = int(self._unread_timeout_s * 1000)
-            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -159,7 +159,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if status >= 500:
             return super().handle_error(request, status, exc, message)
-        code = _OF_HTTP.get(status, Code.MALFORMED_REQUEST)
+        code = _CODES_BY_STATUS.get(status, Code.MALFORMED_REQUEST)
         answer = problems.answer(HttpProblem(code), os.urandom(16).hex())
         answer.headers["Server"] = "streamledger"
         answer.force_close()
@@ -188,47 +188,43 @@ class AuthenticatorPort(Protocol):
 
 
 def handler(
-    route: Route, guard: AuthenticatorPort, waits: ConcurrentWaits
+    route: Route, authenticator: AuthenticatorPort, waits: ConcurrentWaits
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """The declaration at work."""
-    body = TypeAdapter(route.body) if route.body is not None else None
-    query = TypeAdapter(route.query) if route.query is not None else None
-    path = TypeAdapter(route.params) if route.params is not None else None
-    roles, act, takes_no_query = route.roles, route.handler, query is None
-    may_wait = route.waits
+    """Authenticates, authorizes and validates a request, then calls the route's handler."""
+    body_model = TypeAdapter(route.body) if route.body is not None else None
+    query_model = TypeAdapter(route.query) if route.query is not None else None
+    path_model = TypeAdapter(route.params) if route.params is not None else None
+    roles, act, may_wait = route.roles, route.handler, route.waits
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        who = None
+        caller = None
         if roles is not None:
-            who = await guard.caller(request)
-            if who is None:
+            caller = await authenticator.caller(request)
+            if caller is None:
                 raise HttpProblem(Code.UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
-            request[CALLER] = who
-            _check_allowed(route, who)
-        found = request.match_info
-        if found:
-            if command_validation.unfit_text(dict(found)):
+            request[CALLER] = caller
+            _check_allowed(route, caller)
+        path = request.match_info
+        if path:
+            if command_validation.unfit_text(dict(path)):
                 raise HttpProblem(Code.NOT_FOUND)
-            if path is not None:
-                request_parsing.validated(path, dict(found), Code.QUERY_INVALID)
-        query_values = None
-        if query is not None:
-            query_values = request_parsing.query(request, query)
-        elif takes_no_query and roles is not None and request.query_string:
+            if path_model is not None:
+                request_parsing.validated(path_model, dict(path), Code.QUERY_INVALID)
+        query = None
+        if query_model is not None:
+            query = request_parsing.query(request, query_model)
+        elif roles is not None and request.query_string:
             request_parsing.query(request, _NO_QUERY)
-        sent = None
-        if body is not None and (route.body_required or request.body_exists):
-            sent = request_parsing.validated(
-                body, await request_parsing.json_body(request), Code.FIELDS_INVALID
+        body = None
+        if body_model is not None and (route.body_required or request.body_exists):
+            body = request_parsing.validated(
+                body_model, await request_parsing.json_body(request), Code.FIELDS_INVALID
             )
-        call = Call(request, request[REQUEST_ID], request[TRACE], sent, query_values, found, who)
-        # Whatever `Prefer` says, a command may wait for its wallet and for Kafka.
-        if (
-            who is not None
-            and may_wait
-            and not (isinstance(query_values, WaitQuery) and query_values.wait == 0)
-        ):
-            with waits.one(who.id):
+        call = Call(request, request[REQUEST_ID], request[TRACE], body, query, path, caller)
+        # `Prefer` does not exempt a command: it may wait for its wallet and for Kafka.
+        polls = isinstance(query, WaitQuery) and query.wait == 0
+        if caller is not None and may_wait and not polls:
+            with waits.one(caller.id):
                 answer = await act(call)
         else:
             answer = await act(call)
@@ -251,28 +247,28 @@ def response(answer: Answer) -> web.Response:
 _NO_QUERY: TypeAdapter[Any] = TypeAdapter(Query)
 
 
-def _check_allowed(route: Route, who: Caller) -> None:
+def _check_allowed(route: Route, caller: Caller) -> None:
     assert route.roles is not None, "a public route asks nobody"
-    if who.role not in route.roles:
+    if caller.role not in route.roles:
         raise HttpProblem(Code.FORBIDDEN)
-    if who.scopes is not None and (route.scope is None or route.scope not in who.scopes):
+    if caller.scopes is not None and (route.scope is None or route.scope not in caller.scopes):
         raise HttpProblem(Code.FORBIDDEN, "The scopes of this API key do not permit this.")
 
 
 def add(
     app: web.Application,
     routes: Iterable[Route],
-    guard: AuthenticatorPort,
+    authenticator: AuthenticatorPort,
     waits: ConcurrentWaits,
     prefix: str,
 ) -> None:
     for route in routes:
         # HEAD comes with GET, as HTTP has it.
         if route.method == "GET":
-            app.router.add_get(route.full_path(prefix), handler(route, guard, waits))
+            app.router.add_get(route.full_path(prefix), handler(route, authenticator, waits))
         else:
             app.router.add_route(
-                route.method, route.full_path(prefix), handler(route, guard, waits)
+                route.method, route.full_path(prefix), handler(route, authenticator, waits)
             )
 
 
@@ -319,8 +315,8 @@ def _identify(request: web.Request) -> None:
         new = os.urandom(16).hex()
         trace = f"00-{new}-{new[:16]}-01"
     request[TRACE] = trace
-    given = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = given if _REQUEST_ID(given) else trace[3:35]
+    request_id = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = request_id if _REQUEST_ID(request_id) else trace[3:35]
 
 
 def _refusal(request: web.Request, problem: HttpProblem) -> Refusal | None:
@@ -368,11 +364,11 @@ async def _answer(
     except web.HTTPException as raised:
         if raised.status < 400:
             raise
-        code = _OF_HTTP.get(raised.status, Code.MALFORMED_REQUEST)
+        code = _CODES_BY_STATUS.get(raised.status, Code.MALFORMED_REQUEST)
         allow = raised.headers.get("Allow")
         headers = {"Allow": allow} if allow is not None else None
         return problems.answer(HttpProblem(code, headers=headers), request_id)
-    except _AWAY as error:
+    except _UNAVAILABLE as error:
         log.warning(
             "request failed: Kafka or Postgres unavailable",
             request_id=request_id,

@@ -46,14 +46,14 @@ class AccountDirectory:
     def __init__(
         self,
         pool: Pool,
-        people: UserDirectory,
-        openings: WalletDirectory,
+        users: UserDirectory,
+        wallets: WalletDirectory,
         max_cached: int = MAX_CACHED_ACCOUNTS,
     ) -> None:
         self._max_cached = max_cached
         self._pool = pool
-        self._people = people
-        self._openings = openings
+        self._users = users
+        self._wallets = wallets
         self._cache: dict[str, KnownAccount] = {}
 
     async def find(self, id: str) -> KnownAccount | None:
@@ -89,7 +89,7 @@ class AccountDirectory:
         return await self.accessible(caller, id, "wallet_id")
 
     async def default_wallet(self, caller: Caller) -> KnownAccount:
-        wallet = await self._openings.default(caller.id)
+        wallet = await self._wallets.default(caller.id)
         if wallet is None:
             raise account_not_found("wallet_id")
         return await self._of_wallet(wallet)
@@ -106,16 +106,16 @@ class AccountDirectory:
         self, currency: str, *, reference: str | int | None = None, email: str | None = None
     ) -> KnownAccount | None:
         """The wallet to which money for a user goes."""
-        wallet = await self._openings.receiving(currency, reference=reference, email=email)
+        wallet = await self._wallets.receiving(currency, reference=reference, email=email)
         return None if wallet is None else await self._of_wallet(wallet)
 
     async def require_open(self, *parties: KnownAccount) -> None:
         for account in parties:
             if account.wallet is not None:
-                await self._openings.require_open(account.wallet, OPENING_TIMEOUT_S)
+                await self._wallets.require_open(account.wallet, OPENING_TIMEOUT_S)
 
     async def _look_up(self, id: str) -> KnownAccount | None:
-        wallet = await self._openings.wallet(id)
+        wallet = await self._wallets.wallet(id)
         if wallet is not None:
             return await self._of_wallet(wallet)
         if ids.is_system(id):
@@ -126,7 +126,7 @@ class AccountDirectory:
     async def _of_wallet(self, wallet: Wallet) -> KnownAccount:
         account = self._cache.get(wallet.id)
         if account is None:
-            user = await self._people.by_id(wallet.user_id)
+            user = await self._users.by_id(wallet.user_id)
             number = None if user is None else user.number
             account = KnownAccount(
                 wallet.id, wallet.currency, "wallet", wallet.user_id, number, wallet

@@ -42,8 +42,8 @@ class LedgerApi:
         settings: IngressSettings,
         pool: Pool,
         keys: SigningKeys,
-        people: UserDirectory,
-        openings: WalletDirectory,
+        users: UserDirectory,
+        wallets: WalletDirectory,
         crash: CrashPoints,
         tokens: PositionTokens,
         trail: AuditTrail,
@@ -51,22 +51,22 @@ class LedgerApi:
         self._client = LedgerClient(
             settings, ids.service_name(settings.ledger_id, "ingress"), crash
         )
-        directory = AccountDirectory(pool, people, openings)
+        directory = AccountDirectory(pool, users, wallets)
         outcomes = OutcomeLookup(pool, directory)
         submission = Submission(self._client, outcomes, crash)
         status_urls = StatusUrls(keys, tokens, settings.api_v1_prefix)
         presenter = TransactionPresenter(directory)
         submitter = CommandSubmitter(submission, presenter, status_urls, trail)
-        lists = TransactionLists(pool, directory, people, outcomes, presenter, tokens)
+        lists = TransactionLists(pool, directory, users, outcomes, presenter, tokens)
         currency = settings.default_currency
-        wallets = WalletRoutes(currency, pool, directory, people, openings, lists)
+        wallet_routes = WalletRoutes(currency, pool, directory, users, wallets, lists)
         self._route_groups = (
             TransactionRoutes(settings, pool, directory, submitter),
             lists,
             HoldRoutes(settings, pool, directory, submission, submitter, lists),
             CommandRoutes(submission, status_urls, presenter),
-            wallets,
-            AccountRoutes(currency, pool, directory, people, submitter, lists, wallets),
+            wallet_routes,
+            AccountRoutes(currency, pool, directory, users, submitter, lists, wallet_routes),
             LegacyRoutes(pool, directory, lists, submitter, presenter),
         )
 

@@ -1,4 +1,4 @@
 DELETE FROM ledger.attempts
 WHERE key IN (
-    SELECT key FROM ledger.attempts WHERE until < now() LIMIT %(most)s FOR UPDATE SKIP LOCKED
+    SELECT key FROM ledger.attempts WHERE until < now() LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )

@@ -7,4 +7,4 @@ WHERE (time, id) < (%(before)s, %(before_id)s)
   AND (%(action)s::text IS NULL OR action = %(action)s)
   AND (%(subject)s::text IS NULL OR subject = %(subject)s)
 ORDER BY time DESC, id DESC
-LIMIT %(most)s
+LIMIT %(limit)s

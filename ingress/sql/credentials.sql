@@ -6,6 +6,6 @@ SELECT
     EXISTS (
         SELECT FROM ledger.tokens
         WHERE user_id = users.id AND kind = 'session' AND address <<= %(place)s::inet
-    ) AS was_here
+    ) AS known_network
 FROM ledger.users
 WHERE lower(email COLLATE "C") = %(email)s

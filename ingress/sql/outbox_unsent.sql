@@ -2,5 +2,5 @@ SELECT id, command::text AS command
 FROM ledger.outbox
 WHERE sent_at IS NULL
 ORDER BY id
-LIMIT %(most)s
+LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED

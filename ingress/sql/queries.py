@@ -16,7 +16,7 @@ T = TypeVar("T")
 Connection = AsyncConnection[Any]
 
 # What passes when Postgres is back, or when who starts beside us has made the tables.
-AWAY = (
+UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     PoolTimeout,
@@ -29,15 +29,15 @@ AWAY = (
 _FILES: Final = SqlFiles("ingress", "sql")
 
 
-async def every(of: Connection, name: str, type: type[T], /, **given: Any) -> list[T]:
-    return await _FILES.fetch_all(of, name, type, given)
+async def every(connection: Connection, name: str, type: type[T], /, **parameters: Any) -> list[T]:
+    return await _FILES.fetch_all(connection, name, type, parameters)
 
 
-async def one(of: Connection, name: str, type: type[T], /, **given: Any) -> T | None:
-    rows = await _FILES.fetch_all(of, name, type, given)
+async def one(connection: Connection, name: str, type: type[T], /, **parameters: Any) -> T | None:
+    rows = await _FILES.fetch_all(connection, name, type, parameters)
     return rows[0] if rows else None
 
 
-async def run(of: Connection, name: str, /, **given: Any) -> int:
+async def run(connection: Connection, name: str, /, **parameters: Any) -> int:
     """How many rows it changed."""
-    return (await of.execute(_FILES[name], given)).rowcount
+    return (await connection.execute(_FILES[name], parameters)).rowcount

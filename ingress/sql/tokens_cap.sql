@@ -12,7 +12,7 @@ WITH ended AS (
           AND expires_at > now()
           AND id <> %(new)s::uuid
         ORDER BY created_at DESC, id
-        OFFSET %(most)s - 1
+        OFFSET %(limit)s - 1
     )
       AND revoked_at IS NULL
     RETURNING id

@@ -3,6 +3,6 @@ WHERE id IN (
     SELECT id
     FROM ledger.tokens
     WHERE coalesce(revoked_at, expires_at) < now() - make_interval(days => %(kept_days)s)
-    LIMIT %(most)s
+    LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 )

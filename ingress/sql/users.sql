@@ -5,4 +5,4 @@ WHERE number > %(after)s
   AND (%(role)s::text IS NULL OR role = %(role)s)
   AND (%(email)s::text IS NULL OR lower(email COLLATE "C") = %(email)s)
 ORDER BY number
-LIMIT %(most)s
+LIMIT %(limit)s

@@ -1,5 +1,5 @@
 -- A wallet and the command that opens it, together.
-WITH asked AS (
+WITH outbox_row AS (
     INSERT INTO ledger.outbox (account, transaction_id, command)
     VALUES (%(id)s, %(transaction_id)s, %(command)s)
 )

@@ -57,10 +57,10 @@ class _UserCount(Struct, frozen=True):
 
 
 class UserAdminRoutes:
-    def __init__(self, pool: Pool, people: UserDirectory, positions: PositionTokens) -> None:
+    def __init__(self, pool: Pool, users: UserDirectory, positions: PositionTokens) -> None:
         self._pool = pool
         self._positions = positions
-        self._people = people
+        self._users = users
 
     def routes(self) -> list[Route]:
         readers = ADMINS | {UserRole.AUDITOR}
@@ -113,29 +113,31 @@ class UserAdminRoutes:
             )
             raise HttpProblem(Code.QUERY_INVALID, errors=[error])
         async with self._pool.connection() as connection:
-            found = await queries.every(
+            users = await queries.every(
                 connection,
                 "users",
                 User,
                 email=email.lower() if email is not None else None,
                 role=listing.role,
                 after=self._positions.read_number(listing.cursor, 0),
-                most=listing.limit + 1,
+                limit=listing.limit + 1,
             )
-        page = found[: listing.limit]
-        more = str(page[-1].number) if len(found) > listing.limit else None
+        page = users[: listing.limit]
+        next_position = str(page[-1].number) if len(users) > listing.limit else None
         return Answer(
             UserList(
                 data=[_admin_response(each) for each in page],
-                meta=Meta(limit=listing.limit, next_cursor=self._positions.write_cursor(more)),
+                meta=Meta(
+                    limit=listing.limit, next_cursor=self._positions.write_cursor(next_position)
+                ),
             )
         )
 
     async def show(self, call: Call[None, None]) -> Answer:
-        return Answer(_admin_response(await self._found(call)))
+        return Answer(_admin_response(await self._find_user(call)))
 
     async def change(self, call: Call[UserChange, None]) -> Answer:
-        user = await self._found(call)
+        user = await self._find_user(call)
         change = call.body
         async with self._pool.connection() as connection:
             # One change at a time: of two that each leave one admin, none might be left.
@@ -150,25 +152,25 @@ class UserAdminRoutes:
             )
             if changed is None:
                 return Answer(_admin_response(await self._read(connection, user.id)))
-            left = await queries.one(connection, "admins", _UserCount)
-            assert left is not None, "an aggregate is a row"
-            if left.admins == 0:
+            count = await queries.one(connection, "admins", _UserCount)
+            assert count is not None, "an aggregate is a row"
+            if count.admins == 0:
                 raise HttpProblem(Code.LAST_ADMIN)
             ends = (SESSION, KEY) if changed.disabled else ()
             await session_store.revoke(connection, user.id, *ends)
             await entries.note(
                 connection, call, "changed a user", user.id, detail=change.model_dump(mode="json")
             )
-        self._people.forget()
+        self._users.forget()
         return Answer(_admin_response(changed))
 
-    async def _found(self, call: Call[UserChange, None] | Call[None, None]) -> User:
-        known = await self._people.by_reference(call.path["user"])
-        if known is None:
+    async def _find_user(self, call: Call[UserChange, None] | Call[None, None]) -> User:
+        user = await self._users.by_reference(call.path["user"])
+        if user is None:
             raise HttpProblem(Code.NOT_FOUND)
         # What is remembered of a user may be a moment old.
         async with self._pool.connection() as connection:
-            return await self._read(connection, known.id)
+            return await self._read(connection, user.id)
 
     async def _read(self, connection: queries.Connection, id: str) -> User:
         user = await queries.one(connection, "user_by_id", User, id=id)

@@ -97,7 +97,7 @@ async def refuse_demo_password(settings: IngressSettings, pool: Pool, passwords:
         try:
             async with pool.connection() as connection:
                 users = await with_demo_password(connection, passwords)
-        except queries.AWAY as error:
+        except queries.UNAVAILABLE as error:
             log.warning("check for demo users is waiting for Postgres", error=str(error).strip())
             await asyncio.sleep(RETRY_S)
         else:

@@ -66,21 +66,21 @@ def parse_reference(reference: str | int) -> str | int | None:
 class UserDirectory:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._known: dict[str | int, User] = {}
+        self._cache: dict[str | int, User] = {}
 
     def forget(self) -> None:
         """Called when somebody's role has changed."""
-        self._known.clear()
+        self._cache.clear()
 
     async def by_id(self, id: str) -> User | None:
-        return self._known.get(id) or await self._find("user_by_id", id=id)
+        return self._cache.get(id) or await self._find("user_by_id", id=id)
 
     async def by_reference(self, reference: str | int) -> User | None:
         """By the integer id or the uuid, as a field that takes a user takes either."""
-        found = parse_reference(reference)
-        if isinstance(found, int):
-            return await self._by_number(found)
-        return None if found is None else await self.by_id(found)
+        id_or_number = parse_reference(reference)
+        if isinstance(id_or_number, int):
+            return await self._by_number(id_or_number)
+        return None if id_or_number is None else await self.by_id(id_or_number)
 
     async def visible(self, caller: Caller, reference: str) -> User | None:
         """The caller; another user only for those who may read all. Nobody else is looked for."""
@@ -93,19 +93,19 @@ class UserDirectory:
         if email is None:
             return None
         email = email.lower()
-        return self._known.get(email) or await self._find("user_by_email", email=email)
+        return self._cache.get(email) or await self._find("user_by_email", email=email)
 
     async def _by_number(self, number: int) -> User | None:
-        return self._known.get(number) or await self._find("user_by_number", number=number)
+        return self._cache.get(number) or await self._find("user_by_number", number=number)
 
-    async def _find(self, query: str, **given: str | int) -> User | None:
+    async def _find(self, query: str, **parameters: str | int) -> User | None:
         async with self._pool.connection() as connection:
-            found = await queries.one(connection, query, User, **given)
-        if found is not None:
-            self._remember(found)
-        return found
+            user = await queries.one(connection, query, User, **parameters)
+        if user is not None:
+            self._remember(user)
+        return user
 
     def _remember(self, user: User) -> None:
-        if len(self._known) >= MAX_CACHED_USERS:
-            self._known.clear()
-        self._known[user.id] = self._known[user.number] = self._known[user.email.lower()] = user
+        if len(self._cache) >= MAX_CACHED_USERS:
+            self._cache.clear()
+        self._cache[user.id] = self._cache[user.number] = self._cache[user.email.lower()] = user

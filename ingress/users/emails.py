@@ -35,10 +35,10 @@ def parse_email(text: str) -> str | None:
 
 
 def _required(text: str) -> str:
-    found = parse_email(text)
-    if found is None:
+    email = parse_email(text)
+    if email is None:
         raise PydanticCustomError("email_invalid", "is not a valid e-mail address")
-    return found
+    return email
 
 
 Email = Annotated[

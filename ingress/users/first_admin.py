@@ -42,11 +42,11 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
     while True:
         try:
             await _make_if_none(pool, email, hashed)
-        except queries.AWAY as error:
+        except queries.UNAVAILABLE as error:
             log.warning(
                 "creating the first admin is waiting for Postgres",
                 error=str(error).strip(),
-                again_in_s=pause_s,
+                retry_in_s=pause_s,
             )
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
@@ -67,8 +67,8 @@ async def _make_if_none(pool: Pool, email: str, hashed: str) -> None:
     async with pool.connection() as connection:
         # Ingresses that start together make one.
         await queries.run(connection, "users_lock")
-        found = await queries.one(connection, "admins", _AdminCount)
-        if found is not None and found.admins == 0:
+        count = await queries.one(connection, "admins", _AdminCount)
+        if count is not None and count.admins == 0:
             await add_user(connection, email, "Admin", "", hashed, UserRole.ADMIN)
             log.info("first admin created", email=email)
 

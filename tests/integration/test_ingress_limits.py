@@ -54,13 +54,13 @@ def other_wallet(api: Api, ada: Person) -> str:
 async def test_accounts_are_found_while_the_cache_is_cleared(
     api: Api, ada: Person, other_wallet: str
 ) -> None:
-    wallets = [ada.wallet_id, other_wallet, api.ingress.person().wallet_id]
+    ids = [ada.wallet_id, other_wallet, api.ingress.person().wallet_id]
     async with connection_pool.pool(api.database, 2, "test") as pool:
-        openings = WalletDirectory(pool)
-        for id in wallets:
-            assert await openings.is_open(id, 30)
-        accounts = AccountDirectory(pool, UserDirectory(pool), openings, max_cached=2)
-        for some in (wallets[:2], wallets, wallets[1:], wallets):
+        wallets = WalletDirectory(pool)
+        for id in ids:
+            assert await wallets.is_open(id, 30)
+        accounts = AccountDirectory(pool, UserDirectory(pool), wallets, max_cached=2)
+        for some in (ids[:2], ids, ids[1:], ids):
             assert set(await accounts.by_ids(some)) == set(some)
 
 

@@ -103,8 +103,8 @@ async def test_another_wallets_transaction_takes_the_same_work_as_a_missing_one(
 ) -> None:
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
-        people, openings = UserDirectory(pool), WalletDirectory(pool)
-        outcomes = OutcomeLookup(pool, AccountDirectory(pool, people, openings))
+        users, wallets = UserDirectory(pool), WalletDirectory(pool)
+        outcomes = OutcomeLookup(pool, AccountDirectory(pool, users, wallets))
         foreign = of_key(ada, "rent")
         first = await work(lambda: outcomes.by_transaction(UNKNOWN, eve.uuid))
         assert await work(lambda: outcomes.by_transaction(foreign, eve.uuid)) == first
@@ -157,20 +157,20 @@ async def test_staff_take_the_same_work_as_unknown_users(api: Api, ada: Person) 
     admin = api.ingress.admin()
     async with connection_pool.pool(api.database, 1, "test") as pool:
         await pool.wait()
-        openings = WalletDirectory(pool)
-        people = UserDirectory(pool)
-        assert await people.by_id(admin.uuid) is not None  # cached, like every signed-in user
+        wallets = WalletDirectory(pool)
+        users = UserDirectory(pool)
+        assert await users.by_id(admin.uuid) is not None  # cached, like every signed-in user
         for staff, nobody in ((admin.number, 2**40), (admin.uuid, UNKNOWN)):
-            first = await work(partial(openings.receiving, "NGN", reference=nobody))
-            again = await work(partial(openings.receiving, "NGN", reference=staff))
+            first = await work(partial(wallets.receiving, "NGN", reference=nobody))
+            again = await work(partial(wallets.receiving, "NGN", reference=staff))
             assert again == first
-        first = await work(partial(openings.receiving, "NGN", email="nobody@example.com"))
-        assert await work(partial(openings.receiving, "NGN", email=ADMIN_EMAIL)) == first
+        first = await work(partial(wallets.receiving, "NGN", email="nobody@example.com"))
+        assert await work(partial(wallets.receiving, "NGN", email=ADMIN_EMAIL)) == first
         for reference in (ada.number, str(ada.number), ada.uuid.upper()):
-            found = await openings.receiving("NGN", reference=reference)
+            found = await wallets.receiving("NGN", reference=reference)
             assert found is not None
             assert found.id == ada.wallet_id
-        found = await openings.receiving("NGN", email=ada.email.upper())
+        found = await wallets.receiving("NGN", email=ada.email.upper())
         assert found is not None
         assert found.id == ada.wallet_id
-        assert await openings.receiving("NGN", reference=ada.email) is None
+        assert await wallets.receiving("NGN", reference=ada.email) is None

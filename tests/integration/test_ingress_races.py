@@ -62,25 +62,25 @@ class Parts:
             login_failures_per_address=1_000_000,
         )
         self.pool = connection_pool.pool(database, 6, "test")
-        keys = SigningKeys.of(settings)
-        people = UserDirectory(self.pool)
+        keys = SigningKeys.from_settings(settings)
+        users = UserDirectory(self.pool)
         # Memory does not matter here: the least there is.
         self.passwords = Pausing(2, 8)
         attempts = LoginThrottle(settings, keys)
         access = AccessTokens(keys, "books", 900)
-        self.signing_in = SignIn(
+        self.sign_in = SignIn(
             settings,
             self.pool,
             keys,
             access,
             self.passwords,
             attempts,
-            people,
+            users,
             WalletDirectory(self.pool),
         )
-        self.own = ProfileRoutes(settings, self.pool, self.passwords, attempts, people)
+        self.own = ProfileRoutes(settings, self.pool, self.passwords, attempts, users)
         self.api_keys = ApiKeys(settings, self.pool, self.passwords, attempts)
-        self.users = UserAdminRoutes(self.pool, people, PositionTokens("races"))
+        self.users = UserAdminRoutes(self.pool, users, PositionTokens("races"))
 
     async def user(self, number: int) -> User:
         hashed = await self.passwords.hash_without_place(OLD)
@@ -91,13 +91,13 @@ class Parts:
 
     async def signed_in(self, user: User) -> str:
         """A refresh token."""
-        answer = await self.signing_in.login(call(Login(email=user.email, password=OLD), None))
+        answer = await self.sign_in.login(call(Login(email=user.email, password=OLD), None))
         assert isinstance(answer.value, TokensResponse)
         return answer.value.refresh_token
 
     async def login(self, user: User, password: str = OLD) -> bool:
         try:
-            answer = await self.signing_in.login(
+            answer = await self.sign_in.login(
                 call(Login(email=user.email, password=password), None)
             )
         except HttpProblem as problem:
@@ -110,7 +110,7 @@ class Parts:
         """The next refresh token."""
         body = Refresh(refresh_token=refresh_token)
         try:
-            answer = await self.signing_in.refresh(call(body, None))
+            answer = await self.sign_in.refresh(call(body, None))
         except HttpProblem as problem:
             assert problem.code == Code.REFRESH_INVALID
             return None
@@ -120,7 +120,7 @@ class Parts:
     async def create_key(self, user: User) -> bool:
         body = NewKey(name="a key", scopes=[Scope.READ], current_password=OLD)
         try:
-            answer = await self.api_keys.make(call(body, caller(user)))
+            answer = await self.api_keys.create(call(body, caller(user)))
         except HttpProblem as problem:
             assert problem.code == Code.CREDENTIALS_WRONG
             return False
@@ -298,7 +298,9 @@ async def test_a_new_hash_of_the_same_password_refuses_nobody(parts: Parts) -> N
     await passwords.verified.wait()
     again = await passwords.hash_without_place(OLD)
     async with parts.pool.connection() as connection:
-        found = await queries.one(connection, "password_of", session_store.PasswordOf, id=user.id)
+        found = await queries.one(
+            connection, "password_hash", session_store.PasswordHash, id=user.id
+        )
         assert found is not None
         changed = await queries.run(
             connection, "password_rehash", id=user.id, old=found.password_hash, new=again

@@ -316,14 +316,14 @@ class Listening:
     def __init__(self, heard_at: str, database: str, silence_s: float) -> None:
         keys = SigningKeys([b"k" * 40])
         self.access = AccessTokens(keys, "books", 900)
-        self.endings = Revocations(heard_at, "listening", 900, silence_s=silence_s)
+        self.revocations = Revocations(heard_at, "listening", 900, silence_s=silence_s)
         self.pool = connection_pool.pool(database, 2, "test")
-        self.guard = Authenticator(self.pool, keys, self.access, self.endings)
+        self.authenticator = Authenticator(self.pool, keys, self.access, self.revocations)
 
     async def taken(self, token: str) -> bool:
         request = make_mocked_request("GET", "/", headers={"Authorization": f"Bearer {token}"})
         try:
-            return await self.guard.caller(request) is not None
+            return await self.authenticator.caller(request) is not None
         except HttpProblem:
             return False
 
@@ -350,28 +350,28 @@ async def listening(database: str) -> AsyncIterator[Listening]:
     try:
         yield made
     finally:
-        await made.endings.close()
+        await made.revocations.close()
         await made.pool.close()
 
 
 async def until(made: Listening, wanted: bool) -> None:
-    await asyncio.to_thread(eventually, lambda: made.endings.current == wanted, 60)
+    await asyncio.to_thread(eventually, lambda: made.revocations.current == wanted, 60)
 
 
 async def test_a_lower_counter_than_the_users_is_refused(
     listening: Listening, user: tuple[Caller, psycopg.Connection[Any]]
 ) -> None:
     caller, connection = user
-    listening.endings.start()
+    listening.revocations.start()
     await until(listening, True)
     before = listening.access.make(caller, 0)
     assert await listening.taken(before)
     connection.execute(
         "UPDATE ledger.users SET token_counter = 1, tokens_revoked_at = now() WHERE id = 'ada'"
     )
-    count = listening.endings.count
+    count = listening.revocations.count
     connection.execute("SELECT pg_notify('ledger_endings', 'user ada 1')")
-    await asyncio.to_thread(eventually, lambda: listening.endings.count > count, 30)
+    await asyncio.to_thread(eventually, lambda: listening.revocations.count > count, 30)
     assert not await listening.taken(before)
     # By no clock: one made in the same moment is accepted or refused by its counter alone.
     assert await listening.taken(listening.access.make(caller, 1))
@@ -383,7 +383,7 @@ async def test_before_the_first_load_postgres_decides(
 ) -> None:
     caller, connection = user
     token = listening.access.make(caller, 0)
-    assert not listening.endings.loaded
+    assert not listening.revocations.loaded
     assert await listening.taken(token)
     connection.execute("UPDATE ledger.users SET token_counter = 1 WHERE id = 'ada'")
     assert not await listening.taken(token)
@@ -404,7 +404,7 @@ async def test_who_hears_nothing_asks_postgres(
     made = Listening(url, database, silence_s=6.0)
     await made.pool.open()
     try:
-        made.endings.start()
+        made.revocations.start()
         await until(made, True)
         token = made.access.make(caller, 0)
         assert await made.taken(token)
@@ -416,7 +416,7 @@ async def test_who_hears_nothing_asks_postgres(
         await until(made, False)
         assert not await made.taken(token)
     finally:
-        await made.endings.close()
+        await made.revocations.close()
         await made.pool.close()
         await proxy.close()
 
@@ -438,33 +438,33 @@ async def test_a_server_that_gives_no_answer_is_left_for_a_new_connection(
     made = Listening(url, database, silence_s=6.0)
     await made.pool.open()
     try:
-        made.endings.start()
+        made.revocations.start()
         await asyncio.to_thread(eventually, lambda: proxy.connections > 1, 60)
-        assert not made.endings.loaded
-        assert not made.endings.current
+        assert not made.revocations.loaded
+        assert not made.revocations.current
         proxy.thaw()
         await until(made, True)
         token = made.access.make(caller, 0)
         access = made.access.read(token)
         assert access is not None
-        assert made.endings.ended(access)
+        assert made.revocations.is_revoked(access)
     finally:
-        await made.endings.close()
+        await made.revocations.close()
         await made.pool.close()
         await proxy.close()
 
 
 def test_after_20_seconds_of_silence_it_relies_on_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    endings = Revocations("", "listening", 900)
-    assert not endings.current
+    revocations = Revocations("", "listening", 900)
+    assert not revocations.current
     now = time.monotonic()
 
     def current_after(seconds: float) -> bool:
         with monkeypatch.context() as patch:
             patch.setattr("ingress.auth.revocations.time.monotonic", lambda: now)
-            endings.hear("heartbeat")
+            revocations.receive("heartbeat")
             patch.setattr("ingress.auth.revocations.time.monotonic", lambda: now + seconds)
-            return endings.current
+            return revocations.current
 
     assert current_after(19.9)
     assert not current_after(20.1)

@@ -71,7 +71,7 @@ class Submission:
             return await self._from_result(pending, command, currency, result, deadline)
         except HttpProblem:
             raise
-        except (*queries.AWAY, TimeoutError):
+        except (*queries.UNAVAILABLE, TimeoutError):
             return _undecided(pending)
         except Exception:
             # A bug must not cost the client the id: repeating without a key would pay twice.

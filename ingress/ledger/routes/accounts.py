@@ -158,18 +158,18 @@ class AccountRoutes:
         default_currency: str,
         pool: Pool,
         directory: AccountDirectory,
-        people: UserDirectory,
+        users: UserDirectory,
         submitter: CommandSubmitter,
         lists: TransactionLists,
-        wallets: WalletRoutes,
+        wallet_routes: WalletRoutes,
     ) -> None:
         self._default_currency = default_currency
         self._pool = pool
         self._directory = directory
-        self._people = people
+        self._users = users
         self._submitter = submitter
         self._lists = lists
-        self._wallets = wallets
+        self._wallet_routes = wallet_routes
 
     def routes(self) -> list[Route]:
         return [
@@ -195,7 +195,7 @@ class AccountRoutes:
             self._read("/accounts/{id}", self.show, "Get an account", AccountResponse, None),
             self._read(
                 "/accounts/{id}/balance",
-                self._wallets.balance,
+                self._wallet_routes.balance,
                 "Get an account's balance",
                 BalanceResponse,
                 BalanceQuery,
@@ -277,7 +277,7 @@ class AccountRoutes:
         key = request_fields.idempotency_key(call.request, None, False)
         owner = None
         if body.user_id is not None:
-            user = await self._people.by_reference(body.user_id)
+            user = await self._users.by_reference(body.user_id)
             if user is None:
                 raise request_fields.bad_field(
                     Reason.ACCOUNT_NOT_FOUND, "user_id", "does not exist"
@@ -341,7 +341,7 @@ class AccountRoutes:
     async def browse(self, call: Call[None, AccountQuery]) -> Answer:
         query, owner = call.query, None
         if query.user_id is not None:
-            user = await self._people.by_reference(query.user_id)
+            user = await self._users.by_reference(query.user_id)
             owner = "" if user is None else user.id
         async with self._pool.connection() as connection:
             page = await paged_lists.page_or_problem(

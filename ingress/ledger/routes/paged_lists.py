@@ -104,7 +104,7 @@ class TransactionLists:
         self,
         pool: Pool,
         directory: AccountDirectory,
-        people: UserDirectory,
+        users: UserDirectory,
         outcomes: OutcomeLookup,
         presenter: TransactionPresenter,
         tokens: PositionTokens,
@@ -112,7 +112,7 @@ class TransactionLists:
         self._tokens = tokens
         self._pool = pool
         self._directory = directory
-        self._people = people
+        self._users = users
         self._outcomes = outcomes
         self._presenter = presenter
 
@@ -240,7 +240,7 @@ class TransactionLists:
             field = "wallet_id" if wallet_id else "account_id"
             return await self._directory.accessible(caller, wallet_id or account_id or "", field)
         if user_id is not None:
-            user = await self._people.visible(caller, user_id)
+            user = await self._users.visible(caller, user_id)
             if user is None:
                 raise request_fields.bad_field(Reason.ACCOUNT_NOT_FOUND, "user_id", "has no wallet")
             return OwnerScope(user.id)

@@ -80,7 +80,7 @@ class CommandSubmitter:
             return await present(outcome)
         except Exception as error:
             id = posted_view(outcome).id
-            if not isinstance(error, queries.AWAY):  # a bug
+            if not isinstance(error, queries.UNAVAILABLE):  # a bug
                 log.exception(
                     "presenting an outcome failed", request_id=call.request_id, transaction_id=id
                 )

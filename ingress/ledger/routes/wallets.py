@@ -101,15 +101,15 @@ class WalletRoutes:
         default_currency: str,
         pool: Pool,
         directory: AccountDirectory,
-        people: UserDirectory,
-        openings: WalletDirectory,
+        users: UserDirectory,
+        wallets: WalletDirectory,
         lists: TransactionLists,
     ) -> None:
         self._default_currency = default_currency
         self._pool = pool
         self._directory = directory
-        self._people = people
-        self._openings = openings
+        self._users = users
+        self._wallets = wallets
         self._lists = lists
 
     def routes(self) -> list[Route]:
@@ -186,8 +186,8 @@ class WalletRoutes:
         ]
 
     async def own(self, call: Call[None, None]) -> Answer:
-        user = await self._people.by_id(call.caller.id)
-        wallet = await self._openings.default(call.caller.id)
+        user = await self._users.by_id(call.caller.id)
+        wallet = await self._wallets.default(call.caller.id)
         if user is None or wallet is None:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
         response = await self._response(wallet, user)
@@ -204,7 +204,7 @@ class WalletRoutes:
         return Answer(WalletList(data=wallets, meta=Meta(limit=max(1, len(wallets)))))
 
     async def _user(self, caller: Caller, reference: str | None) -> User:
-        user = await self._people.visible(caller, reference or caller.id)
+        user = await self._users.visible(caller, reference or caller.id)
         if user is None:
             raise HttpProblem(Code.NOT_FOUND)
         return user
@@ -217,16 +217,16 @@ class WalletRoutes:
             )
         user = await self._user(call.caller, None)
         event = entries.event(call, "open_account", detail={"currency": currency})
-        wallet = await self._openings.open(user.id, currency, call.trace, event)
-        await self._openings.is_open(wallet.id, request_fields.wait_s(call.request))
+        wallet = await self._wallets.open(user.id, currency, call.trace, event)
+        await self._wallets.is_open(wallet.id, request_fields.wait_s(call.request))
         response = await self._response(wallet, user)
         return responses.with_etag(response, response.version, 201)
 
     async def show(self, call: Call[None, None]) -> Answer:
         account = await self._directory.accessible(call.caller, call.path["id"], "id")
-        wallet, user = account.wallet or await self._openings.wallet(account.id), None
+        wallet, user = account.wallet or await self._wallets.wallet(account.id), None
         if wallet is not None:
-            user = await self._people.by_id(wallet.user_id)
+            user = await self._users.by_id(wallet.user_id)
         if wallet is None or user is None:
             raise HttpProblem(Reason.ACCOUNT_NOT_FOUND)
         response = await self._response(wallet, user)

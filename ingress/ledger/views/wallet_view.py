@@ -66,7 +66,7 @@ async def read_all(connection: Connection, user_id: str, number: int) -> list[Wa
 async def _read(
     connection: Connection, user_id: str, number: int, id: str | None
 ) -> list[WalletResponse]:
-    rows = await queries.every(connection, "wallets_shown", _Row, user_id=user_id, id=id)
+    rows = await queries.every(connection, "wallet_responses", _Row, user_id=user_id, id=id)
     return [
         WalletResponse(
             id=row.id,

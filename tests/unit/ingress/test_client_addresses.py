@@ -10,7 +10,7 @@ PROXIES = "10.0.0.0/8, 192.0.2.1,2001:db8::/32"
 
 
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "asker"),
+    ("peer", "forwarded", "client"),
     [
         ("10.1.2.3", ["203.0.113.9"], "203.0.113.9"),
         ("10.1.2.3", ["198.51.100.1, 203.0.113.9"], "203.0.113.9"),
@@ -32,11 +32,11 @@ PROXIES = "10.0.0.0/8, 192.0.2.1,2001:db8::/32"
         ("127.0.0.1", ["198.51.100.1"], "127.0.0.1"),
     ],
 )
-def test_a_proxy_that_is_named_tells_who_asks(peer: str, forwarded: list[str], asker: str) -> None:
+def test_a_trusted_proxy_names_the_client(peer: str, forwarded: list[str], client: str) -> None:
     request = make_mocked_request("GET", "/").clone(
         remote=peer, headers=[("X-Forwarded-For", each) for each in forwarded]
     )
-    assert behind_proxies(request, parse_networks(PROXIES)).remote == asker
+    assert behind_proxies(request, parse_networks(PROXIES)).remote == client
     assert behind_proxies(request, []).remote == peer
 
 

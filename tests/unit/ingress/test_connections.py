@@ -17,30 +17,30 @@ TIMEOUT_S = 1.0
 LATEST_S = 40.0
 # More than any buffers between the two hold.
 LARGE = bytes(32 * 2**20)
-ASKED = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
 async def runner() -> AsyncIterator[Runner]:
-    async def tell(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         return web.Response(body=LARGE if request.path == "/large" else b"small")
 
     app = web.Application()
-    app.router.add_get("/{size}", tell)
-    made = Runner(app, shutdown_timeout=1, idle_timeout_s=TIMEOUT_S, unread_timeout_s=TIMEOUT_S)
-    await made.setup()
-    await web.TCPSite(made, "127.0.0.1", 0).start()
-    yield made
-    await made.cleanup()
+    app.router.add_get("/{size}", respond)
+    runner = Runner(app, shutdown_timeout=1, idle_timeout_s=TIMEOUT_S, unread_timeout_s=TIMEOUT_S)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner
+    await runner.cleanup()
 
 
 async def connected(runner: Runner) -> socket.socket:
     """What is not read here stays with the server."""
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    made.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(made, runner.addresses[0])
-    return made
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, runner.addresses[0])
+    return client
 
 
 async def closed_after_s(runner: Runner) -> float:
@@ -51,28 +51,28 @@ async def closed_after_s(runner: Runner) -> float:
     return time.monotonic() - started
 
 
-async def test_one_on_which_nothing_is_asked(runner: Runner) -> None:
+async def test_an_idle_connection_is_closed(runner: Runner) -> None:
     loop = asyncio.get_running_loop()
     with await connected(runner) as client:
-        await loop.sock_sendall(client, ASKED % b"small")
+        await loop.sock_sendall(client, REQUEST % b"small")
         assert b"200 OK" in await loop.sock_recv(client, 4_096)
         assert await closed_after_s(runner) > TIMEOUT_S / 2
 
 
 if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
 
-    async def test_one_whose_answer_is_not_read(runner: Runner) -> None:
+    async def test_a_connection_with_an_unread_answer_is_closed(runner: Runner) -> None:
         loop = asyncio.get_running_loop()
         with await connected(runner) as client:
-            await loop.sock_sendall(client, ASKED % b"large")
+            await loop.sock_sendall(client, REQUEST % b"large")
             assert b"200 OK" in await loop.sock_recv(client, 4_096)
             assert await closed_after_s(runner) > TIMEOUT_S / 2
 
 
-async def test_one_whose_answer_is_read_slowly(runner: Runner) -> None:
+async def test_a_slow_reader_keeps_its_connection(runner: Runner) -> None:
     loop = asyncio.get_running_loop()
     with await connected(runner) as client:
-        await loop.sock_sendall(client, ASKED % b"large")
+        await loop.sock_sendall(client, REQUEST % b"large")
         until = time.monotonic() + 2 * TIMEOUT_S
         while time.monotonic() < until:
             assert await loop.sock_recv(client, 4_096)
@@ -83,5 +83,5 @@ async def test_one_whose_answer_is_read_slowly(runner: Runner) -> None:
                 rest += len(await loop.sock_recv(client, 2**20))
 
 
-def test_that_is_what_the_documentation_says() -> None:
+def test_the_timeouts_are_those_of_the_documentation() -> None:
     assert (IDLE_TIMEOUT_S, UNREAD_TIMEOUT_S) == (75, 30)

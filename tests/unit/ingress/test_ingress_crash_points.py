@@ -8,7 +8,7 @@ from tests.integration import test_ingress_money, test_ingress_registration
 ROOT = Path(__file__).parents[3]
 
 
-def test_each_step_is_tried_and_told() -> None:
+def test_each_crash_point_is_tested_and_documented() -> None:
     code = "".join(path.read_text() for path in (ROOT / "ingress").rglob("*.py"))
     steps = set(re.findall(r'\.reach\("([^"]+)"\)', code))
     tried = {

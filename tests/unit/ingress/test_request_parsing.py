@@ -34,13 +34,13 @@ NAMES = ["".join(each) for size in (1, 2, 3) for each in itertools.product(LETTE
 
 def filled(head: bytes, part: Callable[[int], bytes], end: bytes) -> bytes:
     """As large as a body may be."""
-    made, number = [head], 0
+    parts, number = [head], 0
     size = len(head) + len(end)
     while size + len(part(number)) <= request_parsing.MAX_BODY_BYTES:
-        made.append(part(number))
-        size += len(made[-1])
+        parts.append(part(number))
+        size += len(parts[-1])
         number += 1
-    return b"".join(made) + end
+    return b"".join(parts) + end
 
 
 SHORT_NAMES = filled(b"{", lambda n: f'"{NAMES[n]}":1,'.encode(), b'"ZZZ":1}')
@@ -67,7 +67,7 @@ class Name(str):
         return super().__eq__(other)
 
 
-def test_the_search_for_a_name_that_stands_twice_looks_at_each_once() -> None:
+def test_the_duplicate_check_looks_at_each_name_once() -> None:
     names = [Name(each) for each in NAMES[: request_parsing.MAX_MEMBERS - 1]]
     Name.looks = 0
     found = refused(
@@ -78,7 +78,7 @@ def test_the_search_for_a_name_that_stands_twice_looks_at_each_once() -> None:
     assert Name.looks <= 6 * len(names)
 
 
-def test_an_object_has_so_many_members_and_no_more() -> None:
+def test_an_object_has_a_limited_number_of_members() -> None:
     most = dict.fromkeys(NAMES[: request_parsing.MAX_MEMBERS], 1)
     assert request_parsing.parse(json.dumps({"a": most}).encode()) == {"a": most}
     more = json.dumps({"a": {**most, "one more": 1}}).encode()
@@ -87,7 +87,7 @@ def test_an_object_has_so_many_members_and_no_more() -> None:
     assert str(request_parsing.MAX_MEMBERS) in (found.detail or "")
 
 
-def test_depth_is_that_of_brackets_outside_of_texts() -> None:
+def test_brackets_in_strings_do_not_count_as_depth() -> None:
     deepest = request_parsing.MAX_DEPTH
     for data in (
         b"[" * deepest + b"]" * deepest,
@@ -145,7 +145,7 @@ def test_the_session_cookie_is_found_among_others(given: str, found: str | None)
     assert cookies.session_token(request(Cookie=given)) == found
 
 
-def test_query_fields_that_stand_twice_are_named() -> None:
+def test_duplicate_query_fields_are_named() -> None:
     query = "&".join(f"{name}=1" for name in NAMES[:300] * 2)
     found = refused(
         lambda: request_parsing.query(make_mocked_request("GET", f"/?{query}"), TypeAdapter(Query))
@@ -175,8 +175,8 @@ def body(data: bytes, model: Any = None) -> Callable[[], object]:
 
 
 def long_query(query: str) -> Callable[[], object]:
-    asked = make_mocked_request("GET", f"/?{query[:LONGEST_HEADER]}")
-    return lambda: request_parsing.query(asked, TypeAdapter(Query))
+    query_request = make_mocked_request("GET", f"/?{query[:LONGEST_HEADER]}")
+    return lambda: request_parsing.query(query_request, TypeAdapter(Query))
 
 
 # Without signing in, or with no more than that.
@@ -211,7 +211,7 @@ HOSTILE: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_whatever_anybody_sends_is_read_in_no_time(name: str) -> None:
+def test_hostile_input_is_read_fast(name: str) -> None:
     def seconds() -> float:
         started = time.perf_counter()
         with suppress(HttpProblem):

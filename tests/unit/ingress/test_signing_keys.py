@@ -31,9 +31,9 @@ def test_what_the_previous_key_signed_is_still_believed() -> None:
     assert now.mac("one", b"data") == after.mac("one", b"data")
 
     token = AccessTokens(before, "books", 900).make(CALLER, 3)
-    told = AccessTokens(now, "books", 900).read(token)
-    assert told is not None
-    assert (told.caller, told.counter) == (CALLER, 3)
+    access = AccessTokens(now, "books", 900).read(token)
+    assert access is not None
+    assert (access.caller, access.counter) == (CALLER, 3)
     assert AccessTokens(after, "books", 900).read(token) is None
     assert AccessTokens(now, "other books", 900).read(token) is None
 
@@ -42,18 +42,18 @@ def test_clocks_may_differ_by_a_few_seconds(monkeypatch: pytest.MonkeyPatch) -> 
     access = AccessTokens(SigningKeys([NEW]), "books", 900)
     now = time.time()
 
-    def made_at(time_s: float) -> Access | None:
+    def token_made_at(time_s: float) -> Access | None:
         monkeypatch.setattr("ingress.auth.access_tokens.time.time", lambda: time_s)
         token = access.make(CALLER, 0)
         monkeypatch.undo()
         return access.read(token)
 
-    ahead = made_at(now + 3)
+    ahead = token_made_at(now + 3)
     assert ahead is not None
     assert ahead.expires_at >= int(now) + 900
-    assert made_at(now - 902) is not None
-    assert made_at(now + 60) is None
-    assert made_at(now - 960) is None
+    assert token_made_at(now - 902) is not None
+    assert token_made_at(now + 60) is None
+    assert token_made_at(now - 960) is None
 
 
 def test_each_day_has_a_key_and_old_ones_are_not_believed() -> None:
@@ -63,11 +63,11 @@ def test_each_day_has_a_key_and_old_ones_are_not_believed() -> None:
     other_kid, other = keys.access_key(noon + DAY_S)
     assert other_kid != kid
     assert other != key
-    assert keys.access_key_of(kid, noon + DAY_S) == key
-    assert keys.access_key_of(kid, noon + 2 * DAY_S) is None
+    assert keys.find_access_key(kid, noon + DAY_S) == key
+    assert keys.find_access_key(kid, noon + 2 * DAY_S) is None
     name = kid.partition("-")[0]
     for odd in ("", "-", name, f"{name}-", f"{name}-x", f"{name}-{'9' * 50}", f"x{kid}", f"{kid} "):
-        assert keys.access_key_of(odd, noon) is None
+        assert keys.find_access_key(odd, noon) is None
 
 
 @pytest.mark.parametrize(
