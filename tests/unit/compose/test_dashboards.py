@@ -64,13 +64,13 @@ def test_they_name_metrics_and_labels_of_the_list_alone() -> None:
     assert dashboards.unknown(declared) == []
 
 
-def test_jobs_are_those_that_are_asked() -> None:
+def test_jobs_are_those_that_are_scraped() -> None:
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))
-    asked = {job["job_name"] for job in config["scrape_configs"]}
+    scraped = {job["job_name"] for job in config["scrape_configs"]}
     for where, expression, _ in dashboards.everything():
         for _, matchers in expression.selectors:
             for label, _, value in matchers:
-                assert label != "job" or set(value.split("|")) <= asked, where
+                assert label != "job" or set(value.split("|")) <= scraped, where
 
 
 def anchors() -> set[str]:
@@ -80,11 +80,11 @@ def anchors() -> set[str]:
 
 @pytest.mark.parametrize("alert", dashboards.alerts(), ids=lambda alert: str(alert["alert"]))
 def test_an_alert_says_what_it_is_and_where_to_read_what_to_do(alert: dict[str, object]) -> None:
-    told = alert["annotations"]
-    assert isinstance(told, dict)
-    assert told.keys() == {"summary", "description", "runbook"}
+    annotations = alert["annotations"]
+    assert isinstance(annotations, dict)
+    assert annotations.keys() == {"summary", "description", "runbook"}
     assert alert["labels"] in ({"severity": "critical"}, {"severity": "warning"})
-    page, _, anchor = told["runbook"].partition("#")
+    page, _, anchor = annotations["runbook"].partition("#")
     assert page == "docs/operating.md"
     assert anchor == str(alert["alert"]).lower()
     assert anchor in anchors()
