@@ -1,5 +1,5 @@
-// Sends commands, one of JSON on each line of standard input, and shows the result of each, found
-// by "position" or by "id" (the one argument).
+// Sends commands, one JSON object per line of standard input, and prints the result of each,
+// matched by "position" or by "id" (the one argument).
 package main
 
 import (
@@ -50,14 +50,14 @@ func main() {
 
 	producer, err := kgo.NewClient(
 		brokers,
-		// nil: keys are hashed as Java does. Idempotence is on unless it is turned off.
+		// nil: keys are hashed as Java clients do. Idempotence is on by default.
 		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 	)
 	check(err)
 	defer producer.Close()
 
-	// The results from now on, in no group: to be known before anything is sent.
+	// The end offsets of results, without a group. Look them up before sending anything.
 	ends, err := kadm.NewClient(producer).ListCommittedOffsets(ctx, prefix+"results")
 	check(err)
 	check(ends.Error())
@@ -88,11 +88,11 @@ func main() {
 				}
 			})
 		}
-		it := found[wanted]
-		if it.Reason == "" {
-			it.Reason = "-"
+		reply := found[wanted]
+		if reply.Reason == "" {
+			reply.Reason = "-"
 		}
-		fmt.Println(position(it.Partition, it.Offset), it.ID, it.Outcome, it.Reason)
+		fmt.Println(position(reply.Partition, reply.Offset), reply.ID, reply.Outcome, reply.Reason)
 	}
 }
 
@@ -110,11 +110,11 @@ func send(ctx context.Context, producer *kgo.Client, topic string) []sent {
 	}
 	check(lines.Err())
 	check(producer.ProduceSync(ctx, records...).FirstErr())
-	told := make([]sent, len(records))
+	acknowledged := make([]sent, len(records))
 	for number, record := range records {
-		told[number] = sent{ids[number], position(record.Partition, record.Offset)}
+		acknowledged[number] = sent{ids[number], position(record.Partition, record.Offset)}
 	}
-	return told
+	return acknowledged
 }
 
 func check(err error) {

@@ -18,17 +18,17 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.TopicPartition;
 
 /**
- * Sends commands, one of JSON on each line of standard input, and shows the result of each, found
- * by "position" or by "id" (the one argument).
+ * Sends commands, one JSON object per line of standard input, and prints the result of each,
+ * matched by "position" or by "id" (the one argument).
  */
 public class Produce {
     static final ObjectMapper JSON = new ObjectMapper();
     static final String PREFIX = System.getenv().getOrDefault("TOPIC_PREFIX", "");
     static final long TIMEOUT_MS = 30_000;
 
-    record Sent(String id, Future<RecordMetadata> confirmed) {
+    record Sent(String id, Future<RecordMetadata> acknowledgement) {
         String position() throws Exception {
-            RecordMetadata at = confirmed.get();
+            RecordMetadata at = acknowledgement.get();
             return at.partition() + ":" + at.offset();
         }
     }
@@ -39,7 +39,7 @@ public class Produce {
                 "bootstrap.servers",
                 System.getenv().getOrDefault("KAFKA_BROKERS", "127.0.0.1:9092"));
         String strings = "org.apache.kafka.common.serialization.String";
-        // No partitioner is named: the default hashes keys by murmur2.
+        // No partitioner is set: the default hashes keys with murmur2.
         settings.put("key.serializer", strings + "Serializer");
         settings.put("value.serializer", strings + "Serializer");
         settings.put("enable.idempotence", "true");
@@ -55,7 +55,7 @@ public class Produce {
         boolean byId = arguments.length > 0 && arguments[0].equals("id");
         try (KafkaConsumer<String, String> results = new KafkaConsumer<>(settings());
                 KafkaProducer<String, String> producer = new KafkaProducer<>(settings())) {
-            fromNowOn(results); // before anything is sent
+            seekToEnd(results); // before anything is sent
             List<Sent> sent = send(producer);
             Map<String, JsonNode> found = new HashMap<>();
             long deadline = System.currentTimeMillis() + TIMEOUT_MS;
@@ -63,7 +63,7 @@ public class Produce {
                 String wanted = byId ? each.id() : each.position();
                 while (!found.containsKey(wanted)) {
                     if (System.currentTimeMillis() > deadline) {
-                        System.err.println("some results have not come; no command is lost");
+                        System.err.println("some results have not arrived; no command is lost");
                         System.exit(1);
                     }
                     for (ConsumerRecord<String, String> read :
@@ -83,13 +83,13 @@ public class Produce {
         }
     }
 
-    static void fromNowOn(KafkaConsumer<String, String> results) {
+    static void seekToEnd(KafkaConsumer<String, String> results) {
         List<TopicPartition> all = new ArrayList<>();
         results.partitionsFor(PREFIX + "results")
                 .forEach(each -> all.add(new TopicPartition(each.topic(), each.partition())));
-        results.assign(all); // in no group
+        results.assign(all); // without a group
         results.seekToEnd(all);
-        all.forEach(results::position); // seekToEnd alone would look for the end later
+        all.forEach(results::position); // seekToEnd is lazy; position() resolves it now
     }
 
     static List<Sent> send(KafkaProducer<String, String> producer) throws Exception {

@@ -1,5 +1,5 @@
-// Sends commands, one of JSON on each line of standard input, and shows the result of each, found
-// by "position" or by "id" (the one argument).
+// Sends commands, one JSON object per line of standard input, and prints the result of each,
+// matched by "position" or by "id" (the one argument).
 import { randomUUID } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import kafkajs from 'kafkajs'
@@ -21,8 +21,8 @@ const kafka = new Kafka({
 const byId = process.argv[2] === 'id'
 const TIMEOUT_MS = 30_000
 
-// kafkajs reads in groups only: a group of its own, which begins where `results` ends now.
-async function resultsFromNowOn(tell) {
+// kafkajs reads only in groups, so use a new group that starts at the current end of `results`.
+async function resultsFromNowOn(onResult) {
   const topic = prefix + 'results'
   const admin = kafka.admin()
   await admin.connect()
@@ -34,7 +34,7 @@ async function resultsFromNowOn(tell) {
   await consumer.subscribe({ topic })
   await consumer.run({
     autoCommit: false,
-    eachMessage: async ({ message }) => tell(JSON.parse(message.value.toString())),
+    eachMessage: async ({ message }) => onResult(JSON.parse(message.value.toString())),
   })
   for (const { partition, high } of ends) consumer.seek({ topic, partition, offset: high })
   return consumer
@@ -46,7 +46,7 @@ async function send() {
     commands.push({ line, ...JSON.parse(line) })
   }
   const producer = kafka.producer({
-    // murmur2, as Java. The LegacyPartitioner and version 1 hash in another way.
+    // murmur2, as in Java clients. LegacyPartitioner and version 1 hash differently.
     createPartitioner: Partitioners.DefaultPartitioner,
     idempotent: true, // requires acks: -1
     maxInFlightRequests: 1,
@@ -71,7 +71,7 @@ const deadline = Date.now() + TIMEOUT_MS
 for (const each of await send()) {
   const wanted = byId ? each.id : each.position
   while (!found.has(wanted)) {
-    if (Date.now() > deadline) throw new Error('some results have not come; no command is lost')
+    if (Date.now() > deadline) throw new Error('some results have not arrived; no command is lost')
     await new Promise((later) => setTimeout(later, 20))
   }
   const result = found.get(wanted)

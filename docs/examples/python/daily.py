@@ -1,9 +1,9 @@
-"""A running total for each day, currency, kind and direction, in a SQLite file.
+"""Keeps running totals per day, currency, kind and direction in a SQLite file.
 
     python daily.py totals.db [--follow]
 
-The totals and the positions up to which they count are committed together: killed at any instant
-and started again, it counts each entry once.
+It commits the totals together with the positions up to which they count. So it counts each entry
+once, even if it is killed at any instant and restarted.
 """
 
 import sqlite3
@@ -19,27 +19,28 @@ CREATE TABLE IF NOT EXISTS totals (
     PRIMARY KEY (day, currency, kind, entry)
 );
 """
-ADD = """
+ADD_ENTRY = """
 INSERT INTO totals VALUES (?, ?, ?, ?, 1, ?)
 ON CONFLICT DO UPDATE SET entries = entries + 1, amount = amount + excluded.amount
 """
-MOVE = "INSERT OR REPLACE INTO positions VALUES (?, ?)"
+SAVE_POSITION = "INSERT OR REPLACE INTO positions VALUES (?, ?)"
 
 
 def main():
     file, *options = sys.argv[1:]
-    kept = sqlite3.connect(file)
-    kept.executescript(TABLES)
-    positions = dict(kept.execute("SELECT partition, next_offset FROM positions"))
+    database = sqlite3.connect(file)
+    database.executescript(TABLES)
+    positions = dict(database.execute("SELECT partition, next_offset FROM positions"))
     for batch in transactions.batches(positions, follow="--follow" in options):
-        with kept:  # one SQLite transaction: all of it, or nothing
-            for partition, next_offset, it in batch:
-                day = it["timestamp"][:10]
-                kept.execute(ADD, (day, it["currency"], it["kind"], it["entry"], it["amount"]))
-                kept.execute(MOVE, (partition, next_offset))
-    for row in kept.execute("SELECT * FROM totals ORDER BY 1, 2, 3, 4"):
+        with database:  # one SQLite transaction
+            for partition, next_offset, entry in batch:
+                day = entry["timestamp"][:10]
+                key = (day, entry["currency"], entry["kind"], entry["entry"])
+                database.execute(ADD_ENTRY, (*key, entry["amount"]))
+                database.execute(SAVE_POSITION, (partition, next_offset))
+    for row in database.execute("SELECT * FROM totals ORDER BY 1, 2, 3, 4"):
         sys.stdout.write("  ".join(map(str, row)) + "\n")
-    kept.close()
+    database.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What moved each hour, and one account by time, from a file of entries. Needs duckdb.
+"""Totals per hour, and one account over time, from a file of entries. Needs duckdb.
 
 python duckdb_report.py entries.jsonl alice
 """
@@ -20,7 +20,7 @@ SELECT version, entry, amount, balance FROM entries WHERE account_id = ? ORDER B
 
 def main():
     file, account = sys.argv[1:]
-    # Amounts fit a BIGINT; a guess at the types of columns might make them something else.
+    # Amounts fit a BIGINT; an inferred type might not be exact.
     columns = {
         "account_id": "VARCHAR",
         "version": "BIGINT",

@@ -1,9 +1,9 @@
-"""A fraud rule: more than MOST debits of one account within WINDOW raise an alert.
+"""A fraud rule: more than MAX_DEBITS of one account within WINDOW raise an alert.
 
     python fraud.py alerts.db [--follow]
 
-What the rule remembers, the alerts that it raised and the positions up to which it has read are
-committed together: killed at any instant and started again, it raises each alert once.
+It commits the rule's state, the alerts and the positions read so far together. So it raises each
+alert once, even if it is killed at any instant and restarted.
 """
 
 import json
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import transactions
 
-MOST = 3
+MAX_DEBITS = 3
 WINDOW = timedelta(seconds=60)
 TABLES = """
 CREATE TABLE IF NOT EXISTS positions (partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL);
@@ -25,19 +25,19 @@ CREATE TABLE IF NOT EXISTS alerts (
 """
 
 
-def judge(kept, entry):
-    """The times are the log's, so that a late start judges as one that was there."""
+def apply_rule(database, entry):
+    """Uses the entries' log times, so that a late start raises the same alerts."""
     if entry["entry"] != "debit":
         return
     account, now = entry["account_id"], datetime.fromisoformat(entry["timestamp"])
-    row = kept.execute("SELECT times FROM recent WHERE account = ?", (account,)).fetchone()
-    times = [each for each in json.loads(row[0] if row else "[]") if within(each, now)]
+    row = database.execute("SELECT times FROM recent WHERE account = ?", (account,)).fetchone()
+    times = [time for time in json.loads(row[0] if row else "[]") if within(time, now)]
     times.append(entry["timestamp"])
-    kept.execute("INSERT OR REPLACE INTO recent VALUES (?, ?)", (account, json.dumps(times)))
-    if len(times) > MOST:
-        # An account's version numbers its entries: with it each one has a name of its own.
+    database.execute("INSERT OR REPLACE INTO recent VALUES (?, ?)", (account, json.dumps(times)))
+    if len(times) > MAX_DEBITS:
+        # Account and version together identify an entry.
         alert = (account, entry["version"], entry["transaction_id"], len(times))
-        kept.execute("INSERT INTO alerts VALUES (?, ?, ?, ?)", alert)
+        database.execute("INSERT INTO alerts VALUES (?, ?, ?, ?)", alert)
 
 
 def within(time, now):
@@ -46,19 +46,19 @@ def within(time, now):
 
 def main():
     file, *options = sys.argv[1:]
-    kept = sqlite3.connect(file)
-    kept.executescript(TABLES)
-    positions = dict(kept.execute("SELECT partition, next_offset FROM positions"))
+    database = sqlite3.connect(file)
+    database.executescript(TABLES)
+    positions = dict(database.execute("SELECT partition, next_offset FROM positions"))
     for batch in transactions.batches(positions, follow="--follow" in options):
-        with kept:  # one SQLite transaction: all of it, or nothing
+        with database:  # one SQLite transaction
             for partition, next_offset, entry in batch:
-                judge(kept, entry)
-                kept.execute(
+                apply_rule(database, entry)
+                database.execute(
                     "INSERT OR REPLACE INTO positions VALUES (?, ?)", (partition, next_offset)
                 )
-    for row in kept.execute("SELECT * FROM alerts ORDER BY account, version"):
+    for row in database.execute("SELECT * FROM alerts ORDER BY account, version"):
         sys.stdout.write("  ".join(map(str, row)) + "\n")
-    kept.close()
+    database.close()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What moved each hour, and one account by time, from a file of entries. Needs pandas.
+"""Totals per hour, and one account over time, from a file of entries. Needs pandas.
 
 python pandas_report.py entries.jsonl alice
 """

@@ -1,4 +1,4 @@
-"""Sends commands, one of JSON on each line of standard input, and shows the result of each.
+"""Sends commands, one JSON object per line of standard input, and prints the result of each.
 
 python produce.py [position|id] < commands.jsonl
 """
@@ -20,7 +20,7 @@ def producer():
     return Producer(
         {
             "bootstrap.servers": BROKERS,
-            # librdkafka's own default is another hash: with it most commands are misrouted.
+            # With librdkafka's default hash most commands would be misrouted.
             "partitioner": "murmur2_random",
             "enable.idempotence": True,
             "acks": "all",
@@ -29,21 +29,21 @@ def producer():
 
 
 def results_from_now_on():
-    """A reader of all of `results`, in no group. It must be made before anything is sent."""
+    """A consumer of all of `results` without a group. Create it before sending anything."""
     consumer = Consumer(
         {
             "bootstrap.servers": BROKERS,
-            "group.id": "none",  # required by the client, and not used
+            "group.id": "none",  # required by the client but unused
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
         }
     )
     topic = PREFIX + "results"
     ends = []
-    known = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-    if known.error is not None:
-        raise KafkaException(known.error)
-    for number in known.partitions:
+    metadata = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    if metadata.error is not None:
+        raise KafkaException(metadata.error)
+    for number in metadata.partitions:
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=TIMEOUT_S)
         ends.append(TopicPartition(topic, number, end))
     consumer.assign(ends)
@@ -51,7 +51,7 @@ def results_from_now_on():
 
 
 def send(producer, lines):
-    """The commands with their positions, in their order, once Kafka has all of them."""
+    """Returns the ids and positions of the commands, in order, once Kafka has all of them."""
     sent = []
     for line in lines:
         command = json.loads(line)
@@ -60,7 +60,7 @@ def send(producer, lines):
 
         def delivered(error, message, record=record):
             if error is not None:
-                # It may be in the topic all the same: send it again with the same key.
+                # It may be in the topic anyway: send it again with the same key.
                 raise KafkaException(error)
             record["position"] = (message.partition(), message.offset())
 
@@ -72,24 +72,24 @@ def send(producer, lines):
         )
         producer.poll(0)
     if producer.flush(TIMEOUT_S):
-        sys.exit("Kafka did not confirm all of them in time")
+        sys.exit("Kafka did not acknowledge all commands in time")
     return sent
 
 
 def wait_for(consumer, sent, by):
-    """The results of what was sent, by `id` or by `position`."""
-    found = {}
+    """Returns the results of the commands sent, matched by `id` or by `position`."""
+    results = {}
     deadline = time.monotonic() + TIMEOUT_S
-    while not all(record[by] in found for record in sent):
+    while not all(record[by] in results for record in sent):
         if time.monotonic() > deadline:
-            sys.exit("some results have not come in time; the commands are not lost")
+            sys.exit("some results did not arrive in time; no command is lost")
         for message in consumer.consume(100, 0.1):
             if message.error() is not None:
                 raise KafkaException(message.error())
             result = json.loads(message.value())
             position = (result["partition"], result["offset"])
-            found[position if by == "position" else result.get("id")] = result
-    return [found[record[by]] for record in sent]
+            results[position if by == "position" else result.get("id")] = result
+    return [results[record[by]] for record in sent]
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Sends commands as Avro: in the Confluent wire format by a registry, else single-object.
+"""Sends commands as Avro: in the Confluent wire format with a registry, else single-object.
 
     python produce_avro.py command.avsc [registry URL] < commands.jsonl
 
@@ -28,7 +28,7 @@ def encoder(schema_file, registry):
     def encode(command):
         file = io.BytesIO(header)
         file.seek(0, io.SEEK_END)
-        # Fields that a kind does not have are null, which is their default.
+        # Fields that a kind does not have are null by default.
         fastavro.schemaless_writer(file, schema, command)
         return file.getvalue()
 
@@ -36,14 +36,14 @@ def encoder(schema_file, registry):
 
 
 def register(registry, text):
-    """The schema's id. The subject is the topic's name with -value, as everywhere."""
+    """Registers the schema and returns its id. The subject is the topic's name plus -value."""
     request = urllib.request.Request(
         f"{registry}/subjects/{produce.PREFIX}commands-value/versions",
         json.dumps({"schema": text}).encode(),
         {"Content-Type": "application/vnd.schemaregistry.v1+json"},
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)["id"]
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)["id"]
 
 
 def main():

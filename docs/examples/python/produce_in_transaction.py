@@ -1,4 +1,4 @@
-"""Sends all commands of standard input in one Kafka transaction, or none of them.
+"""Sends all commands from standard input in one Kafka transaction, or none of them.
 
 python produce_in_transaction.py [abort] < commands.jsonl
 """
@@ -15,9 +15,9 @@ def main():
         {
             "bootstrap.servers": produce.BROKERS,
             "partitioner": "murmur2_random",
-            # One for each producer that may run beside others, the same after a restart.
+            # Unique per concurrent producer, and stable across restarts.
             "transactional.id": f"{produce.PREFIX}payroll-1",
-            # The client's own default, 60 s, is refused by brokers that are set up for a ledger.
+            # Brokers configured for a ledger refuse the client's default of 60 s.
             "transaction.timeout.ms": 10_000,
         }
     )
@@ -33,7 +33,7 @@ def main():
         sys.stdout.write("aborted: the ledger never sees them\n")
         return
     sent = produce.send(producer, sys.stdin)
-    producer.commit_transaction(30)  # before it nothing is decided, so nothing can be waited for
+    producer.commit_transaction(30)  # the ledger decides only after the commit
     for result in produce.wait_for(consumer, sent, "position"):
         position = f"{result['partition']}:{result['offset']}"
         sys.stdout.write(

@@ -2,7 +2,7 @@
 
     python transactions.py [--account ID] [--since 2026-01-31T00:00:00Z] [--follow]
 
-Other examples build on `batches`. Positions are the caller's to keep: no consumer group is used.
+Other examples build on `batches`. There is no consumer group: the caller stores the positions.
 """
 
 import argparse
@@ -20,17 +20,17 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 BROKERS = os.environ.get("KAFKA_BROKERS", "127.0.0.1:9092")
 TOPIC = os.environ.get("TOPIC_PREFIX", "") + os.environ.get("KAFKA_TOPIC", "transactions")
-# Of each version of the schema that was ever published; only for Avro.
+# The directory with all published versions of the schema; used only for Avro.
 SCHEMAS = os.environ.get("AVRO_SCHEMAS", "../../schemas/published/versions")
-# Only for Confluent's wire format.
+# Used only for the Confluent wire format.
 REGISTRY = os.environ.get("SCHEMA_REGISTRY_URL", "http://127.0.0.1:8081")
 TIMEOUT_S = 30
-# A record is written a little after the time of its entry, by another clock.
+# A record is written slightly after the time of its entry, by another clock.
 SLACK = timedelta(minutes=5)
 
 
 def partition_of(account, partitions):
-    """Where all entries of an account are: murmur2 of its id, as in Kafka's Java client."""
+    """The partition of an account's entries: murmur2 of its id, as in Kafka's Java client."""
     data, mask, m = account.encode(), 0xFFFFFFFF, 0x5BD1E995
     h = 0x9747B28C ^ len(data)
     whole = len(data) & ~3
@@ -44,18 +44,18 @@ def partition_of(account, partitions):
 
 
 def decoder():
-    """Values by their first bytes: Avro as a single object or by a registry's id, else JSON."""
+    """Decodes by the first bytes: single-object Avro, Confluent Avro, or else JSON."""
     schemas = {}
     for path in Path(SCHEMAS).glob("transaction.*.avsc"):
         schema = fastavro.parse_schema(json.loads(path.read_text("utf-8")))
         canonical = fastavro.schema.to_parsing_canonical_form(schema)
-        mark = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
-        schemas[bytes.fromhex(mark)] = schema
+        fingerprint = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
+        schemas[bytes.fromhex(fingerprint)] = schema
 
     @functools.cache
     def by_id(id):
-        with urllib.request.urlopen(f"{REGISTRY}/schemas/ids/{id}", timeout=TIMEOUT_S) as answer:
-            return fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
+        with urllib.request.urlopen(f"{REGISTRY}/schemas/ids/{id}", timeout=TIMEOUT_S) as response:
+            return fastavro.parse_schema(json.loads(json.load(response)["schema"]))
 
     def decode(value):
         if value[:2] == b"\xc3\x01":
@@ -69,17 +69,17 @@ def decoder():
 
 
 def batches(positions=None, account=None, since=None, follow=False):
-    """Lists of (partition, next offset, entry). `positions` names the next offset of partitions
-    that were read before; the others begin at `since`, else at the beginning."""
+    """Yields lists of (partition, next offset, entry). `positions` has the next offset of each
+    partition read before; other partitions start at `since`, or else at the beginning."""
     decode = decoder()
     consumer = Consumer(
         {
             "bootstrap.servers": BROKERS,
-            "group.id": "none",  # required by the client, and not used
+            "group.id": "none",  # required by the client but unused
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
-            "auto.offset.reset": "error",  # never skip, never restart, without a word
+            "auto.offset.reset": "error",  # never skip or restart silently
         }
     )
     try:
