@@ -41,7 +41,7 @@ class Prepare(_Numbered, frozen=True, kw_only=True, gc=False, tag="prepare"):
     entries: tuple[CoordinatedEntry, ...]
     # The owner of a sending wallet: transfers between wallets of one owner cost no commission.
     owner: field_types.Owner | None = None
-    # The command's: only wallets may take part.
+    # Copied from the command: only wallets may take part.
     wallets_only: bool = False
 
 

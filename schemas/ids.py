@@ -1,9 +1,8 @@
-"""Ids: who may be called what, and the transaction id that follows from account and idempotency
-key.
+"""Ids: valid account ids, transaction ids derived from account and idempotency key, service names.
 
-Nobody chooses a transaction's id: it is uuid5(uuid5(NAMESPACE, account), key), known at submission,
-the same for life. A command with `wallets_only` has a key space of its own: WALLETS_ONLY_NAMESPACE
-stands in for NAMESPACE.
+A transaction id is never chosen: it is uuid5(uuid5(NAMESPACE, account), key), known at submission
+and permanent. A command with `wallets_only` has its own key space: WALLETS_ONLY_NAMESPACE replaces
+NAMESPACE.
 """
 
 import hashlib
@@ -16,8 +15,8 @@ from uuid import UUID
 AccountId = NewType("AccountId", str)
 TransactionId = NewType("TransactionId", str)
 
-# The epoch of a ledger's positions. A backup that is restored, or another partition count, starts
-# the next one. Every position that leaves the system carries the ledger id and this number.
+# The epoch of a ledger's positions. Restoring a backup or changing the partition count starts the
+# next one. Every position that leaves the system carries the ledger id and this number.
 EPOCH: Final = 1
 
 NAMESPACE: Final = UUID("5d0c5a2e-91b7-5b0e-8f43-6a1f0f0c7d11")
@@ -35,7 +34,7 @@ SYSTEM_ROLES: Final = (FUNDING, FEES, TRANSIT)
 
 _NAMESPACE = NAMESPACE.bytes
 _WALLETS_ONLY_NAMESPACE = WALLETS_ONLY_NAMESPACE.bytes
-# Copied, as a new one takes longer.
+# Copying this object is faster than creating a new one.
 _SHA1 = hashlib.sha1(usedforsecurity=False)
 
 
@@ -59,14 +58,14 @@ def transaction_bytes(account: str, idempotency_key: str, wallets_only: bool) ->
     return bytes(_uuid5(_namespace_of(account, wallets_only), idempotency_key.encode()))
 
 
-# Of those who come again and again.
+# Caches the accounts in frequent use.
 @lru_cache(maxsize=1_024)
 def _namespace_of(account: str, wallets_only: bool) -> bytes:
     namespace = _WALLETS_ONLY_NAMESPACE if wallets_only else _NAMESPACE
     return bytes(_uuid5(namespace, account.encode()))
 
 
-# Made once: five slices written out cost more than all else about a text.
+# Built once: five slices written inline would dominate the cost of `to_text`.
 _groups = itemgetter(slice(8), slice(8, 12), slice(12, 16), slice(16, 20), slice(20, 32))
 
 
@@ -79,8 +78,8 @@ def to_key(transaction: str) -> bytes:
     return bytes.fromhex(transaction.replace("-", ""))
 
 
-# Kafka's names for the services of a ledger. A colon is in no topic prefix and in no ledger id, so
-# no two ledgers on the same brokers share a name, and none is the beginning of another's.
+# Names in Kafka for the services of a ledger. Topic prefixes and ledger ids contain no colon, so no
+# name of one ledger equals, or is a prefix of, a name of another ledger on the same brokers.
 
 
 def service_name(ledger_id: str, service: str) -> str:
@@ -88,12 +87,12 @@ def service_name(ledger_id: str, service: str) -> str:
 
 
 def service_id(topic_prefix: str, ledger_id: str, service: str) -> str:
-    """What a service calls its consumer group, and begins its transactional ids with."""
+    """The name of a service's consumer group, and the prefix of its transactional ids."""
     return f"{topic_prefix}:{service_name(ledger_id, service)}"
 
 
 def service_ids(topic_prefix: str, ledger_id: str, service: str) -> str:
-    """The beginning of all of them, of any epoch."""
+    """The prefix of all service ids of a service, in any epoch."""
     return f"{topic_prefix}:{ledger_id}:{service}:"
 
 
@@ -102,7 +101,7 @@ def is_system(account: str) -> bool:
 
 
 def system_name(role: str, currency: str) -> str:
-    """The name that a command may use: it means the coordinator's own shard."""
+    """The name that a command may use; it refers to the coordinator's shard."""
     return f"{SYSTEM_PREFIX}{role}:{currency}"
 
 

@@ -106,7 +106,8 @@ class PendingTransaction(Struct, frozen=True, gc=False, omit_defaults=True, kw_o
     offset: int
     fee: int = 0
     commission_bps: int = 0
-    # False: the sender could not pay the commission, only the amount: good only if none is due.
+    # False: only the amount is reserved, because the sender cannot pay the fee. The transaction can
+    # post only if no fee is due.
     fee_reserved: bool = True
     same_owner: bool = False
     refusals: tuple[ParticipantRefusal, ...] = ()
@@ -151,8 +152,8 @@ class JournalRecord(Struct, frozen=True, gc=False, omit_defaults=True, kw_only=T
     digest: str | None = None
     body_hash: str | None = None
     transaction_id: str | None = None
-    # Of a decision that came later than its command, or of a replay: the command's own offset, the
-    # first's status.
+    # The command's own offset, for a decision made later than the command's step; and the status of
+    # the first outcome, for a replay.
     command_offset: int | None = None
     first_status: Literal["pending", "posted", "rejected"] | None = None
     reason: Reason | None = None

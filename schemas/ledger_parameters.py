@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-# The rules by which a new ledger decides, and all versions that this program can decide by: history
-# is judged by the version that it was decided with.
+# The rules version of a new ledger, and all versions that this program supports: history is
+# re-decided with the version that decided it.
 RULES_VERSION: Final = 2
 RULES_VERSIONS: Final = frozenset({1, 2})
 # The highest format level that this program reads and writes. A program sends and journals nothing

@@ -11,7 +11,7 @@ from schemas.reasons import Reason
 class TransactionRecord(Struct, frozen=True, gc=False):
     """An entry of an ordinary account, as analysts read it in `transactions`."""
 
-    # The rules give them by place: so many names would cost as much as all else about an entry.
+    # The rules pass these positionally: keyword arguments would double the cost of an entry.
     user_id: str | None
     entry: field_types.Direction
     amount: int
@@ -52,9 +52,7 @@ class Result(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
 
 class DeadLetter(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
-    """A command that could not be read. The original stays in `commands` at the position named
-    here.
-    """
+    """A command that could not be read. The original stays in `commands` at this position."""
 
     partition: int
     offset: int

@@ -48,13 +48,13 @@ class TransactionState(Struct, frozen=True, gc=False, array_like=True):
     account: str
     reason: Reason | None = None
     currency: str | None = None
-    # Of a credit or debit its amount is all; of others all entries, those of other partitions too:
-    # a reversal turns them round.
+    # What a reversal needs. A credit or debit has only its amount; other kinds have all entries,
+    # including those of other partitions.
     amount: int = 0
     entries: tuple[CoordinatedEntry, ...] = ()
     fee: int = 0
     commission_bps: int = 0
-    # The id of the reversal that is under way or posted.
+    # The id of the pending or posted reversal.
     reversal: str | None = None
     reversed: bool = False
     command: Command | None = None
@@ -75,7 +75,7 @@ class HoldState(Struct, frozen=True, gc=False, array_like=True):
 
 
 class PreparedTransaction(Struct, frozen=True, gc=False, array_like=True):
-    """What a participant has reserved for a coordinator, until it says commit or abort."""
+    """What a participant has reserved for a coordinator, until that sends commit or abort."""
 
     coordinator: int
     kind: str
@@ -85,7 +85,7 @@ class PreparedTransaction(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Due(Struct, frozen=True, gc=False, array_like=True):
-    """An index entry: what is due at the time in its key."""
+    """An index entry: the kind of item that is due at the time in its key."""
 
     what: Literal["hold", "pending"]
 
@@ -112,7 +112,7 @@ class PartitionState(Struct, frozen=True, gc=False, array_like=True):
     pending: int = 0
     sent: tuple[int, ...] = ()
     seen: tuple[int, ...] = ()
-    # Of records that were not decided yet; the last one counts.
+    # For records not decided yet; the last one applies.
     log_times: tuple[LogTimeDecision, ...] = ()
 
 
@@ -131,8 +131,8 @@ class PartitionPosition(Struct, frozen=True, gc=False, array_like=True):
     commands: InputPosition
     coordination: InputPosition
     last_hash: str
-    # Which writing of the partition's changelog this is: random, made at its genesis and by every
-    # rebuild. Offsets of one incarnation mean nothing in another.
+    # A random id of this changelog, new at genesis and at each rebuild. Offsets of one incarnation
+    # mean nothing in another.
     incarnation: bytes = b""
 
 

@@ -1,4 +1,4 @@
-"""The keys of a partition's state. A key's first byte tells what kind of value it has."""
+"""The keys of a partition's state. The first byte of a key is the kind of its value."""
 
 from typing import Final
 
@@ -31,7 +31,7 @@ def transaction_id_in(key: bytes) -> ids.TransactionId:
 
 
 def own_transaction(command: Command) -> bytes:
-    """Of the transaction that a command asks for."""
+    """The key of the transaction that a command requests."""
     key = commands.key(command)
     return TRANSACTION + ids.transaction_bytes(command.account, key, bool(command.wallets_only))
 
@@ -49,5 +49,5 @@ def due(time_ms: int, id: str) -> bytes:
 
 
 def due_bound(time_ms: int) -> bytes:
-    """Every key of what is due at a time is less than this one."""
+    """The exclusive upper bound of the keys of everything due at a time."""
     return DUE + (time_ms + 1).to_bytes(8, "big")

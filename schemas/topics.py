@@ -11,27 +11,27 @@ from typing import Literal
 DAY_MS = 24 * 60 * 60 * 1000
 MIB = 1024 * 1024
 NAME_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
-FOR_EVER = -1
+UNLIMITED = -1
 
 
-# As many partitions are worth a processor and a sink of their own; and two are the least that share
-# the work. Both are for life: the positions of results lie where they say.
-LANE_PARTITIONS, LEAST_LANES = 4, 2
+# A lane has about this many partitions, and a ledger has at least this many lanes. Neither may ever
+# change: the lane of a partition determines where the positions of its results are stored.
+LANE_PARTITIONS, MIN_LANES = 4, 2
 
 
 def lanes(partitions: int) -> int:
-    """In how many lanes processors, and sinks, share a ledger's partitions; as many of each have
-    work at once."""
-    return min(partitions, max(LEAST_LANES, -(-partitions // LANE_PARTITIONS)))
+    """The number of lanes of a ledger; at most this many processors, and as many sinks, have work
+    at once."""
+    return min(partitions, max(MIN_LANES, -(-partitions // LANE_PARTITIONS)))
 
 
 def lane(partition: int, partitions: int) -> int:
-    """Which one a partition is in. That of `results.positions` which tells of it, too."""
+    """The lane of a partition; also the partition of `results.positions` with its position."""
     return partition % lanes(partitions)
 
 
 def whole_lanes(some: Collection[int], partitions: int) -> list[int]:
-    """All partitions of some lanes."""
+    """All partitions of the given lanes."""
     return [number for number in range(partitions) if lane(number, partitions) in some]
 
 
@@ -42,28 +42,28 @@ class Topic:
     writers: str
     readers: str
     kept: str
-    # None: the ledger's N, or of N the lanes.
+    # None: the ledger's number of partitions, or of lanes if `lanes` is set.
     partitions: int | None = None
     lanes: bool = False
     cleanup: Literal["delete", "compact"] = "delete"
-    retention_ms: int = FOR_EVER
-    retention_fixed: bool = True  # False: the operator may set another
+    retention_ms: int = UNLIMITED
+    retention_fixed: bool = True  # False: the operator may set another retention
     log_append_time: bool = False
-    # The broker takes each batch apart: it numbers the records itself, and a batch that is small in
-    # this compression is never vast without it (docs/decisions/0028).
+    # The broker recompresses each batch: it numbers the records itself, and a small batch cannot
+    # decompress to a huge one (docs/decisions/0028).
     compressed_by_broker: bool = False
     max_message_bytes: int = 4 * MIB
     delete_retention_ms: int | None = None
     min_compaction_lag_ms: int | None = None
 
     def count(self, partitions: int) -> int:
-        """Its partitions, where the ledger has so many."""
+        """The topic's number of partitions in a ledger with this many partitions."""
         if self.lanes:
             return lanes(partitions)
         return partitions if self.partitions is None else self.partitions
 
     def config(self, replication_factor: int) -> dict[str, str]:
-        """The broker's settings of this topic. A write waits for a majority of the replicas."""
+        """The topic's broker configuration. A write waits for a majority of the replicas."""
         config = {
             "cleanup.policy": self.cleanup,
             "message.timestamp.type": "LogAppendTime" if self.log_append_time else "CreateTime",
@@ -74,7 +74,7 @@ class Topic:
         if self.compressed_by_broker:
             config["compression.type"] = "lz4"
         if self.cleanup == "delete":
-            config["retention.bytes"] = str(FOR_EVER)
+            config["retention.bytes"] = str(UNLIMITED)
             config["retention.ms"] = str(self.retention_ms)
         if self.delete_retention_ms is not None:
             config["delete.retention.ms"] = str(self.delete_retention_ms)
@@ -130,7 +130,7 @@ RESULTS = Topic(
     "results",
     key="transaction id, else partition:offset",
     writers="sink",
-    readers="ingress, any producer that wants its answers",
+    readers="ingress, any producer that waits for results",
     kept="7 days",
     partitions=8,
     retention_ms=7 * DAY_MS,

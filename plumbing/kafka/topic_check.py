@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, not
 from plumbing.failures import Failure
 from plumbing.kafka import auth_errors, clients
 from plumbing.settings import SHORT_BROKER_TXN_TIMEOUT_MS, KafkaSettings
-from schemas.topics import ALL, FOR_EVER, Topic
+from schemas.topics import ALL, UNLIMITED, Topic
 
 CONTACT_TIMEOUT_S = 5.0
 TIMEOUT_S = 15.0
@@ -134,7 +134,7 @@ def _config_differences(
         if key in RETENTION and not topic.retention_fixed:
             continue
         has = config.get(key, "")
-        if key in AT_LEAST or (key == "retention.ms" and topic.retention_ms != FOR_EVER):
+        if key in AT_LEAST or (key == "retention.ms" and topic.retention_ms != UNLIMITED):
             enough = has.lstrip("-").isdigit() and (int(has) >= int(wanted) or has == "-1")
             if not enough:
                 found.append(f"topic {name}: {key} is {has or 'unknown'}, must be {wanted} or more")

@@ -1,7 +1,7 @@
-"""Avro: schemas that follow from the message types, and records read and written by them.
+"""Avro: schemas derived from the message types, and reading and writing of records.
 
-A writer's schema that could make a few bytes cost much memory or time is refused before it is
-used. Knows no registry and no rule.
+A writer's schema with which a few bytes could consume much memory or time is rejected before use.
+Knows no registry and no rule.
 """
 
 import json
@@ -25,18 +25,18 @@ SINGLE_OBJECT: Final = b"\xc3\x01"
 SINGLE_OBJECT_HEADER_BYTES: Final = 10
 NAMESPACE: Final = "streamledger"
 
-# A writer's schema with more parts than this, names written out, is not used.
+# The limit on the parts of a writer's schema, counted with named types expanded.
 MAX_SCHEMA_PARTS: Final = 400
 MAX_SCHEMA_BYTES: Final = 256 * 1024
 
-# What every value can be written as JSON in, without loss: no bytes, no floats.
+# Types with a lossless JSON form: no bytes, no floats.
 _SIMPLE: Final = ("null", "boolean", "int", "long", "string")
 
 Message = Command | TransactionRecord | Result
 Json = dict[str, Any]
 
 
-# What the parser does not say in words of its own.
+# Errors that the parser raises for an invalid schema besides its own exception.
 _NOT_A_SCHEMA: Final = (
     ArithmeticError,
     AttributeError,
@@ -52,12 +52,12 @@ class AvroUnreadable(ValueError):
 
 
 class Unusable(ValueError):
-    """The schema is not Avro, or not one that is safe to read records by."""
+    """The text is not an Avro schema, or the schema is unsafe to read records with."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A schema by which records were written."""
+    """A writer's schema."""
 
     text: str
     parsed: Any
@@ -83,11 +83,11 @@ class Schema:
 
 
 def parse(text: str) -> Schema:
-    """The schema of a text, if it is safe to read records by; else raises Unusable."""
+    """Parse a schema that is safe to read records with; raise Unusable for any other."""
     if len(text) > MAX_SCHEMA_BYTES:
         raise Unusable(f"the schema is larger than {MAX_SCHEMA_BYTES} bytes")
     try:
-        # Logical types are dropped: a time is the number of milliseconds that was written.
+        # Dropping logical types keeps a time as the number of milliseconds written.
         raw = json.loads(text, object_hook=_without_logical_type)
         parsed = fastavro.parse_schema(raw)
         _least_bytes(parsed, {}, iter(range(MAX_SCHEMA_PARTS)))
@@ -105,7 +105,8 @@ def _without_logical_type(part: Json) -> Json:
 
 
 def _least_bytes(part: Any, named: dict[str, Any], left: Iterator[int]) -> int:
-    """0 where a value of this part may take no bytes, else 1; refuses what recurs or is vast."""
+    """0 if a value of this part may take no bytes, else 1. Raises Unusable if the schema is
+    recursive or too large."""
     if next(left, None) is None:
         raise Unusable(f"the schema has more than {MAX_SCHEMA_PARTS} parts or is recursive")
     if isinstance(part, list):
@@ -135,12 +136,12 @@ def _least_bytes(part: Any, named: dict[str, Any], left: Iterator[int]) -> int:
     return _least_bytes(kind, named, left)
 
 
-# The schemas that we write by, from the types.
+# The schemas that we write with, derived from the types.
 
 
 @cache
 def command_schema() -> Schema:
-    """One flat record for all kinds of command: what a kind does not have is null."""
+    """One flat record for all kinds of command: fields that a kind does not have are null."""
     return parse(json.dumps(generate_command()))
 
 
@@ -211,7 +212,7 @@ def _type(type: inspect.Type) -> Any:
         case inspect.Metadata():
             return _type(type.type)
         case inspect.StrType() | inspect.LiteralType() | inspect.EnumType():
-            # Texts from a list are plain strings: one more of them breaks no reader.
+            # Enumerations are plain strings, so that a new value breaks no reader.
             return "string"
         case inspect.IntType():
             return "long"
@@ -230,7 +231,7 @@ def _type(type: inspect.Type) -> Any:
 
 
 def record_of(message: Message) -> Json:
-    # By way of JSON, for its lists: in a union a tuple would mean something else to fastavro.
+    # JSON turns tuples into lists: fastavro gives a tuple in a union another meaning.
     record = msgspec.json.decode(msgspec.json.encode(message))
     assert isinstance(record, dict)
     return record

@@ -1,7 +1,7 @@
-"""The Avro schemas that a reader knows: our published ones, the registry's, those kept on disk.
+"""The Avro schemas that a reader knows: our published ones, the registry's, and those on disk.
 
-A registry that is away stops nothing. An unknown id is asked for once, by its deadline, and then
-not again for a pause; a flood of unknown ids costs a few questions for each pause, not one each.
+A registry outage stops nothing. An unknown id is requested once, within a deadline, and not again
+until a pause has passed. A flood of unknown ids costs a few requests per pause, not one each.
 """
 
 import threading
@@ -18,11 +18,11 @@ MAX_REQUESTS_PER_PAUSE: Final = 20
 
 
 class SchemaUnknown(Exception):
-    """There is no schema with this id or fingerprint, or it is unusable."""
+    """No schema has this id or fingerprint, or the schema is unusable."""
 
 
 class AvroSchemas:
-    """`folder` belongs to one registry: schema ids of two registries would collide in it."""
+    """`folder` belongs to one registry: schema ids of two registries would collide."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class AvroSchemas:
             self._by_fingerprint[schema.fingerprint] = schema
 
     def load(self, subjects: Iterable[str]) -> str | None:
-        """Load the schemas on disk, then the registry's; return why the registry failed, if so."""
+        """Load the schemas on disk, then the registry's; return the registry's error, if any."""
         with self._lock:
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class AvroSchemas:
         return schema
 
     def registered(self, subject: str, schema: avro.Schema) -> int:
-        """The id to write with: from the registry or, while that is unreachable, an earlier answer.
+        """The id to write with: from the registry or, while it is unreachable, from disk.
         May raise RegistryUnreachable or RegistryRefused."""
         with self._lock:
             if self._registry is None:
@@ -127,7 +127,7 @@ class AvroSchemas:
             self._keep(id, text)
 
     def _take(self, id: int, text: str) -> None:
-        """The registry is read after the disk: where they differ, the registry wins."""
+        """Add a schema. The registry is read after the disk, so the registry wins."""
         try:
             schema = avro.parse(text)
         except avro.Unusable as unusable:

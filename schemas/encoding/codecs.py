@@ -72,7 +72,7 @@ def decode_command(value: bytes | None, schemas: AvroSchemas) -> Command | Unrea
     return command
 
 
-# Command validation explains every decoder failure; this is the answer should it ever not.
+# Command validation explains every decoder failure; this is the fallback.
 _UNDIAGNOSED: Final = UnreadableRecord(Reason.MALFORMED, "the command cannot be read")
 
 
@@ -147,7 +147,7 @@ def decode_transaction(value: bytes, schemas: AvroSchemas) -> TransactionRecord 
 
 
 def encode_confluent(message: Message, schema_id: int) -> bytes:
-    """Avro in the Confluent wire format, by the schema that the registry knows under this id."""
+    """Avro in the Confluent wire format, with the schema that has this id in the registry."""
     header = avro.CONFLUENT + schema_id.to_bytes(4, "big")
     return header + avro.schema_of(message).write(avro.record_of(message))
 
@@ -166,7 +166,7 @@ def transactions_as_confluent(schema_id: int) -> Callable[[TransactionRecord], b
 
 
 def _transactions_after(header: bytes) -> Callable[[TransactionRecord], bytes]:
-    """Quicker than `encode_single_object`: an entry has no list that would have to be made one."""
+    """Faster than `encode_single_object`: an entry has no tuple to convert to a list."""
     write = avro.transaction_schema().write
 
     def encode(transaction: TransactionRecord) -> bytes:

@@ -36,10 +36,10 @@ class SchemaRegistry(Protocol):
         """The text of the Avro schema with this id; None if it does not exist."""
 
     def versions(self, subject: str) -> dict[int, str]:
-        """Ids and texts of all versions of the subject; empty if there is no such subject."""
+        """Ids and texts of all versions of the subject; empty if the subject is unknown."""
 
     def register(self, subject: str, schema: str) -> int:
-        """The id of the schema, which is registered if it is new. Raises RegistryRefused."""
+        """Register the schema if it is new, and return its id. Raises RegistryRefused."""
 
 
 class HttpRegistry:
@@ -147,7 +147,7 @@ def _id(answer: dict[str, Any]) -> int:
 
 
 def _within(deadline_s: float, call: Callable[[], T]) -> T:
-    """The call's outcome, if it is in time. A socket time-out bounds each wait, not the sum."""
+    """The call's result within the deadline. A socket timeout bounds each wait, not their sum."""
     outcome: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:

@@ -1,14 +1,14 @@
-"""What a new version of a published schema breaks for those who read or write by an older one.
+"""Finds what a new version of a published schema breaks for readers and writers of older versions.
 
-The rule: fields are only ever added, with defaults. A list of allowed texts and a union told apart
-by a tag may grow. Everything else about a field stays as it was published.
+The rule: fields are only ever added, with defaults. Lists of allowed texts and tagged unions may
+grow. Everything else about a field stays as published.
 """
 
 from typing import Any, Final
 
 Json = dict[str, Any]
 
-# Words for people, which bind nobody.
+# Descriptions for people; they have no effect on compatibility.
 _PROSE: Final = frozenset({"title", "description", "$comment", "doc", "$id", "$schema"})
 _STRUCTURE: Final = frozenset(
     {"$ref", "$defs", "anyOf", "discriminator", "properties", "required", "items", "prefixItems"}
@@ -21,7 +21,7 @@ def without_prose(schema: Any) -> Any:
         return [without_prose(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    # Under `properties` the names are fields', whatever they are called.
+    # Names under `properties` are field names, even if they match a keyword.
     return {
         name: {field: without_prose(part) for field, part in part.items()}
         if name in ("properties", "$defs")
@@ -59,10 +59,10 @@ class _JsonSchemas:
         for rule in sorted(rules):
             if old.get(rule, _ABSENT) != new.get(rule, _ABSENT):
                 self._break(place, f"{rule} was {old.get(rule)!r} and is {new.get(rule)!r}")
-        if gone := [value for value in old.get("enum", ()) if value not in new.get("enum", ())]:
-            self._break(place, f"no longer allows {gone}")
+        if removed := [value for value in old.get("enum", ()) if value not in new.get("enum", ())]:
+            self._break(place, f"no longer allows {removed}")
         if ("enum" in new) != ("enum" in old):
-            self._break(place, "was or is a list of allowed values, not both")
+            self._break(place, "started or stopped being a list of allowed values")
         self._union(place, old, new)
         self._fields(place, old, new)
         self._items(place, old, new)
@@ -78,7 +78,7 @@ class _JsonSchemas:
             return
         was, now = old.get("anyOf", []), new.get("anyOf", [])
         if len(was) != len(now):
-            self._break(place, "takes other types than it did")
+            self._break(place, "accepts other types than before")
             return
         for old_branch, new_branch in zip(was, now, strict=True):
             self._part(place, old_branch, new_branch)
@@ -92,22 +92,22 @@ class _JsonSchemas:
                 self._break(inner, "was removed")
                 continue
             if (name in required_before) != (name in required_now):
-                self._break(inner, "was or is required, not both")
+                self._break(inner, "started or stopped being required")
             self._part(inner, part, now[name])
         for name in now.keys() - was.keys():
             if name in required_now or "default" not in now[name]:
                 self._break(f"{place}.{name}", "was added without a default")
         if required_now - now.keys() != required_before - was.keys():
-            self._break(place, "requires other fields than it did")
+            self._break(place, "requires other fields than before")
         others = [s.get("additionalProperties", True) for s in (old, new)]
         if all(isinstance(s, dict) for s in others):
             self._part(f"{place}.*", *others)
         elif others[0] != others[1]:
-            self._break(place, "takes other fields than it did")
+            self._break(place, "accepts other fields than before")
 
     def _items(self, place: str, old: Json, new: Json) -> None:
         if ("items" in old) != ("items" in new):
-            self._break(place, "was or is a list, not both")
+            self._break(place, "started or stopped being a list")
         elif "items" in old:
             self._part(f"{place}[]", old["items"], new["items"])
         was, now = old.get("prefixItems", []), new.get("prefixItems", [])
@@ -128,7 +128,7 @@ def _resolved(part: Json, defs: Json) -> Json:
 
 
 def avro_breaks(old: Json, new: Json, place: str = "") -> list[str]:
-    """Of two records: fields stay, in type and default; new ones have a default."""
+    """Compares two records: fields keep their type and default; new fields have a default."""
     broken = []
     for rule in ("type", "name", "namespace"):
         if old.get(rule) != new.get(rule):
@@ -142,7 +142,7 @@ def avro_breaks(old: Json, new: Json, place: str = "") -> list[str]:
             continue
         broken += _avro_type_breaks(field["type"], now[name]["type"], inner)
         if field.get("default", _ABSENT) != now[name].get("default", _ABSENT):
-            broken.append(f"{inner}: has another default than it had")
+            broken.append(f"{inner}: has another default than before")
     for name in now.keys() - was.keys():
         if "default" not in now[name]:
             broken.append(f"{place}.{name}: was added without a default")

@@ -1,4 +1,4 @@
-"""One example of each message, as it stands in the topics: what the published files show.
+"""One example of each message as it is in the topics; the published examples show these.
 
 The amounts and ids agree with each other where one message follows from another.
 """

@@ -95,12 +95,12 @@ def _json_schema(name: str, type: Any) -> Json:
 
 
 def _state_schema() -> Json:
-    """State is msgpack; this is the same value as JSON, under the kind of its key."""
+    """State values as JSON, each under the kind of its key; on the wire they are msgpack."""
     tops, parts = msgspec.json.schema_components(
         STATE_TYPES.values(), ref_template="#/$defs/{name}"
     )
     top = {
-        "description": "One value of `state`, by the kind of its key. On the wire it is msgpack.",
+        "description": "A value of `state`, under the kind of its key. On the wire it is msgpack.",
         "type": "object",
         "properties": {
             name: {**top, "default": None} for name, top in zip(STATE_TYPES, tops, strict=True)
@@ -130,7 +130,7 @@ def _document(name: str, top: Json, parts: Json) -> Json:
 
 
 def _polished(part: Any, field: str = "") -> Any:
-    """Patterns as ECMA-262 writes them, and what the types leave to a plain text or integer."""
+    """Rewrites patterns for ECMA-262, and adds formats and bounds that the types do not have."""
     if isinstance(part, list):
         return [_polished(p, field) for p in part]
     if not isinstance(part, dict):
@@ -171,7 +171,7 @@ def example_files() -> dict[str, Any]:
 
 
 def vectors() -> Json:
-    """What a program in another language is checked against."""
+    """Test vectors for programs in other languages."""
     keyed = [("w1", "transfer-1"), ("alice", "a"), ("wallet-0001", "k" * 200), ("a:b_c-D", "é 😀")]
     accounts = ("w1", "w2", "alice", "wallet-0001", "a", "assets:bank", "x" * 64)
     return {
@@ -210,7 +210,7 @@ def vectors() -> Json:
 
 
 def generate() -> dict[Path, str]:
-    """Every file but the versions, by its path from the root."""
+    """All files except the versions, by path from the root."""
     files = {PUBLISHED / f"{n}.schema.json": _text(s) for n, s in json_schemas().items()}
     files |= {PUBLISHED / f"{n}.avsc": _text(s) for n, s in avro_schemas().items()}
     files |= {
@@ -224,7 +224,7 @@ def generate() -> dict[Path, str]:
 
 
 def next_versions(root: Path, files: dict[Path, str]) -> tuple[dict[Path, str], list[str]]:
-    """The versions to add to what is published, and what the new schemas would break."""
+    """The versions to add to the published ones, and what the new schemas would break."""
     added, broken = {}, []
     for path, text in files.items():
         if path.parent != PUBLISHED or path.name == "vectors.json":
@@ -261,7 +261,7 @@ def main() -> int:
     files = generate()
     added, broken = next_versions(ROOT, files)
     if broken:
-        sys.stderr.write("Nothing was written: the change breaks what is published.\n")
+        sys.stderr.write("Nothing was written: the change breaks published versions.\n")
         sys.stderr.writelines(f"  {what}\n" for what in broken)
         return 1
     for path, text in (files | added).items():

@@ -1,4 +1,4 @@
-"""The reference pages on reasons and messages, from the catalogue and the types themselves."""
+"""The reference pages on reasons and messages, generated from the catalogue and the types."""
 
 from typing import Any, Final, get_args
 
@@ -28,45 +28,46 @@ _REASONS_INTRO: Final = f"""# Reasons
 {_GENERATED}
 
 All reasons for which the ledger refuses or rejects a command, in order of precedence: if several
-apply, the first is answered, for every kind of command. A reason is never renamed and never reused.
-The status is that of the HTTP answer.
+apply, the first is reported, for every kind of command. A reason is never renamed or reused. The
+status is the HTTP status of the response.
 
-- **later**: whether a new command, with a new key, may succeed later without being changed.
-- **frozen**: whether the outcome is kept for good under the idempotency key. If not, the command
-  was refused as invalid: it never owned a transaction id, and may be sent again with the same key.
+- **later**: whether the same command with a new key may succeed later.
+- **frozen**: whether the outcome is stored permanently under the idempotency key. If not, the
+  command was refused as invalid and never owned a transaction id. Its key is still free, unless
+  the reason is `idempotency_key_reused`.
 """
 
 _MESSAGES_INTRO: Final = f"""# Messages
 
 {_GENERATED}
 
-The fields of each message, from the types in `schemas/`. JSON Schema and Avro files, an example of
-each message, and vectors for ids, partitions and fingerprints are in `schemas/published/`; every
-published version stays in `schemas/published/versions/`. Fields are only ever added,
-with defaults.
+The fields of each message, generated from the types in `schemas/`. `schemas/published/` contains
+JSON Schema and Avro files, an example of each message, and test vectors for ids, partitions and
+fingerprints. Every published version stays in `schemas/published/versions/`. Fields are only ever
+added, with defaults.
 
-Amounts are integers of minor units. Times are milliseconds since 1970 in UTC. A field that is
-absent has its default; null is a value only where it says so here.
+Amounts are integers of minor units. Times are milliseconds since 1970 in UTC. An absent field has
+its default. Null is a value only for types that list it.
 """
 
 _COMMANDS_INTRO: Final = f"""## Commands
 
-In `commands`, with the account's id as the record's key. Three encodings differ by their first
-byte: JSON; Avro in the Confluent wire format (0x00, then the schema's id as 4 bytes, most
+In `commands`, with the account's id as the record's key. The first byte distinguishes three
+encodings: JSON; Avro in the Confluent wire format (0x00, then the schema's id as 4 bytes, most
 significant first); Avro single-object encoding (0xC3 0x01, then the 8 bytes of the fingerprint).
 
-In Avro all kinds share one flat record, `command.avsc`: `kind` is text, and what a kind does not
-have is null. A producer's own schema may be another one; but it has neither bytes nor
-floating-point numbers, does not contain itself, and no array of it has items that take no bytes. A
-field of it that the kind does not have must be null.
+In Avro all kinds share one flat record, `command.avsc`: `kind` is text, and fields that a kind does
+not have are null. A producer may use its own schema, if that has no bytes, no floating-point
+numbers, no recursion, and no array whose items take no bytes. Its fields that the kind does not
+have must be null.
 
 A command is at most {field_types.MAX_COMMAND_BYTES} bytes, in the topic and as JSON. JSON is UTF-8
-without byte-order mark, no object in it has two fields of one name, and it is nested at most
-{command_validation.MAX_DEPTH} deep. A field that the kind does not have is refused, not dropped.
-No text may contain U+0000 or an unpaired surrogate. `metadata` has at most
+without a byte-order mark. No object in it has duplicate field names, and it is nested at most
+{command_validation.MAX_DEPTH} levels deep. A command with a field that its kind does not have is
+refused. No text may contain U+0000 or an unpaired surrogate. `metadata` has at most
 {field_types.MAX_METADATA_BYTES} bytes of UTF-8 in names and values together.
 
-`id` or `idempotency_key` is required; where the key is absent the id is the key.
+`id` or `idempotency_key` is required. If the key is absent, the id is the key.
 """
 
 
@@ -94,14 +95,14 @@ def messages_page() -> str:
         *_tables(*get_args(coordination.CoordinationMessage)),
         "## Journal\n\nIn `journal`, as JSON.\n",
         *_tables(journal.JournalRecord),
-        "## Transactions\n\nIn `transactions`, as JSON, or Avro by `transaction.avsc` where it is "
+        "## Transactions\n\nIn `transactions`, as JSON, or as Avro with `transaction.avsc` if "
         "configured.\n",
         *_tables(published_records.TransactionRecord),
-        "## Results\n\nIn `results`, as JSON. `result.avsc` is for those who keep them as Avro.\n",
+        "## Results\n\nIn `results`, as JSON. `result.avsc` is for readers that store Avro.\n",
         *_tables(published_records.Result),
         "## Dead letters\n\nIn `commands.dead`, as JSON.\n",
         *_tables(published_records.DeadLetter),
-        "## State\n\nIn `state`, as msgpack arrays, their elements in this order.\n",
+        "## State\n\nIn `state`, as msgpack arrays with the elements in this order.\n",
         *_tables(
             state.AccountState,
             state.SystemAccountState,
@@ -143,7 +144,7 @@ def _commands() -> str:
         parts.append(f"### `{kind.__struct_config__.tag}`\n")
         if words := kind.__dict__.get("__doc__"):
             parts.append(f"{' '.join(words.split())}\n")
-        parts.append(_table(own) if own else "Nothing of its own.\n")
+        parts.append(_table(own) if own else "No fields of its own.\n")
     parts += _tables(commands.PostEntry)
     return "\n".join(parts)
 

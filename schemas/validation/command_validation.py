@@ -38,7 +38,7 @@ _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
 class UnreadableRecord(NamedTuple):
-    """A record that is not a valid command: the reason, a text, and its label if it has one."""
+    """A record that is not a valid command: the reason, a detail text, and the label if any."""
 
     reason: Reason
     detail: str
@@ -105,7 +105,7 @@ def scan_label(value: bytes) -> str | None:
 
 
 def has_duplicate_field(value: bytes) -> bool:
-    """Whether an object in this well-formed JSON has two fields of one name."""
+    """Whether an object in this well-formed JSON has duplicate field names."""
     try:
         json.loads(value, object_pairs_hook=_object, parse_int=_integer)
     except _Invalid:
@@ -230,7 +230,7 @@ class _Field(NamedTuple):
 
 
 def _entries(command: dict[str, Any], form: dict[str, _Field]) -> list[Any]:
-    """The entries of a post, each checked by itself; their number is checked with the command."""
+    """The entries of a post, each checked separately; their number is checked with the command."""
     entries = command.get("entries")
     return entries if "entries" in form and isinstance(entries, list) else []
 
@@ -273,7 +273,7 @@ def _form(type: type[Struct]) -> dict[str, _Field]:
         hint = hints[field.name]
         info = inspect.type_info(hint)
         if isinstance(info, inspect.VarTupleType):
-            # Only their number is checked here; each is checked by itself, so that it can be named.
+            # Only their number is checked here. `_check` checks each, so that the error names it.
             hint = Annotated[list[Any], Meta(max_length=info.max_length)]
         form[field.name] = _Field(hint, field.required, describe(info))
     return form
