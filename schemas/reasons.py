@@ -1,8 +1,8 @@
 """The catalogue of reasons for which the ledger refuses or rejects a command.
 
-The order of the catalogue is the precedence: if several reasons apply, the first is answered, for
-every kind of command. A reason is never renamed and never reused. The HTTP
-status is what the ingress answers.
+The order of the catalogue is the precedence: if several reasons apply, the first is reported, for
+every kind of command. A reason is never renamed or reused. The HTTP status is that of the ingress'
+response.
 """
 
 from enum import StrEnum
@@ -140,7 +140,7 @@ CATALOGUE: Final[dict[Reason, ReasonMeaning]] = {
 PRECEDENCE: Final[dict[Reason, int]] = {reason: place for place, reason in enumerate(Reason, 1)}
 
 # Reasons of a command that never owned its transaction id: it was unreadable or misrouted, or its
-# key belongs to another command. They are answered by position and are never frozen.
+# key belongs to another command. Their outcome is found by position and never frozen.
 NEVER_FROZEN: Final = frozenset(
     reason for reason in Reason if PRECEDENCE[reason] <= PRECEDENCE[Reason.IDEMPOTENCY_KEY_REUSED]
 )
