@@ -1,7 +1,7 @@
-"""Work that goes on beside the requests for as long as the process: turn after turn, in one task.
+"""A background task of the ingress: repeats one piece of work for as long as the process runs.
 
-What passes by itself, Postgres being away for one, is told and waited out, with pauses that grow;
-any other error ends the task, and its watcher ends the process.
+It waits out transient errors, such as an unavailable Postgres, with growing pauses, and logs them.
+Any other error ends the task; the service watches it and ends the process.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Background(ABC):
         *,
         transient: tuple[type[Exception], ...] = queries.UNAVAILABLE,
     ) -> None:
-        """`waits` is what is told of it, before each pause, while `passing` errors come."""
+        """Logs `waiting_message` before each pause after a `transient` error."""
         self._waiting_message = waiting_message
         self._pause_s = pause_s
         self._transient = transient
@@ -35,14 +35,14 @@ class Background(ABC):
 
     @abstractmethod
     async def turn(self) -> None:
-        """One round of the work; at once followed by the next."""
+        """One round of the work. The next one follows at once."""
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     @property
     def task(self) -> asyncio.Task[None]:
-        """Ends by an error that is not expected, or when it is closed."""
+        """Ends with an unexpected error, or when closed."""
         assert self._task is not None, "it was started"
         return self._task
 
@@ -58,7 +58,7 @@ class Background(ABC):
             try:
                 await self.turn()
             except self._transient as error:
-                # A turn that went on for a while was not what fails again and again.
+                # A turn that ran for a while is not part of a series of failures.
                 if time.monotonic() - started_at > MAX_PAUSE_S:
                     pause_s = self._pause_s
                 log.warning(self._waiting_message, error=str(error).strip(), retry_in_s=pause_s)

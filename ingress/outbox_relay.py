@@ -1,13 +1,13 @@
-"""The relay: writes to `commands` what Postgres has decided to send.
+"""The outbox relay: sends commands from the Postgres outbox to `commands`.
 
-In this order, for some rows at a time:
+It takes a batch of rows at a time, in this order:
 
 1. lock unsent rows, skipping those that another ingress has locked;
-2. send each, and wait until Kafka has it;
-3. write down where it lies, and commit.
+2. send each command, and wait for Kafka's acknowledgement;
+3. record the offsets, and commit.
 
-A death between 2 and 3 sends it again, by the same key: the ledger answers that as a replay. What
-cannot be sent stays, and is tried again.
+A crash between 2 and 3 sends the commands again, with the same keys; the ledger answers replays.
+Commands that cannot be sent stay in the outbox and are retried.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from plumbing.worker.crash_points import CrashPoints
 from schemas.commands import Command
 
 BATCH_ROWS: Final = 100
-# What another ingress wrote down and did not send is found so often.
+# How often to look for rows that another ingress wrote but did not send.
 POLL_INTERVAL_S: Final = 1.0
 RETRY_PAUSE_S: Final = 0.5
 
@@ -35,7 +35,7 @@ _decode: Final[Callable[[str], Command]] = msgspec.json.Decoder(Command).decode
 
 class Sender(Protocol):
     async def send(self, command: Command) -> tuple[int, int]:
-        """The partition and the offset where Kafka has it. Raises where that is not certain."""
+        """Returns the partition and the offset. Raises if the append is uncertain."""
 
 
 class _OutboxRow(Struct, frozen=True):

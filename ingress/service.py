@@ -59,7 +59,7 @@ PROBE_TIMEOUT_S = 2.0
 RETRY_S = 0.5
 SHUTDOWN_TIMEOUT_S = 5.0
 CHECK_TIMEOUT_S = 10.0
-# How many registrations wait for their password to be hashed, one after the other.
+# How many registrations may wait for the one thread that hashes their passwords.
 MAX_WAITING_REGISTRATIONS = 64
 
 log = structlog.stdlib.get_logger(__name__)
@@ -67,7 +67,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class IngressService:
-    """All that serves. Nothing of it is open yet."""
+    """The parts of the ingress, wired but not started."""
 
     settings: IngressSettings
     registry: CollectorRegistry
@@ -194,9 +194,9 @@ async def _serve(settings: IngressSettings) -> None:
     admin = clients.admin(settings, ids.service_name(settings.ledger_id, "ingress"))
     stop = _stop_on_signal()
     pool = connection_pool.pool(settings.database, settings.database_pool_size, client_id)
-    # Of its own: requests that wait for theirs must not make an ingress seem unable to serve.
+    # A separate pool: an exhausted pool for requests must not make /ready fail.
     probing = connection_pool.pool(settings.database, 1, f"{client_id}-ready")
-    if not await _kafka_is_there(admin, settings, stop):
+    if not await _wait_for_kafka(admin, settings, stop):
         return
     await asyncio.to_thread(topic_check.check_topics, admin, settings)
     await connection_pool.check_not_refused(settings.database)
@@ -298,10 +298,10 @@ def _stop_on_signal() -> asyncio.Event:
     return stop
 
 
-async def _kafka_is_there(
+async def _wait_for_kafka(
     admin: AdminClient, settings: IngressSettings, stop: asyncio.Event
 ) -> bool:
-    """Waits for the broker for a while; False when asked to stop meanwhile."""
+    """Waits for the broker. Returns False if `stop` is set first. Raises a Failure on timeout."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not stop.is_set():
         error = await asyncio.to_thread(clients.unreachable_reason, admin, PROBE_TIMEOUT_S)

@@ -1,9 +1,9 @@
-"""Wallets that are opened over HTTP: asked for in one Postgres transaction with the outbox row that
-the relay sends, and open once the books have them.
+"""The directory of wallets, which opens them and looks them up.
 
-Keeps the rule that no command for such a wallet is sent before it is open: who asks earlier waits,
-and is told to come again where that takes too long. Facts about a wallet never change, so they are
-remembered.
+A wallet and the outbox row that opens it are written in one Postgres transaction. The wallet is
+open when the read model has its account. Keeps the rule that no command for a wallet is sent before
+it is open: earlier requests wait, and must be repeated if that takes too long. A wallet never
+changes, so it is cached.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ MAX_CACHED_WALLETS: Final = 100_000
 POLL_S: Final = 0.01
 MAX_POLL_S: Final = 0.1
 RETRY_AFTER_S: Final = "1"
-# The idempotency key of the command that opens a wallet: there is one for each.
+# The idempotency key of the command that opens a wallet: each account has its own key space.
 OPENING_KEY: Final = "open"
-# Of one user: lists of wallets are told whole.
+# For each user, because lists of wallets are not paged.
 MAX_WALLETS: Final = 100
 
 
@@ -57,14 +57,14 @@ class WalletDirectory:
         return self._wallets.get(id) or await self._find("wallet", id=id)
 
     async def default(self, user_id: str) -> Wallet | None:
-        """None: a user without wallets, as an admin made at the command line is."""
+        """Returns None for a user without wallets, such as an admin from the command line."""
         return self._defaults.get(user_id) or await self._find("wallet_default", user_id=user_id)
 
     async def receiving(
         self, currency: str, *, reference: str | int | None = None, email: str | None = None
     ) -> Wallet | None:
-        """The wallet that money for a user goes to: of the currency, or else the default one. None:
-        there is no such user, or one without wallets, as staff are: which, takes the same work."""
+        """The wallet that receives money for a user: one of the currency, or else the default one.
+        Returns None for an unknown user and, after the same work, for staff without wallets."""
         user_reference = None if reference is None else directory.parse_reference(reference)
         address = None if email is None else emails.parse_email(email)
         receiver = (user_reference, None if address is None else address.lower())
@@ -83,7 +83,7 @@ class WalletDirectory:
                 email=receiver[1],
                 currency=currency,
             )
-        # Another currency's is the answer only until there is one of this currency.
+        # Do not cache a wallet of another currency: one of this currency may be opened.
         if wallet is not None and wallet.currency == currency:
             self._remember(wallet)
             self._receiving[*receiver, currency] = wallet
@@ -101,10 +101,10 @@ class WalletDirectory:
         trace: str | None = None,
         event: entries.Event | None = None,
     ) -> Wallet:
-        """Written down, with `event` about it; the relay sends it. The first one is the default
-        one. Raises a Problem for a user who has too many."""
+        """Writes a wallet, its outbox row and `event`; the relay sends the command. A user's first
+        wallet is the default one. Raises an HttpProblem if the user has too many."""
         async with self._pool.connection() as connection, connection.transaction():
-            # Who opens several at once opens one after the other, or all would be the last one.
+            # Concurrent requests of a user must not pass the limit or open two default wallets.
             await queries.run(connection, "user_lock", id=user_id)
             existing = await queries.every(connection, "wallets", Wallet, user_id=user_id)
             if len(existing) >= MAX_WALLETS:
@@ -118,7 +118,7 @@ class WalletDirectory:
         return wallet
 
     async def is_open(self, id: str, wait_s: float) -> bool:
-        """Whether the books have it, now or within the time."""
+        """Whether the read model has the wallet's account, now or within `wait_s`."""
         if id in self._open:
             return True
         deadline = time.monotonic() + wait_s
@@ -166,8 +166,8 @@ async def add_wallet(
     is_default: bool,
     trace: str | None,
 ) -> Wallet:
-    """A wallet and the outbox row that opens it, in the caller's transaction. Nudge the relay
-    afterwards."""
+    """Writes a wallet and the outbox row that opens it, in the caller's transaction. Nudge the
+    relay after the commit."""
     id = str(uuid.uuid4())
     command = OpenAccount(
         account=id,
@@ -190,5 +190,5 @@ async def add_wallet(
         transaction_id=commands.transaction_id(command),
         command=msgspec.json.encode(command).decode(),
     )
-    assert wallet is not None, "it was inserted"
+    assert wallet is not None, "INSERT returns the row"
     return wallet

@@ -1,5 +1,7 @@
-"""Who did what over HTTP: rows that are only ever added, in the transaction of what they are about
-or, for what goes to Kafka, before it is sent.
+"""Rows of the audit log: who did what over HTTP.
+
+Rows are only ever inserted, in the transaction of the change or, for commands, before they are sent
+to Kafka.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +37,7 @@ async def note(
     user_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """`user_id` where the caller is not signed in yet."""
+    """Records what a request did. Pass `user_id` if the caller is not signed in yet."""
     await add(connection, [event(call, action, subject, user_id=user_id, detail=detail)])
 
 

@@ -1,4 +1,4 @@
-"""The audit log, for who may read it: who did what over HTTP, the latest first."""
+"""The route that lists the audit log, latest first."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -102,7 +102,7 @@ class AuditLog:
         user_id = None
         if filters.user is not None:
             user = await self._users.by_reference(filters.user)
-            user_id = user.id if user is not None else ""  # nobody's rows
+            user_id = user.id if user is not None else ""  # matches no row
         before, before_id = _page_start(self._positions.read_cursor(filters.cursor), filters.until)
         async with self._pool.connection() as connection:
             rows = await queries.every(
@@ -143,7 +143,7 @@ def _cursor(row: _AuditRow) -> str:
 
 
 def _page_start(cursor: str | None, until: datetime | None) -> tuple[datetime, int]:
-    """Where a page begins: rows before this time and id."""
+    """Where a page starts: at the rows before this time and id."""
     if cursor is None:
         return until or END_OF_TIME, -1 if until is not None else LAST_ID
     match = _CURSOR(cursor)

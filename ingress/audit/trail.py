@@ -1,9 +1,9 @@
-"""Rows of the audit log that are written outside a request's own transaction.
+"""Writes the rows of the audit log that are not part of a request's own transaction.
 
-Keeps the rule that an operator's command is in the log before it is handed to Kafka. All that wait
-at the same moment share one transaction. Anybody can cause refusals without end, so these are
-counted in memory and written every second: those of one kind as one row, within a budget of rows
-for each source. A stranger's flood uses up the budget of strangers only.
+Keeps the rule that an operator's command is in the log before it is sent to Kafka. Commands that
+wait at the same time share a transaction. Anybody can cause any number of refusals, so they are
+counted in memory and written every second: one row for each kind, within a budget of rows for each
+source. A flood from strangers uses up only the strangers' budget.
 """
 
 import asyncio
@@ -66,14 +66,14 @@ class AuditTrail(Background):
         self._refusals = RefusalCounts(now=time.monotonic())
 
     async def add(self, event: Event) -> None:
-        """Returns when it is committed. Raises what keeps Postgres from that."""
+        """Returns when the row is committed. Raises the error if that fails."""
         written = asyncio.get_running_loop().create_future()
         self._pending.append(_PendingEvent(event, written))
         self._wake.set()
         await written
 
     def add_refusal(self, refusal: Refusal) -> None:
-        """It is written within about a second."""
+        """The refusal is written within about a second."""
         self._refusals.add(refusal)
 
     async def turn(self) -> None:
@@ -119,7 +119,7 @@ class AuditTrail(Background):
 
 
 def _error_for_request(error: BaseException) -> BaseException:
-    """A waiting request is not cancelled because this task is."""
+    """The cancellation of this task must not cancel a waiting request."""
     return error if isinstance(error, Exception) else TimeoutError("the ingress stops")
 
 
@@ -158,7 +158,7 @@ class RefusalCounts:
         ]
 
     def put_back(self, refusals: Sequence[Refusal]) -> None:
-        """They were not written."""
+        """Takes back rows that could not be written."""
         for event, source in refusals:
             self._budgets[source].put_back(event)
 

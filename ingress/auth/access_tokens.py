@@ -1,7 +1,7 @@
-"""Access tokens: short-lived, signed, read without a query.
+"""Access tokens: short-lived, signed, verified without a query.
 
-One algorithm, whatever a token says of itself; keys by their id, a new one each day. A token
-carries the counter of its user's row: the guard refuses one whose counter was left behind.
+Only one algorithm is accepted, whatever the token's header says. Keys are identified by `kid` and
+change daily. A token carries its user's revocation counter; the authenticator refuses an older one.
 """
 
 import time
@@ -16,7 +16,7 @@ from ingress.http.routes import Caller
 ALGORITHM: Final = "HS256"
 TYPE: Final = "at+jwt"
 MAX_LENGTH: Final = 2_048
-# By how much the clocks of ingresses may differ.
+# The clocks of two ingresses may differ by this much.
 LEEWAY_S: Final = 5.0
 _REQUIRED: Final = ["exp", "iat", "iss", "sub", "sid", "num", "role", "cnt"]
 
@@ -24,7 +24,7 @@ _REQUIRED: Final = ["exp", "iat", "iss", "sub", "sid", "num", "role", "cnt"]
 class Access(NamedTuple):
     caller: Caller
     counter: int
-    expires_at: float  # the leeway included
+    expires_at: float  # includes the leeway
 
 
 class AccessTokens:
@@ -34,7 +34,7 @@ class AccessTokens:
         self.ttl_s = ttl_s
 
     def make(self, caller: Caller, counter: int) -> str:
-        """`counter` was read together with the caller's role."""
+        """`counter` must have been read together with the caller's role."""
         now = time.time()
         kid, key = self._keys.access_key(now)
         claims: dict[str, Any] = {
@@ -50,7 +50,7 @@ class AccessTokens:
         return jwt.encode(claims, key, ALGORITHM, headers={"kid": kid, "typ": TYPE})
 
     def read(self, token: str) -> Access | None:
-        """None: not one of ours, or expired."""
+        """Returns None for a token that is expired or was not signed by this ledger."""
         if len(token) > MAX_LENGTH:
             return None
         try:

@@ -1,6 +1,6 @@
-"""The sessions and API keys of other users, for admins: listed and ended.
+"""Routes for admins: list and end the sessions and API keys of other users.
 
-Ending all sessions revokes the access tokens of the user, too.
+Ending all sessions of a user also revokes the user's access tokens.
 """
 
 import uuid
@@ -105,7 +105,7 @@ class SessionAdminRoutes:
     async def end_sessions(self, call: Call[None, None]) -> Answer:
         user = await self._user(call)
         async with self._pool.connection() as connection:
-            # A session that begins meanwhile is seen, or begins after this.
+            # A concurrent sign-in either commits before this lock or starts after this commit.
             await queries.run(connection, "user_lock", id=user.id)
             await session_store.revoke(connection, user.id, SESSION)
             await entries.note(connection, call, "ended all sessions of a user", user.id)

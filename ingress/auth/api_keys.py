@@ -1,7 +1,7 @@
-"""API keys: what a service signs in with. Shown once, kept as a hash, revocable, and for no more
-than its scopes within its owner's role.
+"""API keys: credentials of services. Each is shown once, stored as a hash, and revocable.
 
-Keeps the rules that a stolen session creates no key, and that every key expires.
+A key permits its scopes, within its owner's role. Keeps the rules that a stolen session cannot
+create a key, and that every key expires.
 """
 
 import uuid

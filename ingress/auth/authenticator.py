@@ -1,8 +1,8 @@
-"""Who asks: found out once for each token, then remembered, so that a request makes no query.
+"""Identifies the caller of a request. Each token is looked up once, then cached.
 
-Keeps the rule that what was revoked is refused: Postgres notifies every ingress, and while the
-notifications cannot be relied on nothing is remembered and each request makes a query. Credentials
-that are not valid are a problem, never "nobody".
+Keeps the rule that revoked credentials are refused: Postgres notifies every ingress of revocations.
+While notifications are not reliable, the cache is bypassed and each request makes a query. Invalid
+credentials are a problem; they never make a caller anonymous.
 """
 
 import time
@@ -22,7 +22,7 @@ from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 
 MAX_CACHED_CALLERS: Final = 20_000
-# How long a cookie or an API key is believed without a query.
+# How long a cookie or an API key is accepted without a query.
 CACHE_TTL_S: Final = 30.0
 LAST_USED_INTERVAL_S: Final = 60.0
 
@@ -33,7 +33,7 @@ class _CachedCaller(NamedTuple):
 
 
 class Holder(Struct, frozen=True):
-    """Whose token it is, where it is valid now."""
+    """The holder of a token that is currently valid."""
 
     session_id: str
     kind: str
@@ -56,7 +56,7 @@ class Authenticator:
         self._keys = keys
         self._access = access
         self._revocations = revocations
-        # Apart, as what comes by cookie is asked for more than a bearer token is.
+        # Two caches: a cookie also needs a CSRF check, so it must not pass as a bearer token.
         self._bearer_cache: dict[str, _CachedCaller] = {}
         self._cookie_cache: dict[str, _CachedCaller] = {}
         revocations.subscribe(self._bearer_cache.clear)
@@ -103,14 +103,14 @@ class Authenticator:
                 user_id=access.caller.id,
                 counter=access.counter,
             )
-        assert row is not None, "EXISTS is a row"
+        assert row is not None, "SELECT EXISTS returns a row"
         return row.current
 
     async def _by_cookie(self, request: web.Request, cookie: str) -> Caller:
         caller = self._cached_caller(self._cookie_cache, cookie)
         if caller is None:
             caller = await self._by_secret(cookie, client_secrets.COOKIE, self._cookie_cache)
-        assert caller.session_id is not None, "a cookie is a session's"
+        assert caller.session_id is not None, "every cookie belongs to a session"
         cookies.check_csrf(request, self._keys, caller.session_id)
         return caller
 
@@ -129,7 +129,8 @@ class Authenticator:
         if holder is None:
             raise unauthenticated()
         caller = _caller(holder)
-        # Where something was revoked meanwhile it may be this: the next request asks again.
+        # A revocation during the query may concern this token: do not cache, so that the next
+        # request queries again.
         if revocations_before == self._revocations.count:
             _store(cache, token, caller, time.time() + min(CACHE_TTL_S, holder.expires_in_s))
         return caller

@@ -1,6 +1,7 @@
-"""Takes away the rows of sessions and keys that ended long ago, with them the refresh tokens that
-were used, and counts of wrong passwords that count no more: each ingress now and then, some at a
-time.
+"""Deletes sessions and API keys that ended long ago, with their spent refresh tokens, and expired
+counts of wrong passwords.
+
+Every ingress does so once an hour, in batches.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ class Cleanup(Background):
         await asyncio.sleep(PAUSE_S if await self.sweep() >= BATCH_ROWS else INTERVAL_S)
 
     async def sweep(self) -> int:
-        """How many rows are gone."""
+        """Returns how many rows it deleted."""
         async with self._pool.connection() as connection:
             deleted = await queries.run(
                 connection, "tokens_sweep", kept_days=KEPT_DAYS, limit=BATCH_ROWS

@@ -1,6 +1,7 @@
-"""Secrets that clients keep: refresh tokens, cookies, API keys. Random, and kept as hashes only.
+"""Secrets held by clients: refresh tokens, cookies, API keys. Random; only hashes are stored.
 
-Each begins with what it is, and the hash is of all of it: none can be used as another.
+Each starts with a prefix for its kind, and the hash covers the prefix, so no secret can be used as
+another kind.
 """
 
 import base64
@@ -20,7 +21,7 @@ def new_secret(kind: str) -> str:
 
 
 def next_refresh_token(token: str, salt: bytes, client: bytes) -> str:
-    """The refresh token that replaces one. Only the client that holds that one gets the same."""
+    """The refresh token that replaces `token`. Only the same client derives the same one."""
     mac = hmac.digest(token.encode(), salt + client, hashlib.sha256)
     return REFRESH + base64.urlsafe_b64encode(mac).decode().rstrip("=")
 
@@ -30,10 +31,10 @@ def salt() -> bytes:
 
 
 def is_well_formed(text: str, kind: str) -> bool:
-    """Whether it can be one: what cannot is not looked for."""
+    """Whether it can be such a secret. Anything else needs no query."""
     return len(text) == _LENGTH and text.startswith(kind) and text.isascii()
 
 
 def hashed(token: str) -> bytes:
-    # Random enough that a slow hash adds nothing.
+    # The secret is random, so a slow hash adds no protection.
     return hashlib.sha256(token.encode()).digest()

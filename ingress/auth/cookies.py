@@ -1,7 +1,7 @@
-"""The browser's session cookie, and the token that proves a request comes from our own pages.
+"""The browser's session cookie, and the CSRF token that proves a request comes from our own pages.
 
-A script cannot read the cookie, and another site cannot read the token: who changes something needs
-both.
+Scripts cannot read the cookie, and other sites cannot read the token. A request that changes
+something needs both.
 """
 
 import base64
@@ -21,7 +21,7 @@ _SAME_SITE: Final = frozenset({"same-origin", "none"})
 
 
 def session_token(request: web.Request) -> str | None:
-    """Of all cookies that come along, which may be anybody's, this one is looked for alone."""
+    """Finds the session cookie without parsing the others, which anybody may have set."""
     token = None
     for cookie in request.headers.get("Cookie", "").split(";"):
         name, equals, value = cookie.partition("=")
@@ -46,7 +46,7 @@ def csrf_token(keys: SigningKeys, session_id: str) -> str:
 
 
 def check_csrf(request: web.Request, keys: SigningKeys, session_id: str) -> None:
-    """Of a request that is signed in by cookie."""
+    """Raises an HttpProblem if a request authenticated by cookie may come from another site."""
     if request.method in _SAFE:
         return
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in _SAME_SITE:

@@ -1,6 +1,6 @@
-"""The current password, asked again of a user who is signed in: the session may be stolen.
+"""Verifies the current password of a signed-in user, because the session may be stolen.
 
-Keeps the rule that wrong ones are counted for each user, as those at signing in are.
+Keeps the rule that wrong passwords are counted for each user, as at sign-in.
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ class CurrentPassword:
         self._attempts = attempts
 
     async def verify(self, call: Call[Any, Any], password: str) -> str:
-        """The hash that it fits. A write that relies on it requires that hash to be current
-        still, under a lock."""
+        """Returns the hash that the password matches. A later write must check, under a lock, that
+        this hash is still the current one."""
         user_id = call.caller.id
         counts = self._attempts.counts_for_user(user_id)
         async with self._pool.connection() as connection:
@@ -40,10 +40,11 @@ class CurrentPassword:
         return hashed
 
     def clients(self, call: Call[Any, Any]) -> list[bytes]:
-        """The keys that a hash of the caller's is counted by while it waits."""
-        place = self._attempts.place_key(address_of(call.request))
-        return [place, *(count.key for count in self._attempts.counts_for_user(call.caller.id))]
+        """The keys that the caller's place in the hashing queue is counted for."""
+        network = self._attempts.network_key(address_of(call.request))
+        return [network, *(count.key for count in self._attempts.counts_for_user(call.caller.id))]
 
     async def succeeded(self, connection: queries.Connection, user_id: str) -> None:
-        """In the transaction that writes: a right guess among too many writes nothing."""
+        """Call it in the transaction that writes. Raises an HttpProblem if too many attempts were
+        made meanwhile, so that a correct guess among too many writes nothing."""
         await self._attempts.succeeded(connection, self._attempts.counts_for_user(user_id))

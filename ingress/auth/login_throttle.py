@@ -1,9 +1,9 @@
-"""Wrong passwords, counted in Postgres: so many for one e-mail address and from one place, then one
-more now and then. Registrations from one place are counted alike.
+"""The rate limit of wrong passwords, counted in Postgres for each e-mail address and network.
 
-Keeps the rules that what is counted never depends on whether there is such an account, that an
-answer which tells something of a password is counted first, and that strangers' attempts keep
-nobody out who has signed in from where they are. It does not know what a password is.
+At the limit, one more attempt is accepted now and then. Registrations from one network are limited
+alike. Keeps three rules. Counting never depends on whether the account exists. An attempt is
+counted before its result is revealed. Strangers' attempts do not lock a user out of a network that
+the user has signed in from. It does not know what a password is.
 """
 
 import math
@@ -18,12 +18,12 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.settings import IngressSettings
 from ingress.sql import queries
 
-# Counts are of microseconds.
+# Postgres rounds intervals to microseconds.
 ROUNDING_S = 0.001
 
 
 class AttemptCount(NamedTuple):
-    """What is counted for, and how much of the window one wrong password takes."""
+    """A key to count for, and how much of its window one attempt uses up."""
 
     key: bytes
     cost_s: float
@@ -50,18 +50,18 @@ class LoginThrottle:
     def counts_for_sign_in(
         self, email: str, address: str | None, known_network: bool
     ) -> list[AttemptCount]:
-        """`was_here`: whether the user of that e-mail has signed in from that place."""
-        place = network_of(address)
+        """`known_network`: whether the user has signed in from this network before."""
+        network = network_of(address)
         who = f"email {email.lower()}"
-        # Counted apart, or a stranger could keep anybody from signing in.
-        counts = [self._count(f"{who} at {place}" if known_network else who, self._by_email_s)]
-        if place is not None:
-            # An account of one's own must not buy more guesses at others', nor neighbours behind
-            # the same address keep out who has been there.
+        # A known network has its own count, so that strangers cannot lock the user out.
+        counts = [self._count(f"{who} at {network}" if known_network else who, self._by_email_s)]
+        if network is not None:
+            # Signing in to one's own account must not reset the network's count. The count does
+            # not lock out users who have signed in from this network.
             cost_s = self._by_address_s
             counts.append(
                 self._count(
-                    f"place {place}", cost_s, success_resets=False, refuses=not known_network
+                    f"place {network}", cost_s, success_resets=False, refuses=not known_network
                 )
             )
         return counts
@@ -69,7 +69,7 @@ class LoginThrottle:
     def counts_for_user(self, user_id: str) -> list[AttemptCount]:
         return [self._count(f"user {user_id}", self._by_email_s)]
 
-    def place_key(self, address: str | None) -> bytes:
+    def network_key(self, address: str | None) -> bytes:
         return self._key(f"place {network_of(address)}")
 
     def _count(self, what: str, cost_s: float, **more: bool) -> AttemptCount:
@@ -78,9 +78,9 @@ class LoginThrottle:
     def _key(self, what: str) -> bytes:
         return self._keys.mac("attempts", what.encode())
 
-    async def registering(self, connection: queries.Connection, address: str | None) -> None:
-        """Counts one, whatever comes of it: the hash is what it costs. Raises a Problem where it is
-        one too many."""
+    async def count_registration(self, connection: queries.Connection, address: str | None) -> None:
+        """Counts an attempt, even if it fails later: its cost is the hash. Raises an HttpProblem
+        beyond the limit."""
         count = self._count(f"registration {network_of(address)}", self._registration_s)
         await self._spend(connection, [count], Code.TOO_MANY_REGISTRATIONS)
 
@@ -90,13 +90,13 @@ class LoginThrottle:
         counts: Sequence[AttemptCount],
         refusal: Code = Code.TOO_MANY_ATTEMPTS,
     ) -> None:
-        """Raises a Problem where no further attempt is taken now."""
+        """Raises an HttpProblem if no further attempt is accepted now."""
         wait_s = await self._wait_s(connection, [each for each in counts if each.refuses])
         if wait_s > ROUNDING_S:
             raise _too_many(refusal, wait_s)
 
     async def failed(self, connection: queries.Connection, counts: Sequence[AttemptCount]) -> None:
-        """Of many at once, those that are too many are told nothing."""
+        """Counts a wrong password. Raises an HttpProblem if concurrent ones reached the limit."""
         await self._spend(connection, counts, Code.TOO_MANY_ATTEMPTS)
 
     async def _spend(
@@ -114,13 +114,14 @@ class LoginThrottle:
         counted = {each.key for each in rows}
         refused = [each for each in counts if each.refuses and each.key not in counted]
         if refused:
-            # Others were counted between the two; the transaction ends with the Problem.
+            # Concurrent attempts were counted since the check. The problem rolls back this one.
             raise _too_many(refusal, await self._wait_s(connection, refused))
 
     async def succeeded(
         self, connection: queries.Connection, counts: Sequence[AttemptCount]
     ) -> None:
-        """As `failed`: a right guess among too many is told nothing either."""
+        """Resets the counts. Raises an HttpProblem if concurrent attempts reached the limit: a
+        correct guess among too many must not be revealed, either."""
         await self.check(connection, counts)
         for count in counts:
             if count.success_resets:
@@ -132,7 +133,7 @@ class LoginThrottle:
         row = await queries.one(
             connection, "attempts_wait", _Wait, **_count_arrays(counts), window_s=self._window_s
         )
-        assert row is not None, "an aggregate is a row"
+        assert row is not None, "an aggregate returns a row"
         return row.wait_s
 
 

@@ -59,11 +59,11 @@ class Passwords:
             return await self.hash_without_place(password)
 
     async def hash_without_place(self, password: str) -> str:
-        """For a caller that has a place, and for the ingress itself."""
+        """For a caller that already has a place, and for the ingress itself."""
         return await self._run(self._hasher.hash, normalized(password))
 
     async def check(self, password: str, hashed: str | None, clients: Sequence[bytes]) -> bool:
-        """False, after the same work, if `hashed` is None."""
+        """If `hashed` is None, returns False after the same work."""
         with self.place(clients):
             return await self.check_without_place(password, hashed)
 
@@ -74,7 +74,7 @@ class Passwords:
         return fits and hashed is not None
 
     def needs_rehash(self, hashed: str) -> bool:
-        """Whether it was made with other parameters than today's."""
+        """Whether it was hashed with other parameters than the current ones."""
         return self._hasher.check_needs_rehash(hashed)
 
     def close(self) -> None:
@@ -91,5 +91,5 @@ class Passwords:
 
 
 def normalized(password: str) -> str:
-    """The same letters, however a keyboard composes them."""
+    """One form for the same letters, however a keyboard composes them."""
     return unicodedata.normalize("NFKC", password)

@@ -1,6 +1,6 @@
-"""What people see and change of themselves: who they are, where they are signed in, their password.
+"""Routes for users about themselves: their profile, their sessions, their password.
 
-Another's session is as one that is not there.
+Keeps the rule that another user's session is reported as missing.
 """
 
 import uuid
@@ -125,7 +125,7 @@ class ProfileRoutes:
 
     async def me(self, call: Call[None, None]) -> Answer:
         user = await self._users.by_id(call.caller.id)
-        assert user is not None, "who asks is somebody"
+        assert user is not None, "the caller is a user"
         return Answer(directory.user_response(user))
 
     async def sessions(self, call: Call[None, None]) -> Answer:

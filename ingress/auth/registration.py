@@ -1,9 +1,11 @@
 """Registration: a user, a wallet and the command that opens it, in one Postgres transaction.
 
-In this order, once the network address may register one more: 1. hash the password; 2. write user,
-wallet, outbox row and session; 3. commit; then the relay sends the command, and the answer waits
-until the books have the wallet, for a while. A death before 3 leaves nothing, one after 3 leaves
-all of it: signing in goes on from there.
+First the registration is counted against the limit of its network address. Then, in this order:
+1. hash the password;
+2. write user, wallet, outbox row and session;
+3. commit.
+Afterwards the relay sends the command, and the response waits a short time for the wallet to open.
+A crash before 3 leaves nothing. A crash after 3 leaves everything, and the user can sign in.
 """
 
 import uuid
@@ -134,11 +136,11 @@ class Registration:
         if self._refuses_demo:
             demo_users.check_new_email(new_user.email)
             demo_users.check_new_password(new_user.password)
-        # A request without a place costs Postgres nothing.
+        # Take a place in the queue first, so that a full queue costs Postgres nothing.
         address = address_of(call.request)
-        with self._passwords.place([self._attempts.place_key(address)]):
+        with self._passwords.place([self._attempts.network_key(address)]):
             async with self._pool.connection() as connection:
-                await self._attempts.registering(connection, address)
+                await self._attempts.count_registration(connection, address)
             hashed = await self._passwords.hash_without_place(new_user.password)
         self._crash.reach("register.1-hashed")
         async with self._pool.connection() as connection:
@@ -172,7 +174,7 @@ async def add_user(
     password_hash: str | None,
     role: UserRole,
 ) -> User:
-    """Raises a Problem where there is somebody of that address."""
+    """Raises an HttpProblem if the address is taken."""
     row: dict[str, Any] = {
         "id": str(uuid.uuid4()),
         "email": email,
@@ -185,5 +187,5 @@ async def add_user(
         user = await queries.one(connection, "user_add", User, **row)
     except psycopg.errors.UniqueViolation:
         raise HttpProblem(Code.EMAIL_TAKEN) from None
-    assert user is not None, "it was inserted"
+    assert user is not None, "INSERT returns the row"
     return user

@@ -1,10 +1,10 @@
-"""What was revoked before its time, as every ingress must know at once: sessions and, after a
-change of role, every access token of a user.
+"""Revocations, which every ingress must know at once: ended sessions and, after a change of role,
+all access tokens of a user.
 
-Postgres sends a notification in the transaction that revokes. Each ingress listens on a connection
-of its own and sends itself a heartbeat, so that silence means a broken connection, never a quiet
-day. An ingress that has heard nothing for SILENCE_S asks Postgres for each request instead.
-Revocations are kept as long as an access token lives.
+The transaction that revokes sends a Postgres notification. Each ingress listens on its own
+connection and sends itself heartbeats, so silence means a broken connection. After SILENCE_S
+without a notification, an ingress queries Postgres for each request instead. Revocations are kept
+for the lifetime of an access token.
 """
 
 import time
@@ -26,11 +26,11 @@ USER: Final = "user"
 KEY: Final = "api_key"
 HEARTBEAT: Final = "heartbeat"
 PAUSE_S: Final = 0.5
-# Shorter than the time for an answer, which a wait for notifications counts as.
+# Shorter than the connection's answer timeout, which also limits a wait for notifications.
 HEARTBEAT_S: Final = 4.0
 SILENCE_S: Final = 20.0
 LOAD_TIMEOUT_S: Final = 30.0
-# An access token's end is told by the clock of the ingress that reads it.
+# The ingress that reads an access token decides by its own clock whether it has expired.
 CLOCK_SKEW_S: Final = 300.0
 
 
@@ -63,7 +63,7 @@ class Revocations(Background):
         self._users: dict[str, _Revoked] = {}
         self._listeners: list[Callable[[], None]] = []
         self._heard_at = float("-inf")
-        # Whether all revocations from before the start are known.
+        # Whether the revocations from before the start have been loaded.
         self.loaded = False
         self.count = 0
 
@@ -72,7 +72,7 @@ class Revocations(Background):
 
     @property
     def current(self) -> bool:
-        """Whether what is known can be relied on; otherwise Postgres has to be asked."""
+        """Whether the revocations in memory are complete. If not, query Postgres."""
         return time.monotonic() - self._heard_at < self._silence_s
 
     def is_revoked(self, access: Access) -> bool:
@@ -82,7 +82,7 @@ class Revocations(Background):
         return revoked is not None and access.counter < revoked.counter
 
     def receive(self, payload: str) -> None:
-        """A notification, as the SQL files write it."""
+        """Applies a notification, in the format that the SQL files write."""
         self._heard_at = time.monotonic()
         kind, _, rest = payload.partition(" ")
         if kind == HEARTBEAT:
@@ -104,13 +104,13 @@ class Revocations(Background):
             self._users[id] = _Revoked(max(counter, previous.counter if previous else 0), now)
 
     def _notify_listeners(self) -> None:
-        """What is remembered of tokens and users may be out of date."""
+        """Caches of callers and users may be stale."""
         self.count += 1
         for listener in self._listeners:
             listener()
 
     async def turn(self) -> None:
-        # It hangs up on a server that gives no answer in time.
+        # This connection closes if the server does not answer in time.
         connection = await Connection.connect(
             self._url,
             autocommit=True,
@@ -118,7 +118,7 @@ class Revocations(Background):
             connect_timeout=connection_pool.CONNECT_TIMEOUT_S,
         )
         async with connection:
-            # First listen, then load: nothing lies between.
+            # Listen before loading, so that no revocation is missed in between.
             await connection.execute(f"LISTEN {CHANNEL}")
             connection.answer_timeout_s = LOAD_TIMEOUT_S
             for each in await queries.every(
@@ -130,7 +130,7 @@ class Revocations(Background):
             self.loaded = True
             connected_at = time.monotonic()
             while True:
-                # Only what comes back shows that notifications are heard.
+                # A heartbeat that comes back proves that notifications are received.
                 await queries.run(
                     connection, "revocation_heartbeat", channel=CHANNEL, heartbeat=HEARTBEAT
                 )
@@ -138,7 +138,7 @@ class Revocations(Background):
                     self.receive(notification.payload)
                 silent_since = max(self._heard_at, connected_at)
                 if time.monotonic() - silent_since >= self._silence_s:
-                    raise psycopg.OperationalError("heartbeats do not come back")
+                    raise psycopg.OperationalError("no heartbeats received")
                 self._forget(time.monotonic() - self._kept_s)
 
     def _forget(self, before: float) -> None:

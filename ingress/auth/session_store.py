@@ -1,8 +1,8 @@
-"""Sessions and API keys as rows: begun, refreshed, ended.
+"""Sessions and API keys as rows: creates, refreshes and ends them.
 
-A refresh token is used once. One that comes again was copied, by whom is not known: its session
-ends. The exception is a lost answer: within RETRY_S the same client gets the same answer. All
-ingresses are notified of every ending in the transaction that makes it.
+A refresh token is used once. A second use means that it was copied, so its session ends. The
+exception is a lost response: within RETRY_S the same client gets the same response. The transaction
+that ends a session notifies all ingresses.
 """
 
 import hmac
@@ -21,7 +21,7 @@ from ingress.sql import queries
 from ingress.users.directory import User
 
 MAX_AGENT_LENGTH: Final = 300
-# How long a lost answer to a refresh is given again.
+# How long a client may repeat a refresh whose response was lost.
 RETRY_S: Final = 10.0
 
 
@@ -31,7 +31,7 @@ class _NewSessionRow(User, frozen=True, kw_only=True):
 
 
 class NewSession(Struct, frozen=True):
-    """A session with the user's row as it was when it began, and the client's secret."""
+    """A new session, with the user's row at that time and the client's secret."""
 
     id: str
     token: str
@@ -49,7 +49,7 @@ class Session(Struct, frozen=True, kw_only=True):
 
 
 class RefreshedSession(Struct, frozen=True, kw_only=True):
-    """`id`, `number` and what follows are the user's."""
+    """`id`, `number` and the fields after them are the user's."""
 
     session_id: str
     id: str
@@ -68,14 +68,14 @@ class PasswordHash(Struct, frozen=True):
 
 
 class _EndedTokens(Struct, frozen=True):
-    """A part of what has ended, and that ingresses were notified of it."""
+    """One batch of ended tokens. The same statement notified the ingresses of it."""
 
     ids: list[str]
     notified: str
 
 
 class _SpentToken(Struct, frozen=True):
-    """A refresh token that was used: its session, and whose that is."""
+    """The session of a used refresh token, and the user of that session."""
 
     id: str
     user_id: str
@@ -90,8 +90,8 @@ async def begin(
     ttl_s: int,
     limit: int,
 ) -> NewSession | None:
-    """None where `verified` is not the hash of the user's current password, or the user is
-    disabled. Of more than `most` sessions the oldest end."""
+    """Returns None if `verified` is not the hash of the user's current password, or the user is
+    disabled. Ends the oldest sessions beyond `limit`."""
     token = client_secrets.new_secret(kind)
     agent = request.headers.get("User-Agent", "").encode("ascii", "replace").decode()
     row = await queries.one(
@@ -114,8 +114,8 @@ async def begin(
 async def refresh(
     connection: queries.Connection, request: web.Request, token: str, ttl_s: int
 ) -> tuple[RefreshedSession, str] | None:
-    """The session and its next refresh token. None: not valid; if it was used before, its session
-    has ended now."""
+    """Returns the session and its next refresh token, or None for an invalid token. A token that
+    was used before ends its session."""
     if not client_secrets.is_well_formed(token, client_secrets.REFRESH):
         return None
     client, salt = _client(request), client_secrets.salt()
@@ -134,14 +134,14 @@ async def refresh(
     rotated = await queries.one(
         connection, "session_rotated", _RotatedSession, old=old, within_s=RETRY_S
     )
-    # Without a key the client is only an address and a browser, which others may share.
+    # Without an idempotency key, several clients may share this address and browser.
     if rotated is not None and KEY_HEADER in request.headers:
         same = client_secrets.next_refresh_token(token, rotated.salt, client)
-        # The hash is another's if that token was used, or if the client is not the same.
+        # The hashes differ if the next token was used, too, or if this is another client.
         if hmac.compare_digest(client_secrets.hashed(same), rotated.hash):
             return rotated, same
     reused = await queries.one(connection, "spent_token", _SpentToken, hash=old)
-    # Only what ends a session: the holder of the token may repeat the request at will.
+    # Record only the first reuse, which ends the session: a thief could repeat it endlessly.
     if reused is not None and await end(connection, reused.user_id, SESSION, only=reused.id):
         event = entries.Event(
             action="refresh token reused",
@@ -154,10 +154,10 @@ async def refresh(
 
 
 def _client(request: web.Request) -> bytes:
-    """What a client brings beside its token, and who has only copied that does not know."""
-    place = network_of(address_of(request)) or ""
+    """What identifies a client beside its token; a thief of the token does not know it."""
+    network = network_of(address_of(request)) or ""
     headers = (request.headers.get(name, "") for name in ("User-Agent", KEY_HEADER))
-    return "\n".join((place, *headers)).encode(errors="surrogateescape")
+    return "\n".join((network, *headers)).encode(errors="surrogateescape")
 
 
 async def list_sessions(connection: queries.Connection, user_id: str) -> list[Session]:
@@ -172,8 +172,8 @@ async def end(
     only: str | None = None,
     but: str | None = None,
 ) -> list[str]:
-    """Ends sessions or API keys of a user: all, all but one, or only one. Their ids. Where all end,
-    an earlier statement of the transaction has locked the user's row."""
+    """Ends sessions or API keys of a user: all, all but one, or only one. Returns their ids. To end
+    all, lock the user's row earlier in the transaction."""
     ended = await queries.every(
         connection,
         "tokens_end",
@@ -190,7 +190,7 @@ async def end(
 async def end_oldest(
     connection: queries.Connection, user_id: str, kind: str, new: str, limit: int
 ) -> list[str]:
-    """The ids of those beyond `most`, `new` counted among these; never `new` itself."""
+    """Ends the oldest beyond `limit`, which counts `new`, but never `new`. Returns their ids."""
     ended = await queries.every(
         connection,
         "tokens_cap",
@@ -205,7 +205,7 @@ async def end_oldest(
 
 
 async def revoke(connection: queries.Connection, user_id: str, *kinds: str) -> None:
-    """Revokes the access tokens of a user, and ends all sessions or API keys where named. An
-    earlier statement of the transaction has locked the user's row."""
+    """Revokes a user's access tokens and ends all tokens of the given kinds. Lock the user's row
+    earlier in the transaction."""
     assert set(kinds) <= {SESSION, KEY}
     await queries.run(connection, "user_revoke", id=user_id, kinds=list(kinds), channel=CHANNEL)

@@ -1,7 +1,7 @@
-"""Signing in and out: by password for tokens or for a browser's cookie, refreshing, ending.
+"""Routes that sign in, by password, for tokens or a browser cookie, refresh tokens, and sign out.
 
-Keeps the rule that an unknown address and a wrong password are told apart by nothing: same words,
-same work, counted alike. It does not know what a session may be used for.
+Keeps the rule that a response never distinguishes an unknown address from a wrong password: same
+text, same work, same counting. It does not know what a session may be used for.
 """
 
 from typing import Annotated
@@ -33,14 +33,14 @@ from ingress.wallets import WalletDirectory
 from plumbing.postgres.connection_pool import Pool
 
 TAG = "Sessions"
-# Of every route that checks a password.
+# The problems of every route that checks a password.
 PASSWORD_PROBLEMS = (
     Code.CREDENTIALS_WRONG,
     Code.TOO_MANY_ATTEMPTS,
     Code.TOO_MANY_WAITS,
     Code.BUSY,
 )
-# A password that was verified may be hashed again meanwhile, by another sign-in.
+# A concurrent sign-in may rehash the password between its check and the new session.
 TRIES = 3
 
 
@@ -201,7 +201,7 @@ class SignIn:
         if not caller.by_cookie or caller.session_id is None:
             raise HttpProblem(Code.NOT_FOUND, "You are not signed in by cookie.")
         user = await self._users.by_id(caller.id)
-        assert user is not None, "a session is a user's"
+        assert user is not None, "every session belongs to a user"
         return Answer(await self._browser(user, caller.session_id))
 
     async def refresh(self, call: Call[Refresh, None]) -> Answer:
@@ -222,7 +222,7 @@ class SignIn:
         )
 
     async def logout(self, call: Call[None, None]) -> web.Response:
-        assert call.caller.session_id is not None, "no scope of a key reaches here"
+        assert call.caller.session_id is not None, "API keys have no scope for this route"
         async with self._pool.connection() as connection:
             await session_store.end(
                 connection, call.caller.id, SESSION, only=call.caller.session_id
@@ -249,7 +249,7 @@ class SignIn:
     async def _begin(
         self, call: Call[Login, None], kind: str, ttl_s: int
     ) -> session_store.NewSession:
-        """A session of the user whose password it is."""
+        """Checks the password and creates a session."""
         for _ in range(TRIES):
             session = await self._try(call, kind, ttl_s)
             if session is not None:
@@ -259,15 +259,15 @@ class SignIn:
     async def _try(
         self, call: Call[Login, None], kind: str, ttl_s: int
     ) -> session_store.NewSession | None:
-        """None: the hash that was verified is no longer the user's."""
+        """Returns None if the password changed after it was verified."""
         email = emails.parse_email(call.body.email)
         address = address_of(call.request)
         user = None
         async with self._pool.connection() as connection:
             if email is not None:
-                place = network_of(address)
+                network = network_of(address)
                 user = await queries.one(
-                    connection, "credentials", Credentials, email=email.lower(), place=place
+                    connection, "credentials", Credentials, email=email.lower(), network=network
                 )
             known_network = user is not None and user.known_network
             counts = self._attempts.counts_for_sign_in(

@@ -1,8 +1,8 @@
-"""What clients carry and bring back is signed with keys that follow from SIGNING_KEY.
+"""Keys derived from SIGNING_KEY, for everything that clients carry and send back.
 
-Each purpose has a key of its own, so that nothing signed for one is taken for another. Access
-tokens are signed with a new key each day, by its id; SIGNING_KEY_PREVIOUS is still believed, so
-that SIGNING_KEY can be changed while people are signed in.
+Each purpose has its own key, so a signature for one purpose is invalid for another. Access tokens
+use a new key each day, identified by `kid`. SIGNING_KEY_PREVIOUS is still accepted, so SIGNING_KEY
+can be rotated while users are signed in.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class SigningKeys:
-    """The first master signs; all are believed."""
+    """The first master key signs; signatures of all are accepted."""
 
     def __init__(self, masters: Sequence[bytes]) -> None:
         self._masters = {_derive(each, b"name").hex()[:8]: each for each in masters}
@@ -47,15 +47,15 @@ class SigningKeys:
         return any(hmac.compare_digest(_mac(each, purpose, data), mac) for each in masters)
 
     def access_key(self, now_s: float) -> tuple[str, bytes]:
-        """The id and the key that access tokens are signed with at a time."""
+        """The id and the key that sign access tokens at that time."""
         kid = f"{self._current}-{int(now_s) // DAY_S}"
         return kid, self._access(kid, self._current)
 
     def find_access_key(self, kid: str, now_s: float) -> bytes | None:
-        """None: no key of that id is believed now."""
+        """Returns None if no key of that id is accepted now."""
         name, _, day = kid.partition("-")
         today = int(now_s) // DAY_S
-        # Access tokens live a day at most.
+        # Access tokens live at most a day; clocks may differ at midnight.
         if name not in self._masters or day not in (str(today), str(today - 1), str(today + 1)):
             return None
         return self._access(kid, name)

@@ -1,6 +1,6 @@
-"""The pages about the API: the OpenAPI document, two ways to read it, and a page for each problem.
+"""The pages about the API: the OpenAPI document, two viewers for it, and a page for each problem.
 
-All of it comes from the package: a page asks no other host, and is told to ask none.
+All files come from the package. Pages load nothing from other hosts, and their CSP forbids it.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ CSP: Final = (
     " blob:; font-src 'self' data:; connect-src 'self'; worker-src blob:; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'"
 )
-# ReDoc shows its maker's logo, from its maker's host.
+# ReDoc loads its vendor's logo from the vendor's host.
 _ELSEWHERE: Final = (b"https://cdn.redoc.ly/redoc/logo-mini.svg", b"data:,")
 
 
@@ -53,7 +53,7 @@ class ApiDocs:
         self._openapi: File | None = None
 
     def set_openapi(self, document: dict[str, Any]) -> None:
-        """What /openapi.json answers."""
+        """Sets what /openapi.json returns."""
         self._openapi = _file(msgspec.json.encode(document), JSON)
 
     def routes(self) -> list[Route]:
@@ -85,7 +85,7 @@ class ApiDocs:
         ]
 
     async def openapi(self, call: Call[None, None]) -> web.Response:
-        assert self._openapi is not None, "it is told before anything is served"
+        assert self._openapi is not None, "set_openapi is called before the server starts"
         return _served(call.request, self._openapi)
 
     async def swagger(self, call: Call[None, None]) -> Answer:

@@ -1,6 +1,6 @@
 """The network address of a client, and the network that counts as one client.
 
-Keeps the rule that an `X-Forwarded-For` is believed only if it comes from a proxy that the settings
+Keeps the rule that `X-Forwarded-For` is trusted only if it comes from a proxy that the settings
 name. It knows no route and no user.
 """
 
@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 
 FORWARDED_FOR: Final = "X-Forwarded-For"
-# What one IPv6 client can choose its address within.
+# An IPv6 client can choose any address within such a prefix.
 IPV6_PREFIX: Final = 64
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -19,7 +19,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def address_of(request: web.Request) -> str | None:
-    """None: the connection has no network address."""
+    """Returns None if the connection has no network address."""
     address = _parse(request.remote or "")
     return None if address is None else str(address)
 
@@ -43,8 +43,8 @@ def parse_networks(text: str) -> list[Network]:
 
 def behind_proxies(request: web.Request, proxies: Sequence[Network]) -> web.Request:
     """The request with its client's address, if it came through trusted proxies. Each proxy appends
-    the address that it received from, so the last one that is no trusted proxy is the client.
-    Whatever stands before it may be invented."""
+    the address of its peer. So the last address that is not a trusted proxy is the client;
+    addresses before it may be forged."""
     peer = _parse(request.remote or "")
     if peer is None or not _contains(proxies, peer):
         return request
@@ -66,7 +66,7 @@ def _parse(text: str) -> Address | None:
         return None
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    # A scope has a meaning on its own machine only, and Postgres does not know scopes.
+    # A scope id is meaningful only on one machine, and Postgres does not support it.
     return None if address.scope_id is not None else address.ipv4_mapped or address
 
 

@@ -1,7 +1,7 @@
-"""How many requests of one user wait for an outcome at once, at this ingress.
+"""Limits how many requests of one user wait for an outcome at once, at this ingress.
 
-Keeps the rule that one user, with however many connections, does not occupy an ingress: each wait
-holds a connection, and looks in Postgres now and then. It does not know what is waited for.
+Keeps the rule that one user cannot occupy an ingress: each wait holds a connection and polls
+Postgres. It does not know what a request waits for.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,12 @@ RETRY_AFTER_S = "1"
 
 class ConcurrentWaits:
     def __init__(self, limit_per_user: int) -> None:
-        """`most` is for each user."""
         self._limit_per_user = limit_per_user
         self._counts: dict[str, int] = {}
 
     @contextmanager
     def one(self, user_id: str) -> Iterator[None]:
-        """Raises a Problem for one too many."""
+        """Raises an HttpProblem beyond the limit."""
         count = self._counts.get(user_id, 0)
         if count >= self._limit_per_user:
             raise HttpProblem(Code.TOO_MANY_WAITS, headers={"Retry-After": RETRY_AFTER_S})

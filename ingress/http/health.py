@@ -1,7 +1,7 @@
-"""/health says what runs and what it reaches, /ready whether to send it requests.
+"""/health reports the version and the dependencies, /ready whether to send this ingress requests.
 
-Both ask the broker and the database themselves, at most once a second however often they are
-asked. It tells strangers no address and no error text: those are in the log.
+Both probe the broker and the database, at most once a second in total. Responses contain no address
+and no error text; the log has them.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from ingress.http.routes import Answer, Call, ResponseModel, Route
 PROBE_TIMEOUT_S = 2.0
 FRESH_S = 1.0
 
-# Answers None when reachable, else why not; may take PROBE_TIMEOUT_S, never raises.
+# Returns None if reachable, or the error text. Takes at most PROBE_TIMEOUT_S; never raises.
 Probe = Callable[[float], Awaitable[str | None]]
 
 log = structlog.stdlib.get_logger(__name__)
@@ -110,7 +110,7 @@ class Health:
         for part, error in errors.items():
             was_reachable = self._reachable.get(part, True)
             if error is not None and was_reachable:
-                log.warning("out of reach", part=part, error=error)
+                log.warning("dependency unreachable", part=part, error=error)
             if error is None and not was_reachable:
-                log.info("in reach again", part=part)
+                log.info("dependency reachable again", part=part)
         self._reachable = {part: error is None for part, error in errors.items()}

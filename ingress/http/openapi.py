@@ -1,7 +1,7 @@
-"""The OpenAPI 3.1 document, made from the routes and the very models that validate.
+"""The OpenAPI 3.1 document, generated from the routes and the models that validate requests.
 
-What a route declares is what it checks and what is told here; there is no second description. It
-asks nobody and knows no handler.
+A route's declaration is its only description: it validates requests and generates this document.
+It does no I/O and knows no handler.
 """
 
 import re
@@ -22,7 +22,7 @@ VERSION: Final = "3.1.1"
 REFS: Final = "#/components/schemas/{model}"
 _NAMES: Final = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 
-# What any route of its sort may answer, besides its own.
+# Problems of every route, of signed-in routes and of routes with a body, besides a route's own.
 ANY_ROUTE: Final[tuple[AnyCode, ...]] = (
     Code.MALFORMED_REQUEST,
     Code.QUERY_INVALID,
@@ -82,7 +82,7 @@ def document(routes: Iterable[Route], prefix: str, about: Mapping[str, str]) -> 
 
 
 def codes(route: Route) -> list[AnyCode]:
-    """Every problem that the route may answer, once."""
+    """All problems that the route may return, without duplicates."""
     every: list[AnyCode] = [*route.problems, *ANY_ROUTE]
     if route.roles is not None:
         every += SIGNED_IN
@@ -180,7 +180,7 @@ def _parameters(route: Route) -> Iterator[Document]:
 
 
 def _plain(schema: Document) -> Document:
-    """As it stands in an address or a header, where there is no null: it is not given."""
+    """The schema of a URL parameter or a header, which cannot be null."""
     plain = {key: value for key, value in schema.items() if key != "title"}
     if plain.get("default", ...) is None:
         del plain["default"]
@@ -206,7 +206,7 @@ def _responses(route: Route, models: _Models) -> Document:
     problem = {"schema": models[id(ProblemDocument), "serialization"]}
     for status, those in sorted(by_status.items()):
         names = ", ".join(f"`{code}`" for code in sorted(those))
-        # A status may be answered in a form of the route's own, too.
+        # The route's own response may have the same status.
         own = responses.setdefault(str(status), {"content": {}})
         own["description"] = f"{HTTPStatus(status).phrase}: {names}"
         own["content"] = {**own.get("content", {}), problems.CONTENT_TYPE: problem}

@@ -282,8 +282,8 @@ class ProblemDocument(BaseModel):
 
 
 class HttpProblem(Exception):
-    """Raised to refuse a request, and answered as a problem document. `more` has further members of
-    the document. `subject` is the user it is about; only the audit log gets it."""
+    """Raised to refuse a request; becomes a problem document. `more` has further members of the
+    document. `subject` is the user concerned; only the audit log gets it."""
 
     def __init__(
         self,

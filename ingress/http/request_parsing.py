@@ -1,9 +1,7 @@
-"""Reads what a request brings, strictly: one way to read it, or a problem that names all that is
-wrong.
+"""Parses requests strictly: the result is unambiguous, or a problem that lists everything wrong.
 
-A JSON body has one meaning or none: no field twice, no constant that JSON does not have, no depth
-that is only there to hurt, no text that Postgres could not hold. Fractions are read as decimals,
-never through a float.
+A JSON body must have no duplicate field, no non-JSON constant, no excessive depth and no text that
+Postgres cannot store. Fractions are parsed as decimals, never through a float.
 """
 
 import asyncio
@@ -36,13 +34,13 @@ async def json_body(request: web.Request) -> Any:
 
 
 def is_json(request: web.Request) -> bool:
-    # Not aiohttp's: its time grows with the square of the number of parameters.
+    # aiohttp's parser takes time quadratic in the number of parameters.
     media_type, _, _ = request.headers.get("Content-Type", "").partition(";")
     return media_type.strip().lower() == "application/json"
 
 
 async def body(request: web.Request) -> bytes:
-    """All of it, as it was sent, within size and time."""
+    """The raw body, within the limits of size and time."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         words = "`Content-Encoding` is not supported."
         headers = {"Accept-Encoding": "identity"}
@@ -57,7 +55,7 @@ async def body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise HttpProblem(Code.BODY_TOO_SLOW, headers={"Connection": "close"}) from None
-    except web.RequestPayloadError:  # chunks that are none
+    except web.RequestPayloadError:  # malformed chunks
         raise HttpProblem(Code.MALFORMED_REQUEST, headers={"Connection": "close"}) from None
 
 
@@ -90,7 +88,7 @@ def _check_depth(data: bytes) -> None:
         raise HttpProblem(Code.MALFORMED_BODY, f"It is nested more than {MAX_DEPTH} levels deep.")
 
 
-# Also one that does not end: so each character is passed once.
+# Also matches an unterminated string, so that each character is scanned once.
 _TEXT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _STEPS: Final = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
 _NO_BRACKETS: Final = bytes(each for each in range(256) if each not in _STEPS)
@@ -118,7 +116,7 @@ _decode = json.JSONDecoder(
 
 
 def validated(adapter: TypeAdapter[Any], value: Any, fallback: Code) -> Any:
-    """The value as its model; else a problem with every bad field."""
+    """Returns the value as its model. Raises an HttpProblem that lists every invalid field."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -143,14 +141,14 @@ def query(request: web.Request, adapter: TypeAdapter[Any]) -> Any:
 
 
 def invalid(details: Sequence[ErrorDetails], fallback: Code) -> HttpProblem:
-    """The code is a reason of the ledger's where a field has one, the first in precedence."""
+    """The code is the ledger's reason of highest precedence if a field has one."""
     errors = [_field_error(each) for each in details[:MAX_ERRORS]]
     reasons = [Reason(each.code) for each in errors if each.code in PRECEDENCE]
     code = min(reasons, key=PRECEDENCE.__getitem__) if reasons else fallback
     return HttpProblem(code, errors=errors)
 
 
-# Steps of validation: wrappers, and the name of the shape that a body was taken for.
+# Parts of an error's path that are not fields: wrappers, and the shape chosen for a body.
 _INTERNAL_STEPS = ("function-after", "shape:")
 _CODES = {"extra_forbidden": "unknown_field", "missing": "required"}
 _WORDS = {"extra_forbidden": "unknown field", "missing": "is required"}

@@ -1,8 +1,8 @@
 """A route, declared once: what validates a request, what documents it and who may call it.
 
 The dispatcher, the OpenAPI document and the matrix of roles all read the same declaration. A
-handler gets a Call that is already authenticated, allowed and validated, and gives an Answer or
-raises a Problem.
+handler gets a Call that is already authenticated, authorized and validated. It returns an Answer or
+raises an HttpProblem.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -32,22 +32,22 @@ JSON: Final = "application/json"
 
 
 class Body(BaseModel):
-    """The base of what is sent: types as they are in JSON, and no field that is not known."""
+    """The base of request bodies: strict JSON types, and no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Query(BaseModel):
-    """The base of a query, a path or headers: all text, so read as what each field is."""
+    """The base of a query, a path or headers: texts, converted to the type of each field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    # Whether it says how long to wait for an outcome.
+    # Whether it has a field for how long to wait for an outcome.
     waits: ClassVar[bool] = False
 
 
 class TaggedHeaders(Query):
-    """Documentation: it is read where a tag is made."""
+    """For the documentation only: the code that computes the tag reads the header."""
 
     if_none_match: str | None = Field(
         default=None,
@@ -57,7 +57,7 @@ class TaggedHeaders(Query):
 
 
 class ResponseModel(BaseModel):
-    """The base of what is answered."""
+    """The base of response bodies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,32 +65,32 @@ class ResponseModel(BaseModel):
         return self.__pydantic_serializer__.to_json(self, by_alias=True)
 
 
-# As it is answered: in UTC, whatever zone the database speaks.
+# A time in a response: in UTC, whatever the database's time zone.
 Instant = Annotated[datetime, AfterValidator(lambda time: time.astimezone(UTC))]
 
 
 def _text_only(value: Any) -> Any:
-    """pydantic would take a number, in JSON or in an address, for the seconds since 1970."""
+    """Rejects numbers, which pydantic would read as seconds since 1970."""
     if isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-"):
         return value
     raise PydanticCustomError("time_invalid", "must be an RFC 3339 time with an offset")
 
 
 def _in_range(time: datetime) -> datetime:
-    """At the ends of what a datetime holds, the same time in UTC may be none."""
+    """Near the limits of datetime, a time may have no equivalent in UTC."""
     if time.year not in pages.YEARS:
         raise PydanticCustomError("out_of_range", "is out of range")
     return time
 
 
-# As it is asked for.
+# A time in a request.
 Moment = Annotated[
     AwareDatetime, Field(strict=False), BeforeValidator(_text_only), AfterValidator(_in_range)
 ]
 
 
 class Meta(ResponseModel):
-    """What is said of a list beside its items. `next_cursor` is null on the last page."""
+    """Describes a list. `next_cursor` is null on the last page."""
 
     limit: int
     next_cursor: str | None = None
@@ -98,14 +98,14 @@ class Meta(ResponseModel):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `id` is the user's uuid, which accounts call `owner`; `number` the integer id."""
+    """Who sends a request. `id` is the user's uuid, which accounts call `owner`."""
 
     id: str
-    number: int
+    number: int  # the user's integer id
     role: UserRole
-    session_id: str | None = None  # None: by an API key
-    key_id: str | None = None  # of that API key
-    scopes: frozenset[Scope] | None = None  # None: no API key, so all of the role
+    session_id: str | None = None  # None for an API key
+    key_id: str | None = None  # the id of the API key
+    scopes: frozenset[Scope] | None = None  # None without an API key: everything the role may
     by_cookie: bool = False
 
 
@@ -127,7 +127,7 @@ class Call(Generic[B, Q]):
 
 @dataclass(slots=True)
 class Answer:
-    """`value` is a Shown, or bytes of `content_type`, or None for an empty body."""
+    """`value` is a ResponseModel, or bytes of `content_type`, or None for an empty body."""
 
     value: ResponseModel | bytes | None = None
     status: int = 200
@@ -140,9 +140,9 @@ Handler = Callable[[Any], Awaitable[Answer | web.StreamResponse]]
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """`path` has {names} and stands under API_V1_PREFIX unless `versioned` is False. `roles` None
-    is for everybody; `scope` None keeps API keys out. `answers` gives each status with its model,
-    None being an empty body; `problems` are those of its own, besides what every such route has."""
+    """`path` has {names} and is below API_V1_PREFIX unless `versioned` is False. `roles` None means
+    public; `scope` None means that no API key may use it. `answers` maps each status to its model,
+    None for an empty body. `problems` are the route's own, besides those of every such route."""
 
     method: str
     path: str
@@ -164,7 +164,7 @@ class Route:
 
     @property
     def waits(self) -> bool:
-        """Whether a request of a user's may wait for an outcome."""
+        """Whether a request may wait for an outcome."""
         models = (self.headers, self.query)
         return self.roles is not None and any(each is not None and each.waits for each in models)
 
@@ -183,7 +183,7 @@ def reading(
     tagged: bool = False,
     **more: Any,
 ) -> Route:
-    """A route that tells and changes nothing; `tagged`: with an ETag, so that it may answer 304."""
+    """A route that only reads. `tagged` adds an ETag, so that it may return 304."""
     if tagged:
         more["headers"] = TaggedHeaders
     return Route(

@@ -1,9 +1,8 @@
-"""From a request to a route's handler and back: who asks, may they, is it well-formed; then one
-answer, whatever happened.
+"""Takes each request to its route's handler: authenticates, authorizes, validates, and responds.
 
-Keeps the rules that every error is a problem document that leaks nothing, and that a request that
-is refused has written nothing. It is one layer, as it stands in the path of every request. It
-knows no route.
+Keeps the rules that every error is a problem document that leaks nothing, and that a refused
+request has written nothing. It is a single layer, because every request passes it. It knows no
+route.
 """
 
 import asyncio
@@ -37,19 +36,19 @@ from plumbing import metrics
 from schemas.validation import command_validation
 
 RETRY_AFTER_S: Final = "1"
-# From the first byte of a request's head to its last. The body has a time of its own.
+# From the first byte of a request's head to the last. The body has its own timeout.
 HEAD_TIMEOUT_S: Final = 10.0
-# How long a connection is kept on which nothing is asked; longer than common proxies keep theirs.
+# How long an idle connection is kept: longer than common proxies keep theirs.
 IDLE_TIMEOUT_S: Final = 75.0
-# How long what comes of a refused body is still read, so that its sender gets to read the answer.
+# How long a refused body is still read, so that its sender can read the response.
 LINGER_S: Final = 3.0
-# How long an answer lies unread.
+# How long a response may stay unread.
 UNREAD_TIMEOUT_S: Final = 30.0
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 TRACE: Final = web.RequestKey("trace", str)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 CALLER: Final = web.RequestKey("caller", Caller)
-# Refusals that stand in the audit log, by their codes; and all others of status 403.
+# The audit log's actions for refused requests, by code. All others of status 403 are FORBIDDEN.
 REFUSED: Final = {
     Code.CREDENTIALS_WRONG: "password refused",
     Code.TOO_MANY_ATTEMPTS: "password not tried",
@@ -59,7 +58,7 @@ FORBIDDEN: Final = "forbidden"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z").match
 _TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z").match
 
-# What passes when a part is back; nothing tells which part.
+# Errors while Kafka or Postgres is unavailable; they do not say which.
 _UNAVAILABLE = (*queries.UNAVAILABLE, KafkaException)
 _CODES_BY_STATUS = {
     404: Code.NOT_FOUND,
@@ -73,8 +72,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Runner(web.AppRunner):
-    """Answers what cannot be read as HTTP by a problem document, too, and keeps no connection for
-    a client that is slow on purpose."""
+    """Returns a problem document even for malformed HTTP, and closes the connections of clients
+    that are slow on purpose."""
 
     def __init__(
         self,
@@ -91,7 +90,7 @@ class Runner(web.AppRunner):
             keepalive_timeout=idle_timeout_s,
             unread_timeout_s=unread_timeout_s,  # of _Connection
             lingering_time=LINGER_S,
-            # What is small on the way may be without end here: nothing is unpacked.
+            # A small compressed body may expand without limit.
             auto_decompress=False,
         )
 
@@ -107,7 +106,7 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's own, which waits for the end of a head as long as for its beginning."""
+    """aiohttp's handler, with a timeout for the head of a request and for an unread response."""
 
     __slots__ = ("_head_timer", "_unread_timeout_s")
 
@@ -118,8 +117,8 @@ class _Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
-            # Without it an answer that its asker does not read is kept as long as they like.
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux only
+            # Otherwise a response that the client never reads is kept forever.
             connection = transport.get_extra_info("socket")
             unread_ms = int(self._unread_timeout_s * 1000)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread_ms)
@@ -127,9 +126,9 @@ class _Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         waiter = self._waiter
-        # Still waiting for a request after these bytes: they are a part of its head.
+        # If it still waits for a request after these bytes, they are part of its head.
         if self._request_count == 0 or (waiter is not None and not waiter.done()):
-            # A line's end that is left over after a body is not yet a beginning.
+            # A line ending left over after a body does not start a head.
             if self._head_timer is None and data.strip(b"\r\n"):
                 self._head_timer = self._loop.call_later(HEAD_TIMEOUT_S, self._head_too_slow)
         elif self._head_timer is not None:
@@ -167,7 +166,7 @@ class _Connection(web.RequestHandler):
 
 
 def _head_too_slow() -> bytes:
-    """The answer as it goes out: there is no request that it could be an answer to."""
+    """The raw bytes of the response, because there is no request object to respond to."""
     answer = problems.answer(HttpProblem(Code.HEAD_TOO_SLOW), os.urandom(16).hex())
     assert isinstance(answer.body, bytes), "a document"
     head = (
@@ -181,10 +180,10 @@ def _head_too_slow() -> bytes:
 
 
 class AuthenticatorPort(Protocol):
-    """Finds out who asks."""
+    """Identifies the caller of a request."""
 
     def caller(self, request: web.Request) -> Awaitable[Caller | None]:
-        """None: nobody says who they are. Raises a Problem for credentials that are not valid."""
+        """Returns None without credentials. Raises an HttpProblem for invalid ones."""
 
 
 def handler(
@@ -248,7 +247,7 @@ _NO_QUERY: TypeAdapter[Any] = TypeAdapter(Query)
 
 
 def _check_allowed(route: Route, caller: Caller) -> None:
-    assert route.roles is not None, "a public route asks nobody"
+    assert route.roles is not None, "a public route is not authorized"
     if caller.role not in route.roles:
         raise HttpProblem(Code.FORBIDDEN)
     if caller.scopes is not None and (route.scope is None or route.scope not in caller.scopes):
@@ -263,7 +262,7 @@ def add(
     prefix: str,
 ) -> None:
     for route in routes:
-        # HEAD comes with GET, as HTTP has it.
+        # add_get adds HEAD, too.
         if route.method == "GET":
             app.router.add_get(route.full_path(prefix), handler(route, authenticator, waits))
         else:
@@ -277,11 +276,11 @@ def edge(
     trusted: Sequence[client_address.Network] = (),
     add_refusal: Callable[[Refusal], None] | None = None,
 ) -> Middleware:
-    """The one layer around every handler, and around what the router refuses. `add_refusal` gets
-    what the audit log records of refusals."""
+    """The middleware around every handler and around the router's own refusals. `add_refusal` gets
+    the refusals that the audit log records."""
     requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
     seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
-    # Looking a child up by its labels takes a lock and longer than counting.
+    # Looking up a child by its labels takes a lock, and longer than counting does.
     count_of = cache(requests.labels)
     seconds_of = cache(seconds.labels)
 
@@ -300,7 +299,7 @@ def edge(
             headers.setdefault("Cache-Control", "no-store")
         resource = request.match_info.route.resource
         route = resource.canonical if resource is not None else "none"
-        # A client may make methods up; a label has few values.
+        # A client may invent methods, but a label must have few values.
         method = request.method if request.method in hdrs.METH_ALL else "other"
         seconds_of(method, route).observe(time.perf_counter() - started)
         count_of(method, route, str(response.status)).inc()
@@ -320,7 +319,7 @@ def _identify(request: web.Request) -> None:
 
 
 def _refusal(request: web.Request, problem: HttpProblem) -> Refusal | None:
-    """What the audit log has of it, if anything."""
+    """What the audit log records of a refused request, if anything."""
     action = REFUSED.get(problem.code) if isinstance(problem.code, Code) else None
     subject = problem.subject
     if action is None and problems.status(problem.code) == HTTPStatus.FORBIDDEN:
@@ -342,7 +341,8 @@ def _refusal(request: web.Request, problem: HttpProblem) -> Refusal | None:
 
 
 def _source(caller: Caller | None, problem: HttpProblem) -> Source:
-    """A password that was not tried costs a stranger nothing: whose it is does not count."""
+    """Whose budget a refusal uses. An unchecked password costs a stranger nothing, so it never uses
+    the budget of the user it names."""
     role = caller.role if caller is not None else None
     if role is None and problem.code == Code.CREDENTIALS_WRONG:
         role = problem.subject_role
@@ -377,6 +377,6 @@ async def _answer(
         headers = {"Retry-After": RETRY_AFTER_S}
         return problems.answer(HttpProblem(Code.UNAVAILABLE, headers=headers), request_id)
     except Exception:
-        # A defect. It must not end the others' requests, and its text is for the log alone.
+        # A bug must not affect other requests, and only the log may contain its text.
         log.exception("request failed", request_id=request_id, path=request.path)
         return problems.answer(HttpProblem(Code.INTERNAL_ERROR), request_id)

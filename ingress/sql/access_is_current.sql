@@ -1,4 +1,4 @@
--- Whether an access token is not revoked, for an ingress that hears of no revocations.
+-- Whether an access token is not revoked, for an ingress that receives no notifications.
 SELECT EXISTS (
     SELECT
     FROM ledger.tokens

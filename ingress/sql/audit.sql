@@ -1,4 +1,4 @@
--- The latest first, from a row on where a page went before.
+-- Latest first, starting before the given row.
 SELECT id, time, user_id, key_id, action, subject, host(address) AS address, trace, detail, count
 FROM ledger.audit
 WHERE (time, id) < (%(before)s, %(before_id)s)

@@ -1,4 +1,4 @@
--- Whose token it is, where it is valid now; that it was used is noted now and then.
+-- The holder of a token that is valid now. Records its use at intervals.
 WITH used AS (
     UPDATE ledger.tokens
     SET last_used_at = now()

@@ -1,5 +1,5 @@
--- A key for a user who is enabled and whose current password is the one that was verified; the lock
--- is as that of a session that begins.
+-- Creates an API key if the user is enabled and the verified password is still the current one.
+-- The lock is that of session_begin.sql.
 WITH owner AS (
     SELECT id
     FROM ledger.users

@@ -1,4 +1,4 @@
--- Of two changes at once the second finds its current password gone.
+-- Of two concurrent changes, the second matches no row.
 UPDATE ledger.users
 SET password_hash = %(new)s
 WHERE id = %(id)s AND password_hash = %(old)s AND disabled_at IS NULL

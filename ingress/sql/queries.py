@@ -1,7 +1,7 @@
-"""The SQL of the ingress's own tables, from its files, and what a row of it is.
+"""Runs the SQL files of the ingress's own tables, and converts rows to structs.
 
-The books are read through `sinks.reads`, but for `wallets_shown`, which joins both. It knows no
-table.
+The read model is queried through `sinks.reads`, except for `wallet_responses`, which joins both. It
+knows no table.
 """
 
 from typing import Any, Final, TypeVar
@@ -15,7 +15,7 @@ from plumbing.postgres.sql_files import SqlFiles
 T = TypeVar("T")
 Connection = AsyncConnection[Any]
 
-# What passes when Postgres is back, or when who starts beside us has made the tables.
+# Errors that end when Postgres is back, or when a starting service has created the tables.
 UNAVAILABLE = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -39,5 +39,5 @@ async def one(connection: Connection, name: str, type: type[T], /, **parameters:
 
 
 async def run(connection: Connection, name: str, /, **parameters: Any) -> int:
-    """How many rows it changed."""
+    """Returns how many rows it changed."""
     return (await connection.execute(_FILES[name], parameters)).rowcount

@@ -1,4 +1,4 @@
--- What was revoked so lately that an access token may be alive that does not know.
+-- Revocations so recent that an older access token may still be valid.
 SELECT 'session' AS kind, id::text AS id, 0 AS counter
 FROM ledger.tokens
 WHERE kind = 'session' AND revoked_at > now() - make_interval(secs => %(kept_s)s)

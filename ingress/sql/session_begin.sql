@@ -1,5 +1,5 @@
--- A session for a user who is enabled and whose current password is the one that was verified. The
--- lock conflicts with a change of either, and with other sessions of the user that begin.
+-- Creates a session if the user is enabled and the verified password is still the current one.
+-- The lock excludes concurrent changes of either, and concurrent sign-ins of the user.
 WITH owner AS (
     SELECT id, number, email, first_name, last_name, role, created_at, token_counter
     FROM ledger.users
@@ -10,7 +10,7 @@ WITH owner AS (
 ), begun AS (
     INSERT INTO ledger.tokens (hash, kind, user_id, created_at, expires_at, last_used_at,
                                user_agent, address)
-    -- The clock, not the transaction's time: in the order in which the lock was taken.
+    -- The clock, not the transaction's time, so that sessions are ordered by the lock.
     SELECT %(hash)s, 'session', id, clock_timestamp(), now() + make_interval(secs => %(ttl_s)s),
            now(), %(user_agent)s, %(address)s
     FROM owner

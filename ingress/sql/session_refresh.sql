@@ -1,5 +1,5 @@
--- The next token in the place of the one that is used now, which is kept to be known again; with the
--- user's role and counter as they are now.
+-- Replaces a refresh token by the next one. Keeps the used one to detect its reuse. Returns the
+-- user's current role and revocation counter.
 WITH refreshed AS (
     UPDATE ledger.tokens
     SET hash = %(new)s, refresh_salt = %(salt)s, last_used_at = now(),

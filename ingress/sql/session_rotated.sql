@@ -1,4 +1,4 @@
--- The session whose refresh token was used a moment ago, with what the next token follows from.
+-- The session whose refresh token was just used, with the salt that the next token derives from.
 SELECT tokens.id::text AS session_id, users.id, users.number, users.role, users.token_counter,
        tokens.hash, tokens.refresh_salt AS salt
 FROM ledger.spent_tokens

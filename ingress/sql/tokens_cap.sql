@@ -1,5 +1,5 @@
--- Ends the oldest sessions or API keys of a user who has too many with the new one. The statement
--- that made the new one locked the user's row, so this one sees all of them.
+-- Ends a user's oldest sessions or API keys beyond the limit. The statement that created the new
+-- one locked the user's row, so this one sees all of them.
 WITH ended AS (
     UPDATE ledger.tokens
     SET revoked_at = now()

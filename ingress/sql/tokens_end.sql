@@ -1,4 +1,4 @@
--- Ends sessions or API keys of a user: `only` that one, or all but one.
+-- Ends sessions or API keys of a user: `only` one, or all except `but`.
 WITH ended AS (
     UPDATE ledger.tokens
     SET revoked_at = now()

@@ -1,4 +1,4 @@
--- No row where nothing would change.
+-- Returns no row if nothing changes.
 UPDATE ledger.users
 SET role = coalesce(%(role)s, role),
     disabled_at = CASE

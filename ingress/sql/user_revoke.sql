@@ -1,6 +1,5 @@
--- Revokes a user's access tokens, and ends the sessions and API keys named by `kinds`, with one
--- notification. An earlier statement of the transaction locked the user's row, so this one sees
--- every session that began before.
+-- Revokes a user's access tokens and ends tokens of the given kinds, with one notification. An
+-- earlier statement of the transaction locked the user's row, so this one sees every session.
 WITH owner AS (
     UPDATE ledger.users
     SET token_counter = token_counter + 1, tokens_revoked_at = now()

@@ -1,4 +1,4 @@
--- A wallet and the command that opens it, together.
+-- Writes a wallet and the command that opens it.
 WITH outbox_row AS (
     INSERT INTO ledger.outbox (account, transaction_id, command)
     VALUES (%(id)s, %(transaction_id)s, %(command)s)

@@ -1,5 +1,5 @@
--- The wallet that money for a user goes to: of the currency, the default one or the oldest; where
--- no such wallet, the default one.
+-- The wallet that receives money for a user: of the currency, the default one or else the oldest.
+-- If the user has none of the currency, the default wallet.
 SELECT wallets.id, wallets.user_id, wallets.currency, wallets.is_default, wallets.created_at
 FROM ledger.wallets
 JOIN ledger.users ON users.id = wallets.user_id

@@ -1,5 +1,5 @@
--- Wallets of a user as they are answered, or one of them, the default one first. One that the books
--- do not have yet is empty. The one query that joins the ingress's own tables with the books.
+-- All wallets of a user, the default one first, or one of them, with balances. A wallet without an
+-- account yet is empty. The only query that joins the ingress's tables with the read model.
 SELECT wallets.id,
        wallets.currency,
        wallets.created_at,

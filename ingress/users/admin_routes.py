@@ -1,7 +1,7 @@
-"""Users as admins see them: who there is, their roles, shutting one out.
+"""Routes for admins: list users, change their roles, disable them.
 
-There is always an admin. A change of role or a shutting out ends what was handed out under the old
-one.
+Keeps the rules that there is always an admin, and that a change of role, or disabling a user,
+revokes the user's access tokens.
 """
 
 from typing import Annotated
@@ -140,7 +140,7 @@ class UserAdminRoutes:
         user = await self._find_user(call)
         change = call.body
         async with self._pool.connection() as connection:
-            # One change at a time: of two that each leave one admin, none might be left.
+            # One change at a time: two concurrent ones could remove the last two admins.
             await queries.run(connection, "users_lock")
             changed = await queries.one(
                 connection,
@@ -153,7 +153,7 @@ class UserAdminRoutes:
             if changed is None:
                 return Answer(_admin_response(await self._read(connection, user.id)))
             count = await queries.one(connection, "admins", _UserCount)
-            assert count is not None, "an aggregate is a row"
+            assert count is not None, "an aggregate returns a row"
             if count.admins == 0:
                 raise HttpProblem(Code.LAST_ADMIN)
             ends = (SESSION, KEY) if changed.disabled else ()
@@ -168,7 +168,7 @@ class UserAdminRoutes:
         user = await self._users.by_reference(call.path["user"])
         if user is None:
             raise HttpProblem(Code.NOT_FOUND)
-        # What is remembered of a user may be a moment old.
+        # The cached user may be slightly stale.
         async with self._pool.connection() as connection:
             return await self._read(connection, user.id)
 

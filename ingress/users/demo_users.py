@@ -40,7 +40,7 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
-        return False  # another name, or every address
+        return False  # another host name, or all addresses
 
 
 def others_reach(settings: IngressSettings) -> bool:
@@ -52,7 +52,7 @@ def is_demo_email(email: str) -> bool:
 
 
 def is_demo_password(password: str) -> bool:
-    """As it is hashed: normalized."""
+    """Compares the normalized form, which is what is hashed."""
     return normalized(password) == PASSWORD
 
 
@@ -81,8 +81,8 @@ def _refused(field: str, code: str, detail: str) -> HttpProblem:
 async def with_demo_password(
     connection: queries.Connection, passwords: Passwords
 ) -> list[DemoUser]:
-    """The enabled demo users who have the demo password. Needs no place in the queue of
-    `passwords`, so that a crowd of sign-ins does not fail it."""
+    """The enabled demo users who have the demo password. It takes no place in the queue of
+    `passwords`, so that many concurrent sign-ins cannot make it fail."""
     users = await queries.every(connection, "demo_users", DemoUser, emails=list(EMAILS))
     return [
         user for user in users if await passwords.check_without_place(PASSWORD, user.password_hash)

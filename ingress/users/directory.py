@@ -1,6 +1,6 @@
-"""Users: found by either of their ids or by e-mail, and remembered.
+"""The directory of users: looks them up by either id or by e-mail, and caches them.
 
-Accounts name their owner by `id`, a uuid; `number` is the integer id. It does not know passwords.
+An account's owner is a user's `id`, a uuid; `number` is the integer id. It does not know passwords.
 """
 
 import re
@@ -54,7 +54,7 @@ def user_response(user: User) -> UserResponse:
 
 
 def parse_reference(reference: str | int) -> str | int | None:
-    """The integer id or the uuid; None: it can be neither."""
+    """The integer id or the uuid; None if it can be neither."""
     if isinstance(reference, int) or _NUMBER(reference):
         return number if 0 < (number := int(reference)) < 2**63 else None
     try:
@@ -69,21 +69,21 @@ class UserDirectory:
         self._cache: dict[str | int, User] = {}
 
     def forget(self) -> None:
-        """Called when somebody's role has changed."""
+        """Clears the cache: a user's role has changed."""
         self._cache.clear()
 
     async def by_id(self, id: str) -> User | None:
         return self._cache.get(id) or await self._find("user_by_id", id=id)
 
     async def by_reference(self, reference: str | int) -> User | None:
-        """By the integer id or the uuid, as a field that takes a user takes either."""
+        """By the integer id or the uuid: request fields accept both."""
         id_or_number = parse_reference(reference)
         if isinstance(id_or_number, int):
             return await self._by_number(id_or_number)
         return None if id_or_number is None else await self.by_id(id_or_number)
 
     async def visible(self, caller: Caller, reference: str) -> User | None:
-        """The caller; another user only for those who may read all. Nobody else is looked for."""
+        """The caller, or another user if the caller may read all. Queries nothing otherwise."""
         if parse_reference(reference) in (caller.id, caller.number):
             return await self.by_id(caller.id)
         return await self.by_reference(reference) if caller.role in READERS else None

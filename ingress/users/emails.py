@@ -1,7 +1,7 @@
-"""E-mail addresses: one key for all ways to write the same one, and none for what looks alike.
+"""E-mail addresses: one form for all spellings of an address, and no look-alikes.
 
-The part before the @ is ASCII, as nearly all mailboxes are: so no letter of another script can pass
-for one of ours. A domain of another script is taken by its ASCII form.
+The part before the @ must be ASCII, as nearly all mailboxes are, so no letter of another script can
+imitate an ASCII letter. An international domain is converted to its ASCII form.
 """
 
 import re
@@ -12,17 +12,17 @@ from pydantic_core import PydanticCustomError
 
 MAX_LENGTH = 254
 MAX_LABEL = 63
-_DOTS = re.compile("[.\u3002\uff0e\uff61]")  # those of IDNA
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")  # the separators of IDNA
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def parse_email(text: str) -> str | None:
-    """The address as it is kept: two that differ in case alone are the same. None: not one."""
+    """The address as it is stored, or None if invalid. Look-ups ignore case."""
     local, at, domain = text.strip(" ").rpartition("@")
     if not at or not 1 <= len(local) <= 64 or not _LOCAL.fullmatch(local):
         return None
-    # Before it is encoded, which takes a time that grows with the square of its length.
+    # Check the length first: encoding takes time quadratic in it.
     if len(domain) > MAX_LENGTH or max(map(len, _DOTS.split(domain))) > MAX_LABEL:
         return None
     try:

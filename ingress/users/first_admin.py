@@ -1,7 +1,6 @@
-"""The first admin, who can make the others: from the settings at the start, or the command line.
+"""Creates the first admin, from the settings at the start, or any admin from the command line.
 
-Nobody becomes one where there is one already by the settings, so that a changed ADMIN_PASSWORD
-changes nothing.
+If an admin exists, the settings create none, so a changed ADMIN_PASSWORD has no effect.
 """
 
 import asyncio
@@ -51,7 +50,8 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
         except HttpProblem:
-            # Anybody can register an address: that neither makes an admin nor stops the ingress.
+            # Anybody can register this address. That must neither grant the role nor stop the
+            # ingress.
             log.error(
                 "first admin not created",
                 email=email,
@@ -65,7 +65,7 @@ async def make_first_admin(settings: IngressSettings, pool: Pool, passwords: Pas
 
 async def _make_if_none(pool: Pool, email: str, hashed: str) -> None:
     async with pool.connection() as connection:
-        # Ingresses that start together make one.
+        # Ingresses that start at the same time create only one.
         await queries.run(connection, "users_lock")
         count = await queries.one(connection, "admins", _AdminCount)
         if count is not None and count.admins == 0:
@@ -98,7 +98,7 @@ async def _create(
 
 def _password(text: str) -> str:
     if not MIN_LENGTH <= len(text) <= MAX_LENGTH:
-        raise Failure(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
+        raise Failure(f"a password must have {MIN_LENGTH} to {MAX_LENGTH} characters")
     return text
 
 

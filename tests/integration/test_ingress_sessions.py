@@ -491,7 +491,7 @@ def test_there_is_always_an_admin(ingress: Ingress) -> None:
 def test_an_admin_is_made_at_the_command_line(api: Api) -> None:
     words = ("users", "create-admin", "--email", "root@example.com")
     refused = api.pipeline.streamledger(*words, given="short\n", exit_code=1)
-    assert refused.stderr == "streamledger: a password has 8 to 128 characters\n"
+    assert refused.stderr == "streamledger: a password must have 8 to 128 characters\n"
     made = api.pipeline.streamledger(*words, given=f"{PASSWORD}\n")
     assert made.stdout == "root@example.com is an admin\n"
     told = api.ingress.login("root@example.com").json

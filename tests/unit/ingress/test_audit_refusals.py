@@ -1,4 +1,4 @@
-"""Refusals in the audit log: counted by kind, and bounded however many come."""
+"""Refusals in the audit log: counted by kind, and bounded however many there are."""
 
 from ingress.audit.entries import Event
 from ingress.audit.trail import (
@@ -56,7 +56,7 @@ def test_a_flood_of_strangers_hides_no_refusal_of_users_and_staff() -> None:
         rows += due(counts, float(second))
     assert sum(event.subject == "operator" for event in rows) == 10
     assert sum(event.user_id == "ada" for event in rows) == 10
-    # Nor does one of users hide those of staff.
+    # A flood of users does not hide refusals of staff.
     for number in range(1_000):
         counts.add(refusal(number, source=Source.USER))
     counts.add(Refusal(operator, Source.STAFF))

@@ -1,4 +1,4 @@
-"""Who asks, by the address that they come from or that a proxy tells."""
+"""The address of a client: its connection's, or the one that a trusted proxy reports."""
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
@@ -18,7 +18,7 @@ PROXIES = "10.0.0.0/8, 192.0.2.1,2001:db8::/32"
         ("10.1.2.3", ["198.51.100.1", "203.0.113.9, 192.0.2.1"], "203.0.113.9"),
         ("2001:db8::1", ["2001:db9::7"], "2001:db9::7"),
         ("::ffff:10.1.2.3", ["::ffff:203.0.113.9"], "203.0.113.9"),
-        # What is no address, and what stands before it, is made up.
+        # Ignore an invalid address and everything before it: it may be forged.
         ("10.1.2.3", ["203.0.113.9, unknown"], "10.1.2.3"),
         ("10.1.2.3", ["203.0.113.9:4711"], "10.1.2.3"),
         ("10.1.2.3", ["203.0.113.9, , 192.0.2.1"], "192.0.2.1"),
@@ -27,7 +27,7 @@ PROXIES = "10.0.0.0/8, 192.0.2.1,2001:db8::/32"
         ("10.1.2.3", [""], "10.1.2.3"),
         ("10.1.2.3", [], "10.1.2.3"),
         ("10.1.2.3", ["10.9.9.9"], "10.9.9.9"),
-        # Anybody may say so.
+        # The peer is not a trusted proxy.
         ("203.0.113.50", ["198.51.100.1"], "203.0.113.50"),
         ("127.0.0.1", ["198.51.100.1"], "127.0.0.1"),
     ],

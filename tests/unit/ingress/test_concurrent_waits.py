@@ -1,4 +1,4 @@
-"""Every request that may wait counts as a wait of its user, whatever it says of the outcome."""
+"""Every request that may wait counts against its user's limit, whatever `Prefer` says."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ def released() -> asyncio.Event:
 @pytest.fixture
 async def client(released: asyncio.Event) -> AsyncIterator[Client]:
     async def handle(call: Call[None, None]) -> Answer:
-        """As a POST that waits until the wallet is open, whatever `Prefer` says."""
+        """Like a POST that waits until the wallet is open, whatever `Prefer` says."""
         await released.wait()
         return Answer(status=204)
 

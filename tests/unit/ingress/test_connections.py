@@ -1,5 +1,5 @@
-"""A connection on which nothing is asked, or whose answer nobody reads, is closed in time; one that
-is read slowly is not."""
+"""The server closes idle connections and those whose response stays unread, but not those of slow
+readers."""
 
 import asyncio
 import socket
@@ -13,9 +13,9 @@ from ingress.http.server import IDLE_TIMEOUT_S, UNREAD_TIMEOUT_S, Runner
 from tests.testkit.waiting import eventually
 
 TIMEOUT_S = 1.0
-# A machine that has other things to do may be late, but not early.
+# A busy machine may be late, but never early.
 LATEST_S = 40.0
-# More than any buffers between the two hold.
+# More than all buffers between client and server hold.
 LARGE = bytes(32 * 2**20)
 REQUEST = b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -35,7 +35,7 @@ async def runner() -> AsyncIterator[Runner]:
 
 
 async def connected(runner: Runner) -> socket.socket:
-    """What is not read here stays with the server."""
+    """With a small receive buffer, so that an unread response stays with the server."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     client.setblocking(False)
@@ -44,7 +44,7 @@ async def connected(runner: Runner) -> socket.socket:
 
 
 async def closed_after_s(runner: Runner) -> float:
-    """How long the server keeps its one connection."""
+    """How long the server keeps its only connection."""
     server, started = runner.server, time.monotonic()
     assert server is not None and server.connections
     await asyncio.to_thread(eventually, lambda: not server.connections, LATEST_S)
@@ -59,7 +59,7 @@ async def test_an_idle_connection_is_closed(runner: Runner) -> None:
         assert await closed_after_s(runner) > TIMEOUT_S / 2
 
 
-if hasattr(socket, "TCP_USER_TIMEOUT"):  # of Linux
+if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux only
 
     async def test_a_connection_with_an_unread_answer_is_closed(runner: Runner) -> None:
         loop = asyncio.get_running_loop()

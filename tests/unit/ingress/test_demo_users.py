@@ -1,4 +1,4 @@
-"""The demo users: which addresses are loopback, and what counts as the demo password."""
+"""Demo users: which addresses are loopback, and what counts as the demo password."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each step at which the ingress may be made to die is in the docs, and a test kills it there."""
+"""Each crash point of the ingress is documented, and a test crashes the ingress there."""
 
 import re
 from pathlib import Path

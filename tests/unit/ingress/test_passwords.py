@@ -1,4 +1,4 @@
-"""Passwords: no client fills the lane, and the ingress's own checks need no place in it."""
+"""The hashing queue: no client fills it, and the ingress's own checks take no place in it."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_one_client_leaves_room_for_others(passwords: Passwords) -> None:
     with pytest.raises(HttpProblem) as refused, passwords.place([mallory]):
         pass
     assert refused.value.code == Code.TOO_MANY_WAITS
-    # One of two keys that has too many is enough, and the other is not counted then.
+    # One of two keys over its limit is enough, and then the other is not counted.
     with pytest.raises(HttpProblem), passwords.place([ada, mallory]):
         pass
     with passwords.place([ada]):
@@ -31,7 +31,7 @@ def test_one_client_leaves_room_for_others(passwords: Passwords) -> None:
         pass
 
 
-def test_a_full_lane_is_busy_for_everybody(passwords: Passwords) -> None:
+def test_a_full_queue_is_busy_for_everybody(passwords: Passwords) -> None:
     places = [passwords.place([b"%d" % number]) for number in range(MAX_WAITING)]
     for place in places:
         place.__enter__()
@@ -40,7 +40,7 @@ def test_a_full_lane_is_busy_for_everybody(passwords: Passwords) -> None:
     assert refused.value.code == Code.BUSY
 
 
-async def test_a_full_lane_does_not_stop_a_check_of_the_ingress_itself() -> None:
+async def test_a_full_queue_does_not_stop_a_check_of_the_ingress_itself() -> None:
     passwords = Passwords(1, MEMORY_KIB, max_waiting=0)
     hashed = await passwords.hash_without_place("correct horse")
     assert await passwords.check_without_place("correct horse", hashed)

@@ -1,6 +1,4 @@
-"""No request costs more than in proportion to its size, whatever stands in it: what anybody may
-send is read once.
-"""
+"""The cost of parsing is linear in the size of the request, even for hostile input."""
 
 import itertools
 import json
@@ -23,7 +21,7 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.http.routes import Query
 from ingress.users import emails
 
-# Generous: a machine that does much else at the same time must not fail.
+# Generous, so that a busy machine does not fail.
 MOST_S = 0.05
 TRIES = 5
 LONGEST_HEADER = 8_000
@@ -33,7 +31,7 @@ NAMES = ["".join(each) for size in (1, 2, 3) for each in itertools.product(LETTE
 
 
 def filled(head: bytes, part: Callable[[int], bytes], end: bytes) -> bytes:
-    """As large as a body may be."""
+    """A body of the maximum size."""
     parts, number = [head], 0
     size = len(head) + len(end)
     while size + len(part(number)) <= request_parsing.MAX_BODY_BYTES:
@@ -54,7 +52,7 @@ def refused(act: Callable[[], object]) -> HttpProblem:
 
 
 class Name(str):
-    """It counts how often it is looked at."""
+    """A string that counts how often it is hashed or compared."""
 
     looks = 0
 
@@ -158,7 +156,7 @@ def header(name: str, value: str, act: Callable[[web.Request], object]) -> Calla
     numbers = itertools.count(1_000)
 
     def sent() -> object:
-        # Each time another one, as whoever sends it to hurt does it: nothing may be remembered.
+        # A different value each time, like an attacker, so that no cache helps.
         return act(request(**{name: f"{value[:LONGEST_HEADER]}{next(numbers)}"}))
 
     return sent
@@ -179,7 +177,7 @@ def long_query(query: str) -> Callable[[], object]:
     return lambda: request_parsing.query(query_request, TypeAdapter(Query))
 
 
-# Without signing in, or with no more than that.
+# Input that anybody can send, without any rights.
 HOSTILE: dict[str, Callable[[], object]] = {
     "short names": body(SHORT_NAMES, Login),
     "a short name twice": body(TWICE),

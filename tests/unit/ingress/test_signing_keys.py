@@ -1,4 +1,4 @@
-"""What is signed, and by which key it is believed; which addresses are the same."""
+"""Signatures, key rotation and the normal form of e-mail addresses."""
 
 import time
 
