@@ -334,8 +334,8 @@ class PostgresSettings(ServiceSettings):
     )
     database_pool_size: int = setting(
         10,
-        "How many Postgres connections one process may hold. An ingress holds two more: one to hear"
-        " of endings, one for `/ready`.",
+        "How many Postgres connections one process may hold. An ingress holds two more: one"
+        " that listens for revocations, one for `/ready`.",
         ge=1,
         le=1000,
     )

@@ -57,8 +57,8 @@ class RefreshHeaders(Query):
     idempotency_key: str | None = Field(
         default=None,
         alias=KEY_HEADER,
-        description="A random text of the client's own. A repeated request sends the same one."
-        " Without it a lost answer is not given again.",
+        description="A random text chosen by the client. A repeated request sends the same one."
+        " Without it, a lost response cannot be repeated.",
     )
 
 

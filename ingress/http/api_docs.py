@@ -72,8 +72,8 @@ class ApiDocs:
 
         return [
             get("/openapi.json", self.openapi, "This document", JSON),
-            get("/docs", self.swagger, "The API, to be tried (Swagger UI)", HTML),
-            get("/redoc", self.redoc, "The API, to be read (ReDoc)", HTML),
+            get("/docs", self.swagger, "Try the API (Swagger UI)", HTML),
+            get("/redoc", self.redoc, "Read the API documentation (ReDoc)", HTML),
             get("/docs/files/{name}", self.file, "A file of these pages", "*/*", hidden=True),
             get(
                 "/problems/{code}",

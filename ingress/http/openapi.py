@@ -54,8 +54,8 @@ def document(routes: Iterable[Route], prefix: str, about: Mapping[str, str]) -> 
         "info": {
             "title": about["name"],
             "version": about["version"],
-            "description": "One endpoint for each thing that can be done with money, and for"
-            " reading what became of it. Errors are problem documents (RFC 9457).",
+            "description": "Endpoints to move money and to read the results. Errors are problem"
+            " documents (RFC 9457).",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -73,8 +73,8 @@ def document(routes: Iterable[Route], prefix: str, about: Mapping[str, str]) -> 
                     "type": "apiKey",
                     "in": "cookie",
                     "name": SESSION_COOKIE,
-                    "description": f"A browser's session; what changes something needs the header"
-                    f" `{CSRF_HEADER}`, too.",
+                    "description": "A browser's session. Requests that change something need the"
+                    f" header `{CSRF_HEADER}`, too.",
                 },
             },
         },
