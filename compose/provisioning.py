@@ -6,6 +6,7 @@ change. It must not know how Kafka and Postgres are run.
 
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -14,15 +15,19 @@ from pydantic import SecretStr
 
 from plumbing.failures import Failure
 from plumbing.kafka import clients, topic_check
+from plumbing.postgres import migrations
 from plumbing.settings import AppSettings, KafkaSettings, PostgresSettings, setting
 from schemas.topics import ALL, Topic
-from sinks.postgres import migrations
-from sinks.postgres.migrations import INGRESS_ROLE, SINK_ROLE
 
 CLIENT_ID = "provision"
 MOST_REPLICAS = 3
 TIMEOUT_S = 30.0
 POLL_S = 0.05
+# The packages that own tables, in the order of their migrations: the first creates the schema.
+PACKAGES_WITH_TABLES: Final = ("sinks", "ingress")
+# The least-privilege roles that the migrations create.
+INGRESS_ROLE: Final = "streamledger_ingress"
+SINK_ROLE: Final = "streamledger_sink"
 
 
 class ProvisionSettings(AppSettings, KafkaSettings, PostgresSettings):
@@ -85,7 +90,8 @@ def check_topics(brokers: str, settings: KafkaSettings | None = None) -> None:
 def migrate(database_url: str, passwords: Mapping[str, str] | None = None) -> list[str]:
     """Applies the migrations that are missing and returns their names; lets each role that has a
     password sign in."""
-    return migrations.migrate(database_url, passwords=passwords)
+    wanted = migrations.bundled(*PACKAGES_WITH_TABLES)
+    return migrations.migrate(database_url, wanted, passwords)
 
 
 def _new(topic: Topic, settings: KafkaSettings, replicas: int) -> NewTopic:

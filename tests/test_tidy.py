@@ -13,10 +13,10 @@ from typing import get_args
 
 import pytest
 
+from compose import provisioning
 from compose.reference_docs import pages
 from plumbing import metrics, setting_names
 from schemas import journal, reasons, topics
-from sinks.postgres import migrations
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("schemas", "plumbing", "ingress", "processor", "sinks", "compose")
@@ -110,7 +110,10 @@ PLAIN = (
 )
 # Files that are not yet.
 TO_TRANSLATE: tuple[str, ...] = ()
-HISTORY = (ROOT / "docs" / "decisions", ROOT / "sinks" / "sql" / "migrations")
+HISTORY = (
+    ROOT / "docs" / "decisions",
+    *(ROOT / package / "sql" / "migrations" for package in provisioning.PACKAGES_WITH_TABLES),
+)
 TEXT_FILES = {".md", ".py", ".sql", ".html", ".json", ".yaml", ".yml", ".lock", ".env", ""}
 
 SKIPPED = {
@@ -357,7 +360,7 @@ def test_the_reference_names_every_one(page: str, names: list[str]) -> None:
 def test_metric_names_are_in_one_place() -> None:
     """A name that is written elsewhere in the program is one that the list may not have."""
     pattern = re.compile(r"""["'](streamledger_[a-z_]+)["']""")
-    roles = {migrations.INGRESS_ROLE, migrations.SINK_ROLE}
+    roles = {provisioning.INGRESS_ROLE, provisioning.SINK_ROLE}
     elsewhere = [
         relative(path)
         for path in sources(*PACKAGES)

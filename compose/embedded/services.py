@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from compose.embedded.data_dir import INGRESS_PASSWORD, SINK_PASSWORD
+from compose.provisioning import INGRESS_ROLE, SINK_ROLE
 from ingress.settings import IngressSettings
 from plumbing import setting_names
 from plumbing.settings import ServiceSettings
 from processor.settings import ProcessorSettings
-from sinks.postgres.migrations import INGRESS_ROLE, SINK_ROLE
 from sinks.settings import SinkSettings
 
 PROBE_TIMEOUT_S = 1.0

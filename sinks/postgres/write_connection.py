@@ -1,7 +1,7 @@
 """Connections for writing: few, checked when opened, discarded after any error.
 
 Classifies Postgres' errors: transient ones, those that an operator must fix, and rows that violate
-a constraint. It knows no table but that of the migrations.
+a constraint. It knows no table.
 """
 
 import threading
@@ -13,11 +13,9 @@ import structlog
 from psycopg import Connection, errors, sql
 from psycopg.rows import TupleRow
 
-from plumbing.failures import Failure
-from plumbing.postgres import connection_pool
+from plumbing.postgres import connection_pool, migrations
 from plumbing.postgres.connection_pool import first_line
 from plumbing.worker.lane_thread import StopRequested
-from sinks.postgres import migrations
 
 log = structlog.get_logger(__name__)
 
@@ -104,25 +102,8 @@ class Connections:
 
 
 def check_schema(connection: Connection[TupleRow]) -> None:
-    """The tables have exactly the migrations of this program."""
-    try:
-        rows = connection.execute(f"SELECT name FROM {SCHEMA}.migrations").fetchall()
-    except (errors.UndefinedTable, errors.InvalidSchemaName):
-        raise Failure("the database has no ledger tables: run `streamledger migrate`") from None
-    except errors.InsufficientPrivilege as error:
-        raise Failure(f"Postgres: {first_line(error)} (docs/deploying.md)") from None
-    applied = {name for (name,) in rows}
-    bundled = {migration.name for migration in migrations.bundled()}
-    if newer := sorted(applied - bundled):
-        raise Failure(
-            f"the tables are of a newer version ({', '.join(newer)}): run that version, or restore"
-            " the database"
-        )
-    if missing := sorted(bundled - applied):
-        raise Failure(
-            f"the tables are of an older version (missing: {', '.join(missing)}): run `streamledger"
-            " migrate`"
-        )
+    """The tables of the read model have exactly the migrations of this program."""
+    migrations.check_applied(connection, "sinks")
 
 
 class Backoff:

@@ -12,8 +12,8 @@ from psycopg import errors
 
 from compose import provisioning
 from compose.embedded import postgres as servers
+from compose.provisioning import INGRESS_ROLE, SINK_ROLE
 from plumbing.failures import Failure
-from sinks.postgres.migrations import INGRESS_ROLE, SINK_ROLE
 from sinks.verify import postgres_comparison
 from sinks.verify.report import Differences
 

@@ -71,7 +71,7 @@ def test_it_holds_the_packages_and_their_data_and_nothing_else(wheel: Path) -> N
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
     for pattern in (
-        *("sinks/sql/migrations/*.sql", "compose/embedded/*.lock"),
+        *("*/sql/migrations/*.sql", "compose/embedded/*.lock"),
         *("ingress/sql/*.sql", "ingress/http/pages/*"),
     ):
         files = [str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)]
@@ -99,10 +99,10 @@ def test_it_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     found = run(
         python,
         "-c",
-        "from sinks.postgres import migrations; print(len(migrations.bundled()))",
+        "from plumbing.postgres import migrations as m; print(len(m.bundled('sinks', 'ingress')))",
         cwd=tmp_path,
     )
-    assert int(found) == len(list((ROOT / "sinks" / "sql" / "migrations").glob("*.sql")))
+    assert int(found) == len(list(ROOT.glob("*/sql/migrations/*.sql")))
 
 
 @pytest.fixture(scope="module")

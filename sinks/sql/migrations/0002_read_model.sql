@@ -1,9 +1,9 @@
--- The books: what the journal says, as rows. The sink alone writes them, each row for one partition
--- only, in the same transaction that moves that partition's position. There are no foreign keys
--- between them: the rows of one transaction may come from several partitions, in any order.
+-- The read model: the journal as rows. Only the sink writes it. Each row belongs to one partition and
+-- changes in the transaction that moves that partition's position. There are no foreign keys between
+-- the tables: the rows of one transaction may come from several partitions, in any order.
 --
 -- Money is BIGINT minor units. System accounts have no bound, so their balances are NUMERIC; they
--- stand in tables of their own, that nobody else's history pays for that. Times are log time.
+-- have tables of their own, so that ordinary accounts do not pay for that. Times are log time.
 -- Text is compared by code points (COLLATE "C"), as the ledger does.
 
 CREATE TYPE ledger.account_type AS ENUM
@@ -15,26 +15,29 @@ CREATE TYPE ledger.command_outcome AS ENUM
     ('pending', 'posted', 'rejected', 'refused', 'replayed');
 CREATE TYPE ledger.hold_status AS ENUM ('open', 'capturing', 'captured', 'voided', 'expired');
 CREATE TYPE ledger.system_role AS ENUM ('funding', 'fees', 'transit');
--- Domains, so that these are tested when a row is made and not whenever a balance moves.
+-- Domains, so that Postgres checks these when a row is inserted and not when a balance changes.
 CREATE DOMAIN ledger.account_id AS text COLLATE "C"
     CHECK (VALUE ~ '^[A-Za-z0-9:_-]{1,64}$' AND VALUE !~ '^system:');
 CREATE DOMAIN ledger.currency AS text COLLATE "C" CHECK (VALUE ~ '^[A-Z]{3}$');
 CREATE DOMAIN ledger.shard_id AS text COLLATE "C"
     CHECK (VALUE ~ '^system:(funding|fees|transit):[A-Z]{3}:[0-9]{1,4}$');
 
--- How far the journal of each partition stands in these tables: all of these tables, always. A
--- batch moves it from exactly what it read before; who finds it elsewhere does not own the
+-- The position of each partition: all these tables have exactly its journal up to there. A batch
+-- moves the position from the value that it read; a sink that finds another value does not own the
 -- partition. `next_offset` is of the topic `journal`; `last_hash` is the hash of record `sequence`.
+-- `format_level` is the level that the journal has reached there. A program that does not support it
+-- would drop fields that it does not know, so it refuses the partition.
 CREATE TABLE ledger.positions (
     partition smallint PRIMARY KEY CHECK (partition >= 0),
     ledger_id text NOT NULL,
     next_offset bigint NOT NULL CHECK (next_offset > 0),
     sequence bigint NOT NULL CHECK (sequence > 0),
     last_hash text NOT NULL CHECK (last_hash ~ '^[0-9a-f]{64}$'),
-    time timestamptz NOT NULL
+    time timestamptz NOT NULL,
+    format_level integer NOT NULL CHECK (format_level > 0)
 ) WITH (fillfactor = 50);
 
--- One row for each ordinary account, as it is now. `sequence` is that of the last journal record
+-- One row for each ordinary account: its current state. `sequence` is that of the last journal record
 -- that changed the row, in the account's own partition; `version` counts its entries.
 CREATE TABLE ledger.accounts (
     balance bigint NOT NULL,
@@ -65,8 +68,8 @@ CREATE TABLE ledger.accounts (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 CREATE INDEX accounts_by_owner ON ledger.accounts (owner, id) WHERE owner IS NOT NULL;
 
--- One row for each shard of a system account that was ever posted to: `system:ROLE:CUR:PARTITION`.
--- What people see of one is the sum over its shards.
+-- One row for each shard of a system account that has entries: `system:ROLE:CUR:PARTITION`. The
+-- balance of a system account is the sum over its shards.
 CREATE TABLE ledger.system_accounts (
     balance numeric NOT NULL,
     version bigint NOT NULL CHECK (version > 0),
@@ -77,9 +80,9 @@ CREATE TABLE ledger.system_accounts (
     id ledger.shard_id PRIMARY KEY
 ) WITH (fillfactor = 50);
 
--- The history of ordinary accounts: one row for each posted entry, `balance` and `held` being the
--- account's after it. Versions of an account are 1, 2, 3 ... without gaps, and time never falls
--- from one to the next, so that the primary key finds a page by its number, and a time by
+-- The history of ordinary accounts: one row for each posted entry. `balance` and `held` are the
+-- account's after the entry. Versions of an account are 1, 2, 3 ... without gaps, and time never
+-- decreases from one to the next. So the primary key finds a page by its number, and a time by
 -- bisection. `sequence` is that of the journal record, in `partition`.
 CREATE TABLE ledger.entries (
     version bigint NOT NULL,
@@ -98,7 +101,7 @@ CREATE TABLE ledger.entries (
         CHECK (balance >= -9007199254740991 AND balance <= 9007199254740991),
     CONSTRAINT version_is_positive CHECK (version > 0)
 );
--- Only ever asked for one transaction: a hash costs half of what a tree of random ids does.
+-- Only looked up by one transaction: a hash costs half of what a tree of random ids does.
 CREATE INDEX entries_by_transaction ON ledger.entries USING hash (transaction_id);
 CREATE INDEX entries_by_time ON ledger.entries USING brin (time);
 
@@ -120,12 +123,12 @@ CREATE TABLE ledger.system_entries (
 CREATE INDEX system_entries_by_transaction ON ledger.system_entries USING hash (transaction_id);
 CREATE INDEX system_entries_by_time ON ledger.system_entries USING brin (time);
 
--- One row for each transaction id that a command owns, whatever its kind and its outcome; written
--- by its coordinator. `sequence` and `time` are those of the command's own step, `decided_*` those
--- of the outcome (the same but where several partitions took part; null while pending).
--- `source_offset` is the command's in `commands`. `account` is the command's, `counterparty` the
--- other one where there are just two ordinary accounts. `amount` is what was asked for, without
--- fee; of a post and a reversal the sum of the debits; null where the kind has none or it is not
+-- One row for each transaction id that a command owns, of any kind and outcome; its coordinator
+-- writes it. `sequence` and `time` are those of the command's own step, `decided_*` those of the
+-- outcome. They differ if several partitions take part; `decided_*` is null while pending.
+-- `source_offset` is the command's in `commands`. `account` is the command's; `counterparty` is the
+-- other one if there are exactly two ordinary accounts. `amount` is the requested amount without
+-- fee; for a post and a reversal the sum of the debits; null if the kind has none or it is not
 -- known. Its currency is that of `account`. `label` is the command's `id`.
 CREATE TABLE ledger.transactions (
     sequence bigint NOT NULL,
@@ -137,7 +140,7 @@ CREATE TABLE ledger.transactions (
     decided_at timestamptz,
     effective_at timestamptz,
     id uuid PRIMARY KEY,
-    -- Of a capture or void its hold, of a reversal its original, of what was reversed its reversal.
+    -- A capture or void has its hold, a reversal its original, a reversed transaction its reversal.
     hold_id uuid,
     reverses uuid,
     reversed_by uuid,
@@ -161,6 +164,8 @@ CREATE TABLE ledger.transactions (
     CONSTRAINT rejected_has_a_reason CHECK ((status = 'rejected') = (reason IS NOT NULL))
 );
 CREATE INDEX transactions_by_account ON ledger.transactions (account, time, sequence);
+-- Finds the few transactions of a rare kind without reading those of other kinds.
+CREATE INDEX transactions_by_kind ON ledger.transactions (kind, time);
 CREATE INDEX transactions_by_reference ON ledger.transactions (reference)
     WHERE reference IS NOT NULL;
 CREATE INDEX transactions_by_external_id ON ledger.transactions (external_id)
@@ -168,8 +173,8 @@ CREATE INDEX transactions_by_external_id ON ledger.transactions (external_id)
 CREATE INDEX transactions_pending ON ledger.transactions (time) WHERE status = 'pending';
 CREATE INDEX transactions_by_time ON ledger.transactions USING brin (time);
 
--- One row for each hold, as it is now. Its id is that of the transaction that placed it.
--- `captured` is the amount of its capture, under way or done.
+-- One row for each hold: its current state. Its id is that of the transaction that placed it.
+-- `captured` is the amount of its capture, pending or complete.
 CREATE TABLE ledger.holds (
     amount bigint NOT NULL CHECK (amount > 0),
     captured bigint NOT NULL CHECK (captured BETWEEN 0 AND amount),
@@ -186,10 +191,10 @@ CREATE TABLE ledger.holds (
 CREATE INDEX holds_by_account ON ledger.holds (account, status, placed_at);
 
 -- One row, and so one outcome, for each record of `commands`, by its position. `transaction_id` is
--- the one it owns or replays; null where it was refused at the door. `replayed` tells in
--- `first_status` what the first was then; the first is in `transactions`. `sequence` and `time` are
--- those of its own journal record. `label` is the command's `id`. Kind and account are null where
--- it could not be read.
+-- the one it owns or replays; null if validation refused the command. A `replayed` command has in
+-- `first_status` the status that the first one had at that time; the first one is in
+-- `transactions`. `sequence` and `time` are those of its own journal record. `label` is the
+-- command's `id`. Kind and account are null if the record was unreadable.
 CREATE TABLE ledger.commands (
     source_offset bigint NOT NULL,
     sequence bigint NOT NULL,
@@ -213,7 +218,7 @@ CREATE TABLE ledger.commands (
 CREATE INDEX commands_by_label ON ledger.commands (label) WHERE label IS NOT NULL;
 CREATE INDEX commands_by_time ON ledger.commands USING brin (time);
 
--- Every entry, of ordinary and system accounts alike: for what adds up transactions and books.
+-- All entries, of ordinary and system accounts: for sums over transactions and whole ledgers.
 CREATE VIEW ledger.all_entries AS
     SELECT account, version, transaction_id, direction, amount, balance::numeric AS balance,
            time, partition, sequence

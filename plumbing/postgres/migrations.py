@@ -1,14 +1,15 @@
-"""Postgres tables change by migrations only: plain .sql files, applied in the order of their names.
+"""Postgres tables change by migrations only: plain .sql files, in the folder of the package that
+owns the tables.
 
-Each is applied once, in a transaction of its own that also records its checksum. An advisory lock
-serialises concurrent runs. A file that changed after it was applied, or a schema of a newer
-version, is refused; nothing is undone.
+Each is applied once, in a transaction of its own that also records its checksum: package after
+package, and within one in the order of their names. An advisory lock serialises concurrent runs. A
+file that changed after it was applied, or a schema of a newer version, is refused; nothing is
+undone. It knows no table but that of the migrations, which the first migration creates.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import psycopg
 from psycopg import Connection, sql
@@ -22,9 +23,6 @@ from plumbing.postgres.sql_files import SqlFiles
 LOCK_KEY = 7_305_812_274
 LOCK_TIMEOUT = "10min"
 CONNECT_TIMEOUT_S = 10
-# The least-privilege roles that `0004_rights` creates and later migrations keep.
-INGRESS_ROLE: Final = "streamledger_ingress"
-SINK_ROLE: Final = "streamledger_sink"
 
 
 class MigrationRefused(Failure):
@@ -33,27 +31,34 @@ class MigrationRefused(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
+    """`name` is `package/file`: two packages may have files of the same name."""
+
     name: str
     sql: bytes
+
+    @property
+    def package(self) -> str:
+        return _package(self.name)
 
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.sql).hexdigest()
 
 
-def bundled() -> list[Migration]:
-    files = SqlFiles("sinks", "sql", "migrations").files
-    return [Migration(name, sql) for name, sql in files.items()]
+def bundled(*packages: str) -> list[Migration]:
+    """The migrations of these packages, in the order in which they are applied."""
+    return [
+        Migration(f"{package}/{name}", sql)
+        for package in packages
+        for name, sql in SqlFiles(package, "sql", "migrations").files.items()
+    ]
 
 
 def migrate(
-    database_url: str,
-    migrations: list[Migration] | None = None,
-    passwords: Mapping[str, str] | None = None,
+    database_url: str, wanted: list[Migration], passwords: Mapping[str, str] | None = None
 ) -> list[str]:
     """Applies the missing migrations and returns their names. Waits for concurrent runs. Afterwards
     each role with a password can sign in with it."""
-    wanted = bundled() if migrations is None else migrations
     try:
         with psycopg.connect(
             database_url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
@@ -118,18 +123,25 @@ def _applied(connection: Connection[TupleRow]) -> dict[str, str]:
     return dict(rows)
 
 
+def _package(name: str) -> str:
+    return name.partition("/")[0]
+
+
 def _missing(applied: dict[str, str], wanted: list[Migration]) -> list[Migration]:
     """The migrations to apply. Refuses a schema that this program's files cannot have made."""
+    _refuse_unreleased(applied)
     refused = [
         f"migration {name} is in the database but not in this program: the schema is of a newer"
         " version; run that version, or restore the database"
         for name in sorted(applied.keys() - {migration.name for migration in wanted})
     ]
-    last = max(applied, default="")
+    last = {_package(name): name for name in sorted(applied)}
     for migration in wanted:
-        if migration.name not in applied and migration.name < last:
+        last_of_package = last.get(migration.package, "")
+        if migration.name not in applied and migration.name < last_of_package:
             refused.append(
-                f"migration {migration.name} comes before {last}, which is already applied"
+                f"migration {migration.name} comes before {last_of_package}, which is already"
+                " applied"
             )
         if migration.name in applied and applied[migration.name] != migration.sha256:
             refused.append(
@@ -139,3 +151,36 @@ def _missing(applied: dict[str, str], wanted: list[Migration]) -> list[Migration
     if refused:
         raise MigrationRefused(*refused)
     return [migration for migration in wanted if migration.name not in applied]
+
+
+def _refuse_unreleased(applied: Iterable[str]) -> None:
+    """Programs before the first release named migrations without their package."""
+    if any("/" not in name for name in applied):
+        raise MigrationRefused(
+            "the tables were made by an unreleased version and cannot be upgraded: create an empty"
+            " database and run `streamledger migrate`"
+        )
+
+
+def check_applied(connection: Connection[TupleRow], package: str) -> None:
+    """Raises a Failure unless the tables of a package have exactly this program's migrations."""
+    try:
+        applied = _applied(connection)
+    except psycopg.errors.InsufficientPrivilege as error:
+        first = connection_pool.first_line(error)
+        raise Failure(f"Postgres: {first} (docs/deploying.md)") from None
+    if not applied:
+        raise Failure("the database has no ledger tables: run `streamledger migrate`")
+    _refuse_unreleased(applied)
+    applied_here = {name for name in applied if _package(name) == package}
+    wanted = {migration.name for migration in bundled(package)}
+    if newer := sorted(applied_here - wanted):
+        raise Failure(
+            f"the tables are of a newer version ({', '.join(newer)}): run that version, or restore"
+            " the database"
+        )
+    if missing := sorted(wanted - applied_here):
+        raise Failure(
+            f"the tables are of an older version (missing: {', '.join(missing)}): run `streamledger"
+            " migrate`"
+        )
