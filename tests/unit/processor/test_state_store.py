@@ -162,6 +162,16 @@ def test_what_a_batch_has_ended_is_not_due_again(opened: Opened) -> None:
         assert again.due(9, 10) == [due(1, 1), due(3, 3), due(4, 4)]
 
 
+def test_a_key_that_ends_leaves_the_window_that_was_read_before(opened: Opened) -> None:
+    table = opened()
+    for number in (1, 2):
+        table.put(due(number, number), Due("hold"))
+    commit(table, 1)
+    assert table.due(9, 10) == [due(1, 1), due(2, 2)]
+    table.put(due(1, 1), None)
+    assert table.due(9, 10) == [due(2, 2)]
+
+
 def test_what_was_fetched_never_hides_what_came_after(opened: Opened) -> None:
     table = opened()
     table.put(A, account(1))
