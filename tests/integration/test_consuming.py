@@ -143,7 +143,7 @@ def test_what_is_asked_for_wrongly_is_one_line(ledger: Pipeline) -> None:
     roles = ", ".join(topic.role for topic in topics.ALL)
     assert ended.stderr == f"streamledger: transfers: no topic of the ledger; it has {roles}\n"
     ended = ledger.streamledger("consume", "--registry", "nowhere", exit_code=2)
-    assert ended.stderr.startswith("streamledger: a registry's URL begins with http://")
+    assert ended.stderr.startswith("streamledger: a registry URL must start with http://")
 
 
 def test_topics_that_are_not_there_are_one_line(ledger: Pipeline) -> None:
