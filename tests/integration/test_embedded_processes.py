@@ -240,11 +240,14 @@ def test_an_interrupted_test_run_leaves_nothing(tmp_path: Path, number: signal.S
     (tmp_path / "test_waits.py").write_text(WAITS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
     run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    told = tmp_path / "folder"
-    eventually(lambda: told.exists() and told.read_text(), 30)
-    folder = DataFolder(Path(told.read_text()))
-    (server,) = folder.processes.running()
-    run.send_signal(number)
-    assert run.wait(30) != 0
+    written = tmp_path / "folder"
+    try:
+        eventually(lambda: written.exists() and written.read_text(), 60)
+        folder = DataFolder(Path(written.read_text()))
+        (server,) = folder.processes.running()
+    finally:
+        run.send_signal(number)
+        exit_code = run.wait(30)
+    assert exit_code != 0
     assert not server.identity.alive()
     assert not folder.path.exists()
