@@ -17,10 +17,13 @@ from aiohttp import web
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
-from ingress.audit.routes import AuditLog
+from ingress.admin.audit_routes import AuditLog
+from ingress.admin.first_admin import make_first_admin
+from ingress.admin.session_routes import SessionAdminRoutes
+from ingress.admin.user_routes import UserAdminRoutes
 from ingress.audit.trail import AuditTrail
+from ingress.auth import demo_users
 from ingress.auth.access_tokens import AccessTokens
-from ingress.auth.admin_routes import SessionAdminRoutes
 from ingress.auth.api_keys import ApiKeys
 from ingress.auth.authenticator import Authenticator
 from ingress.auth.cleanup import Cleanup
@@ -35,17 +38,14 @@ from ingress.http import client_address, openapi, request_parsing, server
 from ingress.http.api_docs import ApiDocs
 from ingress.http.concurrent_waits import ConcurrentWaits
 from ingress.http.health import Health, Probe
+from ingress.http.position_tokens import PositionTokens
 from ingress.http.roles import PUBLIC
 from ingress.http.routes import Answer, Call, Route
-from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.ledger.ledger_api import LedgerApi
 from ingress.outbox_relay import OutboxRelay
 from ingress.settings import IngressSettings
-from ingress.users import demo_users
-from ingress.users.admin_routes import UserAdminRoutes
 from ingress.users.directory import UserDirectory
-from ingress.users.first_admin import make_first_admin
-from ingress.wallets import WalletDirectory
+from ingress.wallets.directory import WalletDirectory
 from plumbing import logging, memory, metrics
 from plumbing.failures import Failure
 from plumbing.kafka import clients, topic_check
@@ -90,7 +90,7 @@ class IngressService:
                 server.edge(
                     self.registry,
                     client_address.parse_networks(self.settings.trusted_proxies),
-                    self.trail.add_refusal,
+                    self.trail.add_problem,
                 )
             ],
             client_max_size=request_parsing.MAX_BODY_BYTES,

@@ -55,6 +55,19 @@ ROOMS = {
         "sinks.verify",
         "sinks",
     ),
+    "ingress": (
+        "ingress.sql",
+        "ingress.background",
+        "ingress.http",
+        "ingress.settings",
+        "ingress.users",
+        "ingress.audit",
+        "ingress.wallets",
+        "ingress.auth",
+        "ingress.ledger",
+        "ingress.admin",
+        "ingress",
+    ),
     "compose": ("compose", "compose.embedded", "compose.cli", "compose.reference_docs"),
 }
 MAX_ROOMS = 12

@@ -376,7 +376,7 @@ def create_admin(
 ) -> None:
     """Make an admin, who can give others their roles. Asks for the password, or reads a line."""
     from compose.cli import embedded_connection
-    from ingress.users import first_admin
+    from ingress.admin import first_admin
 
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import psycopg
 
 from compose.embedded.problems import RuntimeProblem
-from ingress.auth import session_store
+from ingress.auth import demo_users, session_store
+from ingress.auth.demo_users import OPERATOR, PEOPLE
 from ingress.auth.passwords import Passwords
 from ingress.auth.registration import add_user
 from ingress.auth.revocations import KEY, SESSION
@@ -26,9 +27,7 @@ from ingress.http import problems
 from ingress.http.roles import UserRole
 from ingress.settings import IngressSettings
 from ingress.sql import queries
-from ingress.users import demo_users
-from ingress.users.demo_users import OPERATOR, PEOPLE
-from ingress.wallets import add_wallet
+from ingress.wallets.directory import add_wallet
 
 # 10,000.00 for each, in minor units.
 MONEY = 1_000_000

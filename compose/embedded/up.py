@@ -32,8 +32,8 @@ from compose.embedded.data_dir import SIGNING_KEY, DataFolder
 from compose.embedded.problems import Interrupted, RuntimeProblem
 from compose.embedded.services import SERVICES, Service, answers, copies
 from compose.embedded.supervisor import PartState, SupervisedPart, Supervisor
+from ingress.auth import demo_users
 from ingress.settings import IngressSettings
-from ingress.users import demo_users
 from plumbing.kafka import clients as kafka_clients
 from plumbing.postgres import connection_pool as postgres_clients
 from plumbing.settings import setting

@@ -10,17 +10,19 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import Final, NamedTuple
 
 import structlog
+from aiohttp import web
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ingress.audit import entries
 from ingress.audit.entries import Event
+from ingress.audit.refusals import Refusal, Source, refusal_of
 from ingress.background import Background
 from ingress.http.client_address import network_of
+from ingress.http.problems import HttpProblem
 from ingress.sql import queries
 from plumbing.postgres.connection_pool import Pool
 
@@ -37,19 +39,6 @@ OVERFLOW_SUBJECT: Final = "others"
 _DAY_S: Final = 86_400.0
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Source(Enum):
-    """Who caused a refusal, or whose password was refused. Each has a budget of its own."""
-
-    STAFF = auto()
-    USER = auto()
-    STRANGER = auto()
-
-
-class Refusal(NamedTuple):
-    event: Event
-    source: Source
 
 
 class _PendingEvent(Struct, frozen=True):
@@ -71,6 +60,10 @@ class AuditTrail(Background):
         self._pending.append(_PendingEvent(event, written))
         self._wake.set()
         await written
+
+    def add_problem(self, request: web.Request, problem: HttpProblem) -> None:
+        if (refusal := refusal_of(request, problem)) is not None:
+            self.add_refusal(refusal)
 
     def add_refusal(self, refusal: Refusal) -> None:
         """The refusal is written within about a second."""

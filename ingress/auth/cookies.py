@@ -12,9 +12,8 @@ from aiohttp import web
 
 from ingress.auth.signing_keys import SigningKeys
 from ingress.http.problems import Code, HttpProblem
+from ingress.http.request_headers import CSRF_HEADER, SESSION_COOKIE
 
-SESSION_COOKIE: Final = "ledger_session"
-CSRF_HEADER: Final = "X-CSRF-Token"
 _PURPOSE: Final = "csrf"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAME_SITE: Final = frozenset({"same-origin", "none"})

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ingress.audit import entries
-from ingress.auth import session_store
+from ingress.auth import demo_users, session_store
 from ingress.auth.current_password import CurrentPassword
 from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, Passwords
@@ -22,7 +22,7 @@ from ingress.http.roles import SIGNED_IN, Scope
 from ingress.http.routes import Answer, Body, Call, Instant, Meta, Query, ResponseModel, Route
 from ingress.settings import IngressSettings
 from ingress.sql import queries
-from ingress.users import demo_users, directory
+from ingress.users import directory
 from ingress.users.directory import UserDirectory, UserResponse
 from plumbing.postgres.connection_pool import Pool
 

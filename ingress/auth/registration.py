@@ -16,21 +16,20 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ingress.audit import entries
-from ingress.auth import client_secrets, session_store
+from ingress.auth import client_secrets, demo_users, session_store
 from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, MIN_LENGTH, Passwords
 from ingress.auth.sign_in import TAG, SignedInResponse, SignIn
 from ingress.http.client_address import address_of
 from ingress.http.problems import Code, HttpProblem
+from ingress.http.request_headers import WaitHeaders, wait_s
 from ingress.http.roles import PUBLIC, UserRole
 from ingress.http.routes import Answer, Body, Call, Route
-from ingress.ledger.request_fields import WaitHeaders, wait_s
 from ingress.settings import IngressSettings
 from ingress.sql import queries
-from ingress.users import demo_users
 from ingress.users.directory import User
 from ingress.users.emails import Email
-from ingress.wallets import WalletDirectory, add_wallet
+from ingress.wallets.directory import WalletDirectory, add_wallet
 from plumbing.postgres.connection_pool import Pool
 from plumbing.worker.crash_points import CrashPoints
 

@@ -16,7 +16,7 @@ from ingress.audit import entries
 from ingress.auth import client_secrets
 from ingress.auth.revocations import CHANNEL, KEY, SESSION
 from ingress.http.client_address import address_of, network_of
-from ingress.ledger.request_fields import KEY_HEADER
+from ingress.http.request_headers import KEY_HEADER
 from ingress.sql import queries
 from ingress.users.directory import User
 

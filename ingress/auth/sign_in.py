@@ -11,25 +11,26 @@ from msgspec import Struct
 from pydantic import Field
 
 from ingress.audit import entries
-from ingress.auth import client_secrets, cookies, session_store
+from ingress.auth import client_secrets, cookies, demo_users, session_store
 from ingress.auth.access_tokens import AccessTokens
 from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, Passwords
 from ingress.auth.revocations import SESSION
 from ingress.auth.signing_keys import SigningKeys
+from ingress.http import request_headers
 from ingress.http.client_address import address_of, network_of
 from ingress.http.problems import Code, HttpProblem
+from ingress.http.request_headers import KEY_HEADER
 from ingress.http.roles import PUBLIC, SIGNED_IN, UserRole
 from ingress.http.routes import Answer, Body, Call, Caller, Query, ResponseModel, Route
 from ingress.http.server import response
-from ingress.ledger.request_fields import KEY_HEADER
-from ingress.ledger.views import wallet_view
-from ingress.ledger.views.wallet_view import WalletResponse
 from ingress.settings import IngressSettings
 from ingress.sql import queries
-from ingress.users import demo_users, directory, emails
+from ingress.users import directory, emails
 from ingress.users.directory import User, UserDirectory, UserResponse
-from ingress.wallets import WalletDirectory
+from ingress.wallets import wallet_view
+from ingress.wallets.directory import WalletDirectory
+from ingress.wallets.wallet_view import WalletResponse
 from plumbing.postgres.connection_pool import Pool
 
 TAG = "Sessions"
@@ -79,7 +80,8 @@ class BrowserResponse(ResponseModel):
     user: UserResponse
     wallet: WalletResponse | None
     csrf_token: str = Field(
-        description=f"For the header `{cookies.CSRF_HEADER}` of requests that change something."
+        description=f"For the header `{request_headers.CSRF_HEADER}` of requests that change"
+        " something."
     )
     expires_in: int
 
@@ -138,7 +140,7 @@ class SignIn:
                 handler=self.login_by_cookie,
                 summary="Sign in a browser",
                 description="Sets a cookie that scripts cannot read. Requests that change something"
-                f" also need the header `{cookies.CSRF_HEADER}`.",
+                f" also need the header `{request_headers.CSRF_HEADER}`.",
                 tag=TAG,
                 roles=PUBLIC,
                 body=Login,

@@ -12,9 +12,9 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from ingress.auth.cookies import CSRF_HEADER, SESSION_COOKIE
 from ingress.http import problems
 from ingress.http.problems import AnyCode, Code, ProblemDocument
+from ingress.http.request_headers import CSRF_HEADER, SESSION_COOKIE
 from ingress.http.roles import UserRole
 from ingress.http.routes import JSON, Route
 

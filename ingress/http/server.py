@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache
-from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import structlog
@@ -22,15 +21,11 @@ from confluent_kafka import KafkaException
 from prometheus_client import CollectorRegistry
 from pydantic import TypeAdapter
 
-from ingress.audit.entries import Event
-from ingress.audit.trail import Refusal, Source
 from ingress.http import client_address, problems, request_parsing
-from ingress.http.client_address import address_of
 from ingress.http.concurrent_waits import ConcurrentWaits
 from ingress.http.problems import Code, HttpProblem
-from ingress.http.roles import UserRole
+from ingress.http.request_headers import WaitQuery
 from ingress.http.routes import Answer, Call, Caller, Query, ResponseModel, Route
-from ingress.ledger.request_fields import WaitQuery
 from ingress.sql import queries
 from plumbing import metrics
 from schemas.validation import command_validation
@@ -48,12 +43,6 @@ SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 TRACE: Final = web.RequestKey("trace", str)
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 CALLER: Final = web.RequestKey("caller", Caller)
-# The audit log's actions for refused requests, by code. All others of status 403 are FORBIDDEN.
-REFUSED: Final = {
-    Code.CREDENTIALS_WRONG: "password refused",
-    Code.TOO_MANY_ATTEMPTS: "password not tried",
-}
-FORBIDDEN: Final = "forbidden"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}\Z").match
 _TRACE = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z").match
@@ -274,10 +263,10 @@ def add(
 def edge(
     registry: CollectorRegistry,
     trusted: Sequence[client_address.Network] = (),
-    add_refusal: Callable[[Refusal], None] | None = None,
+    on_problem: Callable[[web.Request, HttpProblem], None] | None = None,
 ) -> Middleware:
-    """The middleware around every handler and around the router's own refusals. `add_refusal` gets
-    the refusals that the audit log records."""
+    """The middleware around every handler and around the router's own refusals. `on_problem` gets
+    each problem before it is answered."""
     requests = metrics.counter(registry, metrics.HTTP_REQUESTS)
     seconds = metrics.histogram(registry, metrics.HTTP_SECONDS)
     # Looking up a child by its labels takes a lock, and longer than counting does.
@@ -290,7 +279,7 @@ def edge(
         if trusted:
             request = client_address.behind_proxies(request, trusted)
         _identify(request)
-        response = await _answer(request, handler, add_refusal)
+        response = await _answer(request, handler, on_problem)
         headers = response.headers
         if not response.prepared:
             headers["X-Request-Id"] = request[REQUEST_ID]
@@ -318,48 +307,17 @@ def _identify(request: web.Request) -> None:
     request[REQUEST_ID] = request_id if _REQUEST_ID(request_id) else trace[3:35]
 
 
-def _refusal(request: web.Request, problem: HttpProblem) -> Refusal | None:
-    """What the audit log records of a refused request, if anything."""
-    action = REFUSED.get(problem.code) if isinstance(problem.code, Code) else None
-    subject = problem.subject
-    if action is None and problems.status(problem.code) == HTTPStatus.FORBIDDEN:
-        resource = request.match_info.route.resource
-        action = FORBIDDEN
-        subject = f"{request.method} {resource.canonical}" if resource is not None else None
-    if action is None:
-        return None
-    caller = request.get(CALLER)
-    event = Event(
-        action=action,
-        user_id=caller.id if caller is not None else None,
-        key_id=caller.key_id if caller is not None else None,
-        subject=subject,
-        address=address_of(request),
-        trace=request[TRACE],
-    )
-    return Refusal(event, _source(caller, problem))
-
-
-def _source(caller: Caller | None, problem: HttpProblem) -> Source:
-    """Whose budget a refusal uses. An unchecked password costs a stranger nothing, so it never uses
-    the budget of the user it names."""
-    role = caller.role if caller is not None else None
-    if role is None and problem.code == Code.CREDENTIALS_WRONG:
-        role = problem.subject_role
-    if role is None:
-        return Source.STRANGER
-    return Source.USER if role == UserRole.USER else Source.STAFF
-
-
 async def _answer(
-    request: web.Request, handler: Handler, add_refusal: Callable[[Refusal], None] | None
+    request: web.Request,
+    handler: Handler,
+    on_problem: Callable[[web.Request, HttpProblem], None] | None,
 ) -> web.StreamResponse:
     request_id = request[REQUEST_ID]
     try:
         return await handler(request)
     except HttpProblem as problem:
-        if add_refusal is not None and (refusal := _refusal(request, problem)) is not None:
-            add_refusal(refusal)
+        if on_problem is not None:
+            on_problem(request, problem)
         return problems.answer(problem, request_id)
     except web.HTTPException as raised:
         if raised.status < 400:

@@ -14,7 +14,7 @@ from ingress.http.roles import READERS, UserRole
 from ingress.http.routes import Caller
 from ingress.sql import queries
 from ingress.users.directory import UserDirectory
-from ingress.wallets import Wallet, WalletDirectory
+from ingress.wallets.directory import Wallet, WalletDirectory
 from plumbing.postgres.connection_pool import Pool
 from schemas import ids
 from schemas.field_types import AccountType

@@ -9,11 +9,11 @@ from confluent_kafka import KafkaError, KafkaException
 
 from ingress.audit.trail import AuditTrail
 from ingress.auth.signing_keys import SigningKeys
+from ingress.http.position_tokens import PositionTokens
 from ingress.http.routes import Route
 from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.client.ledger_client import LedgerClient, QueueFull
 from ingress.ledger.client.outcome_lookup import OutcomeLookup
-from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.ledger.client.status_url import StatusUrls
 from ingress.ledger.client.submission import Submission
 from ingress.ledger.routes.accounts import AccountRoutes
@@ -27,7 +27,7 @@ from ingress.ledger.routes.wallets import WalletRoutes
 from ingress.ledger.views.responses import TransactionPresenter
 from ingress.settings import IngressSettings
 from ingress.users.directory import UserDirectory
-from ingress.wallets import WalletDirectory
+from ingress.wallets.directory import WalletDirectory
 from plumbing.postgres.connection_pool import Pool
 from plumbing.worker.crash_points import CrashPoints
 from schemas import ids

@@ -5,27 +5,24 @@ nothing about money.
 """
 
 import re
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, Final
 
 from aiohttp import web
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
 from ingress.http.problems import Code, FieldError, HttpProblem
+from ingress.http.request_headers import KEY_HEADER, WaitHeaders
 from ingress.http.roles import UserRole
 from ingress.http.routes import Body, Call, Query
 from schemas import field_types, money
 from schemas.reasons import Reason
 from schemas.validation import command_validation
 
-DEFAULT_WAIT_S: Final = 2.0
-MAX_WAIT_S: Final = 30
-KEY_HEADER: Final = "Idempotency-Key"
 _MAJOR_UNITS: Final = r"^(0|[1-9][0-9]{0,15})(\.[0-9]{1,4})?$"
 _is_major_units = re.compile(_MAJOR_UNITS, re.ASCII).match
 # The version of an ETag, whose digest may follow.
 _match_version = re.compile(r'(?:W/)?"?([0-9]{1,15})(?:-[0-9a-f]{1,64})?"?\Z').match
-_match_wait = re.compile(r"wait=([0-9]{1,4})\Z").match
 
 
 def _amount(value: Any) -> Any:
@@ -100,19 +97,6 @@ class ValidateOnly(Query):
     )
 
 
-class WaitHeaders(Query):
-    """For the API docs; the headers are read by the functions of this module."""
-
-    waits: ClassVar[bool] = True
-
-    prefer: str | None = Field(
-        default=None,
-        alias="Prefer",
-        description="`wait=N` waits up to N seconds for the outcome, 2 by default;"
-        " `respond-async` does not wait.",
-    )
-
-
 class MoneyHeaders(WaitHeaders):
     idempotency_key: str | None = Field(
         default=None, alias=KEY_HEADER, description="Same as `trans_id`."
@@ -122,30 +106,6 @@ class MoneyHeaders(WaitHeaders):
         alias="If-Match",
         description="The expected version of the wallet, or its ETag, whose version counts.",
     )
-
-
-class WaitQuery(Query):
-    waits: ClassVar[bool] = True
-
-    wait: int = Field(
-        default=0, ge=0, le=MAX_WAIT_S, description="Seconds to wait for the outcome."
-    )
-
-
-def wait_s(request: web.Request) -> float:
-    """From the header `Prefer`; unknown preferences are ignored."""
-    prefer = request.headers.get("Prefer")
-    if prefer is None:
-        return DEFAULT_WAIT_S
-    wait_header, at_once = None, False
-    for part in prefer.lower().replace(" ", "").split(","):
-        if part == "respond-async":
-            at_once = True
-        elif match := _match_wait(part):
-            wait_header = min(int(match.group(1)), MAX_WAIT_S)
-    if wait_header is None:
-        return 0.0 if at_once else DEFAULT_WAIT_S
-    return float(wait_header)
 
 
 def sender_fields(call: Call[Any, Any], key: str) -> dict[str, Any]:

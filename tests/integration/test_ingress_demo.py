@@ -19,8 +19,8 @@ from rich.console import Console
 from compose.embedded import demo
 from compose.embedded.console import Display
 from compose.embedded.up import Up, UpOptions, UpSettings
+from ingress.auth import demo_users
 from ingress.auth.passwords import Passwords
-from ingress.users import demo_users
 from tests.testkit.ledger_api import PASSWORD, PREFIX, SIGNING_KEY, Api, Ingress
 
 README = Path(__file__).parents[2] / "README.md"

@@ -21,8 +21,8 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
+from ingress.http.request_headers import MAX_WAIT_S
 from ingress.http.roles import UserRole
-from ingress.ledger.request_fields import MAX_WAIT_S
 from tests.testkit.ledger_api import NEW_KEY, PREFIX, TIMEOUT_S, Ingress, Person
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))

@@ -17,7 +17,7 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.routes import paged_lists
 from ingress.users.directory import UserDirectory
-from ingress.wallets import MAX_WALLETS, WalletDirectory
+from ingress.wallets.directory import MAX_WALLETS, WalletDirectory
 from plumbing.postgres import connection_pool
 from plumbing.postgres.connection_pool import Connection
 from sinks.reads import pages

@@ -16,7 +16,7 @@ from ingress.http.routes import Caller
 from ingress.ledger.account_directory import AccountDirectory
 from ingress.ledger.client.outcome_lookup import OutcomeLookup
 from ingress.users.directory import UserDirectory
-from ingress.wallets import WalletDirectory
+from ingress.wallets.directory import WalletDirectory
 from plumbing.postgres import connection_pool
 from schemas import ids
 from sinks.reads import transactions

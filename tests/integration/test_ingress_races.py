@@ -13,6 +13,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from pydantic import SecretStr
 
+from ingress.admin.user_routes import UserAdminRoutes, UserChange
 from ingress.auth import session_store
 from ingress.auth.access_tokens import AccessTokens
 from ingress.auth.api_keys import ApiKeys, KeyResponse, NewKey, key_list
@@ -22,15 +23,14 @@ from ingress.auth.profile_routes import PasswordChange, ProfileRoutes
 from ingress.auth.registration import add_user
 from ingress.auth.sign_in import Login, Refresh, SignIn, TokensResponse
 from ingress.auth.signing_keys import SigningKeys
+from ingress.http.position_tokens import PositionTokens
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import Scope, UserRole
 from ingress.http.routes import Answer, Call, Caller
-from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.settings import IngressSettings
 from ingress.sql import queries
-from ingress.users.admin_routes import UserAdminRoutes, UserChange
 from ingress.users.directory import User, UserDirectory
-from ingress.wallets import WalletDirectory
+from ingress.wallets.directory import WalletDirectory
 from plumbing.postgres import connection_pool
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 import psycopg
 
-from ingress.ledger.views import wallet_view
+from ingress.wallets import wallet_view
 from plumbing.postgres import connection_pool
 from tests.testkit.ledger_api import Api
 from tests.testkit.sql_statements import counted

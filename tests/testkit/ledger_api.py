@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ingress.ledger.request_fields import MAX_WAIT_S
+from ingress.http.request_headers import MAX_WAIT_S
 from schemas.ids import EPOCH
 from tests.testkit.pipeline import Pipeline
 from tests.testkit.programs import Program

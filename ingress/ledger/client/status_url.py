@@ -11,8 +11,8 @@ import re
 from typing import Final
 
 from ingress.auth.signing_keys import SigningKeys
+from ingress.http.position_tokens import PositionTokens
 from ingress.http.problems import Code, HttpProblem
-from ingress.ledger.client.position_tokens import PositionTokens
 
 CommandPosition = tuple[int, int]
 

@@ -21,9 +21,10 @@ from ingress.ledger.routes import paged_lists, submit
 from ingress.ledger.routes.paged_lists import CursorQuery, PageQuery, TransactionLists
 from ingress.ledger.routes.submit import CommandSubmitter
 from ingress.ledger.routes.wallets import BalanceQuery, BalanceResponse, WalletRoutes
-from ingress.ledger.views import responses, wallet_view
+from ingress.ledger.views import responses
 from ingress.ledger.views.responses import AcceptedResponse, PageMeta, TransactionList
 from ingress.users.directory import UserDirectory
+from ingress.wallets import wallet_view
 from plumbing.postgres.connection_pool import Pool
 from schemas import commands, field_types, money
 from schemas.commands import Command

@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import Field
 
-from ingress.http import problems, routes
+from ingress.http import problems, request_headers, routes
 from ingress.http.problems import Code, HttpProblem, ProblemDocument
 from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Caller, Query, Route
@@ -28,7 +28,7 @@ class CommandPath(Query):
     id: request_fields.TransactionId
 
 
-class StatusQuery(request_fields.WaitQuery):
+class StatusQuery(request_headers.WaitQuery):
     position: str | None = Field(
         default=None,
         max_length=200,

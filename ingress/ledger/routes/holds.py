@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from ingress.http import routes
+from ingress.http import request_headers, routes
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import OPERATORS, USERS, Scope, UserRole
 from ingress.http.routes import Answer, Call, Caller, Instant, Moment, Query, ResponseModel, Route
@@ -250,7 +250,7 @@ class HoldRoutes:
 
     async def _wait_for_transaction(self, call: Call[Any, Any], id: str) -> TransactionView | None:
         """Waits for a transaction that may not be in the books yet."""
-        deadline = asyncio.get_running_loop().time() + request_fields.wait_s(call.request)
+        deadline = asyncio.get_running_loop().time() + request_headers.wait_s(call.request)
         party = party_filter(call.caller)
         outcome = await self._submission.wait_until_decided(id, None, deadline, party)
         return None if outcome is None else posted_view(outcome)

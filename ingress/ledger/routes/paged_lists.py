@@ -12,13 +12,13 @@ from psycopg import errors
 from pydantic import Field
 
 from ingress.http import routes
+from ingress.http.position_tokens import PositionTokens, bad_cursor
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import READERS, UserRole
 from ingress.http.routes import Answer, Call, Caller, Query, Route
 from ingress.ledger import request_fields
 from ingress.ledger.account_directory import AccountDirectory, KnownAccount
 from ingress.ledger.client.outcome_lookup import OutcomeLookup, party_filter
-from ingress.ledger.client.position_tokens import PositionTokens, bad_cursor
 from ingress.ledger.request_fields import AccountId
 from ingress.ledger.routes import submit
 from ingress.ledger.views import responses, transaction_view

@@ -12,11 +12,10 @@ import structlog
 
 from ingress.audit import entries
 from ingress.audit.trail import AuditTrail
-from ingress.http import problems
+from ingress.http import problems, request_headers
 from ingress.http.problems import HttpProblem
 from ingress.http.roles import UserRole
 from ingress.http.routes import Answer, Call, Caller
-from ingress.ledger import request_fields
 from ingress.ledger.client.outcome_lookup import Outcome
 from ingress.ledger.client.status_url import StatusUrls
 from ingress.ledger.client.submission import Submission, Undecided
@@ -70,7 +69,7 @@ class CommandSubmitter:
         # The audit log comes first: if it cannot be written, nothing goes to Kafka.
         if call.caller.role is not UserRole.USER:
             await self._trail.add(_audit_event(call, command, currency))
-        wait_s = request_fields.wait_s(call.request)
+        wait_s = request_headers.wait_s(call.request)
         outcome = await self._submission.outcome(command, currency, wait_s)
         if isinstance(outcome, Undecided):
             return self._accepted(call.caller, outcome, command)

@@ -8,7 +8,7 @@ from datetime import datetime
 from pydantic import Field
 
 from ingress.audit import entries
-from ingress.http import routes
+from ingress.http import request_headers, routes
 from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import SIGNED_IN, USERS, Scope
 from ingress.http.routes import (
@@ -27,12 +27,13 @@ from ingress.ledger.account_directory import AccountDirectory, KnownAccount
 from ingress.ledger.request_fields import Currency
 from ingress.ledger.routes import paged_lists
 from ingress.ledger.routes.paged_lists import LIST_ROLES, PageQuery, TransactionLists
-from ingress.ledger.views import responses, wallet_view
+from ingress.ledger.views import responses
 from ingress.ledger.views.responses import PageMeta, TransactionResponse
-from ingress.ledger.views.wallet_view import WalletResponse
 from ingress.users.directory import User, UserDirectory, UserResponse
 from ingress.users.directory import user_response as person_shown
-from ingress.wallets import Wallet, WalletDirectory
+from ingress.wallets import wallet_view
+from ingress.wallets.directory import Wallet, WalletDirectory
+from ingress.wallets.wallet_view import WalletResponse
 from plumbing.postgres.connection_pool import Pool
 from schemas import money
 from schemas.reasons import Reason
@@ -145,7 +146,7 @@ class WalletRoutes:
                 roles=USERS,
                 scope=Scope.ACCOUNTS,
                 body=NewWallet,
-                headers=request_fields.WaitHeaders,
+                headers=request_headers.WaitHeaders,
                 answers={201: WalletResponse},
                 problems=(Reason.CURRENCY_UNKNOWN, Code.TOO_MANY_WALLETS),
                 description="The wallet's status is `opening` until the ledger has opened it.",
@@ -218,7 +219,7 @@ class WalletRoutes:
         user = await self._user(call.caller, None)
         event = entries.event(call, "open_account", detail={"currency": currency})
         wallet = await self._wallets.open(user.id, currency, call.trace, event)
-        await self._wallets.is_open(wallet.id, request_fields.wait_s(call.request))
+        await self._wallets.is_open(wallet.id, request_headers.wait_s(call.request))
         response = await self._response(wallet, user)
         return responses.with_etag(response, response.version, 201)
 

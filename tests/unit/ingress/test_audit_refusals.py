@@ -1,13 +1,8 @@
 """Refusals in the audit log: counted by kind, and bounded however many there are."""
 
 from ingress.audit.entries import Event
-from ingress.audit.trail import (
-    OVERFLOW_INTERVAL_S,
-    OVERFLOW_SUBJECT,
-    Refusal,
-    RefusalCounts,
-    Source,
-)
+from ingress.audit.refusals import Refusal, Source
+from ingress.audit.trail import OVERFLOW_INTERVAL_S, OVERFLOW_SUBJECT, RefusalCounts
 
 
 def refusal(

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from ingress.http import server
 from ingress.http.concurrent_waits import ConcurrentWaits
+from ingress.http.request_headers import WaitHeaders, WaitQuery
 from ingress.http.roles import SIGNED_IN, UserRole
 from ingress.http.routes import Answer, Call, Caller, Route
-from ingress.ledger.request_fields import WaitHeaders, WaitQuery
 
 MAX_WAITS = 2
 Client = TestClient[web.Request, web.Application]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingress.users import demo_users
+from ingress.auth import demo_users
 
 LOOPBACK = ("127.0.0.1", "127.0.0.2", "localhost", "::1", "[::1]")
 ELSEWHERE = ("", "0.0.0.0", "::", "10.0.0.7", "ledger.example.com", "127.0.0.1.example.com")

@@ -12,10 +12,10 @@ from pydantic import Field
 from ingress.audit import entries
 from ingress.auth import session_store
 from ingress.auth.revocations import KEY, SESSION
+from ingress.http.position_tokens import PositionTokens
 from ingress.http.problems import Code, FieldError, HttpProblem
 from ingress.http.roles import ADMINS, Scope, UserRole
 from ingress.http.routes import Answer, Body, Call, Meta, Query, ResponseModel, Route
-from ingress.ledger.client.position_tokens import PositionTokens
 from ingress.sql import queries
 from ingress.users import directory
 from ingress.users.directory import User, UserDirectory, UserResponse

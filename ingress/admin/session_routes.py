@@ -6,6 +6,7 @@ Ending all sessions of a user also revokes the user's access tokens.
 import uuid
 from typing import Any
 
+from ingress.admin.user_routes import TAG
 from ingress.audit import entries
 from ingress.auth import profile_routes, session_store
 from ingress.auth.api_keys import KeyList, key_list
@@ -15,7 +16,6 @@ from ingress.http.problems import Code, HttpProblem
 from ingress.http.roles import ADMINS, Scope
 from ingress.http.routes import Answer, Call, Query, Route
 from ingress.sql import queries
-from ingress.users.admin_routes import TAG
 from ingress.users.directory import User, UserDirectory
 from plumbing.postgres.connection_pool import Pool
 

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 from msgspec import Struct
 from pydantic import Field
 
+from ingress.http.position_tokens import PositionTokens, bad_cursor
 from ingress.http.roles import ADMINS, AUDITORS, Scope
 from ingress.http.routes import Answer, Call, Instant, Meta, Moment, Query, ResponseModel, Route
-from ingress.ledger.client.position_tokens import PositionTokens, bad_cursor
 from ingress.sql import queries
 from ingress.users.directory import UserDirectory
 from plumbing.postgres.connection_pool import Pool

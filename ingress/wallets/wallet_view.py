@@ -13,7 +13,7 @@ from ingress.http.routes import Instant, ResponseModel
 from ingress.sql import queries
 from ingress.sql.queries import Connection
 from ingress.users.directory import User
-from ingress.wallets import Wallet
+from ingress.wallets.directory import Wallet
 from schemas import money
 
 Status = Literal["opening", "open", "frozen", "closed"]
