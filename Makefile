@@ -16,7 +16,7 @@ ARGS ?=
 TESTS ?=
 FULL ?=
 MINUTES ?= 10
-# Told at the start, so that what it finds can be had again.
+# Printed at the start, so that a run can be repeated.
 SEED ?= $(shell date +%s)
 
 BIN := .venv/bin

@@ -34,7 +34,7 @@ class Background(ABC):
         self._task: asyncio.Task[None] | None = None
 
     @abstractmethod
-    async def turn(self) -> None:
+    async def run_once(self) -> None:
         """One round of the work. The next one follows at once."""
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class Background(ABC):
         while True:
             started_at = time.monotonic()
             try:
-                await self.turn()
+                await self.run_once()
             except self._transient as error:
                 # A turn that ran for a while is not part of a series of failures.
                 if time.monotonic() - started_at > MAX_PAUSE_S:

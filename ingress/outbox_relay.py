@@ -55,7 +55,7 @@ class OutboxRelay(Background):
     def nudge(self) -> None:
         self._woken.set()
 
-    async def turn(self) -> None:
+    async def run_once(self) -> None:
         self._woken.clear()
         if await self._send_some() < BATCH_ROWS:
             with suppress(TimeoutError):

@@ -38,8 +38,8 @@ _decode_result = msgspec.json.Decoder(Result).decode
 
 @dataclass(frozen=True, slots=True)
 class SentCommand:
-    """Kafka has the command. `transaction_id` is where its outcome will be known for life, unless
-    it is refused at the door."""
+    """Kafka has the command. `transaction_id` identifies its outcome, unless the command is refused
+    as invalid."""
 
     line: int
     account: str

@@ -69,7 +69,7 @@ class AuditTrail(Background):
         """The refusal is written within about a second."""
         self._refusals.add(refusal)
 
-    async def turn(self) -> None:
+    async def run_once(self) -> None:
         try:
             async with asyncio.timeout(FLUSH_INTERVAL_S):
                 await self._wake.wait()

@@ -22,7 +22,7 @@ class Cleanup(Background):
         super().__init__("cleanup is waiting for Postgres", INTERVAL_S)
         self._pool = pool
 
-    async def turn(self) -> None:
+    async def run_once(self) -> None:
         await asyncio.sleep(PAUSE_S if await self.sweep() >= BATCH_ROWS else INTERVAL_S)
 
     async def sweep(self) -> int:

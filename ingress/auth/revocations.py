@@ -20,7 +20,7 @@ from ingress.sql import queries
 from plumbing.postgres import connection_pool
 from plumbing.postgres.connection_pool import Connection
 
-CHANNEL: Final = "ledger_endings"
+CHANNEL: Final = "ledger_revocations"
 SESSION: Final = "session"
 USER: Final = "user"
 KEY: Final = "api_key"
@@ -109,7 +109,7 @@ class Revocations(Background):
         for listener in self._listeners:
             listener()
 
-    async def turn(self) -> None:
+    async def run_once(self) -> None:
         # This connection closes if the server does not answer in time.
         connection = await Connection.connect(
             self._url,

@@ -25,7 +25,7 @@ SERVICES = "processor", "sink"
 POLL_S = 0.2
 
 
-class NothingAsked(Failure):
+class NothingToChange(Failure):
     exit_code = 2
 
 
@@ -48,7 +48,7 @@ def configure(
     that have it already are left as they are. A format level is raised only if a processor and a
     sink run, and every running worker supports it."""
     if not changes:
-        raise NothingAsked("name what to change; `streamledger configure --help` lists it")
+        raise NothingToChange("name what to change; `streamledger configure --help` lists it")
     with CommittedReader(config) as reader:
         # Raises what says why, where this user may not see the topic.
         reader.partitions(names.state)

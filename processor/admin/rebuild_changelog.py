@@ -88,7 +88,7 @@ class _PartitionRebuild:
         self._number = number
         self._topic = sources.names.state
         self._producer = producer
-        Recovery(reader, sources.names, number).check_ended()
+        Recovery(reader, sources.names, number).check_no_open_transactions()
 
     def journal_is_empty(self) -> bool:
         start, end = self._reader.range(self._sources.names.journal, self._number)

@@ -8,8 +8,8 @@ It takes the lane over in this order:
 
 Then, for each partition:
 
-  B. Check that they are, and restore the local copy to the stable end of `state`, which is asked
-     for after A.
+  B. Check that no older transaction is open, and restore the local copy to the stable end of
+     `state`, which is read after A.
   C. Check that state, inputs and journal agree; refuse otherwise.
   D. Journal the genesis, if the partition has none.
   E. Read on from the position in the state.
@@ -241,7 +241,7 @@ class LaneProcessor(LaneThread):
         with CommittedReader(self._config) as reader:
             # B. Restore the local copy to the stable end of `state`
             recovery = Recovery(reader, self._names, number)
-            recovery.check_ended()
+            recovery.check_no_open_transactions()
             recovery.restore(
                 store, identity.ledger_id, lambda at, end: self._restoring(number, at, end)
             )

@@ -40,7 +40,7 @@ def transfer(
     at = state.partition
     currency = command.currency or account.currency
     bps = parameters.commission_bps
-    fee = commission(command.amount, bps)
+    fee = fee_of(command.amount, bps)
     if fee:
         # The owner of a wallet in another partition is unknown here.
         receiver = state_view.account(state, command.to)
@@ -69,7 +69,7 @@ def transfer_entries(
     )
 
 
-def commission(amount: int, bps: int) -> int:
+def fee_of(amount: int, bps: int) -> int:
     """The fee, rounded half up to the minor unit."""
     return (amount * bps + 5_000) // 10_000
 

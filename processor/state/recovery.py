@@ -1,4 +1,4 @@
-"""What a new owner does before it decides anything: find out what Kafka holds, and hold the same.
+"""Restores a partition's local copy from Kafka, before a new owner decides anything.
 
 Called after the owner's producer was initialised: no older transaction of the partition is open
 then, so the stable end of `state` covers all that will ever have been committed before this owner.
@@ -63,7 +63,7 @@ class Recovery:
         self._names = names
         self._partition = partition
 
-    def check_ended(self) -> None:
+    def check_no_open_transactions(self) -> None:
         """What the last owner left open was ended when this one's producer was initialised, marker
         and all. A broker that lost its markers would show aborted records as committed, later."""
         names = self._names
@@ -95,7 +95,7 @@ class Recovery:
         while chunk := list(islice(records, CHUNK)):
             last = chunk[-1]
             at = last.offset + 1
-            # What proved the copy proves it still, if this is where it ends.
+            # The journal hash stays valid if the restore ends here.
             local = replace(local, changelog_next_offset=at, changelog_time_ms=last.time_ms)
             table.restore(((read.key or b"", read.value) for read in chunk), local)
             progress(at, range.end)

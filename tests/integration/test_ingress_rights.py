@@ -204,11 +204,11 @@ def test_ending_all_sessions_is_one_notification(ingress: Ingress, api: Api) -> 
     mine = ingress.login(ada.email).json["access_token"]
     asked = {"current_password": PASSWORD, "password": "battery staple"}
     with psycopg.connect(api.database, autocommit=True) as connection:
-        connection.execute("LISTEN ledger_endings")
+        connection.execute("LISTEN ledger_revocations")
         assert ingress.post("/auth/password", asked, mine).status == 204
         ended = ingress.call("DELETE", f"/users/{ada.number}/sessions", token=admin.token)
         assert ended.status == 204
-        connection.execute("SELECT pg_notify('ledger_endings', 'heartbeat last')")
+        connection.execute("SELECT pg_notify('ledger_revocations', 'heartbeat last')")
         heard: list[str] = []
         for notification in connection.notifies(timeout=30):
             if notification.payload == "heartbeat last":
@@ -370,7 +370,7 @@ async def test_a_lower_counter_than_the_users_is_refused(
         "UPDATE ledger.users SET token_counter = 1, tokens_revoked_at = now() WHERE id = 'ada'"
     )
     count = listening.revocations.count
-    connection.execute("SELECT pg_notify('ledger_endings', 'user ada 1')")
+    connection.execute("SELECT pg_notify('ledger_revocations', 'user ada 1')")
     await asyncio.to_thread(eventually, lambda: listening.revocations.count > count, 30)
     assert not await listening.taken(before)
     # By no clock: one made in the same moment is accepted or refused by its counter alone.
@@ -411,7 +411,7 @@ async def test_who_hears_nothing_asks_postgres(
         cut(proxy)
         connection.execute("UPDATE ledger.tokens SET revoked_at = now()")
         connection.execute(
-            "SELECT pg_notify('ledger_endings', 'session ' || %s)", (caller.session_id,)
+            "SELECT pg_notify('ledger_revocations', 'session ' || %s)", (caller.session_id,)
         )
         await until(made, False)
         assert not await made.taken(token)
@@ -421,7 +421,7 @@ async def test_who_hears_nothing_asks_postgres(
         await proxy.close()
 
 
-@pytest.mark.parametrize("moment", [b"", b"LISTEN ledger_endings", b"tokens_revoked_at"])
+@pytest.mark.parametrize("moment", [b"", b"LISTEN ledger_revocations", b"tokens_revoked_at"])
 async def test_a_server_that_gives_no_answer_is_left_for_a_new_connection(
     database: str,
     user: tuple[Caller, psycopg.Connection[Any]],

@@ -141,7 +141,7 @@ class Submission:
         party: str | None = None,
     ) -> Outcome | None:
         """Waits for the outcome at a position, or else of a transaction. If it is late, the answer
-        is a pending outcome, or None. One in which `party` has no part is waited for in vain."""
+        is a pending outcome, or None; also if `party` has no part in the transaction."""
         loop = asyncio.get_running_loop()
         keys: list[str | CommandPosition] = [transaction_id]
         if position is not None:

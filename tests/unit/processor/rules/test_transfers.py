@@ -110,7 +110,7 @@ def test_story(story: str) -> None:
     ],
 )
 def test_the_fee_is_rounded_half_up(bps: int, amount: int, fee: int) -> None:
-    assert plans.commission(amount, bps) == fee
+    assert plans.fee_of(amount, bps) == fee
 
 
 def test_the_commission_is_a_setting() -> None:

@@ -258,7 +258,7 @@ def credit_of_another_amount(patch: Patch, script: Script) -> None:
 
 
 def wrong_commission(patch: Patch, script: Script) -> None:
-    patch.setattr(plans, "commission", lambda amount, bps: 7)
+    patch.setattr(plans, "fee_of", lambda amount, bps: 7)
     local_transfer(script)
 
 
@@ -508,7 +508,7 @@ def changed_when_closed(patch: Patch, script: Script) -> None:
 def two_currencies(patch: Patch, script: Script) -> None:
     patch.setattr(checks, "standing", lambda *arguments: None)
     ada, bob = script.open(0), script.open(0, 1, currency="USD")
-    patch.setattr(plans, "commission", lambda amount, bps: 0)
+    patch.setattr(plans, "fee_of", lambda amount, bps: 0)
     script.configure(0, LedgerParameters(commission_bps=0))
     script.settle()
     script.send(kind="transfer", account=ada, to=bob, amount=900)
