@@ -251,7 +251,7 @@ def _growth(
                 best[size] = min(best[size], took / len(records))
         _print_measure(
             "growth",
-            state=name,
+            what_grows=name,
             command=kind,
             microseconds_small=round(best["small"] * 1e6, 2),
             microseconds_large=round(best["large"] * 1e6, 2),

@@ -81,7 +81,7 @@ class DataFolder:
         return False
 
     def clear(self) -> None:
-        """Deletes all that is kept, but for the lock; only who holds the folder may."""
+        """Deletes everything except the lock. The caller must hold the folder."""
         try:
             shutil.rmtree(os_user.outside(self.postgres), ignore_errors=True)
             for entry in self.path.iterdir():
@@ -120,7 +120,7 @@ class DataFolder:
         return wanted
 
     def open_to_all(self) -> None:
-        """From now on its Kafka asks nobody."""
+        """From now on its Kafka requires no authentication."""
         self._users.unlink(missing_ok=True)
         shutil.rmtree(self.path / USERS, ignore_errors=True)
 

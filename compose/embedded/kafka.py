@@ -35,7 +35,7 @@ STOPPED_CLEANLY = 143  # 128 + SIGTERM: the exit code of a JVM after SIGTERM
 INTERNAL_PARTITIONS = 8
 JVM_FLAGS = (
     "-XX:+UseSerialGC",
-    # Room for what requests leave behind: with less, all stands still several times a second.
+    # Room for short-lived objects: with less, garbage collection pauses several times a second.
     "-Xms192m",
     "-Xmn128m",
     "-Xmx512m",

@@ -29,7 +29,7 @@ class OsUser:
     group: int | None = None
 
     def folder(self, wanted: Path) -> Path:
-        """The folder itself, or one in its stead that this account can reach."""
+        """The folder itself, or another one that this account can reach."""
         if self.user is None:
             return wanted
         instead = outside(wanted)

@@ -111,7 +111,7 @@ class Process:
         self.child.wait()
 
     def stop(self) -> int:
-        """Asks it to end, insists after its deadline, and forgets it."""
+        """Sends its stop signal, after a deadline SIGKILL, and removes the record."""
         self.child.send_signal(self.record.stop_signal)
         try:
             code = self.child.wait(self.record.stop_s)

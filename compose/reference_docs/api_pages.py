@@ -42,7 +42,7 @@ def routes_page(generated: str) -> str:
         generated,
         "",
         "Every route, and who may call it: by role, and with an API key by the scope that the key",
-        "needs besides. A route without roles asks nobody who they are. `/openapi.json` has all",
+        "needs besides. A route without roles needs no authentication. `/openapi.json` has all",
         "else: what each takes and answers. `{prefix}` is `API_V1_PREFIX`, `/api/v1` unless set.",
         "HEAD goes wherever GET does. What is not one's own to read is answered as not there.",
         "",

@@ -76,7 +76,7 @@ def topics_page() -> str:
         GENERATED,
         "",
         "Names have the value of `TOPIC_PREFIX` before them; `KAFKA_TOPIC` renames `transactions`.",
-        "N is `PARTITIONS`; there is a lane for each four of them, and two at least.",
+        "N is `PARTITIONS`; there is one lane for every four of them, at least two.",
         "`streamledger topics create` makes what is missing, with the settings below; each service",
         "checks them when it starts. `min.insync.replicas` is a majority of the replicas and no",
         "topic allows an unclean leader election.",
@@ -115,7 +115,7 @@ def metrics_page() -> str:
 
 def env_example() -> str:
     lines = [
-        "# Every setting, with its default. Copy to .env and take the # away where you want",
+        "# Every setting, with its default. Copy to .env and remove the # where you want",
         "# another value. docs/reference/settings.md says what is allowed.",
     ]
     for name in readers():
