@@ -6,8 +6,6 @@ skips. It must not know the rules.
 """
 
 import hashlib
-import time
-from collections.abc import Iterator
 from typing import Final, Literal
 
 import msgspec
@@ -76,12 +74,11 @@ class InputTopic:
         self._topic = topic
         self._reader = reader
         self._differences = differences
-        self._start, self._end = reader.range()
-        self._records: Iterator[CommittedRecord] = reader.records(self._start, self._end)
+        self._growing = topic_reader.GrowingRecords(reader)
+        self._start = self._growing.start
         self._next_record: CommittedRecord | None = None
         self._last_record: CommittedRecord | None = None
         self._last_offset = -1
-        self._catch_up_s = topic_reader.CATCH_UP_S
 
     def compare(
         self, journal_offset: int, journal_key: bytes | None, record: JournalRecord, time_ms: int
@@ -150,8 +147,10 @@ class InputTopic:
     def _read_offset(self, offset: int) -> CommittedRecord | None:
         while True:
             if self._next_record is None:
-                self._next_record = next(self._records, None)
-            if self._next_record is None and offset >= self._end and self._read_appended(offset):
+                self._next_record = next(self._growing.records, None)
+            # On a live system the journal may be read further than this topic's first end.
+            beyond = self._next_record is None and offset >= self._growing.end
+            if beyond and self._growing.grow(offset):
                 continue
             next_record = self._next_record
             if next_record is None or next_record.offset > offset:
@@ -160,21 +159,6 @@ class InputTopic:
             if next_record.offset == offset:
                 return next_record
             self._note_without_outcome(next_record)
-
-    def _read_appended(self, offset: int) -> bool:
-        """Whether the topic has grown beyond an offset: on a live system the journal may be read
-        further than this topic's first end. After one time-out it no longer waits."""
-        deadline = time.monotonic() + self._catch_up_s
-        while True:
-            end = self._reader.range()[1]
-            if end > offset:
-                self._records = self._reader.records(self._end, end)
-                self._end = end
-                return True
-            if time.monotonic() >= deadline:
-                self._catch_up_s = 0.0
-                return False
-            time.sleep(topic_reader.PAUSE_S)
 
     def _note_without_outcome(self, record: CommittedRecord) -> None:
         self._differences.note(
@@ -197,4 +181,4 @@ class InputTopic:
     def count_waiting(self) -> int:
         """How many records follow the last one that the journal has."""
         buffered = 0 if self._next_record is None else 1
-        return buffered + sum(1 for _ in self._records)
+        return buffered + sum(1 for _ in self._growing.records)

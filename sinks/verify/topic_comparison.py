@@ -54,8 +54,8 @@ class TopicComparison(Generic[T]):
         self._reader = reader
         self._partition = partition
         self._differences = differences
-        self._start, self._end = reader.range()
-        self._records = reader.records(self._start, self._end)
+        self._growing = topic_reader.GrowingRecords(reader)
+        self._start = self._growing.start
         self._buffer: deque[_Published[T]] = deque()
         # True if nothing was deleted, and from the first record that remains.
         self._complete = self._start == 0
@@ -64,7 +64,6 @@ class TopicComparison(Generic[T]):
         self._required_from_ms = (
             0 if retention_ms is None else now_ms - retention_ms + CLOCK_TOLERANCE_MS
         )
-        self._catch_up_s = topic_reader.CATCH_UP_S
 
     def close(self) -> None:
         self._reader.close()
@@ -120,7 +119,7 @@ class TopicComparison(Generic[T]):
         """Notes the records that follow from no journal record. `current_sequence` returns the last
         sequence that the journal has now."""
         last_sequence = sequence
-        deadline = time.monotonic() + self._catch_up_s
+        deadline = time.monotonic() + self._growing.catch_up_s
         while (published := self._pop()) is not None:
             message = published.message
             while message.sequence > last_sequence and time.monotonic() <= deadline:
@@ -135,7 +134,9 @@ class TopicComparison(Generic[T]):
         if len(found) < minimum and self._complete:
             if self._fill(REORDER_WINDOW) and not found:
                 found = self._take_buffered(self._skip_to(sequence))
-            while len(found) < minimum and not self._fill(1) and self._read_appended():
+            while (
+                len(found) < minimum and not self._fill(1) and self._growing.grow(self._growing.end)
+            ):
                 found += self._take_buffered(sequence)
             if len(found) < minimum and self._was_trimmed():
                 self._complete = False
@@ -172,7 +173,7 @@ class TopicComparison(Generic[T]):
         return self._buffer.popleft() if self._fill(1) else None
 
     def _decode_records(self) -> Iterator[_Published[T]]:
-        for record in self._records:
+        for record in self._growing.records:
             try:
                 message = self._decode(record.value or b"")
             except ValueError as error:
@@ -185,20 +186,6 @@ class TopicComparison(Generic[T]):
                 and self._partition == self._topic_partitions[0]
             ):
                 self._note(f"offset {record.offset} belongs to partition {message.partition}")
-
-    def _read_appended(self) -> bool:
-        """Whether the topic grew in time. After one time-out it no longer waits."""
-        deadline = time.monotonic() + self._catch_up_s
-        while True:
-            end = self._reader.range()[1]
-            if end > self._end:
-                self._records = self._reader.records(self._end, end)
-                self._end = end
-                return True
-            if time.monotonic() >= deadline:
-                self._catch_up_s = 0.0
-                return False
-            time.sleep(topic_reader.PAUSE_S)
 
     def _was_trimmed(self) -> bool:
         """Whether retention deleted records since the last look."""

@@ -4,6 +4,7 @@ It joins no consumer group and commits no offset, so it disturbs no other client
 what the records mean.
 """
 
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -79,3 +80,28 @@ class TopicPartitionReader:
 
     def last(self) -> CommittedRecord | None:
         return self._reader.last(self.topic, self.partition)
+
+
+class GrowingRecords:
+    """The records of a partition up to an end that may grow while verify runs."""
+
+    def __init__(self, reader: TopicPartitionReader) -> None:
+        self._reader = reader
+        self.start, self.end = reader.range()
+        self.records: Iterator[CommittedRecord] = reader.records(self.start, self.end)
+        # How long `grow` waits. After one time-out it no longer does.
+        self.catch_up_s = CATCH_UP_S
+
+    def grow(self, offset: int) -> bool:
+        """Whether the partition grew beyond an offset in time; then `records` continues."""
+        deadline = time.monotonic() + self.catch_up_s
+        while True:
+            end = self._reader.range()[1]
+            if end > offset:
+                self.records = self._reader.records(self.end, end)
+                self.end = end
+                return True
+            if time.monotonic() >= deadline:
+                self.catch_up_s = 0.0
+                return False
+            time.sleep(PAUSE_S)
