@@ -6,15 +6,14 @@ Keeps the rule that another user's session is reported as missing.
 import uuid
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from ingress.audit import entries
 from ingress.auth import demo_users, session_store
 from ingress.auth.current_password import CurrentPassword
 from ingress.auth.login_throttle import LoginThrottle
 from ingress.auth.passwords import MAX_LENGTH, Passwords
-from ingress.auth.registration import NewPassword
+from ingress.auth.registration import NewPassword, PasswordConfirmation
 from ingress.auth.revocations import KEY, SESSION
 from ingress.auth.sign_in import PASSWORD_PROBLEMS, TAG
 from ingress.http.problems import Code, HttpProblem
@@ -30,17 +29,10 @@ from plumbing.postgres.connection_pool import Pool
 class PasswordChange(Body):
     current_password: Annotated[str, Field(max_length=MAX_LENGTH)]
     password: NewPassword
-    password_confirmation: Annotated[str | None, Field(max_length=MAX_LENGTH)] = None
+    password_confirmation: PasswordConfirmation = None
     end_api_keys: Annotated[
         bool, Field(description="Whether all API keys end, like the other sessions.")
     ] = False
-
-    @field_validator("password_confirmation")
-    @classmethod
-    def _confirms(cls, again: str | None, others: ValidationInfo) -> str | None:
-        if again is not None and "password" in others.data and again != others.data["password"]:
-            raise PydanticCustomError("not_the_same", "differs from password")
-        return again
 
 
 class SessionResponse(ResponseModel):

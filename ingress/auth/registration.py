@@ -12,7 +12,7 @@ import uuid
 from typing import Annotated, Any
 
 import psycopg
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from ingress.audit import entries
@@ -40,6 +40,18 @@ NewPassword = Annotated[
 ]
 
 
+def _equals_password(confirmation: str | None, others: ValidationInfo) -> str | None:
+    if confirmation is not None and confirmation != others.data.get("password", confirmation):
+        raise PydanticCustomError("not_the_same", "differs from password")
+    return confirmation
+
+
+# Of the field `password` of the same body.
+PasswordConfirmation = Annotated[
+    str | None, Field(max_length=MAX_LENGTH), AfterValidator(_equals_password)
+]
+
+
 class Register(Body):
     first_name: Name | None = None
     last_name: Annotated[str, Field(max_length=100)] | None = None
@@ -53,8 +65,7 @@ class Register(Body):
     email: Annotated[Email, Field(examples=["ada@example.com"])]
     password: NewPassword
     password_confirmation: Annotated[
-        str | None,
-        Field(max_length=MAX_LENGTH, description="If given, must equal password."),
+        PasswordConfirmation, Field(description="If given, must equal password.")
     ] = None
 
     @field_validator("name")
@@ -63,13 +74,6 @@ class Register(Body):
         if "first_name" in others.data and (name is None) == (others.data["first_name"] is None):
             raise PydanticCustomError("name_required", "either first_name or name is required")
         return name
-
-    @field_validator("password_confirmation")
-    @classmethod
-    def _confirms(cls, again: str | None, others: ValidationInfo) -> str | None:
-        if again is not None and "password" in others.data and again != others.data["password"]:
-            raise PydanticCustomError("not_the_same", "differs from password")
-        return again
 
     @property
     def names(self) -> tuple[str, str]:

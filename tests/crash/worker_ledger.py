@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from compose import provisioning
 from schemas import partitioning, topics
 from tests.crash.audit import Audit
 from tests.crash.audited_books import AuditedOutcome
+from tests.testkit import brokers
 from tests.testkit.waiting import eventually
 from tests.testkit.worker_processes import Worker
 
@@ -52,13 +52,7 @@ class WorkerLedger:
         self._producer: Producer | None = None
 
     def make_topics(self) -> None:
-        values = {
-            "KAFKA_BROKERS": self.bootstrap,
-            "TOPIC_PREFIX": self.prefix,
-            "PARTITIONS": self.partitions,
-        }
-        settings = provisioning.ProvisionSettings.model_validate(values)
-        provisioning.create_topics(self.bootstrap, settings)
+        brokers.create_topics(self.bootstrap, self.prefix, self.partitions)
 
     def recreate_topic(self, topic: str) -> None:
         """Deletes a topic with its records, and creates it empty."""

@@ -6,19 +6,18 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Producer
 
-from compose import provisioning
 from processor.lanes import batch_reader as reading
 from processor.lanes.batch_reader import Batch, BatchReader
 from schemas.encoding.codecs import AvroSchemas
 from schemas.state import InputPosition, PartitionPosition, PartitionState
 from schemas.topics import Names
+from tests.testkit import brokers
 from tests.testkit.waiting import eventually
 
 
 @pytest.fixture
 def names(kafka: str, topic_prefix: str) -> Names:
-    values = {"KAFKA_BROKERS": kafka, "TOPIC_PREFIX": topic_prefix, "PARTITIONS": "1"}
-    provisioning.create_topics(kafka, provisioning.ProvisionSettings.model_validate(values))
+    brokers.create_topics(kafka, topic_prefix, 1)
     return Names(topic_prefix)
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from compose import provisioning
 from compose.embedded import artifacts, data_dir, kafka, ports, postgres, programs
 
 KAFKA_IMAGE = "apache/kafka:4.2.1"
@@ -137,3 +138,9 @@ def postgres_container() -> Iterator[str]:
 
     with PostgresContainer(POSTGRES_IMAGE, driver=None) as container:
         yield container.get_connection_url()
+
+
+def create_topics(bootstrap: str, prefix: str, partitions: int) -> None:
+    values = {"KAFKA_BROKERS": bootstrap, "TOPIC_PREFIX": prefix, "PARTITIONS": partitions}
+    settings = provisioning.ProvisionSettings.model_validate(values)
+    provisioning.create_topics(bootstrap, settings)

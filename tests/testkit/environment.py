@@ -41,13 +41,7 @@ class Environment:
         return Environment(self.cluster, self.server, f"beside-{self.prefix}", self.partitions)
 
     def make_topics(self) -> None:
-        values = {
-            "KAFKA_BROKERS": self.bootstrap,
-            "TOPIC_PREFIX": self.prefix,
-            "PARTITIONS": self.partitions,
-        }
-        settings = provisioning.ProvisionSettings.model_validate(values)
-        provisioning.create_topics(self.bootstrap, settings)
+        brokers.create_topics(self.bootstrap, self.prefix, self.partitions)
 
     def make_database(self) -> None:
         conftest.create(self.server.url("postgres"), self.prefix)

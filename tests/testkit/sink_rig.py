@@ -28,7 +28,6 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not marked so
 from psycopg.rows import dict_row
 
-from compose import provisioning
 from compose.embedded import ports
 from schemas import ids
 from schemas import state as states
@@ -130,9 +129,7 @@ class Rig:
             "DATABASE_URL": database,
             "SESSION_TIMEOUT_MS": "3000",
         }
-        values = {"KAFKA_BROKERS": kafka, "TOPIC_PREFIX": prefix, "PARTITIONS": PARTITIONS}
-        settings = provisioning.ProvisionSettings.model_validate(values)
-        provisioning.create_topics(kafka, settings)
+        brokers.create_topics(kafka, prefix, PARTITIONS)
 
     def publish(self, partition: int, values: list[bytes], chunk: int = 100) -> None:
         """Journal records as a processor writes them: in committed transactions, some aborted ones
