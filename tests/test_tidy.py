@@ -112,8 +112,7 @@ IMPURE_CALLS = (
 # Words of an older dialect: names that say nothing, and phrases that an engineer has to translate.
 VAGUE_NAME = re.compile(r"(^|_)(told|asked)(_|$)")
 OLD_PHRASE = re.compile(
-    # The titles of decision records are history, too.
-    r"\b([Aa]new(?!\.md)|[Ww]hoever|[Ll]est|is\s+none|for\s+ever|for\s+the\s+while)\b"
+    r"\b([Aa]new|[Ww]hoever|[Ll]est|is\s+none|for\s+ever|for\s+the\s+while)\b"
     r"|\b[Ww]ho\s+is\b[^.]{0,60}\bis\s+told\b"
 )
 # Files in plain English; decision records and migrations are history.

@@ -72,7 +72,7 @@ IDLE_S = 0.5
 WARNING_INTERVAL_S = 5.0
 TRANSACTION_GAP_S = 0.004
 TICK_INTERVAL_S = 1.0
-# After kill -9, what the group is told of a local copy is at most this old.
+# After kill -9, the note of how far a local copy is, which the group reads, is at most this old.
 CHECKPOINT_NOTE_INTERVAL_S = 30.0
 # RocksDB computes its own size; asking costs more than a batch may.
 STORE_SIZE_INTERVAL_S = 5.0

@@ -107,8 +107,8 @@ def test_a_folder_is_secure_is_opened_and_secured_again(place: Place) -> None:
     with place.up("--secure"):
         assert not place.answers_anyone()
         place.run(f"{producer}streamledger produce --wait --strict", OPEN + CREDIT % "2")
-        told = place.run(f"{producer}streamledger consume journal --from-beginning", exit_code=1)
-        assert "authorization failed" in told
+        output = place.run(f"{producer}streamledger consume journal --from-beginning", exit_code=1)
+        assert "authorization failed" in output
         wrong = f"{producer}export KAFKA_SASL_PASSWORD=wrong\nstreamledger topics check"
         assert "refuses the user 'producer'" in place.run(wrong, exit_code=2)
         # Beside `up` one is the operator.
@@ -142,5 +142,5 @@ def test_a_folder_is_secure_is_opened_and_secured_again(place: Place) -> None:
 
 
 def test_your_own_kafka_is_not_secured_by_us(place: Place) -> None:
-    told = place.run("streamledger up --secure --kafka 127.0.0.1:1 --fast-start", exit_code=1)
-    assert "--secure is for the embedded Kafka" in told
+    output = place.run("streamledger up --secure --kafka 127.0.0.1:1 --fast-start", exit_code=1)
+    assert "--secure is for the embedded Kafka" in output

@@ -139,9 +139,9 @@ def test_a_life_of_kills_ends_with_nothing_left(terminal: Terminal) -> None:
     assert {"commands", "journal", "coordination"} <= topics(terminal)
 
     # What only it knows, people can have too.
-    told = terminal.data.path / "settings.sh"
-    assert told.stat().st_mode & 0o077 == 0
-    script = f". {told} && exec {sys.executable} -m compose.cli.main topics check"
+    settings = terminal.data.path / "settings.sh"
+    assert settings.stat().st_mode & 0o077 == 0
+    script = f". {settings} && exec {sys.executable} -m compose.cli.main topics check"
     subprocess.run(["sh", "-c", script], cwd=terminal.cwd, check=True, stdout=subprocess.DEVNULL)
 
     # A second one on the same folder is refused, with the address of the first.

@@ -33,8 +33,8 @@ def test_demo_people_have_money_and_an_operator_beside_them(api: Api) -> None:
     for _ in range(2):
         demo.seed(url, api.database, PREFIX, "NGN")
     for _, _, email in demo_users.PEOPLE:
-        told = ingress.login(email, demo_users.PASSWORD).json
-        wallet = ingress.get("/wallet", told["access_token"]).json["wallet"]
+        answer = ingress.login(email, demo_users.PASSWORD).json
+        wallet = ingress.get("/wallet", answer["access_token"]).json["wallet"]
         assert wallet["balance"] == demo.MONEY
     operator = ingress.login(demo_users.OPERATOR, demo_users.PASSWORD).json
     assert operator["user"]["role"] == "operator"
@@ -52,7 +52,7 @@ def test_the_transfer_of_the_readme_lands(api: Api, tmp_path: Path) -> None:
     written = script()
     ours = f"{sys.executable} -m compose.cli.main"
     run = written.replace("http://127.0.0.1:8000", url).replace(".venv/bin/streamledger", ours)
-    told = subprocess.run(
+    ended = subprocess.run(
         ["sh", "-euc", run],
         cwd=tmp_path,
         env={"PATH": os.environ["PATH"], **api.pipeline.settings},
@@ -61,13 +61,13 @@ def test_the_transfer_of_the_readme_lands(api: Api, tmp_path: Path) -> None:
         timeout=RUN_S,
         check=False,
     )
-    assert told.returncode == 0, told.stderr
+    assert ended.returncode == 0, ended.stderr
     answers = [line[2:] for line in written.splitlines() if line.startswith("# {")]
     assert len(answers) == 2
     for answer in answers:
         pieces = [re.escape(piece) for piece in answer.split("…")]
-        assert re.search(".*".join(pieces), told.stdout), (answer, told.stdout)
-    assert '"ada"' in told.stdout
+        assert re.search(".*".join(pieces), ended.stdout), (answer, ended.stdout)
+    assert '"ada"' in ended.stdout
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_a_random_password_is_shown_once(
     first, second = demo.random_password(), demo.random_password()
     for password in (first, second):
         up._make_demo(api.database, password)
-    told = shown.getvalue()
-    assert f"The password of {operator}, {una}, shown only now: {first}\n" in told
-    assert told.count("The password of") == 1
+    output = shown.getvalue()
+    assert f"The password of {operator}, {una}, shown only now: {first}\n" in output
+    assert output.count("The password of") == 1
     for email in (operator, una):
         assert api.ingress.login(email, first).status == 200
         assert api.ingress.login(email, demo_users.PASSWORD).status == 401
